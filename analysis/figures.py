@@ -1,0 +1,63 @@
+"""Pictures: curves, contact sheets, comparisons; always files, never windows."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+from PIL import Image  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+
+def save(figure: plt.Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
+
+
+def draw_curves(rows: list[dict], path: Path) -> None:
+    """Loss terms, PSNR and the terms' shares of the gradient over the epochs."""
+    epochs = [row["epoch"] for row in rows]
+    groups = {
+        "loss": [k for k in rows[0] if k.startswith("train_") and k not in ("train_psnr", "train_ssim")],
+        "PSNR (dB)": ["train_psnr", "val_psnr"],
+        "share of the gradient": [k for k in rows[0] if k.startswith("share_")],
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.4))
+    for axis, (title, names) in zip(axes, groups.items(), strict=True):
+        for name in names:
+            axis.plot(epochs, [row[name] for row in rows], marker=".", label=name.split("_", 1)[1] if title != "PSNR (dB)" else name[:-5])
+        axis.set(title=title, xlabel="epoch", yscale="log" if title == "loss" else "linear")
+        axis.legend(fontsize=8)
+        axis.grid(alpha=0.3)
+    save(figure, path)
+
+
+def to_bytes(image: Tensor) -> np.ndarray:
+    """(C, H, W) on the fixed scale [0, 1] as bytes (H, W) or (H, W, 3)."""
+    array = (image.detach().cpu().clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy()
+    return array[..., 0] if array.shape[-1] == 1 else array
+
+
+def save_image(image: Tensor, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(to_bytes(image)).save(path)
+
+
+def draw_grid(columns: dict[str, Tensor], truth: Tensor, path: Path, notes: dict[str, list[str]] | None = None) -> None:
+    """One row an image, one column an estimate, all on the same intensity scale; a note under each picture."""
+    count = len(truth)
+    columns = {"truth": truth, **columns}
+    figure, axes = plt.subplots(count, len(columns), figsize=(1.55 * len(columns), 1.8 * count), squeeze=False)
+    for j, (name, images) in enumerate(columns.items()):
+        for i in range(count):
+            axis = axes[i, j]
+            axis.imshow(to_bytes(images[i]), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.set_xlabel(notes[name][i] if notes and name in notes else "", fontsize=8)
+            if i == 0:
+                axis.set_title(name, fontsize=9)
+    figure.tight_layout(pad=0.4)
+    save(figure, path)

@@ -1,0 +1,274 @@
+"""Datasets of clean images in three splits: validation comes out of training, the test set is for evaluation only."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from tables import DATASETS, UserError, look_up
+
+SPLITS = ("train", "val", "test")
+SPLIT_SEED = 0  # of splits and subsets; a run's --seed must not move an image from test to training
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+
+
+class Request(NamedTuple):
+    """What a script asks of a dataset."""
+
+    dataset: str = "photos"
+    n: int = 32
+    c: int = 1
+    data_root: str = "data"
+    download: bool = False
+    crop: str = "center"
+    limit_train: int | None = None
+    limit_val: int | None = None
+    limit_test: int | None = None
+
+
+class Source(NamedTuple):
+    """One split: a sequence of images (C, n, n) in [0, 1], and the symmetries that training may use."""
+
+    images: Sequence
+    symmetries: str = "none"  # none, flip, dihedral
+
+
+class Images(Dataset):
+    """Clean images of one split; augmentation is drawn from (seed, epoch, index), so no worker or batch size changes it."""
+
+    def __init__(self, source: Source, subset: Tensor, augment_seed: int | None = None):
+        self.source, self.subset, self.augment_seed, self.epoch = source, subset, augment_seed, 0
+
+    def __len__(self) -> int:
+        return len(self.subset)
+
+    def __getitem__(self, i: int) -> dict:
+        image = self.source.images[int(self.subset[i])]
+        if self.augment_seed is not None and self.source.symmetries != "none":
+            image = transform(image, self.source.symmetries, np.random.default_rng((self.augment_seed, self.epoch, i)))
+        return {"image": image, "index": i}
+
+    def stack(self) -> Tensor:
+        """All images (N, C, n, n), not augmented."""
+        return torch.stack([self.source.images[int(k)] for k in self.subset])
+
+
+def transform(image: Tensor, symmetries: str, rng: np.random.Generator) -> Tensor:
+    """A random mirror image, and for `dihedral` a random quarter turn too."""
+    if rng.random() < 0.5:
+        image = image.flip(-1)
+    return torch.rot90(image, int(rng.integers(4)), (-2, -1)) if symmetries == "dihedral" else image
+
+
+def build_splits(request: Request, wanted: Sequence[str] = SPLITS, augment_seed: int | None = None) -> dict[str, Images]:
+    """The wanted splits of a dataset, limited to fixed random subsets where asked; only training is augmented."""
+    sources = look_up(DATASETS, request.dataset, "dataset")(request)
+    splits = {}
+    for split in wanted:
+        count = len(sources[split].images)
+        limit = getattr(request, f"limit_{split}")
+        if count == 0:
+            raise UserError(f"dataset '{request.dataset}' has no {split} images of {request.n} x {request.n}")
+        subset = torch.arange(count)
+        if limit is not None and limit < count:
+            subset = shuffled(count)[:limit]
+        splits[split] = Images(sources[split], subset, augment_seed if split == "train" else None)
+    return splits
+
+
+def shuffled(count: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED))
+
+
+def build_loader(images: Images, batch_size: int, num_workers: int = 0, shuffle_seed: int | None = None) -> DataLoader:
+    """Batches of a split, in an order that --seed and the epoch decide, or as they stand."""
+    generator = None if shuffle_seed is None else torch.Generator().manual_seed(shuffle_seed)
+    return DataLoader(images, batch_size, shuffle=generator is not None, generator=generator, num_workers=num_workers)
+
+
+def to_tensor(image: Image.Image | np.ndarray, request: Request) -> Tensor:
+    """A picture as (C, n, n) in [0, 1]: grey or RGB, the whole image resized or its central square."""
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    if image.mode.startswith("I"):  # 16-bit grey
+        image = Image.fromarray((np.asarray(image, dtype=np.float32) / 65535 * 255).round().astype(np.uint8))
+    image = image.convert("L" if request.c == 1 else "RGB")
+    if request.crop == "center":
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    if image.size != (request.n, request.n):
+        image = image.resize((request.n, request.n), Image.Resampling.BILINEAR)
+    array = np.asarray(image, dtype=np.float32) / 255
+    return torch.from_numpy(array.copy()).view(request.n, request.n, -1).movedim(-1, 0).contiguous()
+
+
+# ---------------------------------------------------------------- the datasets
+
+PHOTOGRAPHS = {  # of scikit-image; a photograph is in one split only, and so is each scene
+    "train": "astronaut.png brick.png cell.png clock_motion.png grass.png gravel.png hubble_deep_field.jpg ihc.png "
+    "moon.png motorcycle_left.png page.png retina.jpg text.png",
+    "val": "coins.png rocket.jpg",
+    "test": "camera.png chelsea.png coffee.png",
+}
+
+
+def photos(request: Request) -> dict[str, Source]:
+    """Tiles of the photographs inside scikit-image, at full and half size; whole photographs are held out."""
+    import skimage.data
+
+    folder = Path(skimage.data.__file__).parent
+    splits = {}
+    for split, names in PHOTOGRAPHS.items():
+        tiles = []
+        for name in names.split():
+            image = Image.open(folder / name).convert("L" if request.c == 1 else "RGB")
+            for size in (image.size, (image.width // 2, image.height // 2)):
+                tiles += _tiles(image.resize(size, Image.Resampling.BILINEAR), request)
+        splits[split] = Source(tiles, "dihedral")
+    return splits
+
+
+def _tiles(image: Image.Image, request: Request) -> list[Tensor]:
+    """Tiles n x n that do not overlap."""
+    n = request.n
+    corners = [(x, y) for y in range(0, image.height - n + 1, n) for x in range(0, image.width - n + 1, n)]
+    return [to_tensor(image.crop((x, y, x + n, y + n)), request) for x, y in corners]
+
+
+def hold_out(count: int, share: float = 0.1) -> tuple[Tensor, Tensor]:
+    """Training and validation indices out of `count` training images."""
+    order = shuffled(count)
+    held = max(1, round(count * share))
+    return order[held:], order[:held]
+
+
+class Lazy(Sequence):
+    """Images made when they are asked for."""
+
+    def __init__(self, make, keys: Sequence):
+        self.make, self.keys = make, keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.make(self.keys[i])
+
+
+def from_arrays(train: np.ndarray, test: np.ndarray, request: Request, symmetries: str) -> dict[str, Source]:
+    """Splits of arrays (N, H, W) or (N, H, W, 3) of bytes."""
+    training, validation = hold_out(len(train))
+    return {
+        "train": Source(Lazy(lambda i: to_tensor(train[i], request), training), symmetries),
+        "val": Source(Lazy(lambda i: to_tensor(train[i], request), validation)),
+        "test": Source(Lazy(lambda i: to_tensor(test[i], request), range(len(test)))),
+    }
+
+
+def digits(request: Request) -> dict[str, Source]:
+    """scikit-learn's 1,797 handwritten digits, resized."""
+    from sklearn.datasets import load_digits
+
+    images = (load_digits().images / 16 * 255).round().astype(np.uint8)
+    order = shuffled(len(images)).numpy()
+    held = len(images) // 5
+    return from_arrays(images[order[held:]], images[order[:held]], request, "none")
+
+
+def _torchvision(name: str, request: Request, layout: str, **splits):
+    """The torchvision datasets of training and test; files are fetched only on request."""
+    import torchvision.datasets as available
+
+    try:
+        return [getattr(available, name)(request.data_root, download=request.download, **split) for split in splits.values()]
+    except RuntimeError as error:
+        where = Path(request.data_root) / layout
+        raise UserError(f"dataset '{request.dataset}': no files in {where} ({error}); put them there or give --download") from None
+
+
+def _unpack(raw: Path) -> None:
+    """Unpacks the original .gz files, as torchvision does after a download, where they were only copied."""
+    from torchvision.datasets.utils import extract_archive
+
+    for archive in raw.glob("*-ubyte.gz"):
+        if not archive.with_suffix("").exists():
+            extract_archive(str(archive), str(raw))
+
+
+def mnist(request: Request) -> dict[str, Source]:
+    _unpack(Path(request.data_root) / "MNIST" / "raw")
+    train, test = _torchvision("MNIST", request, "MNIST/raw", train={"train": True}, test={"train": False})
+    return from_arrays(train.data.numpy(), test.data.numpy(), request, "none")
+
+
+def fashion_mnist(request: Request) -> dict[str, Source]:
+    _unpack(Path(request.data_root) / "FashionMNIST" / "raw")
+    train, test = _torchvision("FashionMNIST", request, "FashionMNIST/raw", train={"train": True}, test={"train": False})
+    return from_arrays(train.data.numpy(), test.data.numpy(), request, "flip")
+
+
+def cifar10(request: Request) -> dict[str, Source]:
+    train, test = _torchvision("CIFAR10", request, "cifar-10-batches-py", train={"train": True}, test={"train": False})
+    return from_arrays(train.data, test.data, request, "flip")
+
+
+def celeba(request: Request) -> dict[str, Source]:
+    """The release's first 20,000 training and 2,000 test faces."""
+    train, test = _torchvision("CelebA", request, "celeba", train={"split": "train"}, test={"split": "test"})
+    training, validation = hold_out(min(20_000, len(train)))
+    return {
+        "train": Source(Lazy(lambda i: to_tensor(train[int(i)][0], request), training), "flip"),
+        "val": Source(Lazy(lambda i: to_tensor(train[int(i)][0], request), validation)),
+        "test": Source(Lazy(lambda i: to_tensor(test[i][0], request), range(min(2_000, len(test))))),
+    }
+
+
+def folder(request: Request) -> dict[str, Source]:
+    """Any tree of images under --data_root: its train/ val/ test/ folders where it has them, else a fixed random split, 80 / 10 / 10."""
+    root = Path(request.data_root)
+    if not root.is_dir():
+        raise UserError(f"dataset 'folder': --data_root {root} is not a folder")
+    paths = {split: _pictures(root / split) for split in SPLITS}
+    if len(paths["train"]) > 1 and not paths["val"]:
+        training, validation = hold_out(len(paths["train"]))
+        paths |= {"train": [paths["train"][i] for i in training], "val": [paths["train"][i] for i in validation]}
+    elif not any(paths.values()):
+        every = _pictures(root)
+        every = [every[i] for i in shuffled(len(every))]
+        tenth = max(1, len(every) // 10)
+        paths = {"train": every[2 * tenth :], "val": every[:tenth], "test": every[tenth : 2 * tenth]}
+    return {split: Source(Lazy(lambda path: open_image(path, request), paths[split]), "flip") for split in SPLITS}
+
+
+def _pictures(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def open_image(path: Path, request: Request) -> Tensor:
+    try:
+        with Image.open(path) as image:
+            return to_tensor(image, request)
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} is not a readable image: {error}") from None
+
+
+def npz(request: Request) -> dict[str, Source]:
+    """Arrays x_train and x_test, (N, H, W) or (N, H, W, 3) of bytes, in the file --data_root."""
+    path = Path(request.data_root)
+    if path.suffix != ".npz" or not path.is_file():
+        raise UserError(f"dataset 'npz': --data_root {path} is not an .npz file")
+    with np.load(path, allow_pickle=False) as arrays:
+        missing = {"x_train", "x_test"} - set(arrays)
+        if missing:
+            raise UserError(f"dataset 'npz': {path} lacks {', '.join(sorted(missing))}; it holds {', '.join(arrays)}")
+        train, test = arrays["x_train"], arrays["x_test"]
+    for name, array in (("x_train", train), ("x_test", test)):
+        if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[3:] not in ((), (3,)):
+            raise UserError(f"dataset 'npz': {name} is {array.dtype} {array.shape}: bytes (N, H, W) or (N, H, W, 3) are allowed")
+    return from_arrays(train, test, request, "flip")

@@ -1,0 +1,22 @@
+"""Which taps of student and teacher are compared."""
+
+from collections.abc import Sequence
+
+
+def selected_taps(selection: str, student: Sequence[str], teacher: Sequence[str]) -> list[str]:
+    """The taps a selection names, in the student's order, among those that both networks have.
+
+    U-Nets of different depth share enc1, latent, dec1, head, output and the levels that the shallower one has; `encoder`
+    is the first encoder block, as in the original release.
+    """
+    shared = [tap for tap in student if tap in teacher]
+    groups = {
+        "all": [tap for tap in shared if tap != "output"],
+        "decoder": [tap for tap in shared if tap.startswith("dec") or tap == "head"],
+        "encoder": ["enc1"],
+        "first": ["enc1"],
+        "latent": ["latent"],
+        "output": ["output"],
+    }
+    chosen = {tap for word in selection.split("_") for tap in groups[word]}
+    return [tap for tap in shared if tap in chosen]

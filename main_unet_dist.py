@@ -1,0 +1,46 @@
+"""Distil a frozen teacher, or one that learns beside it (--online), into a student that measures less."""
+
+from training import options
+
+
+def parse(argv=None):
+    parser = options.Parser(__doc__)
+    options.add_data(parser, limits=("train", "val"))
+    options.add_physics(parser)
+    options.add_ratio(parser, student=True)
+    options.add_network(parser, student=True)
+    options.add_distillation(parser)
+    options.add_teacher(parser)
+    group = parser.add_argument_group("beginning")
+    group.add_argument("--init_student", metavar="PATH", help="begin with the weights of this checkpoint")
+    group.add_argument("--online", action="store_true", help="the teacher learns too, beginning with --teacher or afresh at --cr_teacher")
+    options.add_training(parser)
+    options.add_run(parser)
+    return parser.parse_args(argv)
+
+
+def main(args) -> dict:
+    from training import engine, pipeline
+    from training.checkpoint import pack, write
+    from training.run import Run
+
+    device = engine.start(args.device, args.seed)
+    path = pipeline.teacher_path(args)
+    splits = pipeline.splits_of(args)
+    teacher = pipeline.teacher_of(args, path, splits)
+    inputs = {"teacher": path, "init_student": args.init_student} | pipeline.ordering_file(args)
+    run = Run(args, *pipeline.student_names(args, teacher.physics.recipe["cr"]), inputs)
+    if run.finished:
+        return run.already()
+    network, recipe = pipeline.network_of(args)
+    pipeline.warm_start(network, args.init_student)
+    physics = pipeline.camera_of(args, splits)
+    stage = pipeline.distillation(args, network, physics, teacher, device)
+    scores = pipeline.fit(stage, recipe, splits, args, run, device)
+    if args.online and not args.dry_run:
+        write(run.folder / "teacher.pth", pack(stage.teacher, teacher.recipe, stage.physics_t, run.identity))
+    return scores
+
+
+if __name__ == "__main__":
+    options.run(parse, main)

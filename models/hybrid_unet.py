@@ -1,0 +1,40 @@
+"""A U-Net whose encoder comes from one checkpoint and whose decoder from another."""
+
+from torch import Tensor
+
+from models.unet import UNet
+from tables import UserError
+
+PARTS = ("encoder", "decoder")
+
+
+def part_of(name: str) -> str:
+    """Which part a tensor or block of the U-Net belongs to: Conv1 .. ConvK see the image, all the rest draws it."""
+    block = name.split(".")[0]
+    return "encoder" if block.startswith("Conv") and block != "Conv_1x1" else "decoder"
+
+
+class HybridUNet(UNet):
+    """A U-Net one part of which may be frozen: it gets no gradient and stays in eval mode."""
+
+    def __init__(self, freeze: str = "none", **unet):
+        super().__init__(**unet)
+        if freeze not in (*PARTS, "none"):
+            raise UserError(f"freeze '{freeze}': choose from encoder, decoder, none")
+        self.freeze = freeze
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(part_of(name) != freeze)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        for name, block in self.named_children():
+            if part_of(name) == self.freeze:
+                block.eval()
+        return self
+
+
+def graft(encoder: dict[str, Tensor], decoder: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One state dict with the first one's encoder and the second one's decoder."""
+    if {k: v.shape for k, v in encoder.items()} != {k: v.shape for k, v in decoder.items()}:
+        raise UserError("encoder and decoder come from U-Nets of different shapes: scales, width, channels and batch_norm must agree")
+    return {k: (encoder if part_of(k) == "encoder" else decoder)[k] for k in encoder}

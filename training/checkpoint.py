@@ -1,0 +1,112 @@
+"""The one checkpoint format: weights, and the recipes that rebuild the network and the physics without guessing."""
+
+import hashlib
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from algo_functions import Physics, build_physics
+from models import build_network
+from models.unet import recipe_of
+from tables import UserError
+
+FORMAT = 1
+
+
+class Restored(NamedTuple):
+    """What a checkpoint gives back."""
+
+    network: nn.Module
+    physics: Physics | None
+    content: dict
+    digest: str
+
+
+def write(path: Path, content: dict) -> None:
+    """Saves so that a reader finds the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read(path: str | Path) -> dict:
+    """The plain data of a checkpoint; nothing in the file is ever executed."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"checkpoint {path}: no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise UserError(f"checkpoint {path} is damaged: {damaged}")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise UserError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def digest(path: str | Path) -> str:
+    """Twelve hexadecimal digits that name a file's content."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file")
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+
+
+def pack(network: nn.Module, recipe: dict, physics: Physics, config: dict, **more) -> dict:
+    """What is saved of a network: its weights under the key `weights`, its recipe, its physics, its configuration."""
+    weights = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+    seen = {"recipe": physics.recipe, "state": physics.state()}
+    return {"format": FORMAT, "weights": weights, "network": recipe, "physics": seen, "config": config, **more}
+
+
+def restore(path: str | Path, given: dict | None = None) -> Restored:
+    """The network, in eval mode, and the physics of a checkpoint.
+
+    `given` are values of n, c, cr, ordering, scales, width, padding that the user named: they must not contradict the file,
+    and they complete a bare `.pth` of the original release, which carries no physics.
+    """
+    given = {name: value for name, value in (given or {}).items() if value is not None}
+    content = read(path)
+    if isinstance(content, dict) and "Conv1.0.weight" in content:
+        content = {"weights": dict(content), "network": recipe_of(content), "physics": None, "config": {}}
+    if not isinstance(content, dict) or not {"weights", "network", "physics", "config"} <= content.keys():
+        raise UserError(f"checkpoint {path} is neither of this project nor a U-Net of the original release")
+    if content["physics"] is None and {"n", "cr", "ordering"} <= given.keys():
+        recipe = {"name": "spc", "c": content["network"]["c"], "x0": "adjoint", "awgn_snr": None, "seed": 0}
+        content["physics"] = {"recipe": recipe | {name: given[name] for name in ("n", "cr", "ordering")}, "state": None}
+    found = content["network"] | (content["physics"]["recipe"] if content["physics"] else {})
+    for name, value in given.items():
+        if name in found and found[name] != value:
+            raise UserError(f"checkpoint {path} has {name} {found[name]}, which contradicts the {name} {value} that was asked for")
+    network = build_network(content["network"])
+    load_weights(network, content["weights"], path)
+    seen = content["physics"]
+    physics = build_physics(seen["recipe"], state=seen["state"]) if seen else None
+    return Restored(network.eval(), physics, content, digest(path))
+
+
+def restore_with_physics(path: str | Path, given: dict) -> Restored:
+    """A checkpoint that must say, or be told, what its network sees."""
+    restored = restore(path, given)
+    if restored.physics is None:
+        raise UserError(f"checkpoint {path} is a bare file of the original release and carries no physics: n, cr and ordering must be given")
+    return restored
+
+
+def load_weights(network: nn.Module, weights: dict, path: str | Path) -> None:
+    """Loads weights whose names and shapes must be the network's; denormal numbers become zero."""
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if expected != found:
+        name = next(name for name in sorted({*expected, *found}) if expected.get(name) != found.get(name))
+        raise UserError(f"checkpoint {path} is of another network: {name} is {found.get(name)}, expected {expected.get(name)}")
+    # Numbers this small cost a CPU thirty times the work and change nothing.
+    network.load_state_dict({k: v.where(v.abs() >= 1e-30, 0) if v.is_floating_point() else v for k, v in weights.items()})

@@ -1,0 +1,31 @@
+"""The process: denormals, device, seeds; called before anything is computed."""
+
+import numpy as np
+import torch
+
+from tables import UserError
+
+
+def start(device: str, seed: int) -> torch.device:
+    """Flushes denormals before the first worker thread starts, seeds torch, and resolves --device."""
+    torch.set_flush_denormal(True)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.deterministic = True
+    return resolve(device)
+
+
+def resolve(device: str) -> torch.device:
+    """auto, cpu (= -1), cuda, cuda:N (= N)"""
+    name = {"-1": "cpu", "auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(device, device)
+    name = f"cuda:{name}" if name.isdecimal() else name
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
+        raise UserError(f"device '{device}': allowed are auto, cpu, -1, cuda, cuda:N and N")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise UserError(f"device '{device}': torch sees {torch.cuda.device_count()} CUDA devices")
+    return torch.device(name)
+
+
+def seeded(*numbers: int) -> torch.Generator:
+    """A generator whose stream belongs to these numbers alone."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1))
