@@ -86,7 +86,7 @@ def file_patterns(path: str, n: int, m: int) -> Tensor:
         array = np.load(path, allow_pickle=False)
     except ValueError as error:
         raise UserError(f"ordering 'file:{path}': not a .npy array of numbers ({error})") from None
-    if not np.issubdtype(array.dtype, np.number) and array.dtype != bool or not np.isfinite(array).all():
+    if (not np.issubdtype(array.dtype, np.number) and array.dtype != bool) or not np.isfinite(array).all():
         raise UserError(f"ordering 'file:{path}': holds {array.dtype} values that are not finite numbers")
     if array.shape == (n, n):
         flat = np.sort(array.reshape(-1))
@@ -229,7 +229,7 @@ class Physics(nn.Module):
         n, snr, images = self.recipe["n"], self.recipe["awgn_snr"], images[:10_000]
         if n > LARGEST_LMMSE:
             raise UserError(f"x0 'lmmse' needs the n² x n² covariance of the images: n {n} is above the allowed {LARGEST_LMMSE}; use --x0 adjoint")
-        rows = self.rows()
+        rows = self.rows().cpu()
         variance = 0.0 if snr is None else (images.flatten(2) @ rows.T).square().mean().item() * 10 ** (-snr / 10)
         return LMMSE(images.shape[1], n, len(rows)).fit(rows, images, variance)
 
@@ -247,12 +247,11 @@ class Physics(nn.Module):
         return [{"patterns": part.patterns, "lmmse": part.lmmse and part.lmmse.state_dict()} for part in self.parts]
 
     def describe(self) -> str:
-        """Expected and real number of measurements of every part."""
-        n = self.recipe["n"]
-        return "; ".join(
-            f"cr {part.recipe['cr']:g}: {part.recipe['cr'] * n * n:.1f} of {n * n} measurements a channel expected, {part.m} taken"
-            for part in self.parts
-        )
+        """Ordering, first image, noise, and the expected and real number of measurements of every part."""
+        n, snr = self.recipe["n"], self.recipe["awgn_snr"]
+        noise = "no noise" if snr is None else f"noise at {snr:g} dB"
+        counts = [f"cr {part.recipe['cr']:g} asks for {part.recipe['cr'] * n * n:.1f} of {n * n} and takes {part.m}" for part in self.parts]
+        return f"{self.recipe['name']}, {self.recipe['ordering']}, x0 {self.recipe['x0']}, {noise}; measurements: {', '.join(counts)}"
 
 
 class Mixture(Physics):
@@ -289,12 +288,17 @@ def patterns_of(ordering: str, n: int, m: int, seed: int, images: Callable[[], T
     return look_up(ORDERINGS, ordering, "ordering")(n=n, m=m, seed=seed, images=images)
 
 
+def is_hadamard(patterns: Tensor, n: int) -> bool:
+    """Whether patterns are places over the (n, n) Hadamard grid, and not a matrix (rows, n²)."""
+    return patterns.shape == (n, n)
+
+
 def camera(recipe: dict, images: Callable[[], Tensor] | None, state: dict | None) -> Physics:
     """A single-pixel camera of one ratio."""
     n, size = recipe["n"], (recipe["c"], recipe["n"], recipe["n"])
     m = measurements(recipe["cr"], n)
     patterns = state["patterns"] if state else patterns_of(recipe["ordering"], n, m, recipe["seed"], images)
-    if patterns.shape == (n, n):
+    if is_hadamard(patterns, n):
         index = patterns.view(-1).argsort()[:m]
         operator = SinglePixelCamera(m=m, img_size=size, fast=True, ordering="zig_zag")
         operator.mask = (patterns < m).float().expand(1, *size).contiguous()

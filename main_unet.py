@@ -21,17 +21,17 @@ def main(args) -> dict:
     from training import engine, pipeline
     from training.run import Run
 
-    device = engine.start(args.device, args.seed)
-    cr = pipeline.ratio_of(args)
+    device = engine.start(args.device)
+    cr = pipeline.mixture(args.cr, args.crs_expert)
     name = pipeline.teacher_name(cr)
     run = Run(args, f"{name.removesuffix('.pth')}_{args.dataset}", name, {"train_again": args.train_again} | pipeline.ordering_file(args))
     if run.finished:
         return run.already()
     splits = pipeline.splits_of(args)
-    physics = pipeline.camera_of(args, splits)
+    physics = pipeline.camera_of(args, cr, splits)
     network, recipe = pipeline.network_of(args)
     pipeline.warm_start(network, args.train_again)
-    return pipeline.fit(pipeline.supervised(args, network, physics), recipe, splits, args, run, device)
+    return pipeline.fit(pipeline.supervised(network, physics, args.loss, device), recipe, splits, args, run)
 
 
 if __name__ == "__main__":

@@ -24,19 +24,20 @@ def main(args) -> dict:
     from training.checkpoint import pack, write
     from training.run import Run
 
-    device = engine.start(args.device, args.seed)
+    device = engine.start(args.device)
     path = pipeline.teacher_path(args)
     splits = pipeline.splits_of(args)
     teacher = pipeline.teacher_of(args, path, splits)
-    inputs = {"teacher": path, "init_student": args.init_student} | pipeline.ordering_file(args)
-    run = Run(args, *pipeline.student_names(args, teacher.physics.recipe["cr"]), inputs)
+    cr = pipeline.mixture(args.cr, args.crs_expert)
+    names = pipeline.student_names(args, cr, teacher.physics.recipe["cr"], "online_student" if args.online else "student")
+    run = Run(args, *names, {"teacher": path, "init_student": args.init_student} | pipeline.ordering_file(args))
     if run.finished:
         return run.already()
+    physics = pipeline.camera_of(args, cr, splits)
     network, recipe = pipeline.network_of(args)
     pipeline.warm_start(network, args.init_student)
-    physics = pipeline.camera_of(args, splits)
-    stage = pipeline.distillation(args, network, physics, teacher, device)
-    scores = pipeline.fit(stage, recipe, splits, args, run, device)
+    stage = pipeline.distillation(args, network, physics, teacher, device, args.online)
+    scores = pipeline.fit(stage, recipe, splits, args, run)
     if args.online and not args.dry_run:
         write(run.folder / "teacher.pth", pack(stage.teacher, teacher.recipe, stage.physics_t, run.identity))
     return scores

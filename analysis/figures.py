@@ -5,10 +5,10 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from PIL import Image  # noqa: E402
-from torch import Tensor  # noqa: E402
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+from torch import Tensor
 
 
 def save(figure: plt.Figure, path: Path) -> None:
@@ -39,6 +39,12 @@ def to_bytes(image: Tensor) -> np.ndarray:
     """(C, H, W) on the fixed scale [0, 1] as bytes (H, W) or (H, W, 3)."""
     array = (image.detach().cpu().clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy()
     return array[..., 0] if array.shape[-1] == 1 else array
+
+
+def stretched(image: Tensor) -> Tensor:
+    """From its own smallest to its own largest value, for feature maps, which have no scale of their own."""
+    low, high = image.min(), image.max()
+    return (image - low) / (high - low).clamp_min(1e-12)
 
 
 def save_image(image: Tensor, path: Path) -> None:

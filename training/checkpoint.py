@@ -62,7 +62,7 @@ def digest(path: str | Path) -> str:
 
 def pack(network: nn.Module, recipe: dict, physics: Physics, config: dict, **more) -> dict:
     """What is saved of a network: its weights under the key `weights`, its recipe, its physics, its configuration."""
-    weights = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+    weights = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in network.state_dict().items()}
     seen = {"recipe": physics.recipe, "state": physics.state()}
     return {"format": FORMAT, "weights": weights, "network": recipe, "physics": seen, "config": config, **more}
 

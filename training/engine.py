@@ -1,4 +1,4 @@
-"""The process: denormals, device, seeds; called before anything is computed."""
+"""The process: denormals, device, random numbers."""
 
 import numpy as np
 import torch
@@ -6,10 +6,9 @@ import torch
 from tables import UserError
 
 
-def start(device: str, seed: int) -> torch.device:
-    """Flushes denormals before the first worker thread starts, seeds torch, and resolves --device."""
+def start(device: str) -> torch.device:
+    """Flushes denormals before the first worker thread starts, and resolves --device."""
     torch.set_flush_denormal(True)
-    torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True
     return resolve(device)
 

@@ -46,6 +46,12 @@ class Parser(ArgumentParser):
                 args = self._from_file(path) + args
         return super().parse_known_args(args, namespace)
 
+    def typed(self, argv: list[str] | None) -> set[str]:
+        """The settings that the command line or --config names, whatever their value."""
+        unset = object()
+        found = self.parse_args(argv, Namespace(**{action.dest: unset for action in self._actions}))
+        return {name for name, value in vars(found).items() if value is not unset}
+
     def _spelling(self, word: str) -> str:
         """--awgn-snr for --awgn_snr, and --no_resume for --no-resume."""
         if not word.startswith("--"):
@@ -133,6 +139,14 @@ counting = within(1, INFINITY, int)
 natural = within(0, INFINITY, int)
 
 
+decibels = within(-100, 200)
+
+
+def noise_level(text: str) -> float | None:
+    """dB, or none for measurements without noise."""
+    return None if text == "none" else decibels(text)
+
+
 def gamma(text: str) -> str | float:
     return text if text == "auto" else positive(text)
 
@@ -156,7 +170,7 @@ def add_physics(parser: Parser, ordering_default: str | None = "xy") -> None:
     group.add_argument("--physics", type=one_of(PHYSICS, "physics"), default="spc", help="what a network sees: the single-pixel camera")
     group.add_argument("--ordering", type=ordering, default=ordering_default, help=f"{', '.join(ORDERINGS)} or file:PATH.npy")
     group.add_argument("--x0", type=one_of(FIRST_IMAGES, "first image"), default="adjoint", help="first image: adjoint or lmmse")
-    group.add_argument("--awgn_snr", type=float, help="dB of signal to noise on the measurements; none without it")
+    group.add_argument("--awgn_snr", type=decibels, help="dB of signal to noise on the measurements; none without it")
 
 
 def add_ratio(parser: Parser, student: bool = False) -> None:

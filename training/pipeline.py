@@ -14,6 +14,7 @@ from data_loader import Images, Request, build_splits
 from distill import build_loss
 from distill.stage import Distillation, Supervised
 from models import build_network
+from models.hybrid_unet import graft
 from tables import LOSSES, TASK_LOSSES, UserError, look_up
 from training import checkpoint
 from training.loop import Fit
@@ -36,11 +37,9 @@ def splits_of(args: Namespace) -> dict[str, Images]:
     return build_splits(request_of(args), wanted=("train", "val"), augment_seed=args.seed)
 
 
-def ratio_of(args: Namespace) -> float | list[float]:
-    """One ratio, or the sorted mixture of --crs_expert."""
-    if args.crs_expert:
-        return sorted(set(args.crs_expert))
-    return args.cr
+def mixture(cr: float | None, crs: list[float] | None) -> float | list[float] | None:
+    """One ratio, or the sorted ratios of a mixture."""
+    return sorted(set(crs)) if crs else cr
 
 
 def ratio_name(cr: float | list[float]) -> str:
@@ -52,13 +51,13 @@ def teacher_name(cr: float | list[float]) -> str:
     return f"UNET_{'crs' if isinstance(cr, list) else 'cr'}_{ratio_name(cr)}.pth"
 
 
-def physics_recipe(args: Namespace) -> dict:
+def physics_recipe(args: Namespace, cr: float | list[float]) -> dict:
     """The recipe of the camera that the flags describe."""
     return {
         "name": args.physics,
         "n": args.n,
         "c": args.c,
-        "cr": ratio_of(args),
+        "cr": cr,
         "ordering": args.ordering,
         "x0": args.x0,
         "awgn_snr": args.awgn_snr,
@@ -66,9 +65,12 @@ def physics_recipe(args: Namespace) -> dict:
     }
 
 
-def network_recipe(args: Namespace) -> dict:
-    """The recipe of the U-Net that the flags describe."""
-    return {"name": "unet", "c": args.c, "scales": args.scales, "width": args.width, "batch_norm": args.batch_norm, "padding": args.padding}
+def network_of(args: Namespace) -> tuple[nn.Module, dict]:
+    """The U-Net that the flags describe, and its recipe; one seed begins with the same weights in every script."""
+    flags = ("c", "scales", "width", "batch_norm", "padding")
+    recipe = {"name": "unet", **{name: getattr(args, name) for name in flags}}
+    torch.manual_seed(args.seed)
+    return build_network(recipe), recipe
 
 
 def ordering_file(args: Namespace) -> dict[str, str]:
@@ -84,25 +86,11 @@ def warm_start(network: nn.Module, path: str | None) -> None:
         checkpoint.load_weights(network, checkpoint.restore(path).network.state_dict(), path)
 
 
-def camera_of(args: Namespace, splits: dict[str, Images]) -> Physics:
+def camera_of(args: Namespace, cr: float | list[float], splits: dict[str, Images]) -> Physics:
     """The physics of the flags, fitted to the training images where it has to be, with its measurement counts printed."""
-    physics = build_physics(physics_recipe(args), images=splits["train"].stack)
-    print(f"physics: {physics.recipe['name']}, {physics.recipe['ordering']}, x0 {physics.recipe['x0']}; {physics.describe()}")
+    physics = build_physics(physics_recipe(args, cr), images=splits["train"].stack)
+    print(f"physics: {physics.describe()}")
     return physics
-
-
-def fit(stage: nn.Module, recipe: dict, splits: dict[str, Images], args: Namespace, run: Run, device: torch.device) -> dict:
-    """Trains a stage, or says what would be trained."""
-    count = sum(w.numel() for w in stage.student.parameters())
-    print(f"network: {recipe['name']}, {count:,} parameters; {len(splits['train'])} training and {len(splits['val'])} validation images")
-    if args.dry_run:
-        run.describe()
-        return {}
-    return Fit(stage.to(device), recipe, splits, args, run)()
-
-
-def supervised(args: Namespace, network: nn.Module, physics: Physics) -> Supervised:
-    return Supervised(network, physics, look_up(TASK_LOSSES, args.loss, "loss"))
 
 
 def same_camera(a: Physics, b: Physics) -> bool:
@@ -130,7 +118,7 @@ def teacher_path(args: Namespace) -> Path | None:
     """The file that --teacher, --cr_teacher or --crs_expert_teacher stands for; none where an online teacher begins afresh."""
     if args.teacher:
         return Path(args.teacher)
-    cr = sorted(set(args.crs_expert_teacher)) if args.crs_expert_teacher else args.cr_teacher
+    cr = mixture(args.cr_teacher, args.crs_expert_teacher)
     if cr is None:
         raise UserError("which teacher? give --teacher PATH, --cr_teacher or --crs_expert_teacher")
     if args.online:
@@ -142,39 +130,62 @@ def teacher_path(args: Namespace) -> Path | None:
     return path
 
 
-def teacher_of(args: Namespace, path: Path | None, splits: dict[str, Images]) -> Teacher:
-    """The teacher of a checkpoint with its own physics; an online teacher without one is the student's network at its ratio."""
-    cr = sorted(set(args.crs_expert_teacher)) if args.crs_expert_teacher else args.cr_teacher
-    if path is None:
-        recipe = network_recipe(args)
-        physics = build_physics(physics_recipe(args) | {"cr": cr, "awgn_snr": None}, images=splits["train"].stack)
-        return Teacher(build_network(recipe), recipe, physics)
-    given = {"n": args.n, "c": args.c, "cr": cr, "ordering": args.ordering_teacher}
+def teacher_from(path: str | Path, given: dict, dataset: str) -> Teacher:
+    """A checkpoint's network with its own physics."""
     network, physics, content, _ = checkpoint.restore_with_physics(path, given)
-    dataset = content["config"].get("dataset", args.dataset)
-    if dataset != args.dataset:
-        print(f"teacher: it was trained on {dataset}, the student learns on {args.dataset}")
+    trained_on = content["config"].get("dataset", dataset)
+    if trained_on != dataset:
+        print(f"teacher: it was trained on {trained_on}, the student learns on {dataset}")
     return Teacher(network, content["network"], physics)
 
 
-def student_names(args: Namespace, cr_teacher: float | list[float], start: str = "student") -> tuple[str, str]:
+def teacher_of(args: Namespace, path: Path | None, splits: dict[str, Images]) -> Teacher:
+    """The teacher of a checkpoint; an online teacher without one is the student's network at the teacher's ratio."""
+    cr = mixture(args.cr_teacher, args.crs_expert_teacher)
+    if path is not None:
+        return teacher_from(path, {"n": args.n, "c": args.c, "cr": cr, "ordering": args.ordering_teacher}, args.dataset)
+    physics = build_physics(physics_recipe(args, cr) | {"awgn_snr": None}, images=splits["train"].stack)
+    network, recipe = network_of(Namespace(**vars(args) | {"seed": args.seed + 1}))  # unlike the student
+    return Teacher(network, recipe, physics)
+
+
+def hybrid_of(encoder: checkpoint.Restored, decoder: checkpoint.Restored, freeze: str) -> tuple[nn.Module, dict]:
+    """A network of the first one's encoder and the second one's decoder, a part of it frozen on request."""
+    recipes = [restored.content["network"] | {"name": "hybrid_unet", "freeze": freeze} for restored in (encoder, decoder)]
+    if recipes[0] != recipes[1]:
+        differ = ", ".join(f"{k} {recipes[0].get(k)} and {recipes[1].get(k)}" for k in recipes[0] if recipes[0][k] != recipes[1].get(k))
+        raise UserError(f"encoder and decoder come from different U-Nets: {differ}")
+    network = build_network(recipes[0])
+    network.load_state_dict(graft(encoder.network.state_dict(), decoder.network.state_dict()))
+    return network, recipes[0]
+
+
+def student_names(args: Namespace, cr: float | list[float], cr_teacher: float | list[float] | None, start: str) -> tuple[str, str]:
     """The run's name without its hash, and the exported file, into which the run puts its hash."""
-    what = f"crs_{ratio_name(ratio_of(args))}_crt_{ratio_name(cr_teacher)}_type_{args.type_dist}_loss_{args.loss_distill}"
-    what += f"{'_online' if args.online else ''}_{args.dataset}"
-    return f"{start}_{what}", f"{date.today()}_{start}_weights_{what}_seed_{args.seed}_{{hash}}.pth"
+    what = f"crs_{ratio_name(cr)}"
+    if cr_teacher is not None:
+        what += f"_crt_{ratio_name(cr_teacher)}_type_{args.type_dist}_loss_{args.loss_distill}"
+    return f"{start}_{what}_{args.dataset}", f"{date.today()}_{start}_weights_{what}_{args.dataset}_seed_{args.seed}_{{hash}}.pth"
 
 
-def distillation(args: Namespace, student: nn.Module, physics: Physics, teacher: Teacher, device: torch.device) -> Distillation:
-    """The stage of the flags, with student, teacher and adapters on the device; one physics object where both see alike."""
+def supervised(network: nn.Module, physics: Physics, loss: str, device: torch.device) -> Supervised:
+    """A network and its camera, on the device."""
+    stage = Supervised(network, physics, look_up(TASK_LOSSES, loss, "loss"))
+    return stage.to(device, memory_format=torch.channels_last)
+
+
+def distillation(args: Namespace, student: nn.Module, physics: Physics, teacher: Teacher, device: torch.device, online: bool = False) -> Distillation:
+    """Student, teacher and adapters on the device; one physics object where both see alike."""
     physics_t = teacher.physics
     if args.awgn_teacher:
         if args.awgn_snr is None:
             raise UserError("awgn_teacher needs a noise level: give --awgn_snr")
         physics_t = physics_t.at_noise(args.awgn_snr)
     physics_t = physics if same_camera(physics, physics_t) else physics_t
+    # Convolutions are faster with channels innermost; the numbers are the same up to rounding.
     return Distillation(
-        student.to(device),
-        teacher.network.to(device),
+        student.to(device, memory_format=torch.channels_last),
+        teacher.network.to(device, memory_format=torch.channels_last),
         physics.to(device),
         physics_t.to(device),
         selection=args.type_dist,
@@ -184,12 +195,15 @@ def distillation(args: Namespace, student: nn.Module, physics: Physics, teacher:
         alpha=args.alpha * LOSSES[args.loss_distill].weight,
         beta=args.beta,
         supervised=bool(args.sup_loss),
-        online=args.online,
+        online=online,
     )
 
 
-def network_of(args: Namespace) -> tuple[nn.Module, dict]:
-    recipe = network_recipe(args)
-    return build_network(recipe), recipe
-
-
+def fit(stage: nn.Module, recipe: dict, splits: dict[str, Images], args: Namespace, run: Run) -> dict:
+    """Trains a stage, or says what would be trained."""
+    count = sum(w.numel() for w in stage.student.parameters())
+    print(f"network: {recipe['name']}, {count:,} parameters; {len(splits['train'])} training and {len(splits['val'])} validation images")
+    if args.dry_run:
+        run.describe()
+        return {}
+    return Fit(stage, recipe, splits, args, run)()

@@ -44,9 +44,7 @@ class Tracker:
             return
         try:
             settings = wandb.Settings(silent=True, init_timeout=60)
-            self.run = wandb.init(
-                project=project, name=name, id=key, resume="allow", mode=mode, dir=str(folder), config=config, settings=settings
-            )
+            self.run = wandb.init(project=project, name=name, id=key, resume="allow", mode=mode, dir=str(folder), config=config, settings=settings)
         except (wandb.errors.Error, OSError) as error:
             print(f"wandb: off ({str(error).splitlines()[0]})")
 

@@ -1,0 +1,32 @@
+PYTHON ?= python3
+VENV := .venv
+REQUIREMENTS := -r requirements.txt -r requirements-dev.txt -c constraints.txt
+
+.PHONY: setup test demo clean
+
+setup: $(VENV)/installed
+
+# uv if it can be had, else pip. uv compiles bytecode only when told to, and without it every start is slow.
+$(VENV)/installed: requirements.txt requirements-dev.txt constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) found; install Python 3.11 or newer, or call make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old; 3.11 or newer is needed: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: this Python has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet uv 2>/dev/null || echo "make: uv cannot be had, installing with pip"
+	@if $(VENV)/bin/python -m uv --version >/dev/null 2>&1; then \
+		$(VENV)/bin/python -m uv pip install --quiet --python $(VENV)/bin/python --compile-bytecode $(REQUIREMENTS); \
+	else \
+		$(VENV)/bin/python -m pip install --quiet $(REQUIREMENTS); \
+	fi
+	@touch $@
+
+test: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python -m pytest
+
+demo: setup
+	$(VENV)/bin/python demo.py
+
+clean:
+	rm -rf $(VENV)

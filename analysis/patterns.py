@@ -1,0 +1,97 @@
+"""Sensing patterns as pictures, as energy curves, and as files for a micromirror device."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from deepinv.physics.singlepixel import hadamard_2d, hadamard_2d_shift
+from PIL import Image
+from torch import Tensor
+
+from algo_functions import Physics, is_hadamard, patterns_of
+from analysis.figures import save
+from tables import ORDERINGS, UserError
+
+
+def draw_mask(physics: Physics, path: Path) -> None:
+    """Which Hadamard coefficients are measured, low sequencies at the top left; dense patterns have the matrix itself."""
+    figure, axis = plt.subplots(figsize=(4.5, 4.5))
+    hadamard = is_hadamard(physics.patterns, physics.recipe["n"])
+    picture = hadamard_2d_shift((physics.patterns < physics.m).float()) if hadamard else physics.rows()
+    axis.imshow(picture, cmap="gray", interpolation="nearest", aspect="equal" if hadamard else "auto")
+    axis.set_title(f"{physics.recipe['ordering']}, cr {physics.recipe['cr']:g}: {physics.m} of {physics.recipe['n'] ** 2}", fontsize=10)
+    axis.set(xlabel="sequency" if hadamard else "pixel", ylabel="sequency" if hadamard else "pattern")
+    save(figure, path)
+
+
+def draw_patterns(physics: Physics, count: int, path: Path) -> None:
+    """The first patterns, in measuring order."""
+    n = physics.recipe["n"]
+    rows = physics.rows()[:count].view(-1, n, n)
+    columns = min(8, len(rows))
+    lines = -(-len(rows) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(1.4 * columns, 1.55 * lines), squeeze=False)
+    for k, axis in enumerate(axes.flat):
+        axis.axis("off")
+        if k < len(rows):
+            axis.imshow(rows[k], cmap="gray", vmin=rows.min(), vmax=rows.max(), interpolation="nearest")
+            axis.set_title(str(k), fontsize=8)
+    save(figure, path)
+
+
+def cumulative_energies(physics: Physics, images: Tensor) -> dict[str, Tensor]:
+    """For every ordering of Hadamard patterns, and this camera's own, the share of the images' energy in the first m."""
+    n, seed = physics.recipe["n"], physics.recipe["seed"]
+    energy = sum(hadamard_2d(chunk).double().square().sum((0, 1)) for chunk in images.split(500)).view(-1)
+    orderings = {name: patterns_of(name, n, 1, seed, lambda: images) for name in ORDERINGS if name != "random"}
+    orderings[physics.recipe["ordering"]] = physics.patterns
+    return {name: energy[places.view(-1).argsort()].cumsum(0) / energy.sum() for name, places in orderings.items() if is_hadamard(places, n)}
+
+
+def draw_energies(energies: dict[str, Tensor], m: int, path: Path) -> None:
+    """The energy that is not measured yet, against the number of measurements."""
+    figure, axis = plt.subplots(figsize=(6.5, 4))
+    for name, energy in energies.items():
+        axis.plot(np.arange(1, len(energy)), 1 - energy[:-1], label=name, linewidth=1.3)
+    axis.axvline(m, color="gray", linestyle=":", label=f"m = {m}")
+    axis.set(xscale="log", yscale="log", xlabel="measurements", ylabel="share of the energy not measured")
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    save(figure, path)
+
+
+def export(physics: Physics, folder: Path, magnify: int = 1) -> int:
+    """0/1 pictures in complementary pairs, in measuring order, and the manifest that says how to read their detector values."""
+    n, rows = physics.recipe["n"], physics.rows()
+    scale = rows.abs().max()
+    if not torch.allclose(rows.abs(), scale.expand_as(rows), rtol=1e-4):
+        raise UserError(f"export: the patterns of ordering '{physics.recipe['ordering']}' are not ±1, so no pair of 0/1 pictures shows them")
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise UserError(f"export: folder {folder} is not empty")
+    lines = []
+    for k, row in enumerate(rows.view(-1, n, n) > 0):
+        names = {"positive": f"pattern_{k:05d}_positive.png", "negative": f"pattern_{k:05d}_negative.png"}
+        for sign, name in names.items():
+            mirrors = (row if sign == "positive" else ~row).numpy().repeat(magnify, 0).repeat(magnify, 1)
+            Image.fromarray(mirrors.astype(np.uint8) * 255).convert("1").save(folder / name)
+        lines.append({"measurement": k, **names})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    (folder / "patterns.csv").write_text(text.getvalue())
+    manifest = {
+        "recipe": physics.recipe,
+        "measurements": len(rows),
+        "side": n * magnify,
+        "order": "patterns.csv, top to bottom; of each pair the positive first",
+        "value": "y[k] = scale * (detector(positive k) - detector(negative k)), a detector summing the light of mirrors that are 1",
+        "scale": scale.item() / magnify**2,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    return len(rows)

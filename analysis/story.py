@@ -1,0 +1,81 @@
+"""The demo's table, figure and report: teacher, students and training-free anchors on the same held-out images."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from scipy.stats import t as student_t
+from torch import Tensor, nn
+
+from algo_functions import Meter
+from analysis.figures import draw_grid
+from analysis.report import markdown
+from data_loader import Images, build_loader, build_splits
+from training.checkpoint import restore
+from training.loop import reconstructions
+from training.pipeline import request_of
+from training.run import write_csv, write_text
+from training.testing import notes_of
+
+
+def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.device) -> dict:
+    """Evaluates teacher, student alone and distilled student, in this order, and writes what was seen."""
+    teacher, alone, distilled = trained
+    restored = {name: restore(path) for name, path in trained.items()}
+    splits = build_splits(request_of(args), wanted=("train", "test"))
+    estimates = {}
+    for name in (alone, teacher):
+        camera = restored[name].physics
+        cr = f"cr {camera.recipe['cr']:g}"
+        estimates[f"back-projection, {cr}"] = (nn.Identity(), camera.seen_by(None), 0)
+        estimates[f"LMMSE, {cr}"] = (nn.Identity(), camera.seen_by(camera.fit_lmmse(splits["train"].stack())), 0)
+        for trained_name in (alone, distilled) if name == alone else (teacher,):
+            network, physics = restored[trained_name].network, restored[trained_name].physics
+            estimates[trained_name] = (network, physics, sum(w.numel() for w in network.parameters()))
+    truth, images, meters = run_all(estimates, splits["test"], device)
+    summaries = {name: meter.summary() for name, meter in meters.items()}
+    rows = [
+        {"": name, "PSNR": s["psnr"], "± images": s["psnr_std"], "SSIM": s["ssim"], "parameters": estimates[name][2], "images": s["images"]}
+        for name, s in summaries.items()
+    ]
+    gain, half = paired_gain(meters[distilled].per_image()["psnr"], meters[alone].per_image()["psnr"])
+    recipe = restored[alone].physics.recipe
+    text = (
+        f"{markdown(rows)}\n\nPSNR and SSIM are means over the {len(truth)} test tiles of photographs that no network has seen; "
+        f"the spread is that of the tiles.\nOrdering {recipe['ordering']}, no noise, {args.epochs} epochs, width {args.width}, seed {args.seed}.\n"
+        f"Distillation against the same student alone: {gain:+.3f} dB, 95 % interval over the tiles {gain - half:+.3f} .. {gain + half:+.3f} dB. "
+        "One seed: another one can change its sign."
+    )
+    write_csv(folder / "table.csv", rows)
+    draw_story(truth, images, (alone, distilled, teacher), args.pictures, folder / "figure.png")
+    write_text(folder / "report.md", f"# Demo\n\n{text}\n\n![truth and estimates](figure.png)\n")
+    return {"rows": rows, "gain": gain, "text": text}
+
+
+def run_all(estimates: dict, test: Images, device: torch.device) -> tuple[Tensor, dict[str, Tensor], dict[str, Meter]]:
+    """The truth, every estimate of it, and its scores."""
+    loader = build_loader(test, 50)
+    images, meters = {}, {}
+    for name, (network, physics, _) in estimates.items():
+        pairs = [(x, output) for x, _, output in reconstructions(network.to(device), physics.to(device), loader, device, seed=0)]
+        truth = torch.cat([x for x, _ in pairs])
+        images[name], meters[name] = torch.cat([output for _, output in pairs]), Meter()
+        meters[name].add(images[name], truth)
+    return truth, images, meters
+
+
+def paired_gain(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """The mean of a - b over paired samples, and half its 95 % interval."""
+    d = (a - b).double()
+    return d.mean().item(), student_t.ppf(0.975, len(d) - 1) * d.std().item() / len(d) ** 0.5
+
+
+def draw_story(truth: Tensor, images: dict[str, Tensor], networks: tuple[str, str, str], count: int, path: Path) -> None:
+    """A few test images that are neither flat nor hopeless: evenly spaced among the more detailed half."""
+    detail = truth.std(dim=(1, 2, 3)).argsort(descending=True)[: len(truth) // 2]
+    chosen = detail[torch.linspace(0, len(detail) - 1, count).long()]
+    alone, distilled, teacher = networks
+    cr = alone.split(", ")[1]
+    names = {f"back-projection, {cr}": "back-projection", f"LMMSE, {cr}": "LMMSE", alone: "student alone", distilled: "distilled", teacher: "teacher"}
+    columns = {short: images[name][chosen] for name, short in names.items()}
+    draw_grid(columns, truth[chosen], path, notes_of(columns, truth[chosen]))

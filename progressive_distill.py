@@ -1,0 +1,105 @@
+"""A ladder of students, each teaching the next; a trained student distilled again; a hybrid of two checkpoints."""
+
+from argparse import Namespace
+
+from training import options
+
+
+def parse(argv=None):
+    parser = options.Parser(__doc__)
+    group = parser.add_argument_group("what to do (one of ladder, redistill, encoder_from)")
+    one = group.add_mutually_exclusive_group(required=True)
+    one.add_argument("--ladder", type=options.ratio, nargs="+", metavar="CR", help="ratios from the teacher's down; the first is trained alone")
+    one.add_argument("--redistill", metavar="CHECKPOINT", help="a trained student, distilled again from --teacher")
+    one.add_argument("--encoder_from", metavar="CHECKPOINT", help="a hybrid: this encoder and its camera, with --decoder_from")
+    group.add_argument("--decoder_from", metavar="CHECKPOINT", help="the hybrid's decoder")
+    group.add_argument("--freeze", choices=("encoder", "decoder", "none"), default="none", help="the part of the hybrid that stays as it is")
+    group.add_argument("--warm_start", action="store_true", help="a rung of the ladder begins with its teacher's weights")
+    group.add_argument("--teacher", metavar="PATH", help="above the ladder's first rung; of --redistill; of a hybrid, else it learns alone")
+    options.add_data(parser, limits=("train", "val", "test"))
+    options.add_physics(parser)
+    options.add_network(parser, student=True)
+    options.add_distillation(parser)
+    options.add_training(parser)
+    options.add_run(parser)
+    args = parser.parse_args(argv)
+    args.typed = parser.typed(argv)
+    return args
+
+
+def main(args) -> dict:
+    rungs = climb(args) if args.ladder else [go_on(args)]
+    if args.dry_run:
+        return {}
+    import test_UNet
+
+    # Network, physics and noise are the checkpoints' own.
+    own = dict.fromkeys(("n", "c", "ordering", "scales", "width", "padding", "awgn_snr"))
+    paths = [rung["checkpoint"] for rung in rungs]
+    return test_UNet.main(settings(test_UNet, ["--checkpoint", "x"], args, checkpoint=paths, **own)) | {"rungs": rungs}
+
+
+def settings(script, required: list[str], args, **changes) -> Namespace:
+    """The arguments of another script: its defaults, what this command line shares with them, and changes."""
+    theirs = vars(script.parse(required))
+    return Namespace(**theirs | {name: value for name, value in vars(args).items() if name in theirs} | changes)
+
+
+def climb(args) -> list[dict]:
+    """Trains the rungs from the top; a finished rung of the same configuration is not trained again."""
+    import main_unet
+    import main_unet_dist
+
+    rungs, teacher = [], args.teacher
+    for cr in args.ladder:
+        name = {"run_name": args.run_name and f"{args.run_name}_cr_{cr:g}", "cr": cr}
+        if teacher is None:
+            rung = main_unet.main(settings(main_unet, ["--cr", "1"], args, loss=args.loss_gt, **name))
+        else:
+            begin = teacher if args.warm_start else None
+            rung = main_unet_dist.main(settings(main_unet_dist, ["--cr", "1"], args, teacher=teacher, init_student=begin, **name))
+        rungs.append(rung)
+        teacher = rung.get("checkpoint")
+    return rungs
+
+
+def go_on(args) -> dict:
+    """Trains a student that exists already, or a hybrid of two checkpoints; both keep their own camera."""
+    from training import engine, pipeline
+    from training.checkpoint import restore_with_physics
+    from training.run import Run
+
+    if bool(args.encoder_from) != bool(args.decoder_from):
+        raise options.UserError("a hybrid needs both --encoder_from and --decoder_from")
+    if args.freeze != "none" and not args.encoder_from:
+        raise options.UserError(f"freeze '{args.freeze}': only a hybrid (--encoder_from, --decoder_from) has a part to freeze")
+    if args.warm_start:
+        raise options.UserError("warm_start belongs to --ladder: --redistill and hybrids begin with their checkpoints' weights")
+    if args.redistill and not args.teacher:
+        raise options.UserError("redistill: which teacher? give --teacher PATH")
+    device = engine.start(args.device)
+    given = {name: getattr(args, name) for name in ("n", "c", "ordering", "x0", "scales", "width", "batch_norm", "padding") if name in args.typed}
+    start = restore_with_physics(args.redistill or args.encoder_from, given)
+    physics = start.physics.at_noise(args.awgn_snr) if "awgn_snr" in args.typed else start.physics
+    # From here on the settings are what the checkpoints say, so that they belong to the run's configuration.
+    args = Namespace(**vars(args) | {name: physics.recipe[name] for name in ("n", "c", "cr", "ordering", "x0", "awgn_snr")})
+    del args.typed
+    network, recipe = start.network, start.content["network"]
+    if args.decoder_from:
+        network, recipe = pipeline.hybrid_of(start, restore_with_physics(args.decoder_from, {}), args.freeze)
+    splits = pipeline.splits_of(args)
+    what = "redistilled" if args.redistill else f"hybrid_{args.freeze}_frozen"
+    if args.teacher:
+        teacher = pipeline.teacher_from(args.teacher, {"n": args.n, "c": args.c}, args.dataset)
+        names = pipeline.student_names(args, args.cr, teacher.physics.recipe["cr"], what)
+        stage = pipeline.distillation(args, network, physics, teacher, device)
+    else:
+        names = pipeline.student_names(args, args.cr, None, what)
+        stage = pipeline.supervised(network, physics, args.loss_gt, device)
+    files = ("teacher", "redistill", "encoder_from", "decoder_from")
+    run = Run(args, *names, {name: getattr(args, name) for name in files})
+    return run.already() if run.finished else pipeline.fit(stage, recipe, splits, args, run)
+
+
+if __name__ == "__main__":
+    options.run(parse, main)

@@ -1,0 +1,43 @@
+"""Evaluate checkpoints on a test set: PSNR and SSIM into a CSV, reconstructions, the first feature, and training-free anchors."""
+
+from training import options
+
+
+def parse(argv=None):
+    parser = options.Parser(__doc__)
+    parser.add_argument("--checkpoint", nargs="+", required=True, metavar="PATH", help="one or several; they tell network and physics")
+    options.add_data(parser, n_default=None, c_default=None, limits=("train", "test"))
+    group = parser.add_argument_group("what a bare release .pth does not tell; must agree with any other checkpoint")
+    group.add_argument("--cr", type=options.ratio, help="ratio")
+    group.add_argument("--ordering", type=options.ordering, help="ordering; the release's was strip")
+    group.add_argument("--scales", type=options.within(2, 5, int), help="resolutions of the U-Net")
+    group.add_argument("--width", type=options.counting, help="channels at full resolution")
+    group.add_argument("--padding", type=options.one_of(options.PADDINGS, "padding"), help="padding of the convolutions")
+    group = parser.add_argument_group("evaluation")
+    group.add_argument("--awgn_snr", type=options.noise_level, nargs="+", help="noise levels in dB, or none; the checkpoint's own without it")
+    group.add_argument("--save_batches", type=options.natural, default=1, help="batches whose pictures are written")
+    group.add_argument("--anchors", action=options.BooleanOptionalAction, default=True, help="back-projection and LMMSE beside the network")
+    group.add_argument("--seed", type=options.natural, default=42, help="of the noise")
+    group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
+    group.add_argument("--results", default="results", help="folder of everything that is written")
+    group.add_argument("--config", metavar="FILE", help="JSON or YAML of these flags; the command line wins")
+    return parser.parse_args(argv)
+
+
+def main(args) -> dict:
+    from analysis.report import markdown
+    from training import engine, testing
+    from training.checkpoint import restore_with_physics
+
+    device = engine.start(args.device)
+    given = {name: getattr(args, name) for name in ("n", "c", "cr", "ordering", "scales", "width", "padding")}
+    restored = {path: restore_with_physics(path, given) for path in args.checkpoint}
+    rows = []
+    for path, checkpoint in restored.items():
+        rows += testing.test_checkpoint(path, checkpoint, args, device)
+    print(markdown(rows))
+    return {"rows": rows, "psnr": rows[-1]["PSNR"], "ssim": rows[-1]["SSIM"]}
+
+
+if __name__ == "__main__":
+    options.run(parse, main)

@@ -1,0 +1,157 @@
+"""Scores and pictures of a checkpoint on the test set, beside anchors that need no training."""
+
+import csv
+import io
+from argparse import Namespace
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from algo_functions import LARGEST_LMMSE, Meter, Physics, score
+from analysis.figures import draw_grid, save_image, stretched
+from data_loader import build_loader, build_splits
+from tables import UserError
+from training.checkpoint import Restored
+from training.loop import evaluate, reconstructions
+from training.pipeline import ratio_name, request_of
+from training.run import write_csv
+
+GRID = 8  # pictures on the contact sheet
+
+
+def anchors(part: Physics, images: Callable[[], Tensor] | None, loader: DataLoader, device: torch.device, seed: int) -> dict[str, Meter]:
+    """Back-projection, and the LMMSE estimate where training images allow one, of the same measurements of one camera."""
+    cameras = {"back-projection": part.seen_by(None)}
+    if images is not None and part.recipe["n"] <= LARGEST_LMMSE:
+        cameras["LMMSE"] = part.seen_by(part.fit_lmmse(images()))
+    return {name: evaluate(nn.Identity(), camera.to(device), loader, device, seed) for name, camera in cameras.items()}
+
+
+def training_images(args: Namespace, n: int, c: int) -> Callable[[], Tensor] | None:
+    """The training images that LMMSE is fitted to, if the dataset has any."""
+    try:
+        return build_splits(request_of(args, n=n, c=c), wanted=("train",))["train"].stack
+    except UserError as error:
+        print(f"no LMMSE row: {error}")
+        return None
+
+
+def name_of(path: str | Path) -> str:
+    """A checkpoint's name; the best and the last of a run are told apart by the run."""
+    path = Path(path)
+    return f"{path.parent.name}_{path.stem}" if path.stem in ("best", "last", "teacher") else path.stem
+
+
+def table_row(name: str, part: Physics, scores: dict, parameters: int) -> dict:
+    return {
+        "cr": ratio_name(part.recipe["cr"]),
+        "ordering": part.recipe["ordering"],
+        "SNR": "" if part.recipe["awgn_snr"] is None else f"{part.recipe['awgn_snr']:g} dB",
+        "PSNR": scores["psnr"],
+        "± images": scores["psnr_std"],
+        "SSIM": scores["ssim"],
+        "PSNR clipped": scores["psnr_clipped"],
+        "PSNR pooled": scores["psnr_pooled"],
+        "parameters": parameters,
+        "images": scores["images"],
+        "estimate": name,
+    }
+
+
+def test_checkpoint(path: str, restored: Restored, args: Namespace, device: torch.device) -> list[dict]:
+    """Evaluates one checkpoint at every noise level and ratio, writes its folder and its CSV rows, and returns its table."""
+    network, physics = restored.network.to(device), restored.physics
+    n, c = physics.recipe["n"], physics.recipe["c"]
+    test = build_splits(request_of(args, n=n, c=c), wanted=("test",))["test"]
+    loader = build_loader(test, args.batch_size, args.num_workers)
+    images = training_images(args, n, c) if args.anchors and n <= LARGEST_LMMSE else None
+    name = name_of(path)
+    folder = Path(args.results) / "test" / name
+    levels = args.awgn_snr or [physics.recipe["awgn_snr"]]
+    cameras = [part for level in levels for part in physics.at_noise(level).parts]
+    rows, per_image = [], []
+    for part in cameras:
+        label = f"cr_{ratio_name(part.recipe['cr'])}" + (f"_snr_{part.recipe['awgn_snr']:g}" if part.recipe["awgn_snr"] is not None else "")
+        print(f"{path}: {label}, {part.describe()}")
+        meter = write_pictures(network, part.to(device), loader, folder / label if len(cameras) > 1 else folder, args, device)
+        beside = anchors(part, images, loader, device, args.seed) if args.anchors else {}
+        rows += [table_row(name, part, anchor.summary(), 0) for name, anchor in beside.items()]
+        scores = meter.summary()
+        rows.append(table_row(name, part, scores, sum(w.numel() for w in network.parameters())))
+        append_result(Path(args.results) / "test" / "psnr_results.csv", path, part, scores, beside, args, len(loader))
+        table = meter.per_image()
+        per_image += [
+            {"image": i, "condition": label, **{name: round(values[i].item(), 6) for name, values in table.items()}} for i in range(len(test))
+        ]
+    write_csv(folder / "per_image.csv", per_image)
+    print(f"written to {folder}")
+    return rows
+
+
+def write_pictures(network: nn.Module, part: Physics, loader: DataLoader, folder: Path, args: Namespace, device: torch.device) -> Meter:
+    """Scores all images, and writes those of the first batches and a contact sheet."""
+    meter, count = Meter(), 0
+    for k, (image, y, output) in enumerate(reconstructions(network, part, loader, device, args.seed)):
+        meter.add(output, image)
+        if k < args.save_batches:
+            projection = part.back_projection(y)
+            with torch.no_grad():
+                features = network.features(part.first_image(y))["enc1"][:, :1]
+            kinds = {"originals": image, "measurements_backprojection": projection, "reconstructions": output, "features": features}
+            for kind, pictures in kinds.items():
+                for i, picture in enumerate(pictures):
+                    save_image(stretched(picture) if kind == "features" else picture, folder / kind / f"{count + i:05d}.png")
+            count += len(image)
+            if k == 0:
+                columns = {"back-projection": projection[:GRID], "network": output[:GRID]}
+                draw_grid(columns, image[:GRID], folder / "grid.png", notes_of(columns, image[:GRID]))
+    return meter
+
+
+def notes_of(columns: dict[str, Tensor], truth: Tensor) -> dict[str, list[str]]:
+    """The PSNR under each picture."""
+    return {name: [f"{value:.2f} dB" for value in score(images, truth)["psnr"]] for name, images in columns.items()}
+
+
+def append_result(path: Path, checkpoint: str, part: Physics, scores: dict, beside: dict[str, Meter], args: Namespace, batches: int) -> None:
+    """One row of the results table; the first columns are the original release's."""
+    recipe = part.recipe
+    row = {
+        "Date/Time": datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
+        "Image Dim": recipe["n"],
+        "Dataset": args.dataset,
+        "Batch Size": args.batch_size,
+        "CR": recipe["cr"],
+        "Channels": recipe["c"],
+        "Physics": recipe["name"],
+        "PSNR Global": scores["psnr"],
+        "SSIM Global": scores["ssim"],
+        "Saved Batches": min(args.save_batches, batches),
+        "Checkpoint": checkpoint,
+        "Ordering": recipe["ordering"],
+        "x0": recipe["x0"],
+        "SNR": recipe["awgn_snr"],
+        "Seed": args.seed,
+        "PSNR Clipped": scores["psnr_clipped"],
+        "PSNR Pooled": scores["psnr_pooled"],
+        "Images": scores["images"],
+        "PSNR Back-projection": beside["back-projection"].summary()["psnr"] if beside else None,
+        "PSNR LMMSE": beside["LMMSE"].summary()["psnr"] if "LMMSE" in beside else None,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = list(row)
+    if path.is_file():
+        with open(path, newline="") as file:
+            if next(csv.reader(file), None) != header:
+                raise UserError(f"{path} has other columns than this version writes: move it away")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, lineterminator="\n")
+    if not path.is_file():
+        writer.writeheader()
+    writer.writerow(row)
+    with open(path, "a", newline="") as file:
+        file.write(text.getvalue())

@@ -1,0 +1,48 @@
+"""Look at the sensing patterns of a single-pixel camera, say what is really measured, and export the patterns."""
+
+from training import options
+
+
+def parse(argv=None):
+    parser = options.Parser(__doc__)
+    parser.add_argument("--cr", type=options.ratio, required=True, help="measurements / pixels, in (0, 1]")
+    options.add_data(parser, limits=("train",))
+    options.add_physics(parser)
+    group = parser.add_argument_group("output")
+    group.add_argument("--patterns", type=options.counting, default=16, help="patterns drawn as images")
+    group.add_argument("--export", metavar="DIR", help="write the patterns for a micromirror device, with a manifest")
+    group.add_argument("--magnify", type=options.counting, default=1, help="micromirrors along the side of a pixel in exported patterns")
+    group.add_argument("--seed", type=options.natural, default=42, help="of ordering random")
+    group.add_argument("--results", default="results", help="folder of everything that is written")
+    return parser.parse_args(argv)
+
+
+def main(args) -> dict:
+    from pathlib import Path
+
+    from algo_functions import build_physics
+    from analysis import patterns
+    from analysis.report import markdown
+    from data_loader import build_splits
+    from training import engine, pipeline
+
+    engine.start("cpu")
+    images = build_splits(pipeline.request_of(args), wanted=("train",))["train"].stack
+    physics = build_physics(pipeline.physics_recipe(args, args.cr), images=images)
+    print(f"physics: {physics.describe()}")
+    folder = Path(args.results) / "masks" / f"{args.ordering.replace('/', '_').replace(':', '_')}_cr_{args.cr:g}_n_{args.n}"
+    if args.export:  # first: nothing is written where the patterns cannot be shown
+        count = patterns.export(physics, Path(args.export), args.magnify)
+        print(f"exported {count} pairs of patterns to {args.export}")
+    patterns.draw_mask(physics, folder / "mask.png")
+    patterns.draw_patterns(physics, args.patterns, folder / "patterns.png")
+    energies = patterns.cumulative_energies(physics, images())
+    patterns.draw_energies(energies, physics.m, folder / "energy.png")
+    rows = [{"ordering": name, "measurements": physics.m, "energy measured (%)": 100 * e[physics.m - 1].item()} for name, e in energies.items()]
+    print(markdown(rows))
+    print(f"pictures: {folder}")
+    return {"m": physics.m, "energies": {row["ordering"]: row["energy measured (%)"] for row in rows}}
+
+
+if __name__ == "__main__":
+    options.run(parse, main)
