@@ -339,7 +339,7 @@ def build_physics(recipe: dict, images: Callable[[], Tensor] | None = None, stat
 
 # ---------------------------------------------------------------- meters
 
-SMALLEST_SSIM = 11  # the side of SSIM's Gaussian window
+SMALLEST_SSIM = 6  # SSIM reflects five pixels at each border
 
 
 @torch.no_grad()

@@ -12,10 +12,19 @@ def squared_distances(f: Tensor) -> Tensor:
     return (squares[:, None] + squares[None, :] - 2 * f @ f.T).clamp_min(0).fill_diagonal_(0)
 
 
+def inverse_median(distances: Tensor) -> Tensor:
+    """1 / median squared distance between different samples."""
+    pairs = distances.detach()[~torch.eye(len(distances), dtype=torch.bool, device=distances.device)]
+    return 1 / pairs.median().clamp_min(1e-12) if pairs.numel() else torch.ones((), device=distances.device)
+
+
 def comb_matrix(s: Tensor, t: Tensor, gamma: float | str = "auto") -> Tensor:
-    """‖K(s) - K(t)‖_F with K_ij = exp(-gamma ‖f_i - f_j‖²); auto: 1 / median squared distance of the teacher's samples"""
+    """‖K(s) - K(t)‖_F with K_ij = exp(-gamma ‖f_i - f_j‖²)
+
+    auto: gamma = 1 / median squared distance of the teacher's samples; of each side's own where the shapes differ, since
+    distances in different spaces have no common unit and K would be all zeros or all ones.
+    """
     d_s, d_t = squared_distances(s), squared_distances(t)
-    if gamma == "auto":
-        pairs = d_t[~torch.eye(len(d_t), dtype=torch.bool, device=d_t.device)]
-        gamma = 1 / pairs.median().clamp_min(1e-12) if pairs.numel() else 1.0
-    return (torch.exp(-gamma * d_s) - torch.exp(-gamma * d_t)).norm()
+    gamma_t = inverse_median(d_t) if gamma == "auto" else gamma
+    gamma_s = inverse_median(d_s) if gamma == "auto" and s.shape != t.shape else gamma_t
+    return (torch.exp(-gamma_s * d_s) - torch.exp(-gamma_t * d_t)).norm()

@@ -1,0 +1,36 @@
+"""One thread, no denormals, tiny images; real data only where it lies beside the project."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_flush_denormal(True)
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+RECIPE = {"name": "spc", "n": 16, "c": 1, "cr": 0.25, "ordering": "xy", "x0": "adjoint", "awgn_snr": None, "seed": 0}
+
+
+@pytest.fixture
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip(f"real data is not in {SHARED}")
+    return SHARED
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """Smooth random images (N, 1, 16, 16), so that an estimator has something to learn."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(600, 1, 5, 5, generator=generator)
+    return torch.nn.functional.interpolate(coarse, 16, mode="bilinear", align_corners=True)
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch, tmp_path):
+    """No test logs to W&B, and what a script writes by default lands in a folder of the test's own."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)

@@ -1,0 +1,201 @@
+"""Datasets: three splits that share nothing, clean images of the asked size, errors that say what is missing."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import MNIST
+from torchvision.transforms import Compose, Resize, ToTensor
+
+from data_loader import PHOTOGRAPHS, Request, build_loader, build_splits, to_tensor, transform
+from tables import UserError
+
+
+def tree(root, names, size=(20, 14), mode="RGB"):
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        array = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        array[0, 0] = k
+        Image.fromarray(array).convert(mode).save(path)
+    return root
+
+
+def arrays(tmp_path, **changes):
+    rng = np.random.default_rng(0)
+    content = {"x_train": rng.integers(0, 256, (50, 9, 9), dtype=np.uint8), "x_test": rng.integers(0, 256, (20, 9, 9), dtype=np.uint8)} | changes
+    np.savez(tmp_path / "set.npz", **{name: value for name, value in content.items() if value is not None})
+    return str(tmp_path / "set.npz")
+
+
+@pytest.fixture(params=["photos", "digits", "folder", "npz"])
+def request_for(request, tmp_path):
+    """A request for each dataset that needs no download."""
+    root = {
+        "folder": lambda: str(tree(tmp_path / "tree", [f"{a}/{k}.png" for a in "ab" for k in range(30)])),
+        "npz": lambda: arrays(tmp_path),
+    }.get(request.param, lambda: "data")()
+    return Request(dataset=request.param, n=16, data_root=root)
+
+
+@pytest.mark.parametrize("c", [1, 3])
+def test_images_are_clean_sized_and_in_the_unit_interval(request_for, c):
+    for images in build_splits(request_for._replace(c=c, limit_train=20, limit_val=20, limit_test=20)).values():
+        batch = images.stack()
+        assert batch.shape[1:] == (c, 16, 16) and batch.dtype == torch.float32
+        assert 0 <= batch.min() and batch.max() <= 1 and batch.std() > 0.01
+
+
+def test_no_image_is_in_two_splits(request_for):
+    splits = {name: {image.numpy().tobytes() for image in images.stack()} for name, images in build_splits(request_for).items()}
+    if request_for.dataset in ("photos", "digits"):  # flat tiles and digits may agree by chance; the next tests hold these
+        splits = {name: {x for x in images if np.frombuffer(x, np.float32).std() > 0.05} for name, images in splits.items()}
+    assert not splits["train"] & splits["test"] and not splits["train"] & splits["val"] and not splits["val"] & splits["test"]
+
+
+def test_whole_photographs_are_held_out():
+    names = [name for split in PHOTOGRAPHS.values() for name in split.split()]
+    assert len(names) == len(set(names)) == 18
+    assert not any("right" in name for name in names), "the second view of a scene must not be in another split"
+
+
+def test_splits_and_limits_do_not_depend_on_the_runs_seed(request_for):
+    a, b = (build_splits(request_for._replace(limit_train=7), augment_seed=seed) for seed in (0, 1))
+    for split in a:
+        assert torch.equal(a[split].stack(), b[split].stack())
+    assert len(a["train"]) == 7
+
+
+def test_only_training_is_augmented_and_the_epoch_decides_how():
+    splits = build_splits(Request(n=16, limit_train=30), augment_seed=3)
+    clean = splits["train"].stack()
+
+    def pass_of(epoch):
+        splits["train"].epoch = epoch
+        return torch.stack([splits["train"][i]["image"] for i in range(30)])
+
+    first, again, second = pass_of(0), pass_of(0), pass_of(1)
+    assert torch.equal(first, again) and not torch.equal(first, second) and not torch.equal(first, clean)
+    assert torch.allclose(first.sum((1, 2, 3)), clean.sum((1, 2, 3)), rtol=1e-4), "a symmetry moves pixels and changes none"
+    for split in ("val", "test"):
+        assert torch.equal(torch.stack([splits[split][i]["image"] for i in range(9)]), splits[split].stack()[:9])
+
+
+def test_all_eight_symmetries_occur_and_a_mirror_only_mirrors():
+    image = torch.arange(9.0).view(1, 3, 3)
+    seen = {transform(image, "dihedral", np.random.default_rng(k)).numpy().tobytes() for k in range(200)}
+    flips = {transform(image, "flip", np.random.default_rng(k)).numpy().tobytes() for k in range(200)}
+    assert len(seen) == 8 and flips == {image.numpy().tobytes(), image.flip(-1).contiguous().numpy().tobytes()}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_change_nothing(workers):
+    splits = build_splits(Request(n=16, limit_train=30), augment_seed=3)
+    loader = build_loader(splits["train"], 8, workers, shuffle_seed=5)
+    order = torch.cat([batch["index"] for batch in loader])
+    images = torch.cat([batch["image"] for batch in loader])
+    assert sorted(order.tolist()) == list(range(30))
+    splits["train"].epoch = 0
+    loader.generator.manual_seed(5)
+    again = torch.cat([batch["index"] for batch in build_loader(splits["train"], 8, 0, shuffle_seed=5)])
+    assert torch.equal(order, again) and len(images) == 30
+
+
+class TestFolder:
+    def test_named_splits_are_kept(self, tmp_path):
+        root = tree(tmp_path, ["train/a/1.png", "train/2.jpg", "val/3.png", "test/x/4.png", "test/5.bmp"])
+        assert [len(s) for s in build_splits(Request("folder", 8, 3, str(root))).values()] == [2, 1, 2]
+
+    def test_validation_comes_out_of_training_where_it_is_missing(self, tmp_path):
+        root = tree(tmp_path, [f"train/{k}.png" for k in range(20)] + ["test/1.png"])
+        assert [len(s) for s in build_splits(Request("folder", 8, 3, str(root))).values()] == [18, 2, 1]
+
+    def test_a_test_folder_alone_is_enough_for_evaluation(self, tmp_path):
+        root = tree(tmp_path, ["test/1.png", "test/2.png"])
+        request = Request("folder", 8, 1, str(root))
+        assert len(build_splits(request, wanted=("test",))["test"]) == 2
+        with pytest.raises(UserError, match="no train images"):
+            build_splits(request)
+
+    def test_crops_the_centre_or_resizes_the_whole(self):
+        array = np.zeros((8, 24), dtype=np.uint8)
+        array[:, 8:16] = 255
+        assert to_tensor(array, Request(n=8)).min() == 1
+        assert 0.2 < to_tensor(array, Request(n=8, crop="none")).mean() < 0.5
+
+    @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "CMYK", "P", "1"])
+    def test_any_mode_becomes_grey_or_colour(self, mode):
+        image = Image.fromarray(np.full((9, 9, 3), 100, dtype=np.uint8)).convert(mode)
+        for c in (1, 3):
+            assert to_tensor(image, Request(n=8, c=c)).shape == (c, 8, 8)
+
+    def test_sixteen_bit_grey_keeps_its_scale(self, tmp_path):
+        Image.fromarray(np.full((8, 8), 32768, dtype=np.uint16)).save(tmp_path / "deep.png")
+        with Image.open(tmp_path / "deep.png") as image:
+            assert torch.allclose(to_tensor(image, Request(n=8)), torch.tensor(0.5), atol=0.01)
+
+    def test_a_broken_image_is_named(self, tmp_path):
+        (tmp_path / "test").mkdir()
+        (tmp_path / "test" / "broken.png").write_text("this is text")
+        with pytest.raises(UserError, match=r"broken\.png is not a readable image"):
+            build_splits(Request("folder", 8, 1, str(tmp_path)), wanted=("test",))["test"].stack()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"dataset": "imagenet"}, "unknown dataset 'imagenet': choose from photos, digits"),
+        ({"dataset": "folder", "data_root": "nowhere"}, "--data_root nowhere is not a folder"),
+        ({"dataset": "npz", "data_root": "nowhere.npz"}, "is not an .npz file"),
+        ({"dataset": "mnist", "data_root": "nowhere"}, "no files in nowhere/MNIST/raw .* or give --download"),
+        ({"dataset": "cifar10", "data_root": "nowhere"}, "or give --download"),
+        ({"dataset": "celeba", "data_root": "nowhere"}, "no files in nowhere/celeba .* or give --download"),
+        ({"dataset": "photos", "n": 512}, "no val images of 512 x 512"),
+    ],
+)
+def test_what_is_missing_is_said(changes, message):
+    with pytest.raises(UserError, match=message):
+        build_splits(Request(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes, message", [({"x_test": None}, "lacks x_test; it holds x_train"), ({"x_train": np.zeros((4, 9, 9))}, "x_train is float64")]
+)
+def test_arrays_of_another_kind_are_refused(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        build_splits(Request("npz", 8, 1, arrays(tmp_path, **changes)))
+
+
+def test_celeba_is_the_releases_first_faces(tmp_path, monkeypatch):
+    import torchvision.datasets
+
+    class Faces:
+        def __init__(self, root, split, download):
+            self.count = {"train": 30_000, "test": 5_000}[split]
+
+        def __len__(self):
+            return self.count
+
+        def __getitem__(self, i):
+            assert i < 20_000
+            return Image.fromarray(np.full((218, 178, 3), i % 256, dtype=np.uint8)), 0
+
+    monkeypatch.setattr(torchvision.datasets, "CelebA", Faces)
+    splits = build_splits(Request("celeba", 16, 3))
+    assert [len(s) for s in splits.values()] == [18_000, 2_000, 2_000]
+    assert splits["train"][0]["image"].shape == (3, 16, 16)
+
+
+def test_mnist_is_read_from_its_four_files_without_a_download(tmp_path, shared):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for path in (shared / "mnist").iterdir():
+        shutil.copyfile(path, raw / path.name)
+    splits = build_splits(Request("mnist", 32, 1, str(tmp_path), limit_test=5))
+    assert [len(splits[name]) for name in ("train", "val")] == [54_000, 6_000]
+    reference = MNIST(str(tmp_path), train=False, transform=Compose([Resize((32, 32)), ToTensor()]))
+    expected = torch.stack([reference[int(k)][0] for k in splits["test"].subset])
+    assert torch.allclose(splits["test"].stack(), expected, atol=1e-6)

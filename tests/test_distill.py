@@ -1,0 +1,217 @@
+"""Losses against formulas written another way; every selection, loss and pair of networks; what a stage promises."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from conftest import RECIPE
+from scipy.spatial.distance import cosine, pdist
+from sklearn.metrics.pairwise import rbf_kernel
+
+from algo_functions import build_physics
+from distill import build_loss
+from distill.feature import mse
+from distill.selection import selected_taps
+from distill.stage import Distillation, Supervised
+from models import build_network
+from tables import LOSSES, SELECTIONS, TASK_LOSSES, look_up
+
+S, T = torch.randn(2, 6, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+s, t = (x.flatten(1).double().numpy() for x in (S, T))
+GAMMA = 1 / np.median(pdist(t) ** 2)
+ORACLES = {
+    "mse": np.mean((s - t) ** 2),
+    "mae": np.mean(np.abs(s - t)),
+    "l1": np.mean(np.abs(s - t)),
+    "cs": np.mean([cosine(a, b) for a, b in zip(s, t, strict=True)]),
+    "l2": np.mean([np.sqrt(((a - b) ** 2).sum()) for a, b in zip(s, t, strict=True)]),
+    "linf": np.mean([np.abs(a - b).max() for a, b in zip(s, t, strict=True)]),
+    "comb_matrix": np.linalg.norm(rbf_kernel(s, gamma=GAMMA) - rbf_kernel(t, gamma=GAMMA)),
+}
+
+
+def loss_of(name: str, gamma="auto"):
+    return build_loss(name, gamma=gamma)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+class TestEveryLoss:
+    def test_equals_its_formula(self, name):
+        assert np.isclose(loss_of(name)(S, T).item(), ORACLES[name], rtol=0.02 if name == "comb_matrix" else 1e-5)
+
+    def test_is_zero_where_student_and_teacher_agree_and_its_gradient_is_finite(self, name):
+        x = T.clone().requires_grad_()
+        loss = loss_of(name)(x, T)
+        loss.backward()
+        assert abs(loss.item()) < 1e-6 and torch.isfinite(x.grad).all()
+
+    def test_has_the_gradient_that_finite_differences_have(self, name):
+        a, b = S[:3, :1, :2, :2].double(), T[:3, :1, :2, :2].double()
+        assert torch.autograd.gradcheck(lambda x: loss_of(name, 0.3)(x, b), a.requires_grad_())
+
+    def test_does_not_grow_with_a_repeated_batch(self, name):
+        once, twice = loss_of(name)(S, T), loss_of(name)(torch.cat([S, S]), torch.cat([T, T]))
+        grows = 2 if name == "comb_matrix" else 1  # a Frobenius norm of (2B)² kernel values, by its definition
+        assert torch.isclose(twice, grows * once, rtol=0.1 if name == "comb_matrix" else 1e-5)
+
+
+def test_comb_matrix_takes_the_kernel_width_it_is_given():
+    for gamma in (0.01, 0.1, 1.0):
+        expected = np.linalg.norm(rbf_kernel(s, gamma=gamma) - rbf_kernel(t, gamma=gamma))
+        assert np.isclose(loss_of("comb_matrix", gamma)(S, T).item(), expected, rtol=1e-4)
+
+
+def test_comb_matrix_takes_each_sides_own_unit_where_shapes_differ():
+    other = 1e4 * S[:, :2]
+    flat = other.flatten(1).double().numpy()
+    kernels = [rbf_kernel(x, gamma=1 / np.median(pdist(x) ** 2)) for x in (flat, t)]
+    assert np.isclose(loss_of("comb_matrix")(other, T).item(), np.linalg.norm(kernels[0] - kernels[1]), rtol=0.02)
+
+
+def test_comb_matrix_is_exact_where_samples_nearly_agree():
+    near = 5 + 1e-3 * torch.randn(6, 40)
+    expected = np.linalg.norm(rbf_kernel(near.double().numpy(), gamma=1e4) - np.ones((6, 6)))
+    assert np.isclose(loss_of("comb_matrix", 1e4)(near, torch.zeros(6, 40)).item(), expected, rtol=1e-2)
+
+
+def test_charbonnier_lies_between_zero_and_the_absolute_error():
+    value = look_up(TASK_LOSSES, "charbonnier", "loss")(S, T).item()
+    assert np.isclose(value, np.mean(np.sqrt((s - t) ** 2 + 1e-12)), rtol=1e-6)
+
+
+TAPS = {k: [*[f"enc{i}" for i in range(1, k)], "latent", *[f"dec{i}" for i in range(k - 1, 0, -1)], "head", "output"] for k in (2, 3, 5)}
+EXPECTED = {  # at the release's two scales, and at three
+    "latent": ("latent", "latent"),
+    "all": ("enc1 latent dec1 head", "enc1 enc2 latent dec2 dec1 head"),
+    "first_latent": ("enc1 latent", "enc1 latent"),
+    "output": ("output", "output"),
+    "output_latent": ("latent output", "latent output"),
+    "encoder": ("enc1", "enc1"),
+    "encoder_latent": ("enc1 latent", "enc1 latent"),
+    "latent_decoder": ("latent dec1 head", "latent dec2 dec1 head"),
+    "output_latent_decoder": ("latent dec1 head output", "latent dec2 dec1 head output"),
+    "output_all": ("enc1 latent dec1 head output", "enc1 enc2 latent dec2 dec1 head output"),
+    "first": ("enc1", "enc1"),
+    "output_first_latent": ("enc1 latent output", "enc1 latent output"),
+    "output_first": ("enc1 output", "enc1 output"),
+}
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_selections_name_the_taps_of_the_list(selection):
+    for scales, expected in zip((2, 3), EXPECTED[selection], strict=True):
+        assert selected_taps(selection, TAPS[scales], TAPS[scales]) == expected.split()
+        assert selected_taps(selection, TAPS[scales], TAPS[5]) == expected.split()
+        assert selected_taps(selection, TAPS[5], TAPS[scales]) == expected.split()
+
+
+def network(scales=2, width=4, **more):
+    torch.manual_seed(width)  # a seed whose few channels are not all dead
+    return build_network({"name": "unet", "scales": scales, "width": width, **more})
+
+
+def stage_of(student=None, teacher=None, loss="mse", selection="output_latent", **more):
+    physics = [build_physics(RECIPE | {"cr": cr}) for cr in (0.1, 0.5)]
+    setting = {"selection": selection, "distance": loss_of(loss), "adapted": LOSSES[loss].adapted, "task": mse} | more
+    return Distillation(student or network(), teacher or network(), *physics, **setting)
+
+
+BATCH = {"image": torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))}
+PAIRS = [((2, 4), (2, 4)), ((2, 4), (4, 6)), ((3, 6), (2, 4)), ((5, 4), (3, 6))]
+
+
+@pytest.mark.parametrize("selection, loss", itertools.product(SELECTIONS, LOSSES))
+def test_every_selection_and_loss_teaches_the_student_and_never_the_teacher(selection, loss):
+    for student, teacher in PAIRS:
+        stage = stage_of(network(*student), network(*teacher), loss, selection, beta=0.0).train()
+        result = stage(BATCH)
+        terms = {name: term for name, term in result["terms"].items() if name != "task"}
+        assert set(terms) == {f"distill/{tap}" for tap in stage.taps}
+        for name, term in terms.items():
+            grads = torch.autograd.grad(term, list(stage.student.parameters()), retain_graph=True, allow_unused=True)
+            assert any(g is not None and g.abs().sum() > 0 for g in grads), f"{name} does not reach the student"
+        result["loss"].backward()
+        assert all(w.grad is None for w in stage.teacher.parameters())
+        assert all(w.grad is not None and torch.isfinite(w.grad).all() for w in stage.adapters.parameters())
+        assert torch.isclose(result["loss"], sum(result["terms"].values()))
+
+
+def test_adapters_bridge_what_differs_learn_and_stay_out_of_the_student():
+    stage = stage_of(network(2, 4), network(3, 6), selection="output_all")
+    assert set(stage.adapters) == {"enc1", "latent", "dec1"}
+    assert set(stage.student.state_dict()) == set(network(2, 4).state_dict())
+    before = {name: w.clone() for name, w in stage.adapters.named_parameters()}
+    optimizer = torch.optim.Adam([w for w in stage.parameters() if w.requires_grad], lr=0.01)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = stage(BATCH)["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(not torch.equal(w, before[name]) for name, w in stage.adapters.named_parameters())
+    assert losses[-1] < losses[0]
+
+
+def test_equal_shapes_and_relations_need_no_adapter():
+    assert not stage_of().adapters
+    assert not stage_of(network(2, 4), network(4, 6), loss="comb_matrix", selection="all").adapters
+
+
+def test_teacher_stays_in_eval_mode():
+    stage = stage_of(teacher=network(batch_norm="on"))
+    statistics = {name: tensor.clone() for name, tensor in stage.teacher.state_dict().items()}
+    stage.train()
+    stage(BATCH)["loss"].backward()
+    assert not any(module.training for module in stage.teacher.modules())
+    assert all(torch.equal(tensor, statistics[name]) for name, tensor in stage.teacher.state_dict().items())
+    assert not any(name.startswith("teacher") for name in stage.state_dict())
+
+
+def test_an_online_teacher_learns_from_its_own_task_alone():
+    stage = stage_of(online=True).train()
+    result = stage(BATCH)
+    expected = torch.autograd.grad(result["terms"]["teacher"], list(stage.teacher.parameters()), retain_graph=True)
+    result["loss"].backward()
+    assert all(torch.allclose(w.grad, g) for w, g in zip(stage.teacher.parameters(), expected, strict=True))
+    assert any(g.abs().sum() > 0 for g in expected) and stage.teacher.training
+
+
+def test_weights_multiply_their_terms():
+    student, teacher = network(), network()
+    one, other = (stage_of(student, teacher, alpha=a, beta=b)(BATCH)["terms"] for a, b in ((1, 1), (3, 0.5)))
+    assert torch.isclose(other["task"], 0.5 * one["task"])
+    assert torch.isclose(other["distill/latent"], 3 * one["distill/latent"])
+
+
+def test_the_target_is_the_image_or_the_teachers_output():
+    student, teacher = network(), network()
+    for supervised in (True, False):
+        stage = stage_of(student, teacher, supervised=supervised)
+        x0_s, x0_t = stage.observe(BATCH["image"], None)
+        target = BATCH["image"] if supervised else teacher(x0_t)
+        assert torch.isclose(stage(BATCH)["terms"]["task"], (student(x0_s) - target).square().mean())
+
+
+def test_one_noise_draw_where_the_physics_is_shared_and_two_where_it_is_not():
+    noisy = build_physics(RECIPE | {"awgn_snr": 10.0})
+    setting = {"selection": "output", "distance": mse, "task": mse}
+    shared = Distillation(network(), network(), noisy, noisy, **setting)
+    apart = Distillation(network(), network(), noisy, build_physics(RECIPE | {"awgn_snr": 10.0}), **setting)
+    for stage, same in ((shared, True), (apart, False)):
+        x0_s, x0_t = stage.observe(BATCH["image"], torch.Generator().manual_seed(0))
+        assert torch.equal(x0_s, x0_t) is same
+
+
+def test_supervised_training_overfits_one_batch():
+    stage = Supervised(network(width=8), build_physics(RECIPE), mse)
+    optimizer = torch.optim.Adam(stage.student.parameters(), lr=0.01)
+    losses = []
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = stage(BATCH)["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]

@@ -1,0 +1,311 @@
+"""The loop, the run folder, the checkpoint: same seed same numbers, resume, what is saved and what is refused."""
+
+import csv
+import json
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from conftest import RECIPE
+
+import main_unet
+import main_unet_dist
+from algo_functions import build_physics
+from models import build_network
+from tables import Diverged, UserError
+from training import checkpoint, engine, loop, tracking
+
+TINY = ["--dataset", "digits", "--n", "16", "--width", "4", "--limit_train", "30", "--limit_val", "10", "--batch_size", "10", "--epochs", "3"]
+NOISY = ["--awgn_snr", "20", "--ema", "0.9", "--batch_norm", "on", "--x0", "lmmse"]
+
+
+def train(*words, cr="0.25", script=main_unet):
+    return script.main(script.parse(["--cr", cr, *TINY, *words]))
+
+
+def weights(path):
+    return checkpoint.read(path)["weights"]
+
+
+def rows(run):
+    with open(f"{run}/metrics.csv", newline="") as file:
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_same_seed_same_numbers_and_another_seed_others():
+    runs = [train("--results", name, "--seed", seed, *NOISY) for name, seed in (("a", "1"), ("b", "1"), ("c", "2"))]
+    assert same(weights(runs[0]["checkpoint"]), weights(runs[1]["checkpoint"])) and rows(runs[0]["run"]) == rows(runs[1]["run"])
+    assert not same(weights(runs[0]["checkpoint"]), weights(runs[2]["checkpoint"]))
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("stop", [1, 2])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(monkeypatch, workers, stop):
+    whole = train("--results", "whole", *NOISY)
+    epoch = loop.Fit.epoch
+
+    def interrupted(self, number, bar):
+        if number == stop:
+            raise KeyboardInterrupt
+        return epoch(self, number, bar)
+
+    monkeypatch.setattr(loop.Fit, "epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train("--results", "parts", "--num_workers", workers, *NOISY)
+    monkeypatch.setattr(loop.Fit, "epoch", epoch)
+    parts = train("--results", "parts", "--num_workers", workers, *NOISY)
+    for name in ("best.pth", "last.pth"):
+        assert same(weights(f"{whole['run']}/{name}"), weights(f"{parts['run']}/{name}"))
+    assert rows(whole["run"]) == rows(parts["run"]) and len(rows(parts["run"])) == 3
+    assert same(weights(whole["export"]), weights(parts["export"]))
+
+
+def test_a_finished_run_says_so_and_is_not_trained_again(capsys, monkeypatch):
+    first = train()
+    monkeypatch.setattr(loop.Fit, "epoch", None)
+    assert train("--device", "cpu", "--num_workers", "1") == first
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_no_resume_starts_again():
+    first = train()
+    before = rows(first["run"])
+    assert train("--no-resume") == first and rows(first["run"]) == before
+
+
+def test_the_best_epoch_on_validation_is_exported():
+    scores = train("--lr", "0.5", "--schedule", "constant")
+    table = rows(scores["run"])
+    best = max(range(3), key=lambda k: float(table[k]["val_psnr"]))
+    assert checkpoint.read(scores["export"])["epoch"] == best + 1 == scores["best_epoch"]
+    assert same(weights(scores["export"]), weights(scores["checkpoint"]))
+
+
+def test_the_exported_network_scores_what_the_table_says():
+    scores = train(*NOISY)
+    restored = checkpoint.restore(scores["export"])
+    args = main_unet.parse(["--cr", "0.25", *TINY, *NOISY])
+    from training.pipeline import splits_of
+
+    loader = loop.build_loader(splits_of(args)["val"], 7)
+    again = loop.evaluate(restored.network, restored.physics, loader, torch.device("cpu"), args.seed).summary()
+    assert len(loader) == 2 and abs(again["psnr"] - scores["val_psnr"]) < 0.3  # other batches, other noise
+    noiseless = train("--results", "clean")
+    restored = checkpoint.restore(noiseless["export"])
+    again = loop.evaluate(restored.network, restored.physics, loader, torch.device("cpu"), 0).summary()
+    assert math.isclose(again["psnr"], noiseless["val_psnr"], abs_tol=1e-3)
+
+
+def test_the_run_folder_holds_what_the_readme_says():
+    scores = train("--run_name", "mine")
+    folder = {path.name for path in __import__("pathlib").Path("results/runs/mine").iterdir()}
+    assert folder == {"best.pth", "last.pth", "config.json", "run.json", "metrics.csv", "curves.png"}
+    columns = rows(scores["run"])[0]
+    expected = {"epoch", "lr", "train_loss", "train_task", "train_psnr", "train_ssim", "val_psnr", "val_ssim", "share_task"}
+    assert expected <= columns.keys()
+
+
+def test_config_of_a_run_repeats_it(capsys):
+    first = train(*NOISY, "--results", "a")
+    again = main_unet.main(main_unet.parse(["--config", f"{first['run']}/config.json", "--results", "a"]))
+    assert again == first and "is finished" in capsys.readouterr().out
+
+
+def test_another_configuration_is_not_written_over():
+    train("--run_name", "mine")
+    with pytest.raises(UserError, match=r"holds another configuration \(lr 0.001 != 0.01|lr 0.004 != 0.01|lr .* != 0.01"):
+        train("--run_name", "mine", "--lr", "0.01")
+    with pytest.raises(UserError, match=r"UNET_cr_0.25.pth is of another configuration \(it differs in lr\)"):
+        train("--lr", "0.01")
+    replaced = train("--run_name", "mine", "--lr", "0.01", "--overwrite")
+    assert checkpoint.read(replaced["export"])["config"]["lr"] == 0.01 and len(rows(replaced["run"])) == 3
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/b", "", "..", "/tmp/x"])
+def test_a_run_name_cannot_leave_the_results_folder(name):
+    with pytest.raises(UserError, match="run_name"):
+        train(f"--run_name={name}") if name else train("--run_name", ".")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(monkeypatch):
+    good = train("--run_name", "mine")
+    kept = weights(good["checkpoint"])
+
+    def poisoned(s, t):
+        return (s - t).square().mean() * math.nan
+
+    from distill import feature
+
+    monkeypatch.setattr(feature, "mae", poisoned)
+    with pytest.raises(Diverged, match="task is not finite in epoch 0"):
+        train("--run_name", "other", "--results", "results2", "--loss", "mae")
+    assert same(weights(good["checkpoint"]), kept)
+
+
+def test_shares_of_the_gradient_add_up_and_name_every_term():
+    train("--results", "r", cr="0.5")
+    scores = train("--results", "r", "--cr_teacher", "0.5", "--beta", "0.0", cr="0.1", script=main_unet_dist)
+    row = {name: float(value) for name, value in rows(scores["run"])[-1].items()}
+    shares = {name: value for name, value in row.items() if name.startswith("share_")}
+    assert set(shares) == {"share_task", "share_distill/latent", "share_distill/output"}
+    assert math.isclose(sum(shares.values()), 1, abs_tol=1e-6) and shares["share_task"] == 0
+    assert math.isclose(row["train_loss"], row["train_task"] + row["train_distill/latent"] + row["train_distill/output"], rel_tol=1e-5)
+
+
+def test_learning_rate_warms_up_and_follows_a_half_cosine():
+    args = main_unet.parse(["--cr", "0.1", "--lr", "1", "--epochs", "10", "--warmup", "2"])
+    values = [loop.learning_rate(args, e) for e in (0, 1, 2, 6, 10)]
+    assert np.allclose(values, [0, 0.5, 1, 0.5, 0])
+    args = main_unet.parse(["--cr", "0.1", "--lr", "1", "--epochs", "10", "--schedule", "constant", "--warmup", "0"])
+    assert [loop.learning_rate(args, e) for e in (0, 9.9)] == [1, 1]
+
+
+def test_the_moving_average_is_a_moving_average():
+    network, average = (build_network({"name": "unet", "width": 2, "batch_norm": "on"}) for _ in range(2))
+    expected = {name: tensor.clone() for name, tensor in average.state_dict().items()}
+    for step in range(4):
+        decay = min(0.9, (1 + step) / (10 + step))
+        loop.update_average(average, network, 0.9, step)
+        expected = {k: decay * v + (1 - decay) * network.state_dict()[k] if v.is_floating_point() else v for k, v in expected.items()}
+    for name, tensor in average.state_dict().items():
+        if tensor.is_floating_point():
+            assert torch.allclose(tensor, expected[name], atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "AdamW", "SGD"])
+def test_every_optimizer_trains(optimizer):
+    scores = train("--optimizer", optimizer, "--lr", "0.001", "--epochs", "1")
+    assert math.isfinite(scores["val_psnr"])
+
+
+class TestCheckpoint:
+    def saved(self, tmp_path, **changes):
+        recipe = {"name": "unet", "c": 1, "scales": 3, "width": 4, "padding": "release"}
+        network, physics = build_network(recipe).eval(), build_physics(RECIPE | changes, images=lambda: torch.rand(40, 1, 16, 16))
+        checkpoint.write(tmp_path / "a.pth", checkpoint.pack(network, recipe, physics, {"dataset": "photos"}))
+        return tmp_path / "a.pth", network, physics
+
+    @pytest.mark.parametrize("changes", [{}, {"cr": [0.1, 0.5]}, {"ordering": "random", "x0": "lmmse"}, {"ordering": "variance"}])
+    def test_rebuilds_network_and_physics(self, tmp_path, changes):
+        path, network, physics = self.saved(tmp_path, **changes)
+        restored, x = checkpoint.restore(path), torch.rand(2, 1, 16, 16)
+        for mine, other in zip(physics.parts, restored.physics.parts, strict=True):
+            assert torch.equal(network(mine.observe(x)), restored.network(other.observe(x)))
+        assert restored.physics.recipe == physics.recipe and not restored.network.training
+
+    @pytest.mark.parametrize("given", [{"cr": 0.5}, {"n": 32}, {"c": 3}, {"ordering": "strip"}, {"scales": 2}, {"width": 8}, {"padding": "zeros"}])
+    def test_a_value_that_contradicts_the_file_is_refused(self, tmp_path, given):
+        path, *_ = self.saved(tmp_path)
+        (name, value), *_ = given.items()
+        with pytest.raises(UserError, match=f"has {name} .*, which contradicts the {name} {value}"):
+            checkpoint.restore(path, given)
+        checkpoint.restore(path, {name: None})
+
+    def test_a_bare_file_must_be_told_its_physics(self, tmp_path):
+        torch.save(build_network({"name": "unet", "width": 4}).state_dict(), tmp_path / "bare.pth")
+        with pytest.raises(UserError, match="carries no physics"):
+            checkpoint.restore_with_physics(tmp_path / "bare.pth", {"n": 16, "cr": 0.1})
+        restored = checkpoint.restore_with_physics(tmp_path / "bare.pth", {"n": 16, "cr": 0.1, "ordering": "strip"})
+        assert restored.physics.m == 25 and restored.content["network"]["padding"] == "release"
+
+    @pytest.mark.parametrize("kind", ["truncated", "flipped", "text", "empty", "missing", "foreign", "list"])
+    def test_a_damaged_or_foreign_file_is_named(self, tmp_path, kind):
+        path, *_ = self.saved(tmp_path)
+        data = bytearray(path.read_bytes())
+        if kind == "flipped":
+            data[data.find(b"data/0") + 200] ^= 1
+        damaged = {"truncated": data[:-100], "flipped": data, "text": b"hello", "empty": b""}
+        path = tmp_path / "b.pth"
+        if kind in damaged:
+            path.write_bytes(damaged[kind])
+        elif kind != "missing":
+            torch.save({"foreign": {"a": 1}, "list": [1]}[kind], path)
+        with pytest.raises(UserError, match=r"checkpoint .*b\.pth"):
+            checkpoint.restore(path)
+
+    def test_a_program_in_a_checkpoint_is_not_run(self, tmp_path):
+        class Canary:
+            def __reduce__(self):
+                return (open, (str(tmp_path / "sung"), "w"))
+
+        torch.save({"weights": Canary()}, tmp_path / "a.pth")
+        (tmp_path / "b.pth").write_bytes(pickle.dumps(Canary()))
+        for name in ("a.pth", "b.pth"):
+            with pytest.raises(UserError):
+                checkpoint.restore(tmp_path / name)
+        assert not (tmp_path / "sung").exists()
+
+    def test_weights_of_another_shape_are_refused(self, tmp_path):
+        path, *_ = self.saved(tmp_path)
+        with pytest.raises(UserError, match="is of another network: Conv"):
+            checkpoint.load_weights(build_network({"name": "unet", "scales": 3, "width": 8}), weights(path), path)
+
+
+@pytest.mark.parametrize("device, name", [("cpu", "cpu"), ("-1", "cpu")])
+def test_device_names(device, name):
+    assert engine.resolve(device) == torch.device(name)
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:x", "cpu:1", "99", "cuda:99", ""])
+def test_unknown_devices_are_refused(device):
+    with pytest.raises(UserError, match="device"):
+        engine.resolve(device)
+
+
+def test_denormals_are_flushed():
+    engine.start("cpu")
+    assert (torch.full((4,), 1e-30) * 1e-10).count_nonzero() == 0
+
+
+class TestTracker:
+    def test_auto_without_a_login_is_off_and_imports_nothing(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+        assert tracking.Tracker("auto", "p", "n", "k", tmp_path, {}).run is None
+
+    def test_not_installed_is_said_and_stops_nothing(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+        tracking.Tracker("offline", "p", "n", "k", tmp_path, {}).log({"train_loss": 1.0})
+        assert "not installed" in capsys.readouterr().out
+
+    def test_online_without_a_login_becomes_offline_with_the_releases_keys(self, tmp_path, monkeypatch, capsys):
+        import wandb
+
+        logged, started = [], {}
+
+        class Fake:
+            log, finish = logged.append, staticmethod(lambda: None)
+
+        monkeypatch.setattr(wandb, "init", lambda **settings: started.update(settings) or Fake)
+        tracker = tracking.Tracker("online", "p", "n", "key", tmp_path, {"lr": 1})
+        tracker.log({"epoch": 1, "train_loss": 0.5, "val_psnr": 30.0})
+        tracker.close()
+        assert started["mode"] == "offline" and started["id"] == "key" and started["resume"] == "allow"
+        assert logged[0]["Student/Train Loss"] == 0.5 and logged[0]["Student/Test PSNR"] == 30.0 and logged[0]["epoch"] == 1
+
+    def test_a_failing_login_is_one_line(self, tmp_path, monkeypatch, capsys):
+        import wandb
+
+        def refuse(**_):
+            raise wandb.errors.CommError("no network")
+
+        monkeypatch.setattr(wandb, "init", refuse)
+        assert tracking.Tracker("offline", "p", "n", "k", tmp_path, {}).run is None
+        assert "wandb: off (no network)" in capsys.readouterr().out
+
+    def test_offline_logging_of_a_real_run_works(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("WANDB_MODE")
+        scores = train("--wandb", "offline", "--epochs", "1", "--results", "w")
+        assert any("wandb" in path.name for path in __import__("pathlib").Path(scores["run"]).iterdir())
+
+
+def test_run_json_tells_versions_and_scores():
+    scores = train("--epochs", "1")
+    with open(f"{scores['run']}/run.json") as file:
+        record = json.load(file)
+    assert torch.__version__.startswith(record["versions"]["torch"]) and record["scores"]["val_psnr"] == scores["val_psnr"]
