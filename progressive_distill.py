@@ -28,6 +28,7 @@ def parse(argv=None):
 
 
 def main(args) -> dict:
+    check(args)
     rungs = climb(args) if args.ladder else [go_on(args)]
     if args.dry_run:
         return {}
@@ -37,6 +38,18 @@ def main(args) -> dict:
     own = dict.fromkeys(("n", "c", "ordering", "scales", "width", "padding", "awgn_snr"))
     paths = [rung["checkpoint"] for rung in rungs]
     return test_UNet.main(settings(test_UNet, ["--checkpoint", "x"], args, checkpoint=paths, **own)) | {"rungs": rungs}
+
+
+def check(args) -> None:
+    """Flags that belong to one of the three ways are refused in the others."""
+    if bool(args.encoder_from) != bool(args.decoder_from):
+        raise options.UserError("a hybrid needs both --encoder_from and --decoder_from")
+    if args.freeze != "none" and not args.encoder_from:
+        raise options.UserError(f"freeze '{args.freeze}': only a hybrid (--encoder_from, --decoder_from) has a part to freeze")
+    if args.warm_start and not args.ladder:
+        raise options.UserError("warm_start belongs to --ladder: --redistill and hybrids begin with their checkpoints' weights")
+    if args.redistill and not args.teacher:
+        raise options.UserError("redistill: which teacher? give --teacher PATH")
 
 
 def settings(script, required: list[str], args, **changes) -> Namespace:
@@ -58,8 +71,11 @@ def climb(args) -> list[dict]:
         else:
             begin = teacher if args.warm_start else None
             rung = main_unet_dist.main(settings(main_unet_dist, ["--cr", "1"], args, teacher=teacher, init_student=begin, **name))
+        if args.dry_run and "checkpoint" not in rung:
+            print("the rungs below need this one's checkpoint")
+            break
         rungs.append(rung)
-        teacher = rung.get("checkpoint")
+        teacher = rung["checkpoint"]
     return rungs
 
 
@@ -69,14 +85,6 @@ def go_on(args) -> dict:
     from training.checkpoint import restore_with_physics
     from training.run import Run
 
-    if bool(args.encoder_from) != bool(args.decoder_from):
-        raise options.UserError("a hybrid needs both --encoder_from and --decoder_from")
-    if args.freeze != "none" and not args.encoder_from:
-        raise options.UserError(f"freeze '{args.freeze}': only a hybrid (--encoder_from, --decoder_from) has a part to freeze")
-    if args.warm_start:
-        raise options.UserError("warm_start belongs to --ladder: --redistill and hybrids begin with their checkpoints' weights")
-    if args.redistill and not args.teacher:
-        raise options.UserError("redistill: which teacher? give --teacher PATH")
     device = engine.start(args.device)
     given = {name: getattr(args, name) for name in ("n", "c", "ordering", "x0", "scales", "width", "batch_norm", "padding") if name in args.typed}
     start = restore_with_physics(args.redistill or args.encoder_from, given)

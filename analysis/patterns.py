@@ -22,7 +22,7 @@ def draw_mask(physics: Physics, path: Path) -> None:
     figure, axis = plt.subplots(figsize=(4.5, 4.5))
     hadamard = is_hadamard(physics.patterns, physics.recipe["n"])
     picture = hadamard_2d_shift((physics.patterns < physics.m).float()) if hadamard else physics.rows()
-    axis.imshow(picture, cmap="gray", interpolation="nearest", aspect="equal" if hadamard else "auto")
+    axis.imshow(picture.numpy(), cmap="gray", interpolation="nearest", aspect="equal" if hadamard else "auto")
     axis.set_title(f"{physics.recipe['ordering']}, cr {physics.recipe['cr']:g}: {physics.m} of {physics.recipe['n'] ** 2}", fontsize=10)
     axis.set(xlabel="sequency" if hadamard else "pixel", ylabel="sequency" if hadamard else "pattern")
     save(figure, path)
@@ -38,7 +38,7 @@ def draw_patterns(physics: Physics, count: int, path: Path) -> None:
     for k, axis in enumerate(axes.flat):
         axis.axis("off")
         if k < len(rows):
-            axis.imshow(rows[k], cmap="gray", vmin=rows.min(), vmax=rows.max(), interpolation="nearest")
+            axis.imshow(rows[k].numpy(), cmap="gray", vmin=rows.min().item(), vmax=rows.max().item(), interpolation="nearest")
             axis.set_title(str(k), fontsize=8)
     save(figure, path)
 
@@ -56,7 +56,7 @@ def draw_energies(energies: dict[str, Tensor], m: int, path: Path) -> None:
     """The energy that is not measured yet, against the number of measurements."""
     figure, axis = plt.subplots(figsize=(6.5, 4))
     for name, energy in energies.items():
-        axis.plot(np.arange(1, len(energy)), 1 - energy[:-1], label=name, linewidth=1.3)
+        axis.plot(np.arange(1, len(energy)), 1 - energy[:-1].numpy(), label=name, linewidth=1.3)
     axis.axvline(m, color="gray", linestyle=":", label=f"m = {m}")
     axis.set(xscale="log", yscale="log", xlabel="measurements", ylabel="share of the energy not measured")
     axis.legend(fontsize=8)

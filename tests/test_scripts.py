@@ -1,0 +1,406 @@
+"""Every script: its help, one tiny run, and what it says to a wrong command line."""
+
+import csv
+import importlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_house import ROOT, SCRIPTS
+
+import demo
+import main_unet
+import main_unet_dist
+import progressive_distill
+import test_UNet
+import visualize_mask_spc
+from algo_functions import build_physics
+from models import build_network
+from tables import DATASETS, LOSSES, ORDERINGS, SELECTIONS, TASK_LOSSES
+from training import checkpoint, options
+
+DATA = ["--dataset", "digits", "--n", "16", "--limit_train", "30", "--limit_val", "10", "--batch_size", "10"]
+TINY = [*DATA, "--width", "4", "--epochs", "1"]
+
+
+def call(script, *words):
+    return script.main(script.parse([str(word) for word in words]))
+
+
+@pytest.fixture
+def teacher():
+    return call(main_unet, "--cr", "0.5", *TINY)
+
+
+@pytest.fixture
+def student(teacher):
+    return call(main_unet_dist, "--cr", "0.25", "--cr_teacher", "0.5", *TINY)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_answers_at_once_and_imports_no_torch(script):
+    code = (
+        f"import sys, {script}\n"
+        f"try: {script}.parse(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'numpy', 'deepinv', 'matplotlib', 'wandb'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - began < 1 and "usage:" in done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_both_spellings_of_every_flag_work(script):
+    parser = None
+
+    class Stop(Exception):
+        pass
+
+    def catch(self, *_, **__):
+        nonlocal parser
+        parser = self
+        raise Stop
+
+    original = options.Parser.parse_args
+    options.Parser.parse_args = catch
+    try:
+        with pytest.raises(Stop):
+            importlib.import_module(script).parse([])
+    finally:
+        options.Parser.parse_args = original
+    flags = [flag for flag in parser._option_string_actions if flag.startswith("--") and ("_" in flag or "-" in flag[2:])]
+    for flag in flags:
+        assert parser._spelling("--" + flag[2:].replace("_", "-") + "=1") == flag + "=1"
+        assert parser._spelling("--" + flag[2:].replace("-", "_")) == flag
+
+
+def test_teacher_then_student_then_evaluation(student):
+    assert Path(student["export"]).name.split("_", 1)[1].startswith("student_weights_crs_0.25_crt_0.5_type_output_latent_loss_mse_digits_seed_42_")
+    assert Path("results/trained_models/UNET_cr_0.5.pth").is_file()
+    call(test_UNet, "--checkpoint", student["export"], "results/trained_models/UNET_cr_0.5.pth", "--dataset", "digits", "--limit_test", "12")
+    with open("results/test/psnr_results.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0])[:10] == "Date/Time,Image Dim,Dataset,Batch Size,CR,Channels,Physics,PSNR Global,SSIM Global,Saved Batches".split(",")
+    assert [row["CR"] for row in table] == ["0.25", "0.5"] and float(table[1]["PSNR Back-projection"]) > float(table[0]["PSNR Back-projection"])
+    folder = Path("results/test") / Path(student["export"]).stem
+    for kind in ("originals", "measurements_backprojection", "reconstructions", "features"):
+        pictures = sorted((folder / kind).iterdir())
+        assert len(pictures) == 12 and Image.open(pictures[0]).mode == "L" and Image.open(pictures[0]).size == (16, 16)
+    assert (folder / "grid.png").is_file()
+    with open(folder / "per_image.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    assert np.isclose(np.mean([float(row["psnr"]) for row in rows]), float(table[0]["PSNR Global"]), atol=1e-4)
+
+
+def test_pictures_keep_one_intensity_scale_and_features_are_the_first_channel_stretched(student):
+    call(test_UNet, "--checkpoint", student["export"], "--dataset", "digits", "--limit_test", "3")
+    restored = checkpoint.restore(student["export"])
+    from data_loader import Request, build_splits
+
+    image = build_splits(Request("digits", 16, limit_test=3))["test"].stack()[:1]
+    folder = Path("results/test") / Path(student["export"]).stem
+    x0 = restored.physics.observe(image)
+    with torch.no_grad():
+        taps = restored.network.features(x0)
+    feature = taps["enc1"][0, 0]
+    expected = {
+        "originals": image,
+        "measurements_backprojection": x0,
+        "reconstructions": taps["output"],
+        "features": (feature - feature.min()) / (feature.max() - feature.min()).clamp_min(1e-12),
+    }
+    for kind, picture in expected.items():
+        shown = np.asarray(Image.open(folder / kind / "00000.png"), dtype=np.float32) / 255
+        assert np.allclose(shown, picture.clamp(0, 1).squeeze().numpy(), atol=1.01 / 255), kind
+
+
+def test_evaluation_at_several_noise_levels_in_one_go(student):
+    result = call(test_UNet, "--checkpoint", student["export"], "--dataset", "digits", "--limit_test", "9", "--awgn_snr", "none", "20", "0")
+    table = [row for row in result["rows"] if row["estimate"] == "back-projection"]
+    assert [row["SNR"] for row in table] == ["", "20 dB", "0 dB"] and table[0]["PSNR"] > table[1]["PSNR"] > table[2]["PSNR"]
+    folder = Path("results/test") / Path(student["export"]).stem
+    assert {"cr_0.25", "cr_0.25_snr_20", "cr_0.25_snr_0"} <= {path.name for path in folder.iterdir()}
+
+
+def test_a_mixture_of_ratios_is_trained_exported_tested_and_teaches():
+    mixed = call(main_unet, "--crs_expert", "0.5", "0.25", *TINY)
+    assert Path(mixed["export"]).name == "UNET_crs_0.25_0.5.pth"
+    student = call(main_unet_dist, "--cr_student", "0.1", "--crs_expert_teacher", "0.25", "0.5", *TINY)
+    assert "_crt_0.25_0.5_" in student["export"]
+    result = call(test_UNet, "--checkpoint", mixed["export"], "--dataset", "digits", "--limit_test", "5", "--no-anchors")
+    assert [row["cr"] for row in result["rows"]] == ["0.25", "0.5"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--type_dist", "9", "--loss_distill", "comb_matrix", "--gamma", "0.5", "--scales", "3"],
+        ["--sup_loss", "0", "--loss_gt", "charbonnier", "--student_width", "6", "--type-dist", "all"],
+        ["--awgn-snr", "25", "--awgn_teacher", "--x0", "lmmse"],
+        ["--physics", "cs", "--ordering", "random", "--schedule", "constant", "--grad_clip", "0"],
+    ],
+    ids=lambda words: words[1],
+)
+def test_distillation_settings(teacher, words):
+    scores = call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], *TINY, *words)
+    assert np.isfinite(scores["val_psnr"])
+
+
+def test_teacher_noise_is_the_students_only_on_request(teacher, monkeypatch):
+    from training import pipeline
+
+    seen = []
+    monkeypatch.setattr(pipeline, "fit", lambda stage, *_: seen.append(stage) or {})
+    for words in ([], ["--awgn_teacher"]):
+        call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], "--awgn_snr", "20", *TINY, *words)
+    assert [stage.physics_t.recipe["awgn_snr"] for stage in seen] == [None, 20.0]
+    assert all(stage.physics.recipe["awgn_snr"] == 20.0 for stage in seen)
+
+
+def test_equal_cameras_are_shared_so_that_noise_is_drawn_once(monkeypatch):
+    from training import pipeline
+
+    teacher = call(main_unet, "--cr", "0.25", "--awgn_snr", "20", *TINY)
+    seen = []
+    monkeypatch.setattr(pipeline, "fit", lambda stage, *_: seen.append(stage) or {})
+    for snr in ("20", "21"):
+        call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], "--awgn_snr", snr, *TINY)
+    assert [stage.physics_t is stage.physics for stage in seen] == [True, False]
+
+
+def test_online_trains_both_and_saves_both():
+    scores = call(main_unet_dist, "--cr", "0.25", "--cr_teacher", "0.5", "--online", *TINY)
+    both = [checkpoint.restore(path) for path in (scores["export"], Path(scores["run"]) / "teacher.pth")]
+    assert [restored.physics.recipe["cr"] for restored in both] == [0.25, 0.5]
+    with open(Path(scores["run"]) / "metrics.csv") as file:
+        assert "train_teacher" in next(csv.reader(file))
+
+
+def test_a_student_and_its_baseline_begin_with_the_same_weights(teacher, monkeypatch):
+    from training import pipeline
+
+    seen = []
+    monkeypatch.setattr(pipeline, "fit", lambda stage, *_: seen.append(stage.student) or {})
+    call(main_unet, "--cr", "0.25", *TINY)
+    call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], *TINY)
+    call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], "--init_student", teacher["export"], *TINY)
+    call(main_unet, "--cr", "0.25", "--train_again", teacher["export"], *TINY)
+    states = [network.state_dict() for network in seen]
+    equal = [all(torch.equal(a[k], b[k]) for k in a) for a, b in ((states[0], states[1]), (states[2], states[3]), (states[0], states[2]))]
+    assert equal == [True, True, False]
+
+
+def test_a_release_file_is_tested_once_its_physics_is_told():
+    torch.save(build_network({"name": "unet", "width": 4, "padding": "release"}).state_dict(), "bare.pth")
+    result = call(
+        test_UNet, "--checkpoint", "bare.pth", "--n", "16", "--cr", "0.3", "--ordering", "strip", "--dataset", "digits", "--limit_test", "4"
+    )
+    assert {row["ordering"] for row in result["rows"]} == {"strip"}
+    scores = call(main_unet_dist, "--cr", "0.1", "--teacher", "bare.pth", "--cr_teacher", "0.3", "--ordering_teacher", "strip", *TINY)
+    assert "_crt_0.3_" in scores["export"]
+
+
+class TestProgressive:
+    def test_each_rung_teaches_the_next_and_finished_rungs_are_kept(self, capsys):
+        words = ["--ladder", "0.5", "0.3", "0.1", "--limit_test", "5", *TINY]
+        first = call(progressive_distill, *words)
+        rungs = [checkpoint.restore(rung["checkpoint"]) for rung in first["rungs"]]
+        assert [rung.physics.recipe["cr"] for rung in rungs] == [0.5, 0.3, 0.1]
+        teachers = [rung.content["config"].get("teacher") for rung in rungs]
+        assert teachers == [None, *[checkpoint.digest(rung["checkpoint"]) for rung in first["rungs"][:2]]]
+        capsys.readouterr()
+        assert call(progressive_distill, *words)["rungs"] == first["rungs"]
+        assert capsys.readouterr().out.count("is finished") == 3
+
+    def test_a_rung_may_begin_with_its_teachers_weights(self):
+        rungs = call(progressive_distill, "--ladder", "0.5", "0.3", "--warm_start", "--limit_test", "5", *TINY)["rungs"]
+        config = checkpoint.read(rungs[1]["checkpoint"])["config"]
+        assert config["init_student"] == config["teacher"] == checkpoint.digest(rungs[0]["checkpoint"])
+
+    def test_redistillation_begins_with_the_student_and_keeps_its_camera(self, student, teacher, monkeypatch):
+        from training import pipeline
+
+        result = call(
+            progressive_distill, "--redistill", student["export"], "--teacher", teacher["export"], "--limit_test", "5", *TINY[:-4], "--epochs", "1"
+        )
+        again = checkpoint.restore(result["rungs"][0]["checkpoint"])
+        assert again.physics.recipe == checkpoint.restore(student["export"]).physics.recipe
+        seen = []
+        monkeypatch.setattr(pipeline, "fit", lambda stage, *_: seen.append(stage.student.state_dict()) or {"checkpoint": student["export"]})
+        call(progressive_distill, "--redistill", student["export"], "--teacher", teacher["export"], "--limit_test", "5", *DATA, "--epochs", "2")
+        begun = checkpoint.read(student["export"])["weights"]
+        assert all(torch.equal(seen[0][k], begun[k]) for k in begun)
+
+    @pytest.mark.parametrize("freeze", ["encoder", "decoder", "none"])
+    def test_hybrids_join_two_checkpoints_and_keep_the_frozen_part(self, student, teacher, freeze):
+        words = ["--encoder_from", student["export"], "--decoder_from", teacher["export"], "--freeze", freeze, "--limit_test", "5"]
+        result = call(progressive_distill, *words, *DATA, "--epochs", "1", *(["--teacher", teacher["export"]] if freeze == "none" else []))
+        new, old = (checkpoint.read(path)["weights"] for path in (result["rungs"][0]["checkpoint"], student["export"]))
+        same = {name: torch.equal(new[name], old[name]) for name in new}
+        encoder = [same[name] for name in same if name.startswith("Conv") and not name.startswith("Conv_1x1")]
+        assert all(encoder) if freeze == "encoder" else not all(encoder)
+        top = checkpoint.read(teacher["export"])["weights"]
+        decoder = [torch.equal(new[name], top[name]) for name in new if name.startswith(("Up", "Conv_1x1"))]
+        assert all(decoder) if freeze == "decoder" else not all(decoder)
+
+
+class TestPatterns:
+    def test_draws_counts_and_exports_pairs_that_measure_what_the_camera_measures(self, capsys):
+        result = call(visualize_mask_spc, "--cr", "0.1", *DATA[:4], "--limit_train", "50", "--export", "dmd", "--magnify", "2")
+        assert result["m"] == 25 and "25.6 of 256 and takes 25" in capsys.readouterr().out
+        assert max(result["energies"], key=result["energies"].get) == "variance"
+        assert {path.name for path in Path("results/masks/xy_cr_0.1_n_16").iterdir()} == {"mask.png", "patterns.png", "energy.png"}
+        manifest = json.loads(Path("dmd/manifest.json").read_text())
+        with open("dmd/patterns.csv", newline="") as file:
+            pairs = list(csv.DictReader(file))
+        scene = torch.rand(1, 1, 16, 16)
+        light = scene[0, 0].repeat_interleave(2, 0).repeat_interleave(2, 1).numpy()
+        mirrors = [[np.asarray(Image.open(f"dmd/{pair[sign]}"), dtype=float) for sign in ("positive", "negative")] for pair in pairs]
+        assert all(np.array_equal(a + b, np.ones((32, 32))) for a, b in mirrors)
+        measured = [manifest["scale"] * ((a * light).sum() - (b * light).sum()) for a, b in mirrors]
+        physics = build_physics(manifest["recipe"])
+        assert np.allclose(measured, physics.values(physics.operator.A(scene))[0, 0], atol=1e-4)
+
+    @pytest.mark.parametrize("ordering", ["random", "variance", "strip"])
+    def test_every_kind_of_pattern_is_drawn(self, ordering):
+        assert call(visualize_mask_spc, "--cr", "0.2", "--ordering", ordering, *DATA[:4], "--limit_train", "50")["m"] == 51
+
+    def test_patterns_that_mirrors_cannot_show_are_refused_before_anything_is_written(self):
+        np.save("own.npy", np.random.default_rng(0).normal(size=(60, 256)))
+        with pytest.raises(options.UserError, match="are not ±1"):
+            call(visualize_mask_spc, "--cr", "0.2", "--ordering", "file:own.npy", *DATA[:4], "--limit_train", "50", "--export", "dmd")
+        assert not Path("results").exists() and not Path("dmd").exists()
+
+
+def test_the_demo_tells_the_whole_story(capsys):
+    result = call(demo, "--epochs", "1", "--width", "4", "--limit_train", "60", "--results", "demo", "--pictures", "2")
+    assert len(result["rows"]) == 7 and {path.name for path in Path("demo").iterdir()} >= {"table.csv", "figure.png", "report.md"}
+    assert f"{result['gain']:+.3f} dB" in capsys.readouterr().out
+    with open("demo/table.csv", newline="") as file:
+        assert [row["images"] for row in csv.DictReader(file)] == [str(result["rows"][0]["images"])] * 7
+
+
+WRONG = [
+    (main_unet, [], "one of the arguments --cr --crs_expert is required"),
+    (main_unet, ["--cr", "0"], "0 is outside (0, 1]"),
+    (main_unet, ["--cr", "1.2"], "1.2 is outside (0, 1]"),
+    (main_unet, ["--cr", "nan"], "nan is outside (0, 1]"),
+    (main_unet, ["--cr", "ten"], "'ten' is not a number"),
+    (main_unet, ["--cr", "0.1", "--crs_expert", "0.2"], "not allowed with argument --cr"),
+    (main_unet, ["--cr", "0.1", "--n", "24"], "power of two"),
+    (main_unet, ["--cr", "0.1", "--n", "128", "--x0", "lmmse"], "n 128 is above the allowed 64"),
+    (main_unet, ["--cr", "0.1", "--n", "128", "--ordering", "random"], "allowed up to n 64"),
+    (main_unet, ["--cr", "0.1", "--c", "2"], "invalid choice: 2"),
+    (main_unet, ["--cr", "0.1", "--scales", "7"], "7 is outside [2, 5]"),
+    (main_unet, ["--cr", "0.1", "--width", "0"], "0 is outside [1, infinity)"),
+    (main_unet, ["--cr", "0.1", "--dataset", "imagenet"], f"unknown dataset 'imagenet': choose from {', '.join(DATASETS)}"),
+    (main_unet, ["--cr", "0.1", "--dataset", "mnist", "--data_root", "here"], "here/MNIST/raw"),
+    (main_unet, ["--cr", "0.1", "--ordering", "spiral"], f"unknown ordering 'spiral': choose from {', '.join(ORDERINGS)}"),
+    (main_unet, ["--cr", "0.1", "--ordering", "file:nowhere.npy"], "nowhere.npy: no such file"),
+    (main_unet, ["--cr", "0.1", "--x0", "zero"], "choose from adjoint, lmmse"),
+    (main_unet, ["--cr", "0.1", "--physics", "mirror"], "unknown physics 'mirror': choose from spc, cs"),
+    (main_unet, ["--cr", "0.1", "--loss", "l7"], f"unknown loss 'l7': choose from {', '.join(TASK_LOSSES)}"),
+    (main_unet, ["--cr", "0.1", "--optimizer", "lion"], "choose from adam, adamw, sgd"),
+    (main_unet, ["--cr", "0.1", "--batch_norm", "yes"], "choose from off, on, bias-free"),
+    (main_unet, ["--cr", "0.1", "--padding", "mirror"], "choose from circular, release, zeros"),
+    (main_unet, ["--cr", "0.1", "--device", "tpu"], "device 'tpu': allowed are auto, cpu"),
+    (main_unet, ["--cr", "0.1", "--epochs", "0"], "0 is outside [1"),
+    (main_unet, ["--cr", "0.1", "--lr", "-1"], "-1 is outside (0"),
+    (main_unet, ["--cr", "0.1", "--learning_rate", "1"], "unrecognized arguments: --learning_rate 1"),
+    (main_unet, ["--cr", "0.1", "--epoch", "1"], "unrecognized arguments: --epoch 1"),
+    (main_unet, ["--cr", "0.1", "--config", "nowhere.yml"], "nowhere.yml"),
+    (main_unet, ["--cr", "0.1", "--train_again", "nowhere.pth"], "nowhere.pth: no such file"),
+    (main_unet, ["--cr", "0.1", "--awgn_snr", "loud"], "'loud' is not a number"),
+    (main_unet, ["--cr", "0.1", "--run_name", "../x"], "run_name '../x'"),
+    (main_unet_dist, ["--cr", "0.1"], "which teacher? give --teacher PATH, --cr_teacher or --crs_expert_teacher"),
+    (main_unet_dist, ["--cr", "0.1", "--cr_teacher", "0.7"], "UNET_cr_0.7.pth: train it with main_unet.py --cr 0.7"),
+    (main_unet_dist, ["--cr", "0.1", "--teacher", "nowhere.pth"], "nowhere.pth: no such file"),
+    (main_unet_dist, ["--cr", "0.1", "--type_dist", "13"], f"choose from 0 {SELECTIONS[0]}"),
+    (main_unet_dist, ["--cr", "0.1", "--type_dist", "middle"], "unknown selection 'middle'"),
+    (main_unet_dist, ["--cr", "0.1", "--loss_distill", "l3"], f"unknown loss 'l3': choose from {', '.join(LOSSES)}"),
+    (main_unet_dist, ["--cr", "0.1", "--sup_loss", "2"], "invalid choice: 2"),
+    (main_unet_dist, ["--cr", "0.1", "--alpha", "-2"], "-2 is outside [0"),
+    (progressive_distill, [], "one of the arguments --ladder --redistill --encoder_from is required"),
+    (progressive_distill, ["--ladder", "0.5", "2"], "2 is outside (0, 1]"),
+    (progressive_distill, ["--redistill", "a.pth", "--warm_start"], "warm_start belongs to --ladder"),
+    (progressive_distill, ["--redistill", "a.pth"], "redistill: which teacher?"),
+    (progressive_distill, ["--encoder_from", "a.pth"], "needs both --encoder_from and --decoder_from"),
+    (progressive_distill, ["--ladder", "0.5", "0.1", "--freeze", "encoder"], "only a hybrid"),
+    (test_UNet, [], "the following arguments are required: --checkpoint"),
+    (test_UNet, ["--checkpoint", "nowhere.pth"], "nowhere.pth: no such file"),
+    (visualize_mask_spc, ["--cr", "0.1", "--n", "20"], "power of two"),
+    (demo, ["--cr", "7"], "7 is outside (0, 1]"),
+]
+
+
+@pytest.mark.parametrize("script, words, message", WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_a_wrong_command_line_is_one_line_exit_code_two_and_nothing_written(script, words, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *words])
+    with pytest.raises(SystemExit) as end:
+        options.run(script.parse, script.main)
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1 and message in error, error
+    assert not any(Path().iterdir())
+
+
+MISMATCHED = [
+    (["--n", "32"], "has n 16, which contradicts the n 32"),
+    (["--c", "3"], "has c 1, which contradicts the c 3"),
+    (["--cr_teacher", "0.9"], "has cr 0.5, which contradicts the cr 0.9"),
+    (["--gamma", "1"], "only comb_matrix reads --gamma"),
+    (["--awgn_teacher"], "give --awgn_snr"),
+    (["--init_student", "results/trained_models/UNET_cr_0.5.pth", "--width", "6"], "is of another network"),
+]
+
+
+@pytest.mark.parametrize("words, message", MISMATCHED, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_teacher_and_student_that_cannot_match_are_refused_before_training(teacher, words, message, capsys, monkeypatch):
+    before = sorted(map(str, Path().rglob("*")))
+    monkeypatch.setattr(sys, "argv", ["main_unet_dist.py", "--cr", "0.25", "--teacher", teacher["export"], *TINY, *words])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        options.run(main_unet_dist.parse, main_unet_dist.main)
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1 and message in error, error
+    assert sorted(map(str, Path().rglob("*"))) == before
+
+
+@pytest.mark.parametrize(
+    "script, words",
+    [
+        (main_unet, ["--cr", "0.1"]),
+        (progressive_distill, ["--ladder", "0.5", "0.1"]),
+        (main_unet_dist, ["--cr", "0.1", "--cr_teacher", "0.5", "--online"]),
+    ],
+)
+def test_a_dry_run_says_what_it_would_do_and_writes_nothing(script, words, capsys):
+    assert not call(script, *words, *TINY, "--dry_run")
+    said = capsys.readouterr().out
+    assert '"lr"' in said and "results/runs/" in said and "results/trained_models/" in said and not any(Path().iterdir())
+
+
+def test_a_config_file_sets_flags_and_the_command_line_wins():
+    Path("c.yml").write_text("cr: 0.3\nepochs: 7\nlr: 0.01\nema: 0.5\nresume: false\noverwrite: true\ndataset: digits\n")
+    args = main_unet.parse(["--config", "c.yml", "--epochs", "2"])
+    assert (args.cr, args.epochs, args.lr, args.ema, args.resume, args.overwrite, args.dataset) == (0.3, 2, 0.01, 0.5, False, True, "digits")
+
+
+@pytest.mark.parametrize(
+    "text, message", [("speed: 3", "unknown setting 'speed'"), ("[1, 2]", "expected settings"), ("a: b: c", "neither JSON nor YAML")]
+)
+def test_a_wrong_config_file_is_refused(text, message, capsys):
+    Path("c.yml").write_text(text)
+    with pytest.raises(SystemExit) as end:
+        main_unet.parse(["--cr", "0.1", "--config", "c.yml"])
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and message in error and error.count("\n") == 1
