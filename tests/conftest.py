@@ -28,9 +28,9 @@ def images() -> torch.Tensor:
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch, tmp_path):
+def quiet(monkeypatch, tmp_path, tmp_path_factory):
     """No test logs to W&B, and what a script writes by default lands in a folder of the test's own."""
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.chdir(tmp_path)

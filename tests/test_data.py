@@ -46,7 +46,7 @@ def test_images_are_clean_sized_and_in_the_unit_interval(request_for, c):
     for images in build_splits(request_for._replace(c=c, limit_train=20, limit_val=20, limit_test=20)).values():
         batch = images.stack()
         assert batch.shape[1:] == (c, 16, 16) and batch.dtype == torch.float32
-        assert 0 <= batch.min() and batch.max() <= 1 and batch.std() > 0.01
+        assert batch.min() >= 0 and batch.max() <= 1 and batch.std() > 0.01
 
 
 def test_no_image_is_in_two_splits(request_for):
