@@ -72,9 +72,9 @@ def variance_places(n: int, images: Callable[[], Tensor] | None, **_) -> Tensor:
     return places.view(n, n)
 
 
-def random_patterns(n: int, m: int, seed: int = 0, **_) -> Tensor:
-    """Dense patterns of equally likely ±1: the first m rows of one seeded stream, so that ratios nest."""
-    generator = torch.Generator().manual_seed(seed)
+def random_patterns(n: int, m: int, **_) -> Tensor:
+    """Dense patterns of equally likely ±1: the first m rows of one fixed stream, so that ratios nest and seeds of runs agree."""
+    generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 2, (m, n * n), generator=generator).to(torch.int8) * 2 - 1
 
 
@@ -279,13 +279,13 @@ def measurements(cr: float, n: int) -> int:
     return max(1, floor(cr * n * n + 1e-6))
 
 
-def patterns_of(ordering: str, n: int, m: int, seed: int, images: Callable[[], Tensor] | None) -> Tensor:
+def patterns_of(ordering: str, n: int, m: int, images: Callable[[], Tensor] | None = None) -> Tensor:
     """Places (n, n) over the Hadamard grid in natural order, or dense patterns (rows, n²)."""
     if ordering.startswith("file:"):
         return file_patterns(ordering.removeprefix("file:"), n, m)
     if ordering != "random" and (n < 2 or n & (n - 1)):
         raise UserError(f"n {n}: ordering '{ordering}' measures Hadamard patterns, whose side is a power of two (2, 4, 8, 16, ...)")
-    return look_up(ORDERINGS, ordering, "ordering")(n=n, m=m, seed=seed, images=images)
+    return look_up(ORDERINGS, ordering, "ordering")(n=n, m=m, images=images)
 
 
 def is_hadamard(patterns: Tensor, n: int) -> bool:
@@ -297,7 +297,7 @@ def camera(recipe: dict, images: Callable[[], Tensor] | None, state: dict | None
     """A single-pixel camera of one ratio."""
     n, size = recipe["n"], (recipe["c"], recipe["n"], recipe["n"])
     m = measurements(recipe["cr"], n)
-    patterns = state["patterns"] if state else patterns_of(recipe["ordering"], n, m, recipe["seed"], images)
+    patterns = state["patterns"] if state else patterns_of(recipe["ordering"], n, m, images)
     if is_hadamard(patterns, n):
         index = patterns.view(-1).argsort()[:m]
         operator = SinglePixelCamera(m=m, img_size=size, fast=True, ordering="zig_zag")
@@ -327,6 +327,7 @@ def single_pixel_camera(recipe: dict, images: Callable[[], Tensor] | None = None
     """The camera of one ratio, or the mixture of several where `cr` is a list."""
     if recipe["x0"] not in FIRST_IMAGES:
         raise UserError(f"unknown first image '{recipe['x0']}': choose from {', '.join(FIRST_IMAGES)}")
+    recipe = recipe | {"name": "spc"}  # cs is another word for it
     crs = recipe["cr"] if isinstance(recipe["cr"], list) else [recipe["cr"]]
     cameras = [camera(recipe | {"cr": cr}, images, state and state[k]) for k, cr in enumerate(crs)]
     return Mixture(cameras, recipe) if isinstance(recipe["cr"], list) else cameras[0]

@@ -6,6 +6,7 @@ from training import options
 def parse(argv=None):
     parser = options.Parser(__doc__)
     options.add_data(parser, limits=("train", "val"))
+    options.add_loading(parser)
     options.add_physics(parser)
     options.add_ratio(parser, student=True)
     options.add_network(parser, student=True)

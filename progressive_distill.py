@@ -17,6 +17,7 @@ def parse(argv=None):
     group.add_argument("--warm_start", action="store_true", help="a rung of the ladder begins with its teacher's weights")
     group.add_argument("--teacher", metavar="PATH", help="above the ladder's first rung; of --redistill; of a hybrid, else it learns alone")
     options.add_data(parser, limits=("train", "val", "test"))
+    options.add_loading(parser)
     options.add_physics(parser)
     options.add_network(parser, student=True)
     options.add_distillation(parser)
@@ -50,6 +51,9 @@ def check(args) -> None:
         raise options.UserError("warm_start belongs to --ladder: --redistill and hybrids begin with their checkpoints' weights")
     if args.redistill and not args.teacher:
         raise options.UserError("redistill: which teacher? give --teacher PATH")
+    unused = args.typed & {"type_dist", "loss_distill", "alpha", "beta", "gamma", "sup_loss", "awgn_teacher"}
+    if args.encoder_from and not args.teacher and unused:
+        raise options.UserError(f"{', '.join(sorted(unused))}: a hybrid is distilled only from a --teacher PATH")
 
 
 def settings(script, required: list[str], args, **changes) -> Namespace:

@@ -7,6 +7,7 @@ def parse(argv=None):
     parser = options.Parser(__doc__)
     parser.add_argument("--checkpoint", nargs="+", required=True, metavar="PATH", help="one or several; they tell network and physics")
     options.add_data(parser, n_default=None, c_default=None, limits=("train", "test"))
+    options.add_loading(parser)
     group = parser.add_argument_group("what a bare release .pth does not tell; must agree with any other checkpoint")
     group.add_argument("--cr", type=options.ratio, help="ratio")
     group.add_argument("--ordering", type=options.ordering, help="ordering; the release's was strip")

@@ -7,17 +7,17 @@ def parse(argv=None):
     parser = options.Parser(__doc__)
     parser.add_argument("--cr", type=options.ratio, required=True, help="measurements / pixels, in (0, 1]")
     options.add_data(parser, limits=("train",))
-    options.add_physics(parser)
+    options.add_patterns(parser)
     group = parser.add_argument_group("output")
     group.add_argument("--patterns", type=options.counting, default=16, help="patterns drawn as images")
     group.add_argument("--export", metavar="DIR", help="write the patterns for a micromirror device, with a manifest")
     group.add_argument("--magnify", type=options.counting, default=1, help="micromirrors along the side of a pixel in exported patterns")
-    group.add_argument("--seed", type=options.natural, default=42, help="of ordering random")
     group.add_argument("--results", default="results", help="folder of everything that is written")
     return parser.parse_args(argv)
 
 
 def main(args) -> dict:
+    from argparse import Namespace
     from pathlib import Path
 
     from algo_functions import build_physics
@@ -28,7 +28,8 @@ def main(args) -> dict:
 
     engine.start("cpu")
     images = build_splits(pipeline.request_of(args), wanted=("train",))["train"].stack
-    physics = build_physics(pipeline.physics_recipe(args, args.cr), images=images)
+    recipe = pipeline.physics_recipe(Namespace(**vars(args), x0="adjoint", awgn_snr=None), args.cr)
+    physics = build_physics(recipe, images=images)
     print(f"physics: {physics.describe()}")
     folder = Path(args.results) / "masks" / f"{args.ordering.replace('/', '_').replace(':', '_')}_cr_{args.cr:g}_n_{args.n}"
     if args.export:  # first: nothing is written where the patterns cannot be shown

@@ -45,9 +45,9 @@ def draw_patterns(physics: Physics, count: int, path: Path) -> None:
 
 def cumulative_energies(physics: Physics, images: Tensor) -> dict[str, Tensor]:
     """For every ordering of Hadamard patterns, and this camera's own, the share of the images' energy in the first m."""
-    n, seed = physics.recipe["n"], physics.recipe["seed"]
+    n = physics.recipe["n"]
     energy = sum(hadamard_2d(chunk).double().square().sum((0, 1)) for chunk in images.split(500)).view(-1)
-    orderings = {name: patterns_of(name, n, 1, seed, lambda: images) for name in ORDERINGS if name != "random"}
+    orderings = {name: patterns_of(name, n, 1, lambda: images) for name in ORDERINGS if name != "random"}
     orderings[physics.recipe["ordering"]] = physics.patterns
     return {name: energy[places.view(-1).argsort()].cumsum(0) / energy.sum() for name, places in orderings.items() if is_hadamard(places, n)}
 

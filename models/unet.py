@@ -38,6 +38,16 @@ class UNet(nn.Module):
             self.add_module(f"Up{k + 1}", nn.Sequential(nn.Upsample(scale_factor=2), *up))
             self.add_module(f"Up_conv{k + 1}", self._block(2 * widths[k - 1], widths[k - 1], 2))
         self.Conv_1x1 = nn.Conv2d(width, c, 1, bias=batch_norm != "bias-free")
+        self._begin()
+
+    def _begin(self) -> None:
+        """He's initialisation for the ReLUs, and a last layer of zeros: a residual network begins with its first image."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.Conv_1x1.weight)
 
     def _block(self, c_in: int, c_out: int, depth: int) -> nn.Sequential:
         """`depth` times convolution, normalisation, ReLU; a block of two is where `release` pads its first circularly."""

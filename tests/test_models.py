@@ -29,7 +29,7 @@ def test_taps_come_in_order_and_forward_is_the_last(name, scales):
     assert taps["latent"].shape == (2, 2 * 2 ** (scales - 1), 32 // 2 ** (scales - 1), 32 // 2 ** (scales - 1))
 
 
-@pytest.mark.parametrize("batch_norm, padding", itertools.product(BATCH_NORMS, PADDINGS))
+@pytest.mark.parametrize("batch_norm, padding", list(itertools.product(BATCH_NORMS, PADDINGS)))
 @pytest.mark.parametrize("size", [(2, 2), (7, 7), (16, 24), (33, 18)])
 def test_any_size_comes_back_at_its_size(batch_norm, padding, size):
     network = build_network({"name": "unet", "c": 3, "scales": 3, "width": 2, "batch_norm": batch_norm, "padding": padding}).eval()

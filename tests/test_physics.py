@@ -79,7 +79,7 @@ class TestEveryOrdering:
 def test_masks_are_deepinvs(ordering, n):
     for m in (1, 2, n, n * n // 3 + 1, n * n):
         expected = SinglePixelCamera(m=m, img_size=(1, n, n), ordering=ordering).mask[0, 0]
-        assert torch.equal((patterns_of(ordering, n, m, 0, None) < m).float(), expected)
+        assert torch.equal((patterns_of(ordering, n, m) < m).float(), expected)
 
 
 def test_hadamard_patterns_are_scipys():

@@ -336,6 +336,11 @@ WRONG = [
     (progressive_distill, ["--redistill", "a.pth", "--warm_start"], "warm_start belongs to --ladder"),
     (progressive_distill, ["--redistill", "a.pth"], "redistill: which teacher?"),
     (progressive_distill, ["--encoder_from", "a.pth"], "needs both --encoder_from and --decoder_from"),
+    (
+        progressive_distill,
+        ["--encoder_from", "a.pth", "--decoder_from", "b.pth", "--alpha", "2"],
+        "alpha: a hybrid is distilled only from a --teacher",
+    ),
     (progressive_distill, ["--ladder", "0.5", "0.1", "--freeze", "encoder"], "only a hybrid"),
     (test_UNet, [], "the following arguments are required: --checkpoint"),
     (test_UNet, ["--checkpoint", "nowhere.pth"], "nowhere.pth: no such file"),

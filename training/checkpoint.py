@@ -79,8 +79,10 @@ def restore(path: str | Path, given: dict | None = None) -> Restored:
         content = {"weights": dict(content), "network": recipe_of(content), "physics": None, "config": {}}
     if not isinstance(content, dict) or not {"weights", "network", "physics", "config"} <= content.keys():
         raise UserError(f"checkpoint {path} is neither of this project nor a U-Net of the original release")
+    if content.get("format", FORMAT) > FORMAT:
+        raise UserError(f"checkpoint {path} has format {content['format']}: this version reads up to {FORMAT}")
     if content["physics"] is None and {"n", "cr", "ordering"} <= given.keys():
-        recipe = {"name": "spc", "c": content["network"]["c"], "x0": "adjoint", "awgn_snr": None, "seed": 0}
+        recipe = {"name": "spc", "c": content["network"]["c"], "x0": "adjoint", "awgn_snr": None}
         content["physics"] = {"recipe": recipe | {name: given[name] for name in ("n", "cr", "ordering")}, "state": None}
     found = content["network"] | (content["physics"]["recipe"] if content["physics"] else {})
     for name, value in given.items():

@@ -161,14 +161,23 @@ def add_data(parser: Parser, n_default: int | None = 32, c_default: int | None =
     group.add_argument("--crop", choices=("center", "none"), default="center", help="central square first, or the whole image resized")
     for split in limits:
         group.add_argument(f"--limit_{split}", type=counting, help=f"use only so many {split} images, a fixed random subset")
-    group.add_argument("--batch_size", type=counting, default=50, help="images a step")
+
+
+def add_loading(parser: Parser) -> None:
+    group = parser.add_argument_group("loading")
+    group.add_argument("--batch_size", type=counting, default=16, help="images a step")
     group.add_argument("--num_workers", type=natural, default=0, help="processes that load data; 0 is the main one")
 
 
-def add_physics(parser: Parser, ordering_default: str | None = "xy") -> None:
-    group = parser.add_argument_group("physics")
+def add_patterns(parser: Parser) -> None:
+    group = parser.add_argument_group("patterns")
     group.add_argument("--physics", type=one_of(PHYSICS, "physics"), default="spc", help="what a network sees: the single-pixel camera")
-    group.add_argument("--ordering", type=ordering, default=ordering_default, help=f"{', '.join(ORDERINGS)} or file:PATH.npy")
+    group.add_argument("--ordering", type=ordering, default="xy", help=f"{', '.join(ORDERINGS)} or file:PATH.npy")
+
+
+def add_physics(parser: Parser) -> None:
+    add_patterns(parser)
+    group = parser.add_argument_group("first image and noise")
     group.add_argument("--x0", type=one_of(FIRST_IMAGES, "first image"), default="adjoint", help="first image: adjoint or lmmse")
     group.add_argument("--awgn_snr", type=decibels, help="dB of signal to noise on the measurements; none without it")
 
@@ -220,7 +229,7 @@ def add_distillation(parser: Parser) -> None:
     group = parser.add_argument_group("distillation")
     group.add_argument("--type_dist", type=selection, default="output_latent", help="taps to compare: 0..12 or a name")
     group.add_argument("--loss_distill", type=one_of(LOSSES, "loss"), default="mse", help=f"one of {', '.join(LOSSES)}")
-    group.add_argument("--loss_gt", type=one_of(TASK_LOSSES, "loss"), default="mse", help="task loss against the target")
+    group.add_argument("--loss_gt", type=one_of(TASK_LOSSES, "loss"), default="mae", help="task loss against the target")
     group.add_argument("--alpha", type=not_negative, default=1.0, help="multiplies the distillation loss and its default weight")
     group.add_argument("--beta", type=not_negative, default=1.0, help="multiplies the task loss")
     group.add_argument("--gamma", type=gamma, help="kernel width of comb_matrix: a number or auto (its default)")
@@ -231,8 +240,9 @@ def add_distillation(parser: Parser) -> None:
 def add_teacher(parser: Parser) -> None:
     group = parser.add_argument_group("teacher")
     group.add_argument("--teacher", metavar="PATH", help="its checkpoint; else the exported UNET_cr_<cr_teacher>.pth")
-    group.add_argument("--cr_teacher", type=ratio, help="its ratio")
-    group.add_argument("--crs_expert_teacher", type=ratio, nargs="+", metavar="CR", help="its ratios, if it learnt a mixture")
+    ratios = group.add_mutually_exclusive_group()
+    ratios.add_argument("--cr_teacher", type=ratio, help="its ratio")
+    ratios.add_argument("--crs_expert_teacher", type=ratio, nargs="+", metavar="CR", help="its ratios, if it learnt a mixture")
     group.add_argument("--ordering_teacher", type=ordering, help="its ordering, only for a release .pth that does not tell")
 
 

@@ -22,6 +22,8 @@ from training.run import Run
 
 
 class Teacher(NamedTuple):
+    """A network that saw more, what rebuilds it, and what it sees."""
+
     network: nn.Module
     recipe: dict
     physics: Physics
@@ -61,7 +63,6 @@ def physics_recipe(args: Namespace, cr: float | list[float]) -> dict:
         "ordering": args.ordering,
         "x0": args.x0,
         "awgn_snr": args.awgn_snr,
-        "seed": args.seed if args.ordering == "random" else 0,
     }
 
 
