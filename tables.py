@@ -57,13 +57,13 @@ DATASETS = {
 }
 
 LOSSES = {
-    "mse": Loss("distill.feature:mse", 1.0),
-    "mae": Loss("distill.feature:mae", 1.0),
-    "l1": Loss("distill.feature:mae", 1.0),
-    "cs": Loss("distill.feature:cs", 1.0),
-    "l2": Loss("distill.feature:l2", 1.0),
-    "linf": Loss("distill.feature:linf", 1.0),
-    "comb_matrix": Loss("distill.relation:comb_matrix", 1.0, options=("gamma",), adapted=False),
+    "mse": Loss("distill.feature:mse", 0.1),
+    "mae": Loss("distill.feature:mae", 0.1),
+    "l1": Loss("distill.feature:mae", 0.1),
+    "cs": Loss("distill.feature:cs", 0.03),
+    "l2": Loss("distill.feature:l2", 0.0005),
+    "linf": Loss("distill.feature:linf", 0.003),
+    "comb_matrix": Loss("distill.relation:comb_matrix", 0.0005, options=("gamma",), adapted=False),
 }
 
 TASK_LOSSES = {

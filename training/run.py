@@ -66,6 +66,8 @@ class Run:
         try:
             return json.loads(path.read_text()) if path.is_file() else {}
         except json.JSONDecodeError as error:
+            if self.args.overwrite:
+                return {"identity": None}
             raise UserError(f"{path} is damaged ({error}): --overwrite or another --run_name starts afresh") from None
 
     def _guard_export(self) -> None:
