@@ -8,6 +8,15 @@ from torch import Tensor, nn
 from tables import BATCH_NORMS, PADDINGS, UserError
 
 
+class CircularConv2d(nn.Conv2d):
+    """A 3x3 convolution on the torus; wrapping by `cat` keeps channels innermost, which torch's circular padding does not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat((x[..., -1:], x, x[..., :1]), dim=-1)
+        x = torch.cat((x[..., -1:, :], x, x[..., :1, :]), dim=-2)
+        return F.conv2d(x, self.weight, self.bias)
+
+
 class UNet(nn.Module):
     """A residual U-Net of `scales` resolutions whose first has `width` channels, doubled at each further one."""
 
@@ -54,9 +63,8 @@ class UNet(nn.Module):
         layers = []
         for i in range(depth):
             circular = self.padding == "circular" or (self.padding == "release" and depth == 2 and i == 0)
-            mode = "circular" if circular else "zeros"
-            bias = self.batch_norm != "bias-free"
-            layers.append(nn.Conv2d(c_out if i else c_in, c_out, 3, padding=1, padding_mode=mode, bias=bias))
+            convolution = CircularConv2d if circular else nn.Conv2d
+            layers.append(convolution(c_out if i else c_in, c_out, 3, padding=1, bias=self.batch_norm != "bias-free"))
             if self.batch_norm == "on":
                 layers.append(nn.BatchNorm2d(c_out))
             elif self.batch_norm == "bias-free":
