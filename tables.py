@@ -43,7 +43,7 @@ ORDERINGS = {  # of the Hadamard patterns, or dense patterns; file:PATH is the u
 
 FIRST_IMAGES = ("adjoint", "lmmse")
 BATCH_NORMS = ("off", "on", "bias-free")
-PADDINGS = ("circular", "release", "zeros")
+PADDINGS = ("zeros", "circular", "release")
 
 DATASETS = {
     "photos": "data_loader:photos",

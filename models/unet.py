@@ -26,7 +26,7 @@ class UNet(nn.Module):
         scales: int = 2,
         width: int = 64,
         batch_norm: str = "off",
-        padding: str = "circular",
+        padding: str = "zeros",
         residual: bool = True,
     ):
         super().__init__()

@@ -313,7 +313,7 @@ WRONG = [
     (main_unet, ["--cr", "0.1", "--loss", "l7"], f"unknown loss 'l7': choose from {', '.join(TASK_LOSSES)}"),
     (main_unet, ["--cr", "0.1", "--optimizer", "lion"], "choose from adam, adamw, sgd"),
     (main_unet, ["--cr", "0.1", "--batch_norm", "yes"], "choose from off, on, bias-free"),
-    (main_unet, ["--cr", "0.1", "--padding", "mirror"], "choose from circular, release, zeros"),
+    (main_unet, ["--cr", "0.1", "--padding", "mirror"], "choose from zeros, circular, release"),
     (main_unet, ["--cr", "0.1", "--device", "tpu"], "device 'tpu': allowed are auto, cpu"),
     (main_unet, ["--cr", "0.1", "--epochs", "0"], "0 is outside [1"),
     (main_unet, ["--cr", "0.1", "--lr", "-1"], "-1 is outside (0"),

@@ -196,7 +196,7 @@ def add_network(parser: Parser, student: bool = False) -> None:
     group.add_argument(*alias("scales"), type=within(2, 5, int), default=2, help="resolutions of the U-Net")
     group.add_argument(*alias("width"), type=counting, default=64, help="channels at full resolution, doubled at each further one")
     group.add_argument("--batch_norm", type=one_of(BATCH_NORMS, "batch_norm"), default="off", help=f"one of {', '.join(BATCH_NORMS)}")
-    group.add_argument("--padding", type=one_of(PADDINGS, "padding"), default="circular", help=f"one of {', '.join(PADDINGS)}")
+    group.add_argument("--padding", type=one_of(PADDINGS, "padding"), default="zeros", help=f"one of {', '.join(PADDINGS)}")
 
 
 def add_training(parser: Parser) -> None:
