@@ -23,6 +23,7 @@ def parse(argv=None):
     options.add_distillation(parser)
     options.add_training(parser)
     options.add_run(parser)
+    parser.demanding = False  # the rungs or the checkpoints say what the camera is
     args = parser.parse_args(argv)
     args.typed = parser.typed(argv)
     return args
@@ -36,13 +37,17 @@ def main(args) -> dict:
     import test_UNet
 
     # Network, physics and noise are the checkpoints' own.
-    own = dict.fromkeys(("n", "c", "ordering", "scales", "width", "padding", "awgn_snr"))
+    own = dict.fromkeys(("n", "c", "cr", "ordering", "scales", "width", "padding", "awgn_snr", "sigma"))
     paths = [rung["checkpoint"] for rung in rungs]
     return test_UNet.main(settings(test_UNet, ["--checkpoint", "x"], args, checkpoint=paths, **own)) | {"rungs": rungs}
 
 
 def check(args) -> None:
     """Flags that belong to one of the three ways are refused in the others."""
+    if args.ladder and "cr" not in options.PHYSICS[args.physics].flags:
+        raise options.UserError(f"ladder: physics '{args.physics}' has no ratio to climb down")
+    if args.ladder and "cr" in args.typed:
+        raise options.UserError(f"cr {args.cr}: the ladder's ratios are --ladder")
     if bool(args.encoder_from) != bool(args.decoder_from):
         raise options.UserError("a hybrid needs both --encoder_from and --decoder_from")
     if args.freeze != "none" and not args.encoder_from:
@@ -51,7 +56,7 @@ def check(args) -> None:
         raise options.UserError("warm_start belongs to --ladder: --redistill and hybrids begin with their checkpoints' weights")
     if args.redistill and not args.teacher:
         raise options.UserError("redistill: which teacher? give --teacher PATH")
-    unused = args.typed & {"type_dist", "loss_distill", "alpha", "beta", "gamma", "sup_loss", "awgn_teacher"}
+    unused = args.typed & {"type_dist", "loss_distill", "alpha", "beta", "gamma", "temperature", "sup_loss", "awgn_teacher"}
     if args.encoder_from and not args.teacher and unused:
         raise options.UserError(f"{', '.join(sorted(unused))}: a hybrid is distilled only from a --teacher PATH")
 
@@ -90,11 +95,18 @@ def go_on(args) -> dict:
     from training.run import Run
 
     device = engine.start(args.device)
-    given = {name: getattr(args, name) for name in ("n", "c", "ordering", "x0", "scales", "width", "batch_norm", "padding") if name in args.typed}
-    start = restore_with_physics(args.redistill or args.encoder_from, given)
-    physics = start.physics.at_noise(args.awgn_snr) if "awgn_snr" in args.typed else start.physics
+    start = restore_with_physics(args.redistill or args.encoder_from, {})
+    physics, level = start.physics, start.physics.level
+    if level in args.typed:
+        physics = physics.at_noise(getattr(args, level))
     # From here on the settings are what the checkpoints say, so that they belong to the run's configuration.
-    args = Namespace(**vars(args) | {name: physics.recipe[name] for name in ("n", "c", "cr", "ordering", "x0", "awgn_snr")})
+    told = {"physics": physics.recipe["name"], "network": start.content["network"]["name"]} | start.content["network"] | physics.recipe
+    flags = [flag for entry in (*options.PHYSICS.values(), *options.NETWORKS.values()) for flag in entry.flags]
+    own = dict.fromkeys(flags) | {name: value for name, value in told.items() if hasattr(args, name)}
+    for name in args.typed & own.keys():
+        if getattr(args, name) != own[name]:
+            raise options.UserError(f"{name} {getattr(args, name)} contradicts the checkpoint's {own[name]}")
+    args = Namespace(**vars(args) | own)
     del args.typed
     network, recipe = start.network, start.content["network"]
     if args.decoder_from:
@@ -103,11 +115,11 @@ def go_on(args) -> dict:
     what = "redistilled" if args.redistill else f"hybrid_{args.freeze}_frozen"
     if args.teacher:
         teacher = pipeline.teacher_from(args.teacher, {"n": args.n, "c": args.c}, args.dataset)
-        names = pipeline.student_names(args, args.cr, teacher.physics.recipe["cr"], what)
+        names = pipeline.student_names(args, physics.recipe, teacher.physics.recipe, what)
         stage = pipeline.distillation(args, network, physics, teacher, device)
     else:
-        names = pipeline.student_names(args, args.cr, None, what)
-        stage = pipeline.supervised(network, physics, args.loss_gt, device)
+        names = pipeline.student_names(args, physics.recipe, None, what)
+        stage = pipeline.supervised(args, network, physics, args.loss_gt, device)
     files = ("teacher", "redistill", "encoder_from", "decoder_from")
     run = Run(args, *names, {name: getattr(args, name) for name in files})
     return run.already() if run.finished else pipeline.fit(stage, recipe, splits, args, run)

@@ -13,32 +13,73 @@ class Diverged(ArithmeticError):
 
 
 class Loss(NamedTuple):
-    """Where a distillation loss lives, its weight under the default recipe, the flags it reads, and whether shapes must agree."""
+    """Where a loss lives, its weight under the default recipe, the flags it reads, and when an adapter bridges two taps.
+
+    The bridge: where their shapes "differ", "always", or "never".
+    """
 
     path: str
-    weight: float
+    weight: float = 1.0
     options: tuple[str, ...] = ()
-    adapted: bool = True
+    bridge: str = "differ"
 
 
-MODELS = {
-    "unet": "models.unet:UNet",
-    "hybrid_unet": "models.hybrid_unet:HybridUNet",
+class Entry(NamedTuple):
+    """Where a physics or a network lives, and the flags that it reads with their defaults; `...` has none and must be given."""
+
+    path: str
+    flags: dict
+    label: str = ""  # in file names, made of the recipe
+
+
+UNET = {"scales": 2, "width": 64, "batch_norm": "off", "padding": "zeros"}
+NETWORKS = {  # that a command line can begin afresh
+    "unet": Entry("models.unet:UNet", UNET),
+    "dncnn": Entry("models.dncnn:DnCNN", {"features": 32, "blocks": 6}),
+    "rrdbnet": Entry("models.rrdbnet:RRDBNet", {"features": 32, "blocks": 3, "growth": 16}),
+    "rrdbnet_large": Entry("models.rrdbnet:RRDBNet", {"features": 64, "blocks": 23, "growth": 32}),
+    "drunet": Entry("models.drunet:DRUNet", {"width": 16, "blocks": 1}),
+    "drunet_large": Entry("models.drunet:DRUNet", {"width": 64, "blocks": 4}),
+    "restormer": Entry("models.restormer:Restormer", {"width": 16, "blocks": 1}),
+    "restormer_large": Entry("models.restormer:Restormer", {"width": 48, "blocks": 4}),
+}
+MODELS = NETWORKS | {  # that a checkpoint can hold
+    "hybrid_unet": Entry("models.hybrid_unet:HybridUNet", UNET | {"freeze": "none"}),
 }
 
+SPC = {"cr": ..., "ordering": "xy", "x0": "adjoint", "awgn_snr": None}
 PHYSICS = {
-    "spc": "algo_functions:single_pixel_camera",
-    "cs": "algo_functions:single_pixel_camera",
+    "spc": Entry("physics.single_pixel:single_pixel_camera", SPC, "cr_{cr}"),
+    "cs": Entry("physics.single_pixel:single_pixel_camera", SPC, "cr_{cr}"),
+    "denoise": Entry("physics.restoration:denoise", {"sigma": ..., "x0": "adjoint"}, "denoise_sigma_{sigma}"),
+    "sr": Entry(
+        "physics.restoration:super_resolution",
+        {"factor": ..., "kernel": "bicubic", "x0": "adjoint", "awgn_snr": None},
+        "sr_factor_{factor}_{kernel}",
+    ),
+    "blur": Entry(
+        "physics.restoration:blur",
+        {"kernel": "gaussian", "blur_width": 1.5, "x0": "adjoint", "awgn_snr": None},
+        "blur_{kernel}_{blur_width}",
+    ),
+    "mri": Entry(
+        "physics.restoration:mri",
+        {"acceleration": ..., "mask_type": "gaussian", "x0": "adjoint", "awgn_snr": None},
+        "mri_acceleration_{acceleration}_{mask_type}",
+    ),
 }
+
+KERNELS = ("bicubic", "bilinear", "box", "gaussian", "motion")
+MASK_TYPES = ("gaussian", "uniform", "random")
 
 ORDERINGS = {  # of the Hadamard patterns, or dense patterns; file:PATH is the user's own
-    "xy": "algo_functions:xy_places",
-    "zig_zag": "algo_functions:zig_zag_places",
-    "cake_cutting": "algo_functions:cake_cutting_places",
-    "sequency": "algo_functions:sequency_places",
-    "strip": "algo_functions:strip_places",
-    "variance": "algo_functions:variance_places",
-    "random": "algo_functions:random_patterns",
+    "xy": "physics.single_pixel:xy_places",
+    "zig_zag": "physics.single_pixel:zig_zag_places",
+    "cake_cutting": "physics.single_pixel:cake_cutting_places",
+    "sequency": "physics.single_pixel:sequency_places",
+    "strip": "physics.single_pixel:strip_places",
+    "variance": "physics.single_pixel:variance_places",
+    "random": "physics.single_pixel:random_patterns",
 }
 
 FIRST_IMAGES = ("adjoint", "lmmse")
@@ -60,18 +101,30 @@ LOSSES = {
     "mse": Loss("distill.feature:mse", 0.1),
     "mae": Loss("distill.feature:mae", 0.1),
     "l1": Loss("distill.feature:mae", 0.1),
+    "smooth_l1": Loss("distill.feature:smooth_l1", 0.2),
+    "charbonnier": Loss("distill.feature:charbonnier", 0.1),
     "cs": Loss("distill.feature:cs", 0.03),
     "l2": Loss("distill.feature:l2", 0.0005),
     "linf": Loss("distill.feature:linf", 0.003),
-    "comb_matrix": Loss("distill.relation:comb_matrix", 0.0005, options=("gamma",), adapted=False),
+    "soft": Loss("distill.feature:soft", 0.1, options=("temperature",)),
+    "hint": Loss("distill.feature:mse", 0.1, bridge="always"),
+    "at": Loss("distill.feature:at", 10.0, bridge="never"),
+    "feature_attention": Loss("distill.feature:feature_attention", 0.1),
+    "fakd": Loss("distill.relation:fakd", 0.03, bridge="never"),
+    "comb_matrix": Loss("distill.relation:comb_matrix", 0.0005, options=("gamma",), bridge="never"),
+    "perceptual": Loss("distill.perceptual:Perceptual", 0.01, options=("style_weight",)),
 }
 
 TASK_LOSSES = {
-    "mse": "distill.feature:mse",
-    "mae": "distill.feature:mae",
-    "l2": "distill.feature:l2",
-    "charbonnier": "distill.feature:charbonnier",
+    "mse": Loss("distill.feature:mse"),
+    "mae": Loss("distill.feature:mae"),
+    "l2": Loss("distill.feature:l2"),
+    "charbonnier": Loss("distill.feature:charbonnier"),
+    "smooth_l1": Loss("distill.feature:smooth_l1"),
+    "perceptual": Loss("distill.perceptual:Perceptual", options=("style_weight",)),
 }
+
+LOSS_OPTIONS = {"gamma": "auto", "temperature": 4.0, "style_weight": 0.0}  # and what they are unless told
 
 SELECTIONS = (  # --type_dist: the place in this list, or the name
     "latent",
@@ -90,6 +143,19 @@ SELECTIONS = (  # --type_dist: the place in this list, or the name
 )
 
 OPTIMIZERS = {"adam": "torch.optim:Adam", "adamw": "torch.optim:AdamW", "sgd": "torch.optim:SGD"}
+
+
+def words(value) -> str:
+    """A number, or several, in a file name."""
+    return "_".join(f"{v:g}" for v in value) if isinstance(value, list) else value if isinstance(value, str) else f"{value:g}"
+
+
+def label_of(recipe: dict) -> str:
+    """A camera in file names: cr_0.1, crs_0.1_0.3 for a mixture of ratios, denoise_sigma_25, ..."""
+    template = PHYSICS[recipe["name"]].label
+    if isinstance(recipe.get("cr"), list):
+        template = template.replace("cr_", "crs_", 1)
+    return template.format(**{name: words(value) for name, value in recipe.items() if value is not None})
 
 
 def load(path: str):

@@ -16,6 +16,7 @@ def parse(argv=None):
     group.add_argument("--padding", type=options.one_of(options.PADDINGS, "padding"), help="padding of the convolutions")
     group = parser.add_argument_group("evaluation")
     group.add_argument("--awgn_snr", type=options.noise_level, nargs="+", help="noise levels in dB, or none; the checkpoint's own without it")
+    group.add_argument("--sigma", type=options.sigma, nargs="+", help="noise levels of a denoiser, on the 0..255 scale")
     group.add_argument("--save_batches", type=options.natural, default=1, help="batches whose pictures are written")
     group.add_argument("--anchors", action=options.BooleanOptionalAction, default=True, help="back-projection and LMMSE beside the network")
     group.add_argument("--seed", type=options.natural, default=42, help="of the noise")

@@ -28,7 +28,7 @@ def main(args) -> dict:
 
     engine.start("cpu")
     images = build_splits(pipeline.request_of(args), wanted=("train",))["train"].stack
-    recipe = pipeline.physics_recipe(Namespace(**vars(args), x0="adjoint", awgn_snr=None), args.cr)
+    recipe = pipeline.physics_recipe(Namespace(**vars(args), physics="spc", x0="adjoint", awgn_snr=None))
     physics = build_physics(recipe, images=images)
     print(f"physics: {physics.describe()}")
     folder = Path(args.results) / "masks" / f"{args.ordering.replace('/', '_').replace(':', '_')}_cr_{args.cr:g}_n_{args.n}"

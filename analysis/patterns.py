@@ -12,12 +12,12 @@ from deepinv.physics.singlepixel import hadamard_2d, hadamard_2d_shift
 from PIL import Image
 from torch import Tensor
 
-from algo_functions import Physics, is_hadamard, patterns_of
 from analysis.figures import save
+from physics.single_pixel import SinglePixel, is_hadamard, patterns_of
 from tables import ORDERINGS, UserError
 
 
-def draw_mask(physics: Physics, path: Path) -> None:
+def draw_mask(physics: SinglePixel, path: Path) -> None:
     """Which Hadamard coefficients are measured, low sequencies at the top left; dense patterns have the matrix itself."""
     figure, axis = plt.subplots(figsize=(4.5, 4.5))
     hadamard = is_hadamard(physics.patterns, physics.recipe["n"])
@@ -28,7 +28,7 @@ def draw_mask(physics: Physics, path: Path) -> None:
     save(figure, path)
 
 
-def draw_patterns(physics: Physics, count: int, path: Path) -> None:
+def draw_patterns(physics: SinglePixel, count: int, path: Path) -> None:
     """The first patterns, in measuring order."""
     n = physics.recipe["n"]
     rows = physics.rows()[:count].view(-1, n, n)
@@ -43,7 +43,7 @@ def draw_patterns(physics: Physics, count: int, path: Path) -> None:
     save(figure, path)
 
 
-def cumulative_energies(physics: Physics, images: Tensor) -> dict[str, Tensor]:
+def cumulative_energies(physics: SinglePixel, images: Tensor) -> dict[str, Tensor]:
     """For every ordering of Hadamard patterns, and this camera's own, the share of the images' energy in the first m."""
     n = physics.recipe["n"]
     energy = sum(hadamard_2d(chunk).double().square().sum((0, 1)) for chunk in images.split(500)).view(-1)
@@ -64,7 +64,7 @@ def draw_energies(energies: dict[str, Tensor], m: int, path: Path) -> None:
     save(figure, path)
 
 
-def export(physics: Physics, folder: Path, magnify: int = 1) -> int:
+def export(physics: SinglePixel, folder: Path, magnify: int = 1) -> int:
     """0/1 pictures in complementary pairs, in measuring order, and the manifest that says how to read their detector values."""
     n, rows = physics.recipe["n"], physics.rows()
     scale = rows.abs().max()

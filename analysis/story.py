@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 from scipy.stats import t as student_t
-from torch import Tensor, nn
+from torch import Tensor
 
 from algo_functions import Meter
 from analysis.figures import draw_grid
 from analysis.report import markdown
 from data_loader import Images, build_loader, build_splits
+from models.base import AsSeen
 from training.checkpoint import restore
 from training.loop import reconstructions
 from training.pipeline import request_of
@@ -26,9 +27,8 @@ def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.d
     estimates = {}
     for name in (alone, teacher):
         camera = restored[name].physics
-        cr = f"cr {camera.recipe['cr']:g}"
-        estimates[f"back-projection, {cr}"] = (nn.Identity(), camera.seen_by(None), 0)
-        estimates[f"LMMSE, {cr}"] = (nn.Identity(), camera.seen_by(camera.fit_lmmse(splits["train"].stack())), 0)
+        for anchor, physics in camera.anchors(splits["train"].stack).items():
+            estimates[f"{anchor}, cr {camera.recipe['cr']:g}"] = (AsSeen(camera.recipe["c"]), physics, 0)
         for trained_name in (alone, distilled) if name == alone else (teacher,):
             network, physics = restored[trained_name].network, restored[trained_name].physics
             estimates[trained_name] = (network, physics, sum(w.numel() for w in network.parameters()))

@@ -1,17 +1,20 @@
 """Small trained bridges between taps of different shapes; they stay outside the student's weights."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from distill.feature import same_size
 
 
 class Adapter(nn.Module):
-    """Gives the student's map the teacher's channels by a 1x1 convolution, and pools the larger map down to the smaller."""
+    """Gives the student's map the teacher's channels by a 1x1 convolution, and pools the larger map down to the smaller.
 
-    def __init__(self, c_s: int, c_t: int):
+    `always`: a convolution even where the channels agree.
+    """
+
+    def __init__(self, c_s: int, c_t: int, always: bool = False):
         super().__init__()
-        self.project = nn.Identity() if c_s == c_t else nn.Conv2d(c_s, c_t, 1)
+        self.project = nn.Conv2d(c_s, c_t, 1) if always or c_s != c_t else nn.Identity()
 
     def forward(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        size = [min(a, b) for a, b in zip(s.shape[-2:], t.shape[-2:], strict=True)]
-        s, t = (F.adaptive_avg_pool2d(f, size) if list(f.shape[-2:]) != size else f for f in (s, t))
+        s, t = same_size(s, t)
         return self.project(s), t

@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from tables import UserError
+
 EPSILON = 1e-6  # of Charbonnier's smooth absolute value
 
 
@@ -32,3 +34,49 @@ def l2(s: Tensor, t: Tensor) -> Tensor:
 def linf(s: Tensor, t: Tensor) -> Tensor:
     """max |s - t| of each sample"""
     return (s - t).flatten(1).abs().amax(1).mean()
+
+
+def smooth_l1(s: Tensor, t: Tensor) -> Tensor:
+    """d² / 2 where |d| < 1, else |d| - 1/2"""
+    return F.smooth_l1_loss(s, t)
+
+
+def same_size(s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """The larger map pooled down to the smaller."""
+    size = [min(a, b) for a, b in zip(s.shape[-2:], t.shape[-2:], strict=True)]
+    s, t = (F.adaptive_avg_pool2d(f, size) if list(f.shape[-2:]) != size else f for f in (s, t))
+    return s, t
+
+
+def need_places(loss: str, f: Tensor) -> None:
+    if f.shape[-2:] == (1, 1):
+        raise UserError(f"loss '{loss}' compares the places of a map, and a tap here has only one: choose another --type_dist, or fewer --scales")
+
+
+def need_channels(loss: str, f: Tensor) -> None:
+    if f.shape[1] == 1:
+        raise UserError(f"loss '{loss}' compares the channels of a tap, and 'output' and 'head' of grey images have one: choose --type_dist latent")
+
+
+def attention(f: Tensor) -> Tensor:
+    """The unit vector of a sample's energy at each place, (B, HW)."""
+    return F.normalize(f.square().mean(1).flatten(1))
+
+
+def at(s: Tensor, t: Tensor) -> Tensor:
+    """mean (q_s - q_t)², q the attention"""
+    s, t = same_size(s, t)
+    need_places("at", s)
+    return F.mse_loss(attention(s), attention(t))
+
+
+def feature_attention(s: Tensor, t: Tensor) -> Tensor:
+    """mse(s, t) + at(s, t) / 2"""
+    return F.mse_loss(s, t) + 0.5 * at(s, t)
+
+
+def soft(s: Tensor, t: Tensor, temperature: float) -> Tensor:
+    """T² KL(softmax(t / T) || softmax(s / T)) across the channels, mean over places and batch"""
+    need_channels("soft", s)
+    log_s, log_t = ((f / temperature).log_softmax(1) for f in (s, t))
+    return temperature**2 * (log_t.exp() * (log_t - log_s)).sum(1).mean()

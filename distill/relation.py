@@ -1,7 +1,10 @@
-"""Losses that compare how the samples of a batch relate to one another."""
+"""Losses that compare how the samples of a batch, or the places of a map, relate to one another."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from distill.feature import need_channels, need_places, same_size
 
 
 def squared_distances(f: Tensor) -> Tensor:
@@ -28,3 +31,17 @@ def comb_matrix(s: Tensor, t: Tensor, gamma: float | str = "auto") -> Tensor:
     gamma_t = inverse_median(d_t) if gamma == "auto" else gamma
     gamma_s = inverse_median(d_s) if gamma == "auto" and s.shape != t.shape else gamma_t
     return (torch.exp(-gamma_s * d_s) - torch.exp(-gamma_t * d_t)).norm()
+
+
+def affinity(f: Tensor) -> Tensor:
+    """The cosine between the features of every two places, (B, HW, HW)."""
+    f = F.normalize(f.flatten(2), dim=1)
+    return f.mT @ f
+
+
+def fakd(s: Tensor, t: Tensor) -> Tensor:
+    """mean |A(s) - A(t)|, A the affinity"""
+    s, t = same_size(s, t)
+    need_places("fakd", s)
+    need_channels("fakd", s)
+    return (affinity(s) - affinity(t)).abs().mean()

@@ -1,13 +1,15 @@
 """Stages: a batch in, named loss terms out. The loop knows no network, no physics and no loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 
 import torch
 from torch import Generator, Tensor, nn
 
-from algo_functions import Physics
+from distill import Term
 from distill.adapters import Adapter
 from distill.selection import selected_taps
+from physics.base import Physics
 
 
 class Supervised(nn.Module):
@@ -24,7 +26,9 @@ class Supervised(nn.Module):
 
 
 class Distillation(nn.Module):
-    """loss = beta L(student(x0_s), target) + alpha sum_k D(adapt_k(s_k), t_k), the taps k named by a selection.
+    """loss = beta L(student(x0_s), target) + alpha sum_j w_j sum_k D_j(adapt_jk(s_k), t_k), the taps k named by a selection.
+
+    A term of weight 0 is a metric: it is computed and named, and teaches nothing.
 
     The target is the image or, without `supervised`, the teacher's output. An `online` teacher learns beside the student,
     from its own task loss alone; any other is frozen and cannot leave eval mode.
@@ -38,8 +42,7 @@ class Distillation(nn.Module):
         physics_t: Physics,
         *,
         selection: str,
-        distance: Callable[[Tensor, Tensor], Tensor],
-        adapted: bool = True,
+        losses: Sequence[Term],
         task: Callable[[Tensor, Tensor], Tensor],
         alpha: float = 1.0,
         beta: float = 1.0,
@@ -48,7 +51,7 @@ class Distillation(nn.Module):
     ):
         super().__init__()
         self.student, self.physics = student, physics_s
-        self.distance, self.task = distance, task
+        self.losses, self.task = losses, task
         self.alpha, self.beta, self.supervised, self.online = alpha, beta, supervised, online
         # A frozen teacher is no part of the stage's state: it is neither trained nor saved with the run.
         if online:
@@ -56,19 +59,31 @@ class Distillation(nn.Module):
         else:
             object.__setattr__(self, "teacher", teacher.requires_grad_(False).eval())
             object.__setattr__(self, "physics_t", physics_t)
-        self.taps, self.adapters = self._dry_run(selection, adapted)
+        self.taps, self.adapters = self._dry_run(selection)
 
     @torch.no_grad()
-    def _dry_run(self, selection: str, adapted: bool) -> tuple[list[str], nn.ModuleDict]:
-        """The selected taps, and an adapter for each whose shapes differ, made once and before the optimiser."""
+    def _dry_run(self, selection: str) -> tuple[list[str], nn.ModuleDict]:
+        """The selected taps, and the adapters that the losses need between them, made once and before the optimiser."""
         c, n = self.physics.recipe["c"], self.physics.recipe["n"]
         device = next(self.student.parameters()).device
-        mode = self.student.training
-        s, t = (net.eval().features(torch.zeros(1, c, n, n, device=device)) for net in (self.student, self.teacher))
+        mode, image = self.student.training, torch.zeros(1, c, n, n, device=device)
+        pairs = (self.student, self.physics), (self.teacher, self.physics_t)
+        s, t = (network.eval().features(camera.to(device).parts[0].observe(image)) for network, camera in pairs)
         self.student.train(mode)
         taps = selected_taps(selection, list(s), list(t))
-        differ = [tap for tap in taps if adapted and s[tap].shape != t[tap].shape]
-        return taps, nn.ModuleDict({tap: Adapter(s[tap].shape[1], t[tap].shape[1]) for tap in differ}).to(device)
+        adapters = nn.ModuleDict()
+        for tap in taps:
+            for loss in self.losses:
+                if loss.bridge == "always" or (loss.bridge == "differ" and s[tap].shape != t[tap].shape):
+                    adapters[self._bridge(loss, tap)] = Adapter(s[tap].shape[1], t[tap].shape[1], loss.bridge == "always").to(device)
+                pair = adapters[self._bridge(loss, tap)](s[tap], t[tap]) if self._bridge(loss, tap) in adapters else (s[tap], t[tap])
+                loss.distance(*pair)  # says at once what it cannot compare
+        return taps, adapters
+
+    @staticmethod
+    def _bridge(loss: Term, tap: str) -> str:
+        """The adapter's name; losses that need one only where shapes differ share it."""
+        return f"{loss.name}/{tap}" if loss.bridge == "always" else "" if loss.bridge == "never" else tap
 
     def observe(self, image: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         """What student and teacher see of the same image; one observation for both where they share the physics."""
@@ -82,10 +97,15 @@ class Distillation(nn.Module):
         with torch.set_grad_enabled(self.online):
             t = self.teacher.features(x0_t)
         terms = {"task": self.beta * self.task(s["output"], image if self.supervised else t["output"].detach())}
-        for tap in self.taps:
+        metrics = {}
+        for loss, tap in product(self.losses, self.taps):
             pair = s[tap], t[tap].detach()
-            pair = self.adapters[tap](*pair) if tap in self.adapters else pair
-            terms[f"distill/{tap}"] = self.alpha * self.distance(*pair)
+            bridge = self._bridge(loss, tap)
+            value = loss.distance(*(self.adapters[bridge](*pair) if bridge in self.adapters else pair))
+            if loss.weight:
+                terms[f"distill/{loss.name}/{tap}"] = self.alpha * loss.weight * value
+            else:
+                metrics[f"{loss.name}/{tap}"] = value.detach()
         if self.online:
             terms["teacher"] = self.task(t["output"], image)
-        return {"loss": sum(terms.values()), "output": s["output"], "terms": terms}
+        return {"loss": sum(terms.values()), "output": s["output"], "terms": terms, "metrics": metrics}

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from deepinv.models.unet import BFBatchNorm2d
 from torch import Tensor, nn
 
+from models.base import Restorer, he, padded
 from tables import BATCH_NORMS, PADDINGS, UserError
 
 
@@ -17,7 +18,7 @@ class CircularConv2d(nn.Conv2d):
         return F.conv2d(x, self.weight, self.bias)
 
 
-class UNet(nn.Module):
+class UNet(Restorer):
     """A residual U-Net of `scales` resolutions whose first has `width` channels, doubled at each further one."""
 
     def __init__(
@@ -29,7 +30,7 @@ class UNet(nn.Module):
         padding: str = "zeros",
         residual: bool = True,
     ):
-        super().__init__()
+        super().__init__(c)
         if not 2 <= scales <= 5:
             raise UserError(f"scales {scales}: a U-Net has 2, 3, 4 or 5")
         if width < 1 or c < 1:
@@ -47,16 +48,8 @@ class UNet(nn.Module):
             self.add_module(f"Up{k + 1}", nn.Sequential(nn.Upsample(scale_factor=2), *up))
             self.add_module(f"Up_conv{k + 1}", self._block(2 * widths[k - 1], widths[k - 1], 2))
         self.Conv_1x1 = nn.Conv2d(width, c, 1, bias=batch_norm != "bias-free")
-        self._begin()
-
-    def _begin(self) -> None:
-        """He's initialisation for the ReLUs, and a last layer of zeros: a residual network begins with its first image."""
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.Conv_1x1.weight)
+        he(self)
+        nn.init.zeros_(self.Conv_1x1.weight)  # a residual network begins with its first image
 
     def _block(self, c_in: int, c_out: int, depth: int) -> nn.Sequential:
         """`depth` times convolution, normalisation, ReLU; a block of two is where `release` pads its first circularly."""
@@ -72,14 +65,11 @@ class UNet(nn.Module):
             layers.append(nn.ReLU(inplace=True))
         return nn.Sequential(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.features(x)["output"]
-
     def features(self, x: Tensor) -> dict[str, Tensor]:
-        """enc1 .. encK, latent, decK .. dec1, head (the image before the residual is added), output."""
+        """enc1 .. encK, latent, decK .. dec1, head (the image before the residual is added), output; a noise map is not looked at."""
+        x = x[:, : self.c]
         height, width = x.shape[-2:]
-        step = 2 ** (self.scales - 1)
-        h = F.pad(x, (0, -width % step, 0, -height % step), mode="replicate")  # (B, C, H, W), whole at every scale
+        h = padded(x, 2 ** (self.scales - 1))  # (B, C, H, W), whole at every scale
         taps = {}
         for k in range(1, self.scales + 1):
             h = self.get_submodule(f"Conv{k}")(h if k == 1 else self.Maxpool(h))

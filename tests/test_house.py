@@ -9,7 +9,7 @@ import pytest
 import tables
 
 ROOT = Path(__file__).parents[1]
-FLOORS = {"tables": 0, "models": 1, "data_loader": 1, "distill": 2, "algo_functions": 2, "training": 3, "analysis": 3}
+FLOORS = {"tables": 0, "models": 1, "data_loader": 1, "distill": 2, "physics": 1, "algo_functions": 2, "training": 3, "analysis": 3}
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py") if path.stem not in FLOORS)
 SOURCES = [path for path in ROOT.rglob("*.py") if not {".venv", "tests"} & set(path.relative_to(ROOT).parts)]
 
@@ -33,7 +33,7 @@ def test_the_loop_knows_no_distillation():
     assert "import distill" not in text and "from distill" not in text
 
 
-@pytest.mark.parametrize("table", ["MODELS", "PHYSICS", "ORDERINGS", "DATASETS", "LOSSES", "TASK_LOSSES", "OPTIMIZERS"])
+@pytest.mark.parametrize("table", ["NETWORKS", "MODELS", "PHYSICS", "ORDERINGS", "DATASETS", "LOSSES", "TASK_LOSSES", "OPTIMIZERS"])
 def test_every_table_line_leads_to_something_callable(table):
     entries = getattr(tables, table)
     for name in entries:
@@ -58,7 +58,7 @@ def test_scripts_hold_parse_and_main_and_nothing_that_runs_on_import(script):
 
 def test_readme_names_every_script_flag_and_choice():
     readme = (ROOT / "README.md").read_text()
-    flags = {flag for path in SOURCES for flag in re.findall(r"add_argument\(\s*\"(--\w+)", path.read_text())}
-    choices = [*tables.ORDERINGS, *tables.DATASETS, *tables.LOSSES, *tables.SELECTIONS, *tables.TASK_LOSSES, *tables.MODELS]
+    flags = {flag for path in SOURCES for flag in re.findall(r"(?:add_argument|add)\(\s*\"(--\w+)", path.read_text())}
+    choices = [*tables.ORDERINGS, *tables.DATASETS, *tables.LOSSES, *tables.SELECTIONS, *tables.TASK_LOSSES, *tables.MODELS, *tables.PHYSICS]
     missing = [word for word in [*flags, *choices, *(f"{script}.py" for script in SCRIPTS)] if word not in readme]
     assert not missing, f"README.md does not name {missing}"

@@ -10,13 +10,13 @@ from deepinv.models import UNet as DeepinvUNet
 from models import build_network
 from models.hybrid_unet import graft, part_of
 from models.unet import recipe_of
-from tables import BATCH_NORMS, MODELS, PADDINGS, UserError
+from tables import BATCH_NORMS, NETWORKS, PADDINGS, UserError
 from training.checkpoint import restore
 
 RELEASE = "UNET_cr_09_scales_2_dataset_mnist_2025_05_04_21_38.pth"
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["unet", "hybrid_unet"])
 @pytest.mark.parametrize("scales", [2, 3, 4, 5])
 def test_taps_come_in_order_and_forward_is_the_last(name, scales):
     network = build_network({"name": name, "scales": scales, "width": 2}).eval()
@@ -87,6 +87,48 @@ def test_the_releases_denormal_weights_become_zero(shared):
 def test_a_bare_state_dict_tells_its_recipe(scales, width, batch_norm):
     recipe = {"name": "unet", "c": 3, "scales": scales, "width": width, "batch_norm": batch_norm, "padding": "release"}
     assert recipe_of(build_network(recipe).state_dict()) == recipe
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("c", [1, 3])
+class TestEveryNetwork:
+    def build(self, name, c):
+        torch.manual_seed(0)
+        small = {flag: min(value, 8) if isinstance(value, int) else value for flag, value in NETWORKS[name].flags.items()}
+        recipe = {"name": name, "c": c} | small | ({"blocks": 1} if "blocks" in small else {})
+        return build_network(recipe).eval()
+
+    def test_any_size_goes_through_and_the_last_tap_is_the_output(self, name, c):
+        network = self.build(name, c)
+        for size in ((16, 16), (13, 22)):
+            x = torch.rand(2, c + 1, *size)  # with a noise map
+            taps = network.features(x)
+            assert list(taps)[-1] == "output" and taps["output"].shape == (2, c, *size)
+            assert {"enc1", "latent"} <= taps.keys() and torch.equal(network(x), taps["output"])
+
+    def test_only_networks_that_say_so_look_at_the_noise_map(self, name, c):
+        network = self.build(name, c)
+        x = torch.rand(2, c + 1, 16, 16)
+        other = torch.cat((x[:, :c], 1 - x[:, c:]), 1)
+        assert torch.equal(network(x), network(other)) is not network.looks_at_noise
+
+    def test_learns(self, name, c):
+        network = self.build(name, c).train()
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+        x = torch.rand(2, c + 1, 16, 16)
+        losses = []
+        for _ in range(12):
+            optimizer.zero_grad()
+            loss = (network(x) - x[:, :c].flip(-1)).square().mean()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < losses[0]
+
+
+def test_the_large_dense_network_has_the_published_size():
+    count = sum(w.numel() for w in build_network({"name": "rrdbnet_large", "c": 3} | NETWORKS["rrdbnet_large"].flags).parameters())
+    assert count == 16_697_987 + 16 * 3 * 64 * 9 - 3 * 64 * 9  # the published x4 network reads the image as it is, this one 4 x 4 pixels folded
 
 
 class TestHybrid:

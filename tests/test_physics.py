@@ -12,7 +12,8 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
 from sklearn.covariance import LedoitWolf
 
-from algo_functions import Meter, build_physics, measurements, patterns_of, score
+from algo_functions import Meter, build_physics, score
+from physics.single_pixel import measurements, patterns_of
 from tables import ORDERINGS, UserError
 
 DEEPINV = ("xy", "zig_zag", "cake_cutting", "sequency")

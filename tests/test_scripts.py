@@ -128,7 +128,7 @@ def test_pictures_keep_one_intensity_scale_and_features_are_the_first_channel_st
 def test_evaluation_at_several_noise_levels_in_one_go(student):
     result = call(test_UNet, "--checkpoint", student["export"], "--dataset", "digits", "--limit_test", "9", "--awgn_snr", "none", "20", "0")
     table = [row for row in result["rows"] if row["estimate"] == "back-projection"]
-    assert [row["SNR"] for row in table] == ["", "20 dB", "0 dB"] and table[0]["PSNR"] > table[1]["PSNR"] > table[2]["PSNR"]
+    assert [row["SNR"] for row in table] == [None, "20 dB", "0 dB"] and table[0]["PSNR"] > table[1]["PSNR"] > table[2]["PSNR"]
     folder = Path("results/test") / Path(student["export"]).stem
     assert {"cr_0.25", "cr_0.25_snr_20", "cr_0.25_snr_0"} <= {path.name for path in folder.iterdir()}
 
@@ -139,7 +139,7 @@ def test_a_mixture_of_ratios_is_trained_exported_tested_and_teaches():
     student = call(main_unet_dist, "--cr_student", "0.1", "--crs_expert_teacher", "0.25", "0.5", *TINY)
     assert "_crt_0.25_0.5_" in student["export"]
     result = call(test_UNet, "--checkpoint", mixed["export"], "--dataset", "digits", "--limit_test", "5", "--no-anchors")
-    assert [row["cr"] for row in result["rows"]] == ["0.25", "0.5"]
+    assert [row["camera"] for row in result["rows"]] == ["cr 0.25", "cr 0.5"]
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_the_demo_tells_the_whole_story(capsys):
 
 
 WRONG = [
-    (main_unet, [], "one of the arguments --cr --crs_expert is required"),
+    (main_unet, [], "physics 'spc' needs --cr"),
     (main_unet, ["--cr", "0"], "0 is outside (0, 1]"),
     (main_unet, ["--cr", "1.2"], "1.2 is outside (0, 1]"),
     (main_unet, ["--cr", "nan"], "nan is outside (0, 1]"),
@@ -323,7 +323,7 @@ WRONG = [
     (main_unet, ["--cr", "0.1", "--train_again", "nowhere.pth"], "nowhere.pth: no such file"),
     (main_unet, ["--cr", "0.1", "--awgn_snr", "loud"], "'loud' is not a number"),
     (main_unet, ["--cr", "0.1", "--run_name", "../x"], "run_name '../x'"),
-    (main_unet_dist, ["--cr", "0.1"], "which teacher? give --teacher PATH, --cr_teacher or --crs_expert_teacher"),
+    (main_unet_dist, ["--cr", "0.1"], "which teacher? give --teacher PATH, or for a single-pixel camera --cr_teacher"),
     (main_unet_dist, ["--cr", "0.1", "--cr_teacher", "0.7"], "UNET_cr_0.7.pth: train it with main_unet.py --cr 0.7"),
     (main_unet_dist, ["--cr", "0.1", "--teacher", "nowhere.pth"], "nowhere.pth: no such file"),
     (main_unet_dist, ["--cr", "0.1", "--type_dist", "13"], f"choose from 0 {SELECTIONS[0]}"),

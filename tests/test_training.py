@@ -164,7 +164,7 @@ def test_shares_of_the_gradient_add_up_and_name_every_term():
     scores = train("--results", "r", "--cr_teacher", "0.5", "--beta", "0.0", cr="0.1", script=main_unet_dist)
     row = {name: float(value) for name, value in rows(scores["run"])[-1].items()}
     shares = {name: value for name, value in row.items() if name.startswith("share_")}
-    assert set(shares) == {"share_task", "share_distill/latent", "share_distill/output"}
+    assert set(shares) == {"share_task", "share_distill/mse/latent", "share_distill/mse/output"}
     assert math.isclose(sum(shares.values()), 1, abs_tol=1e-6) and shares["share_task"] == 0
     assert math.isclose(row["train_loss"], row["train_task"] + row["train_distill/latent"] + row["train_distill/output"], rel_tol=1e-5)
 

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from algo_functions import Physics, build_physics
+from algo_functions import build_physics
 from models import build_network
 from models.unet import recipe_of
+from physics.base import Physics
 from tables import UserError
 
 FORMAT = 1

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from algo_functions import Meter, Physics
+from algo_functions import Meter
 from data_loader import Images, build_loader
+from physics.base import Physics
 from tables import OPTIMIZERS, Diverged, look_up
 from training import checkpoint
 from training.engine import seeded
@@ -134,7 +135,7 @@ class Fit:
             if self.average is not None:
                 update_average(self.average, self.stage.student, args.ema, epoch * steps + i)
             size = len(batch["image"])
-            for name, value in {"loss": result["loss"], **result["terms"]}.items():
+            for name, value in {"loss": result["loss"], **result["terms"], **result.get("metrics", {})}.items():
                 sums[name] = sums.get(name, 0.0) + value.item() * size
             count += size
             meter.add(result["output"].detach(), batch["image"])

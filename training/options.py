@@ -2,7 +2,7 @@
 
 import json
 import sys
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
+from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +10,10 @@ from tables import (
     BATCH_NORMS,
     DATASETS,
     FIRST_IMAGES,
+    KERNELS,
     LOSSES,
+    MASK_TYPES,
+    NETWORKS,
     OPTIMIZERS,
     ORDERINGS,
     PADDINGS,
@@ -27,11 +30,47 @@ TECHNICAL = {
 }  # fmt: skip
 
 
+class Formatter(ArgumentDefaultsHelpFormatter):
+    """Defaults in the help, where a flag has one of its own."""
+
+    def _get_help_string(self, action: Action) -> str:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class Several(Action):
+    """One number as it is, several as the sorted list of the different ones."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else sorted(set(values)))
+
+
 class Parser(ArgumentParser):
-    """argparse with one-line errors, both spellings of a flag, defaults in the help, and --config FILE under the command line."""
+    """argparse with one-line errors, both spellings of a flag, defaults in the help, and --config FILE under the command line.
+
+    A flag in `choosers` names an entry of a table; the flags that the entry reads get its defaults, all others are refused.
+    """
 
     def __init__(self, description: str):
-        super().__init__(description=description, formatter_class=ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+        super().__init__(description=description, formatter_class=Formatter, allow_abbrev=False)
+        self.choosers: dict[str, dict] = {}
+        self.demanding = True  # a flag without a default must be given
+
+    def parse_args(self, args=None, namespace=None):
+        args = super().parse_args(args, namespace)
+        for chooser, table in self.choosers.items():
+            self._settle(args, chooser, table)
+        return args
+
+    def _settle(self, args: Namespace, chooser: str, table: dict) -> None:
+        chosen = getattr(args, chooser)
+        for flag in dict.fromkeys(flag for entry in table.values() for flag in entry.flags if hasattr(args, flag)):
+            reads = table[chosen].flags
+            if flag not in reads and getattr(args, flag) is not None:
+                self.error(f"{chooser} '{chosen}' does not read --{flag}: it reads {', '.join('--' + name for name in reads)}")
+            if flag in reads and getattr(args, flag) is None:
+                if reads[flag] is ... and self.demanding:
+                    self.error(f"{chooser} '{chosen}' needs --{flag}")
+                setattr(args, flag, None if reads[flag] is ... else reads[flag])
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: error: {message}\n")
@@ -49,7 +88,7 @@ class Parser(ArgumentParser):
     def typed(self, argv: list[str] | None) -> set[str]:
         """The settings that the command line or --config names, whatever their value."""
         unset = object()
-        found = self.parse_args(argv, Namespace(**{action.dest: unset for action in self._actions}))
+        found = super().parse_args(argv, Namespace(**{action.dest: unset for action in self._actions}))
         return {name for name, value in vars(found).items() if value is not unset}
 
     def _spelling(self, word: str) -> str:
@@ -137,14 +176,20 @@ positive = within(0, INFINITY, open_low=True)
 not_negative = within(0, INFINITY)
 counting = within(1, INFINITY, int)
 natural = within(0, INFINITY, int)
-
-
 decibels = within(-100, 200)
+sigma = within(0, 255)
 
 
 def noise_level(text: str) -> float | None:
     """dB, or none for measurements without noise."""
     return None if text == "none" else decibels(text)
+
+
+def weighted_loss(text: str) -> str:
+    """NAME or NAME:WEIGHT; the weight replaces the table's."""
+    name, colon, weight = text.partition(":")
+    name = one_of(LOSSES, "loss")(name)
+    return f"{name}:{not_negative(weight):g}" if colon else name
 
 
 def gamma(text: str) -> str | float:
@@ -169,34 +214,59 @@ def add_loading(parser: Parser) -> None:
     group.add_argument("--num_workers", type=natural, default=0, help="processes that load data; 0 is the main one")
 
 
+def defaults_of(flag: str, table: dict) -> str:
+    """For the help: which entries of a table read a flag, and with what default."""
+    defaults = {name: entry.flags[flag] for name, entry in table.items() if flag in entry.flags}
+    return f"({', '.join(name if default in (..., None) else f'{name} {default}' for name, default in defaults.items())})"
+
+
 def add_patterns(parser: Parser) -> None:
     group = parser.add_argument_group("patterns")
-    group.add_argument("--physics", type=one_of(PHYSICS, "physics"), default="spc", help="what a network sees: the single-pixel camera")
     group.add_argument("--ordering", type=ordering, default="xy", help=f"{', '.join(ORDERINGS)} or file:PATH.npy")
 
 
 def add_physics(parser: Parser) -> None:
-    add_patterns(parser)
-    group = parser.add_argument_group("first image and noise")
-    group.add_argument("--x0", type=one_of(FIRST_IMAGES, "first image"), default="adjoint", help="first image: adjoint or lmmse")
-    group.add_argument("--awgn_snr", type=decibels, help="dB of signal to noise on the measurements; none without it")
+    """The camera: the flags of every physics; which of them are read, the table says."""
+    parser.choosers["physics"] = PHYSICS
+    group = parser.add_argument_group("physics; in brackets the physics that read a flag, and their defaults")
+    group.add_argument("--physics", type=one_of(PHYSICS, "physics"), default="spc", help=f"what a network sees: {', '.join(PHYSICS)}")
 
+    def add(flag: str, text: str, **how) -> None:
+        group.add_argument(flag, help=f"{text} {defaults_of(flag[2:], PHYSICS)}", **how)
 
-def add_ratio(parser: Parser, student: bool = False) -> None:
-    """--cr, or the ratios of a mixture; exactly one of them."""
-    group = parser.add_argument_group("ratio").add_mutually_exclusive_group(required=True)
-    spellings = ("--cr", "--cr_student") if student else ("--cr",)
-    group.add_argument(*spellings, dest="cr", type=ratio, help="measurements / pixels, in (0, 1]")
-    group.add_argument("--crs_expert", type=ratio, nargs="+", metavar="CR", help="one network for several ratios, drawn per batch")
+    ratios = group.add_mutually_exclusive_group()
+    how = {"dest": "cr", "type": ratio, "nargs": "+", "action": Several, "metavar": "CR"}
+    ratios.add_argument("--cr", "--cr_student", **how, help=f"measurements / pixels, in (0, 1] {defaults_of('cr', PHYSICS)}")
+    ratios.add_argument("--crs_expert", **how, help="a mixture: one network for several ratios, one of them drawn for every batch")
+    add("--ordering", type=ordering, text=f"{', '.join(ORDERINGS)} or file:PATH.npy")
+    add("--sigma", type=sigma, nargs="+", action=Several, text="noise on the 0..255 scale; of a range, drawn for each image")
+    add("--factor", type=within(2, 16, int), text="how many times smaller the image is along a side")
+    add("--kernel", type=one_of(KERNELS, "kernel"), text=f"one of {', '.join(KERNELS)}")
+    add("--blur_width", type=positive, text="pixels: the deviation of a Gaussian, the side of a box, the length of a motion")
+    add("--acceleration", type=within(2, 64, int), text="how many times fewer lines of k-space")
+    add("--mask_type", type=one_of(MASK_TYPES, "mask_type"), text=f"lines beside the central ones: {', '.join(MASK_TYPES)}")
+    add("--x0", type=one_of(FIRST_IMAGES, "first image"), text="first image: adjoint or lmmse")
+    add("--awgn_snr", type=decibels, text="dB of signal to noise on the measurements; none without it")
 
 
 def add_network(parser: Parser, student: bool = False) -> None:
+    """The network: the flags of every one; which of them are read, the table says."""
+    parser.choosers["network"] = NETWORKS
     group = parser.add_argument_group("network (the student's)" if student else "network")
-    alias = (lambda flag: (f"--{flag}", f"--student_{flag}")) if student else (lambda flag: (f"--{flag}",))
-    group.add_argument(*alias("scales"), type=within(2, 5, int), default=2, help="resolutions of the U-Net")
-    group.add_argument(*alias("width"), type=counting, default=64, help="channels at full resolution, doubled at each further one")
-    group.add_argument("--batch_norm", type=one_of(BATCH_NORMS, "batch_norm"), default="off", help=f"one of {', '.join(BATCH_NORMS)}")
-    group.add_argument("--padding", type=one_of(PADDINGS, "padding"), default="zeros", help=f"one of {', '.join(PADDINGS)}")
+
+    def add(flag: str, text: str, **how) -> None:
+        flags = (f"--{flag}", f"--student_{flag}") if student else (f"--{flag}",)
+        readers = "" if flag == "network" else f" {defaults_of(flag, NETWORKS)}"
+        group.add_argument(*flags, dest=flag, help=text + readers, **how)
+
+    add("network", type=one_of(NETWORKS, "network"), default="unet", text=f"one of {', '.join(NETWORKS)}")
+    add("scales", type=within(2, 5, int), text="resolutions")
+    add("width", type=counting, text="channels at full resolution, doubled at each further one")
+    add("features", type=counting, text="channels of all blocks")
+    add("blocks", type=counting, text="blocks, or blocks a resolution")
+    add("growth", type=counting, text="channels that each convolution of a dense block adds")
+    add("batch_norm", type=one_of(BATCH_NORMS, "batch_norm"), text=f"one of {', '.join(BATCH_NORMS)}")
+    add("padding", type=one_of(PADDINGS, "padding"), text=f"one of {', '.join(PADDINGS)}")
 
 
 def add_training(parser: Parser) -> None:
@@ -228,21 +298,27 @@ def add_run(parser: Parser) -> None:
 def add_distillation(parser: Parser) -> None:
     group = parser.add_argument_group("distillation")
     group.add_argument("--type_dist", type=selection, default="output_latent", help="taps to compare: 0..12 or a name")
-    group.add_argument("--loss_distill", type=one_of(LOSSES, "loss"), default="mse", help=f"one of {', '.join(LOSSES)}")
+    group.add_argument("--loss_distill", type=weighted_loss, nargs="+", default=["mse"], metavar="NAME[:WEIGHT]", help=f"of {', '.join(LOSSES)}")
     group.add_argument("--loss_gt", type=one_of(TASK_LOSSES, "loss"), default="mae", help="task loss against the target")
-    group.add_argument("--alpha", type=not_negative, default=1.0, help="multiplies the distillation loss and its default weight")
+    group.add_argument("--alpha", type=not_negative, default=1.0, help="multiplies the distillation losses and their weights")
     group.add_argument("--beta", type=not_negative, default=1.0, help="multiplies the task loss")
     group.add_argument("--gamma", type=gamma, help="kernel width of comb_matrix: a number or auto (its default)")
+    group.add_argument("--temperature", type=positive, help="of soft (4 without it)")
+    add_style(group)
     group.add_argument("--sup_loss", type=int, choices=(0, 1), default=1, help="target: 1 the image, 0 the teacher's output")
     group.add_argument("--awgn_teacher", action="store_true", help="noise of --awgn_snr on the teacher's measurements too")
+
+
+def add_style(group) -> None:
+    group.add_argument("--style_weight", type=not_negative, help="of the Gram matrices in perceptual (0 without it)")
 
 
 def add_teacher(parser: Parser) -> None:
     group = parser.add_argument_group("teacher")
     group.add_argument("--teacher", metavar="PATH", help="its checkpoint; else the exported UNET_cr_<cr_teacher>.pth")
     ratios = group.add_mutually_exclusive_group()
-    ratios.add_argument("--cr_teacher", type=ratio, help="its ratio")
-    ratios.add_argument("--crs_expert_teacher", type=ratio, nargs="+", metavar="CR", help="its ratios, if it learnt a mixture")
+    for flag in ("--cr_teacher", "--crs_expert_teacher"):
+        ratios.add_argument(flag, dest="cr_teacher", type=ratio, nargs="+", action=Several, metavar="CR", help="its ratio; several are a mixture's")
     group.add_argument("--ordering_teacher", type=ordering, help="its ordering, only for a release .pth that does not tell")
 
 

@@ -1,7 +1,6 @@
 """What the training scripts have in common: data, physics and networks from the command line, and names from numbers."""
 
 from argparse import Namespace
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -9,13 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from algo_functions import Physics, build_physics
+from algo_functions import build_physics
 from data_loader import Images, Request, build_splits
-from distill import build_loss
+from distill import Term, build_task, build_term
 from distill.stage import Distillation, Supervised
 from models import build_network
 from models.hybrid_unet import graft
-from tables import LOSSES, TASK_LOSSES, UserError, look_up
+from physics.base import Physics
+from tables import LOSS_OPTIONS, LOSSES, NETWORKS, PHYSICS, TASK_LOSSES, UserError, label_of, words
 from training import checkpoint
 from training.loop import Fit
 from training.run import Run
@@ -39,46 +39,27 @@ def splits_of(args: Namespace) -> dict[str, Images]:
     return build_splits(request_of(args), wanted=("train", "val"), augment_seed=args.seed)
 
 
-def mixture(cr: float | None, crs: list[float] | None) -> float | list[float] | None:
-    """One ratio, or the sorted ratios of a mixture."""
-    return sorted(set(crs)) if crs else cr
-
-
-def ratio_name(cr: float | list[float]) -> str:
-    return "_".join(f"{value:g}" for value in cr) if isinstance(cr, list) else f"{cr:g}"
-
-
-def teacher_name(cr: float | list[float]) -> str:
+def export_name(network: str, label: str) -> str:
     """The exported file of a teacher or baseline."""
-    return f"UNET_{'crs' if isinstance(cr, list) else 'cr'}_{ratio_name(cr)}.pth"
+    return f"{network.upper()}_{label}.pth"
 
 
-def physics_recipe(args: Namespace, cr: float | list[float]) -> dict:
+def physics_recipe(args: Namespace) -> dict:
     """The recipe of the camera that the flags describe."""
-    return {
-        "name": args.physics,
-        "n": args.n,
-        "c": args.c,
-        "cr": cr,
-        "ordering": args.ordering,
-        "x0": args.x0,
-        "awgn_snr": args.awgn_snr,
-    }
+    return {"name": args.physics, "n": args.n, "c": args.c, **{flag: getattr(args, flag) for flag in PHYSICS[args.physics].flags}}
 
 
 def network_of(args: Namespace) -> tuple[nn.Module, dict]:
-    """The U-Net that the flags describe, and its recipe; one seed begins with the same weights in every script."""
-    flags = ("c", "scales", "width", "batch_norm", "padding")
-    recipe = {"name": "unet", **{name: getattr(args, name) for name in flags}}
+    """The network that the flags describe, and its recipe; one seed begins with the same weights in every script."""
+    recipe = {"name": args.network, "c": args.c, **{flag: getattr(args, flag) for flag in NETWORKS[args.network].flags}}
     torch.manual_seed(args.seed)
     return build_network(recipe), recipe
 
 
-def ordering_file(args: Namespace) -> dict[str, str]:
+def ordering_file(recipe: dict) -> dict[str, str]:
     """The user's own patterns, whose content belongs to the configuration."""
-    if not args.ordering.startswith("file:"):
-        return {}
-    return {"ordering_file": args.ordering.removeprefix("file:")}
+    ordering = recipe.get("ordering", "")
+    return {"ordering_file": ordering.removeprefix("file:")} if ordering.startswith("file:") else {}
 
 
 def warm_start(network: nn.Module, path: str | None) -> None:
@@ -87,9 +68,9 @@ def warm_start(network: nn.Module, path: str | None) -> None:
         checkpoint.load_weights(network, checkpoint.restore(path).network.state_dict(), path)
 
 
-def camera_of(args: Namespace, cr: float | list[float], splits: dict[str, Images]) -> Physics:
-    """The physics of the flags, fitted to the training images where it has to be, with its measurement counts printed."""
-    physics = build_physics(physics_recipe(args, cr), images=splits["train"].stack)
+def camera_of(recipe: dict, splits: dict[str, Images]) -> Physics:
+    """The physics of a recipe, fitted to the training images where it has to be, with its measurement counts printed."""
+    physics = build_physics(recipe, images=splits["train"].stack)
     print(f"physics: {physics.describe()}")
     return physics
 
@@ -107,27 +88,40 @@ def same_camera(a: Physics, b: Physics) -> bool:
     return equal(a.recipe, b.recipe) and equal(a.state(), b.state())
 
 
-def distance_of(args: Namespace) -> Callable[[Tensor, Tensor], Tensor]:
-    """The distillation loss; an option that it does not read is refused."""
-    if args.gamma is not None and "gamma" not in LOSSES[args.loss_distill].options:
-        readers = ", ".join(name for name, loss in LOSSES.items() if "gamma" in loss.options)
-        raise UserError(f"gamma {args.gamma}: loss '{args.loss_distill}' has no kernel width; only {readers} reads --gamma")
-    return build_loss(args.loss_distill, gamma="auto" if args.gamma is None else args.gamma)
+def losses_of(args: Namespace) -> list[Term]:
+    """The distillation losses, each name once, with the weights that the command line gives."""
+    pairs = [word.partition(":")[::2] for word in args.loss_distill]
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise UserError(f"loss_distill {' '.join(args.loss_distill)}: a loss is named twice")
+    return [build_term(name, float(weight) if weight else None, **loss_options(args)) for name, weight in pairs]
+
+
+def loss_options(args: Namespace) -> dict:
+    """The options of losses; one that no loss of this run reads is refused."""
+    chosen = {word.partition(":")[0]: LOSSES for word in getattr(args, "loss_distill", [])}
+    task = {args.loss_gt if hasattr(args, "loss_gt") else args.loss: TASK_LOSSES}
+    read = {option for table in (chosen, task) for name, lines in table.items() for option in lines[name].options}
+    for option in LOSS_OPTIONS:
+        if getattr(args, option, None) is not None and option not in read:
+            readers = ", ".join(name for name, loss in LOSSES.items() if option in loss.options)
+            raise UserError(f"{option} {getattr(args, option)}: only {readers} reads --{option}")
+    return {option: value if (given := getattr(args, option, None)) is None else given for option, value in LOSS_OPTIONS.items()}
 
 
 def teacher_path(args: Namespace) -> Path | None:
-    """The file that --teacher, --cr_teacher or --crs_expert_teacher stands for; none where an online teacher begins afresh."""
+    """The file that --teacher or the teacher's ratios stand for; none where an online teacher begins afresh."""
     if args.teacher:
         return Path(args.teacher)
-    cr = mixture(args.cr_teacher, args.crs_expert_teacher)
-    if cr is None:
-        raise UserError("which teacher? give --teacher PATH, --cr_teacher or --crs_expert_teacher")
+    if args.cr_teacher is None:
+        raise UserError("which teacher? give --teacher PATH, or for a single-pixel camera --cr_teacher or --crs_expert_teacher")
     if args.online:
         return None
-    path = Path(args.results) / "trained_models" / teacher_name(cr)
+    path = Path(args.results) / "trained_models" / export_name("unet", label_of({"name": "spc", "cr": args.cr_teacher}))
     if not path.is_file():
-        flags = f"--crs_expert {' '.join(f'{v:g}' for v in cr)}" if isinstance(cr, list) else f"--cr {cr:g}"
-        raise UserError(f"no teacher {path}: train it with main_unet.py {flags}, or name one with --teacher PATH")
+        raise UserError(
+            f"no teacher {path}: train it with main_unet.py --cr {words(args.cr_teacher).replace('_', ' ')}, or name one with --teacher PATH"
+        )
     return path
 
 
@@ -142,10 +136,11 @@ def teacher_from(path: str | Path, given: dict, dataset: str) -> Teacher:
 
 def teacher_of(args: Namespace, path: Path | None, splits: dict[str, Images]) -> Teacher:
     """The teacher of a checkpoint; an online teacher without one is the student's network at the teacher's ratio."""
-    cr = mixture(args.cr_teacher, args.crs_expert_teacher)
     if path is not None:
-        return teacher_from(path, {"n": args.n, "c": args.c, "cr": cr, "ordering": args.ordering_teacher}, args.dataset)
-    physics = build_physics(physics_recipe(args, cr) | {"awgn_snr": None}, images=splits["train"].stack)
+        return teacher_from(path, {"n": args.n, "c": args.c, "cr": args.cr_teacher, "ordering": args.ordering_teacher}, args.dataset)
+    if "cr" not in PHYSICS[args.physics].flags:
+        raise UserError(f"cr_teacher {words(args.cr_teacher)}: physics '{args.physics}' has no ratio; give --teacher PATH")
+    physics = build_physics(physics_recipe(args) | {"cr": args.cr_teacher, "awgn_snr": None}, images=splits["train"].stack)
     network, recipe = network_of(Namespace(**vars(args) | {"seed": args.seed + 1}))  # unlike the student
     return Teacher(network, recipe, physics)
 
@@ -161,17 +156,23 @@ def hybrid_of(encoder: checkpoint.Restored, decoder: checkpoint.Restored, freeze
     return network, recipes[0]
 
 
-def student_names(args: Namespace, cr: float | list[float], cr_teacher: float | list[float] | None, start: str) -> tuple[str, str]:
-    """The run's name without its hash, and the exported file, into which the run puts its hash."""
-    what = f"crs_{ratio_name(cr)}"
-    if cr_teacher is not None:
-        what += f"_crt_{ratio_name(cr_teacher)}_type_{args.type_dist}_loss_{args.loss_distill}"
+def student_names(args: Namespace, camera: dict, teachers: dict | None, start: str) -> tuple[str, str]:
+    """The run's name without its hash, and the exported file, into which the run puts its hash, from the recipes of the cameras."""
+    what = label_of(camera)
+    if "cr" in camera:
+        what = f"crs_{words(camera['cr'])}"
+    if teachers is not None:
+        if "cr" in teachers:
+            what += f"_crt_{words(teachers['cr'])}"
+        elif label_of(teachers) != what:
+            what += f"_teacher_{label_of(teachers)}"
+        what += f"_type_{args.type_dist}_loss_{'_'.join(args.loss_distill).replace(':', '_')}"
     return f"{start}_{what}_{args.dataset}", f"{date.today()}_{start}_weights_{what}_{args.dataset}_seed_{args.seed}_{{hash}}.pth"
 
 
-def supervised(network: nn.Module, physics: Physics, loss: str, device: torch.device) -> Supervised:
+def supervised(args: Namespace, network: nn.Module, physics: Physics, loss: str, device: torch.device) -> Supervised:
     """A network and its camera, on the device."""
-    stage = Supervised(network, physics, look_up(TASK_LOSSES, loss, "loss"))
+    stage = Supervised(network, physics, build_task(loss, **loss_options(args)))
     return stage.to(device, memory_format=torch.channels_last)
 
 
@@ -190,10 +191,9 @@ def distillation(args: Namespace, student: nn.Module, physics: Physics, teacher:
         physics.to(device),
         physics_t.to(device),
         selection=args.type_dist,
-        distance=distance_of(args),
-        adapted=LOSSES[args.loss_distill].adapted,
-        task=look_up(TASK_LOSSES, args.loss_gt, "loss"),
-        alpha=args.alpha * LOSSES[args.loss_distill].weight,
+        losses=losses_of(args),
+        task=build_task(args.loss_gt, **loss_options(args)),
+        alpha=args.alpha,
         beta=args.beta,
         supervised=bool(args.sup_loss),
         online=online,

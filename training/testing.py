@@ -11,24 +11,24 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from algo_functions import LARGEST_LMMSE, Meter, Physics, score
+from algo_functions import Meter, score
 from analysis.figures import draw_grid, save_image, stretched
 from data_loader import build_loader, build_splits
+from models.base import AsSeen
+from physics.base import Physics
 from tables import UserError
 from training.checkpoint import Restored
 from training.loop import evaluate, reconstructions
-from training.pipeline import ratio_name, request_of
+from training.pipeline import request_of
 from training.run import write_csv
 
 GRID = 8  # pictures on the contact sheet
 
 
 def anchors(part: Physics, images: Callable[[], Tensor] | None, loader: DataLoader, device: torch.device, seed: int) -> dict[str, Meter]:
-    """Back-projection, and the LMMSE estimate where training images allow one, of the same measurements of one camera."""
-    cameras = {"back-projection": part.seen_by(None)}
-    if images is not None and part.recipe["n"] <= LARGEST_LMMSE:
-        cameras["LMMSE"] = part.seen_by(part.fit_lmmse(images()))
-    return {name: evaluate(nn.Identity(), camera.to(device), loader, device, seed) for name, camera in cameras.items()}
+    """Scores of first images that need no training, of the same measurements of one camera."""
+    network = AsSeen(part.recipe["c"])
+    return {name: evaluate(network, camera.to(device), loader, device, seed) for name, camera in part.anchors(images).items()}
 
 
 def training_images(args: Namespace, n: int, c: int) -> Callable[[], Tensor] | None:
@@ -48,9 +48,9 @@ def name_of(path: str | Path) -> str:
 
 def table_row(name: str, part: Physics, scores: dict, parameters: int) -> dict:
     return {
-        "cr": ratio_name(part.recipe["cr"]),
-        "ordering": part.recipe["ordering"],
-        "SNR": "" if part.recipe["awgn_snr"] is None else f"{part.recipe['awgn_snr']:g} dB",
+        "camera": part.label.replace("_", " "),
+        "ordering": part.recipe.get("ordering"),
+        "SNR": f"{snr:g} dB" if (snr := part.recipe.get("awgn_snr")) is not None else None,
         "PSNR": scores["psnr"],
         "± images": scores["psnr_std"],
         "SSIM": scores["ssim"],
@@ -68,15 +68,14 @@ def test_checkpoint(path: str, restored: Restored, args: Namespace, device: torc
     n, c = physics.recipe["n"], physics.recipe["c"]
     test = build_splits(request_of(args, n=n, c=c), wanted=("test",))["test"]
     loader = build_loader(test, args.batch_size, args.num_workers)
-    images = training_images(args, n, c) if args.anchors and n <= LARGEST_LMMSE else None
+    images = training_images(args, n, c) if args.anchors else None
     name = name_of(path)
     folder = Path(args.results) / "test" / name
-    levels = args.awgn_snr or [physics.recipe["awgn_snr"]]
-    cameras = [part for level in levels for part in physics.at_noise(level).parts]
+    cameras = [part for camera in at_levels(physics, args) for part in camera.parts]
     rows, per_image = [], []
     for part in cameras:
-        label = f"cr_{ratio_name(part.recipe['cr'])}" + (f"_snr_{part.recipe['awgn_snr']:g}" if part.recipe["awgn_snr"] is not None else "")
-        print(f"{path}: {label}, {part.describe()}")
+        label = part.condition
+        print(f"{path}: {part.describe()}")
         meter = write_pictures(network, part.to(device), loader, folder / label if len(cameras) > 1 else folder, args, device)
         beside = anchors(part, images, loader, device, args.seed) if args.anchors else {}
         rows += [table_row(name, part, anchor.summary(), 0) for name, anchor in beside.items()]
@@ -90,6 +89,17 @@ def test_checkpoint(path: str, restored: Restored, args: Namespace, device: torc
     write_csv(folder / "per_image.csv", per_image)
     print(f"written to {folder}")
     return rows
+
+
+def at_levels(physics: Physics, args: Namespace) -> list[Physics]:
+    """The camera at the noise levels that the flags name, or as it is."""
+    for flag in ("awgn_snr", "sigma"):
+        if getattr(args, flag) and flag != physics.level:
+            raise UserError(
+                f"{flag}: the noise of physics '{physics.recipe['name']}' is set by {f'--{physics.level}' if physics.level else 'its recipe'}"
+            )
+    levels = physics.level and getattr(args, physics.level)
+    return [physics.at_noise(level) for level in levels] if levels else [physics]
 
 
 def write_pictures(network: nn.Module, part: Physics, loader: DataLoader, folder: Path, args: Namespace, device: torch.device) -> Meter:
@@ -125,16 +135,17 @@ def append_result(path: Path, checkpoint: str, part: Physics, scores: dict, besi
         "Image Dim": recipe["n"],
         "Dataset": args.dataset,
         "Batch Size": args.batch_size,
-        "CR": recipe["cr"],
+        "CR": recipe.get("cr"),
         "Channels": recipe["c"],
         "Physics": recipe["name"],
         "PSNR Global": scores["psnr"],
         "SSIM Global": scores["ssim"],
         "Saved Batches": min(args.save_batches, batches),
         "Checkpoint": checkpoint,
-        "Ordering": recipe["ordering"],
-        "x0": recipe["x0"],
-        "SNR": recipe["awgn_snr"],
+        "Camera": part.label,
+        "Ordering": recipe.get("ordering"),
+        "x0": recipe.get("x0"),
+        "SNR": recipe.get("awgn_snr"),
         "Seed": args.seed,
         "PSNR Clipped": scores["psnr_clipped"],
         "PSNR Pooled": scores["psnr_pooled"],

@@ -1,0 +1,33 @@
+"""deepinv's Restormer, a transformer over channels, with named taps."""
+
+import deepinv
+import torch
+from torch import Tensor
+
+from models.base import Restorer, padded
+
+
+class Restormer(Restorer):
+    """Taps enc1 .. enc3, latent, dec3 .. dec1, head, output; `blocks` of 4 is the published depth, with 4, 6, 6, 8 at the four levels."""
+
+    def __init__(self, c: int = 1, width: int = 48, blocks: int = 4):
+        super().__init__(c)
+        depths = (blocks, blocks * 3 // 2, blocks * 3 // 2, blocks * 2)
+        self.net = deepinv.models.Restormer(c, c, dim=width, num_blocks=depths, num_refinement_blocks=blocks, pretrained=None)
+
+    def features(self, x: Tensor) -> dict[str, Tensor]:
+        net, x = self.net, x[:, : self.c]
+        height, width = x.shape[-2:]
+        taps = {"enc1": net.encoder_level1(net.patch_embed(padded(x, 8)))}
+        taps["enc2"] = net.encoder_level2(net.down1_2(taps["enc1"]))
+        taps["enc3"] = net.encoder_level3(net.down2_3(taps["enc2"]))
+        taps["latent"] = net.latent(net.down3_4(taps["enc3"]))
+        h = net.reduce_chan_level3(torch.cat((net.up4_3(taps["latent"]), taps["enc3"]), 1))
+        taps["dec3"] = net.decoder_level3(h)
+        h = net.reduce_chan_level2(torch.cat((net.up3_2(taps["dec3"]), taps["enc2"]), 1))
+        taps["dec2"] = net.decoder_level2(h)
+        h = net.decoder_level1(torch.cat((net.up2_1(taps["dec2"]), taps["enc1"]), 1))
+        taps["dec1"] = net.refinement(h)
+        taps["head"] = net.output(taps["dec1"])[..., :height, :width]
+        taps["output"] = taps["head"] + x
+        return taps

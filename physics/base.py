@@ -1,0 +1,213 @@
+"""What a network sees of a clean image: measurements, noise on them, and a first image."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from tables import FIRST_IMAGES, UserError, label_of
+
+LARGEST_LMMSE = 64  # n: beyond it an n² x n² covariance is too much for a workstation
+
+
+def seen_as(recipe: dict) -> str:
+    """First image and noise of a linear camera in words."""
+    snr = recipe["awgn_snr"]
+    return f"x0 {recipe['x0']}, {'no noise' if snr is None else f'noise at {snr:g} dB'}"
+
+
+class LMMSE(nn.Module):
+    """The linear estimate of least mean squared error, per channel: E[x] + C Aᵀ (A C Aᵀ + σ² I)⁻¹ (y - A E[x])."""
+
+    def __init__(self, c: int, n: int, m: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(c, n * n))
+        self.register_buffer("seen", torch.zeros(c, m))  # A E[x]
+        self.register_buffer("gain", torch.zeros(c, n * n, m))
+
+    @torch.no_grad()
+    def fit(self, rows: Tensor, images: Tensor, variance: float) -> "LMMSE":
+        """From patterns (m, n²), training images and the noise variance; the covariance is shrunk as Ledoit and Wolf do."""
+        from sklearn.covariance import ledoit_wolf
+
+        rows = rows.double()
+        for k in range(images.shape[1]):
+            pixels = images[:, k].flatten(1).double()  # (N, n²)
+            mean = pixels.mean(0)
+            covariance = torch.from_numpy(ledoit_wolf((pixels - mean).numpy(), assume_centered=True)[0])
+            cross = covariance @ rows.T  # (n², m)
+            inner = rows @ cross
+            ridge = variance + 1e-9 * inner.diagonal().mean()  # keeps repeated patterns solvable
+            inner.diagonal().add_(ridge)
+            self.mean[k], self.seen[k] = mean, rows @ mean
+            self.gain[k] = torch.linalg.solve(inner, cross.T).T
+        return self
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Measured vectors (B, C, m) to images (B, C, n, n)."""
+        x = self.mean + torch.einsum("cpm,bcm->bcp", self.gain, y - self.seen)
+        return x.unflatten(-1, (int(x.shape[-1] ** 0.5), -1))
+
+
+class Physics(nn.Module):
+    """What a network sees of clean images x (B, C, n, n): measurements y, then a first image of y.
+
+    The recipe is plain data that rebuilds it; `kept` is what a checkpoint needs beside the recipe.
+    """
+
+    level = None  # the recipe's noise level, which an evaluation may change
+    tells_noise = False  # whether the first image carries the noise level as one more channel
+
+    def __init__(self, recipe: dict):
+        super().__init__()
+        self.recipe = recipe
+
+    @property
+    def parts(self) -> list["Physics"]:
+        """The cameras that a network has to cope with: this one."""
+        return [self]
+
+    def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """y, its noise drawn on the CPU, so that it is the same on every device."""
+        raise NotImplementedError
+
+    def back_projection(self, y: Tensor) -> Tensor:
+        """An image (B, C, n, n) of y without any training."""
+        raise NotImplementedError
+
+    def first_image(self, y: Tensor) -> Tensor:
+        """What the network sees of y."""
+        return self.back_projection(y)
+
+    @torch.no_grad()
+    def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """What the network sees of the clean images x."""
+        return self.first_image(self.measure(x, generator))
+
+    def changed(self, **recipe) -> "Physics":
+        """The same camera with other values in its recipe; tensors are shared."""
+        other = copy.copy(self)
+        other.__dict__ |= {"recipe": self.recipe | recipe, "_modules": dict(self._modules), "_buffers": dict(self._buffers)}
+        return other
+
+    def at_noise(self, level) -> "Physics":
+        """The same camera and first image at another noise level."""
+        return self.changed(**{self.level: level})
+
+    def anchors(self, images: Callable[[], Tensor] | None) -> dict[str, "Physics"]:
+        """The same measurements with first images that need no training; `images` loads the training images, if there are any."""
+        return {"back-projection": self}
+
+    def kept(self) -> dict:
+        return {}
+
+    def state(self) -> list[dict]:
+        """What a checkpoint keeps of every part."""
+        return [part.kept() for part in self.parts]
+
+    @property
+    def label(self) -> str:
+        """The camera in a file name."""
+        return label_of(self.recipe)
+
+    @property
+    def condition(self) -> str:
+        """The camera and its noise in a file name."""
+        return self.label
+
+    def describe(self) -> str:
+        """The camera in a line."""
+        return self.label.replace("_", " ")
+
+
+class Linear(Physics):
+    """y = A(x) + n for a deepinv operator A that treats every channel alike, and the LMMSE estimate as a first image on request."""
+
+    level = "awgn_snr"
+
+    def __init__(self, operator: nn.Module, recipe: dict, index: Tensor):
+        super().__init__(recipe)
+        self.operator, self.lmmse = operator, None
+        self.register_buffer("index", index)  # where the measured values stand in a flattened y, in measuring order
+
+    @property
+    def m(self) -> int:
+        return self.index.numel()
+
+    def values(self, y: Tensor) -> Tensor:
+        """The measured values of y, (B, C, m), in measuring order."""
+        return y.flatten(2)[..., self.index]
+
+    def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A(x), and white Gaussian noise on the measured values at `awgn_snr` dB of each image's own signal power."""
+        y, snr = self.operator.A(x), self.recipe["awgn_snr"]
+        if snr is None:
+            return y
+        values = self.values(y)
+        variance = values.square().mean((1, 2), keepdim=True) * 10 ** (-snr / 10)  # (B, 1, 1)
+        noise = torch.randn(values.shape, generator=generator).to(values)
+        return y.flatten(2).index_copy(2, self.index, values + variance.sqrt() * noise).view_as(y)
+
+    def back_projection(self, y: Tensor) -> Tensor:
+        """A†y, which is Aᵀy where AAᵀ = I."""
+        return self.operator.A_dagger(y)
+
+    def first_image(self, y: Tensor) -> Tensor:
+        return self.back_projection(y) if self.lmmse is None else self.lmmse(self.values(y))
+
+    @torch.no_grad()
+    def rows(self) -> Tensor:
+        """A as a matrix (m, n²), in measuring order."""
+        n, c = self.recipe["n"], self.recipe["c"]
+        basis = torch.eye(n * n, device=self.index.device).view(n * n, 1, n, n).expand(-1, c, -1, -1)
+        return torch.cat([self.values(self.operator.A(pixels))[:, 0] for pixels in basis.split(256)]).T
+
+    def noise_variance(self, rows: Tensor, images: Tensor) -> float:
+        """The mean variance of the noise over the images."""
+        snr = self.recipe["awgn_snr"]
+        return 0.0 if snr is None else (images.flatten(2) @ rows.T).square().mean().item() * 10 ** (-snr / 10)
+
+    def fit_lmmse(self, images: Tensor) -> LMMSE:
+        """The LMMSE estimator of this camera at its noise level, from at most 10,000 training images."""
+        n = self.recipe["n"]
+        if n > LARGEST_LMMSE:
+            raise UserError(f"x0 'lmmse' needs the n² x n² covariance of the images: n {n} is above the allowed {LARGEST_LMMSE}; use --x0 adjoint")
+        rows, images = self.rows().cpu(), images[:10_000]
+        return LMMSE(images.shape[1], n, len(rows)).fit(rows, images, self.noise_variance(rows, images))
+
+    def seen_by(self, lmmse: LMMSE | None) -> "Linear":
+        """The same measurements with another first image: the LMMSE estimate, or back-projection."""
+        other = self.changed(x0="adjoint" if lmmse is None else "lmmse")
+        other.lmmse = lmmse
+        return other
+
+    def anchors(self, images: Callable[[], Tensor] | None) -> dict[str, "Linear"]:
+        cameras = {"back-projection": self.seen_by(None)}
+        if images is not None and self.recipe["n"] <= LARGEST_LMMSE:
+            cameras["LMMSE"] = self.seen_by(self.fit_lmmse(images()))
+        return cameras
+
+    def finished(self, images: Callable[[], Tensor] | None, kept: dict | None) -> "Linear":
+        """With the estimator that the recipe's first image needs: the kept one, or one fitted to the training images."""
+        if self.recipe["x0"] not in FIRST_IMAGES:
+            raise UserError(f"unknown first image '{self.recipe['x0']}': choose from {', '.join(FIRST_IMAGES)}")
+        if self.recipe["x0"] == "adjoint":
+            return self
+        if kept is None:
+            return self.seen_by(self.fit_lmmse(images()))
+        lmmse = LMMSE(self.recipe["c"], self.recipe["n"], self.m)
+        lmmse.load_state_dict(kept["lmmse"])
+        return self.seen_by(lmmse)
+
+    def kept(self) -> dict:
+        return {"lmmse": self.lmmse and self.lmmse.state_dict()}
+
+    @property
+    def condition(self) -> str:
+        snr = self.recipe.get("awgn_snr")
+        return self.label if snr is None else f"{self.label}_snr_{snr:g}"
+
+    def describe(self) -> str:
+        """The camera, first image, noise, and number of measurements."""
+        return f"{super().describe()}, {seen_as(self.recipe)}; {self.m} measurements of {self.recipe['n'] ** 2} pixels"

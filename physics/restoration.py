@@ -1,0 +1,180 @@
+"""Cameras other than single pixels: noise, a small image, blur, and magnetic resonance; deepinv's operators."""
+
+from collections.abc import Callable
+
+import torch
+from deepinv.physics import MRI, Blur, Denoising
+from deepinv.physics.functional import gaussian_blur
+from deepinv.physics.generator import EquispacedMaskGenerator, GaussianMaskGenerator, RandomMaskGenerator
+from torch import Tensor, nn
+
+from physics.base import Linear
+from tables import UserError
+
+
+def interval(value: float | list[float]) -> tuple[float, float]:
+    """A number, or the two ends of a range, as two ends."""
+    return (value[0], value[1]) if isinstance(value, list) else (value, value)
+
+
+class Noisy(Linear):
+    """y = x + sigma / 255 n, sigma fixed or drawn for each image; y carries the map of sigma / 255 as one more channel."""
+
+    level = "sigma"
+    tells_noise = True
+
+    def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        low, high = interval(self.recipe["sigma"])
+        sigma = (low + (high - low) * torch.rand(len(x), 1, 1, 1, generator=generator)) / 255
+        noise = torch.randn(x.shape, generator=generator)
+        return torch.cat((x + (sigma * noise).to(x), sigma.to(x).expand(-1, 1, *x.shape[-2:])), dim=1)
+
+    def values(self, y: Tensor) -> Tensor:
+        return y[:, : self.recipe["c"]].flatten(2)
+
+    def back_projection(self, y: Tensor) -> Tensor:
+        return y[:, : self.recipe["c"]]
+
+    def first_image(self, y: Tensor) -> Tensor:
+        return torch.cat((super().first_image(y), y[:, self.recipe["c"] :]), dim=1)
+
+    def noise_variance(self, rows: Tensor, images: Tensor) -> float:
+        low, high = interval(self.recipe["sigma"])
+        return (low * low + low * high + high * high) / 3 / 255**2  # of a level drawn evenly
+
+    def describe(self) -> str:
+        return f"{self.label.replace('_', ' ')} of 255, x0 {self.recipe['x0']}"
+
+
+def keys(d: Tensor) -> Tensor:
+    """Keys' bicubic kernel with a = -1/2, of distances in pixels."""
+    d = d.abs()
+    near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+    return torch.where(d <= 1, near, torch.where(d < 2, far, 0))
+
+
+KERNELS = {  # of super-resolution, over distances in pixels of the small image
+    "bicubic": keys,
+    "bilinear": lambda d: (1 - d.abs()).clamp_min(0),
+    "box": lambda d: (d.abs() <= 0.5).to(d),
+    "gaussian": lambda d: torch.exp(-(d**2) / (2 * 0.5**2)),
+}
+
+
+def resampling(n: int, m: int, kernel: Callable[[Tensor], Tensor]) -> Tensor:
+    """The matrix (m, n) that resamples n pixels to m, widened against aliasing where m < n; rows sum to one at the border too."""
+    scale = n / m
+    centres = (torch.arange(m, dtype=torch.float64) + 0.5) * scale - 0.5
+    weights = kernel((torch.arange(n, dtype=torch.float64) - centres[:, None]) / max(scale, 1))
+    return (weights / weights.sum(1, keepdim=True)).float()
+
+
+class Resized(nn.Module):
+    """A x = R x Rᵀ. deepinv's decimation sits a pixel beside the interpolation for some factors, and wraps at the border."""
+
+    def __init__(self, n: int, factor: int, kernel: str):
+        super().__init__()
+        self.register_buffer("down", resampling(n, n // factor, KERNELS[kernel]))
+        self.register_buffer("up", resampling(n // factor, n, keys))
+
+    def A(self, x: Tensor) -> Tensor:
+        return self.down @ x @ self.down.T
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        return self.down.T @ y @ self.down
+
+    def interpolate(self, y: Tensor) -> Tensor:
+        return self.up @ y @ self.up.T
+
+
+class SmallImage(Linear):
+    """y = the image resized by a whole factor; bicubic interpolation gives the first image."""
+
+    def back_projection(self, y: Tensor) -> Tensor:
+        return self.operator.interpolate(y)
+
+
+class Blurred(Linear):
+    """y = the image filtered, mirrored at the border; the blurred image is itself the first image."""
+
+    def back_projection(self, y: Tensor) -> Tensor:
+        return y
+
+
+class RealMRI(nn.Module):
+    """deepinv's MRI of real images, channel by channel: (B, C, n, n) to the two parts of k-space (B, C, 2, n, n)."""
+
+    def __init__(self, mask: Tensor):
+        super().__init__()
+        self.mri = MRI(mask=mask)
+
+    def A(self, x: Tensor) -> Tensor:
+        flat = x.flatten(0, 1)[:, None]  # (B C, 1, n, n)
+        return self.mri.A(torch.cat((flat, torch.zeros_like(flat)), dim=1)).unflatten(0, x.shape[:2])
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        return self.mri.A_adjoint(y.flatten(0, 1))[:, 0].unflatten(0, y.shape[:2])
+
+    A_dagger = A_adjoint  # the zero-filled image
+
+
+class KSpace(Linear):
+    """y = some lines of the image's Fourier transform; zero-filled, they give the first image."""
+
+    def __init__(self, operator: RealMRI, recipe: dict, mask: Tensor):
+        n = recipe["n"]
+        super().__init__(operator, recipe, mask.expand(2, n, n).flatten().nonzero()[:, 0])
+        self.mask = mask
+
+    def kept(self) -> dict:
+        return super().kept() | {"mask": self.mask}
+
+
+def denoise(recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None) -> Linear:
+    if isinstance(recipe["sigma"], list) and len(recipe["sigma"]) != 2:
+        raise UserError(f"sigma {recipe['sigma']}: one number, or the two ends of a range")
+    return Noisy(Denoising(), recipe, torch.arange(recipe["n"] ** 2)).finished(images, state and state[0])
+
+
+def super_resolution(recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None) -> Linear:
+    n, factor, kernel = recipe["n"], recipe["factor"], recipe["kernel"]
+    if n % factor or n == factor:
+        raise UserError(f"factor {factor}: the side of the images, {n}, must be a multiple of it, and larger")
+    if kernel not in KERNELS:
+        raise UserError(f"kernel '{kernel}': super-resolution has {', '.join(KERNELS)}")
+    return SmallImage(Resized(n, factor, kernel), recipe, torch.arange((n // factor) ** 2)).finished(images, state and state[0])
+
+
+BLURS = {  # of an odd width in pixels, but for the Gaussian's standard deviation
+    "gaussian": lambda width: gaussian_blur(sigma=(width, width)),
+    "box": lambda width: torch.full((1, 1, int(width), int(width)), 1 / width**2),
+    "motion": lambda width: torch.eye(int(width))[None, None] / width,
+}
+
+
+def blur(recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None) -> Linear:
+    n, name, width = recipe["n"], recipe["kernel"], recipe["blur_width"]
+    if name not in BLURS:
+        raise UserError(f"kernel '{name}': blur has {', '.join(BLURS)}")
+    if name != "gaussian" and width % 2 != 1:
+        raise UserError(f"blur_width {width:g}: a {name} kernel is an odd number of pixels wide")
+    kernel = BLURS[name](width)
+    if kernel.shape[-1] > n:
+        raise UserError(f"blur_width {width:g}: the kernel of {kernel.shape[-1]} pixels is larger than the image of {n}")
+    return Blurred(Blur(kernel, padding="reflect"), recipe, torch.arange(n**2)).finished(images, state and state[0])
+
+
+MASKS = {"gaussian": GaussianMaskGenerator, "uniform": EquispacedMaskGenerator, "random": RandomMaskGenerator}
+
+
+def mri(recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None) -> Linear:
+    n = recipe["n"]
+    if state:
+        mask = state[0]["mask"]
+    else:
+        try:
+            generator = MASKS[recipe["mask_type"]]((n, n), acceleration=recipe["acceleration"], rng=torch.Generator().manual_seed(0))
+        except ValueError as error:
+            raise UserError(f"acceleration {recipe['acceleration']} at n {n}: {error}") from None
+        mask = generator.step(batch_size=1, seed=0)["mask"][0, 0]
+    return KSpace(RealMRI(mask), recipe, mask).finished(images, state and state[0])

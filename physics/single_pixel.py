@@ -1,0 +1,238 @@
+"""The single-pixel camera: orderings of Hadamard patterns, dense patterns, one ratio or a mixture of several."""
+
+from collections.abc import Callable
+from math import floor
+from pathlib import Path
+
+import numpy as np
+import torch
+from deepinv.physics import DecomposablePhysics, SinglePixelCamera
+from deepinv.physics.singlepixel import (
+    cake_cutting_order,
+    diagonal_index_matrix,
+    hadamard_2d,
+    hadamard_2d_ishift,
+    sequency_order,
+)
+from torch import Tensor
+
+from physics.base import Linear, Physics, seen_as
+from tables import ORDERINGS, UserError, look_up
+
+LARGEST_DENSE = 64  # n: beyond it the decomposition of dense patterns is too much for a workstation
+
+# ---------------------------------------------------------------- orderings: (n, n) places, 0 is measured first
+
+
+def _places(order: np.ndarray, n: int) -> Tensor:
+    """Places from an order over the grid read column by column, as deepinv's sequency and cake cutting read it."""
+    places = torch.empty(n * n, dtype=torch.int64)
+    places[torch.from_numpy(order.astype(np.int64))] = torch.arange(n * n)
+    return places.view(n, n).T.contiguous()
+
+
+def sequency_places(n: int, **_) -> Tensor:
+    return _places(sequency_order(n * n), n)
+
+
+def cake_cutting_places(n: int, **_) -> Tensor:
+    return _places(sequency_order(n * n)[cake_cutting_order(n * n)], n)
+
+
+def zig_zag_places(n: int, **_) -> Tensor:
+    return hadamard_2d_ishift(diagonal_index_matrix(n, n))
+
+
+def xy_places(n: int, **_) -> Tensor:
+    """Ascending XY + (X² + Y²) / 4 over the sequencies X, Y, ties as deepinv breaks them."""
+    x, y = torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij")
+    index = x * y + (x**2 + y**2) / 4
+    order = torch.argsort((index / index.max()).view(-1))
+    places = torch.empty_like(order)
+    places[order] = torch.arange(n * n)
+    return hadamard_2d_ishift(places.view(n, n))
+
+
+def strip_places(n: int, **_) -> Tensor:
+    """The original release: natural index i stands at gray_encode(bit_reverse(i)), and the grid of places is read row by row."""
+    bits = n.bit_length() - 1
+    reverse = [int(format(i, f"0{bits}b")[::-1], 2) if bits else 0 for i in range(n)]
+    place = torch.tensor([r ^ (r >> 1) for r in reverse])
+    return place[:, None] * n + place[None, :]
+
+
+def variance_places(n: int, images: Callable[[], Tensor] | None, **_) -> Tensor:
+    """Descending energy of the Hadamard coefficients over the training images."""
+    if images is None:
+        raise UserError("ordering 'variance' is chosen from training images: give a dataset")
+    energy = sum(hadamard_2d(chunk).double().square().sum((0, 1)) for chunk in images().split(500))  # (n, n)
+    order = torch.argsort(energy.view(-1), descending=True, stable=True)
+    places = torch.empty_like(order)
+    places[order] = torch.arange(n * n)
+    return places.view(n, n)
+
+
+def random_patterns(n: int, m: int, **_) -> Tensor:
+    """Dense patterns of equally likely ±1: the first m rows of one fixed stream, so that ratios nest and seeds of runs agree."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 2, (m, n * n), generator=generator).to(torch.int8) * 2 - 1
+
+
+def file_patterns(path: str, n: int, m: int) -> Tensor:
+    """The user's own .npy: a 0/1 mask or places 0 .. n²-1 over the (n, n) Hadamard grid in natural order, or a (rows, n²) matrix."""
+    if not Path(path).is_file():
+        raise UserError(f"ordering 'file:{path}': no such file")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise UserError(f"ordering 'file:{path}': not a .npy array of numbers ({error})") from None
+    if (not np.issubdtype(array.dtype, np.number) and array.dtype != bool) or not np.isfinite(array).all():
+        raise UserError(f"ordering 'file:{path}': holds {array.dtype} values that are not finite numbers")
+    if array.shape == (n, n):
+        flat = np.sort(array.reshape(-1))
+        if np.array_equal(flat, np.arange(n * n)):
+            return torch.from_numpy(array.astype(np.int64))
+        if np.isin(flat, (0, 1)).all():
+            if int(flat.sum()) != m:
+                raise UserError(f"ordering 'file:{path}' keeps {int(flat.sum())} of {n * n} coefficients: --cr asks for {m}")
+            return _places_of_mask(torch.from_numpy(array != 0))
+        raise UserError(f"ordering 'file:{path}': an ({n}, {n}) array holds 0 and 1, or every place 0 .. {n * n - 1} once")
+    if array.ndim == 2 and array.shape[1] == n * n:
+        if len(array) < m:
+            raise UserError(f"ordering 'file:{path}' has {len(array)} patterns: --cr asks for {m}")
+        return torch.from_numpy(array.astype(np.float32))
+    raise UserError(f"ordering 'file:{path}' has shape {array.shape}: allowed are ({n}, {n}) and (rows, {n * n})")
+
+
+def _places_of_mask(mask: Tensor) -> Tensor:
+    """Kept cells first, row by row."""
+    order = torch.argsort(~mask.view(-1), stable=True)
+    places = torch.empty_like(order)
+    places[order] = torch.arange(order.numel())
+    return places.view(mask.shape)
+
+
+# ---------------------------------------------------------------- operators
+
+
+class DensePatterns(DecomposablePhysics):
+    """A single-pixel camera with any m patterns; rows (m, n²), applied to every channel."""
+
+    def __init__(self, rows: Tensor, img_size: tuple[int, int, int]):
+        super().__init__(img_size=img_size)
+        u, singular, vh = torch.linalg.svd(rows.float(), full_matrices=False)
+        self.register_buffer("mask", singular[None])
+        self.register_buffer("u", u)
+        self.register_buffer("vh", vh)
+
+    def V_adjoint(self, x: Tensor) -> Tensor:
+        return x.flatten(2) @ self.vh.T  # (B, C, r)
+
+    def V(self, y: Tensor) -> Tensor:
+        return (y @ self.vh).reshape(len(y), *self.img_size)
+
+    def U(self, y: Tensor) -> Tensor:
+        return y @ self.u.T  # (B, C, m)
+
+    def U_adjoint(self, y: Tensor) -> Tensor:
+        return y @ self.u
+
+
+# ---------------------------------------------------------------- cameras
+
+
+def measurements(cr: float, n: int) -> int:
+    """m = floor(cr n²), at least 1, and not one less where cr n² is whole but for rounding."""
+    if not 0 < cr <= 1:
+        raise UserError(f"cr {cr:g}: a compression ratio lies in (0, 1]; 1 is full sampling")
+    return max(1, floor(cr * n * n + 1e-6))
+
+
+def patterns_of(ordering: str, n: int, m: int, images: Callable[[], Tensor] | None = None) -> Tensor:
+    """Places (n, n) over the Hadamard grid in natural order, or dense patterns (rows, n²)."""
+    if ordering.startswith("file:"):
+        return file_patterns(ordering.removeprefix("file:"), n, m)
+    if ordering != "random" and (n < 2 or n & (n - 1)):
+        raise UserError(f"n {n}: ordering '{ordering}' measures Hadamard patterns, whose side is a power of two (2, 4, 8, 16, ...)")
+    return look_up(ORDERINGS, ordering, "ordering")(n=n, m=m, images=images)
+
+
+def is_hadamard(patterns: Tensor, n: int) -> bool:
+    """Whether patterns are places over the (n, n) Hadamard grid, and not a matrix (rows, n²)."""
+    return patterns.shape == (n, n)
+
+
+class SinglePixel(Linear):
+    """A single-pixel camera of one ratio, with the patterns that it measures."""
+
+    def __init__(self, operator: torch.nn.Module, recipe: dict, patterns: Tensor, index: Tensor):
+        super().__init__(operator, recipe, index)
+        self.patterns = patterns
+
+    def kept(self) -> dict:
+        return super().kept() | {"patterns": self.patterns}
+
+    def describe(self) -> str:
+        return describe(self)
+
+
+class Mixture(Physics):
+    """Several ratios of one camera; one is drawn for every batch."""
+
+    level = "awgn_snr"
+
+    def __init__(self, cameras: list[SinglePixel], recipe: dict):
+        super().__init__(recipe)
+        self.cameras = torch.nn.ModuleList(cameras)
+
+    @property
+    def parts(self) -> list[SinglePixel]:
+        return list(self.cameras)
+
+    def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.parts[torch.randint(len(self.parts), (), generator=generator)].observe(x, generator)
+
+    def at_noise(self, level: float | None) -> "Mixture":
+        return Mixture([part.at_noise(level) for part in self.parts], self.recipe | {"awgn_snr": level})
+
+    def describe(self) -> str:
+        return describe(self)
+
+
+def describe(physics: Physics) -> str:
+    """Ordering, first image, noise, and the expected and real number of measurements of every part."""
+    recipe, pixels = physics.recipe, physics.recipe["n"] ** 2
+    counts = [f"cr {part.recipe['cr']:g} asks for {part.recipe['cr'] * pixels:.1f} of {pixels} and takes {part.m}" for part in physics.parts]
+    return f"spc, {recipe['ordering']}, {seen_as(recipe)}; measurements: {', '.join(counts)}"
+
+
+def camera(recipe: dict, images: Callable[[], Tensor] | None, kept: dict | None) -> SinglePixel:
+    """A single-pixel camera of one ratio."""
+    n, size = recipe["n"], (recipe["c"], recipe["n"], recipe["n"])
+    m = measurements(recipe["cr"], n)
+    patterns = kept["patterns"] if kept else patterns_of(recipe["ordering"], n, m, images)
+    if is_hadamard(patterns, n):
+        index = patterns.view(-1).argsort()[:m]
+        operator = SinglePixelCamera(m=m, img_size=size, fast=True, ordering="zig_zag")
+        operator.mask = (patterns < m).float().expand(1, *size).contiguous()
+        taken = int(operator.mask[0, 0].sum())
+    else:
+        if n > LARGEST_DENSE:
+            raise UserError(f"n {n}: dense patterns need a singular value decomposition, allowed up to n {LARGEST_DENSE}")
+        patterns = patterns[:m].clone()
+        index = torch.arange(m)
+        # Rows of unit norm, as the Hadamard patterns have; a user's own matrix is taken as it is.
+        operator = DensePatterns(patterns / n if recipe["ordering"] == "random" else patterns, size)
+        taken = operator.u.shape[0]
+    if taken != m:
+        raise UserError(f"cr {recipe['cr']:g} asks for {m} measurements of a {n} x {n} image, the patterns give {taken}")
+    return SinglePixel(operator, recipe, patterns, index).finished(images, kept)
+
+
+def single_pixel_camera(recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None) -> Physics:
+    """The camera of one ratio, or the mixture of several where `cr` is a list."""
+    recipe = recipe | {"name": "spc"}  # cs is another word for it
+    if not isinstance(recipe["cr"], list):
+        return camera(recipe, images, state and state[0])
+    cameras = [camera(recipe | {"cr": cr}, images, state and state[k]) for k, cr in enumerate(recipe["cr"])]
+    return Mixture(cameras, recipe)
