@@ -1,8 +1,10 @@
 """Datasets of clean images in three splits: validation comes out of training, the test set is for evaluation only."""
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from tables import DATASETS, UserError, look_up
 
 SPLITS = ("train", "val", "test")
 SPLIT_SEED = 0  # of splits and subsets; a run's --seed must not move an image from test to training
+BAD_IMAGE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
@@ -187,9 +190,10 @@ def _torchvision(name: str, request: Request, layout: str, **splits):
 
     try:
         return [getattr(available, name)(request.data_root, download=request.download, **split) for split in splits.values()]
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         where = Path(request.data_root) / layout
-        raise UserError(f"dataset '{request.dataset}': no files in {where} ({error}); put them there or give --download") from None
+        advice = "put them there" if request.download else "put them there or give --download"
+        raise UserError(f"dataset '{request.dataset}': no files in {where} ({' '.join(str(error).split())}); {advice}") from None
 
 
 def _unpack(raw: Path) -> None:
@@ -197,8 +201,13 @@ def _unpack(raw: Path) -> None:
     from torchvision.datasets.utils import extract_archive
 
     for archive in raw.glob("*-ubyte.gz"):
-        if not archive.with_suffix("").exists():
-            extract_archive(str(archive), str(raw))
+        target = archive.with_suffix("")
+        if not target.exists():
+            try:
+                extract_archive(str(archive), str(raw))
+            except (OSError, EOFError, zlib.error) as error:
+                target.unlink(missing_ok=True)
+                raise UserError(f"{archive} is damaged: {error}") from None
 
 
 def mnist(request: Request) -> dict[str, Source]:
@@ -243,7 +252,18 @@ def folder(request: Request) -> dict[str, Source]:
         every = [every[i] for i in shuffled(len(every))]
         tenth = max(1, len(every) // 10)
         paths = {"train": every[2 * tenth :], "val": every[:tenth], "test": every[tenth : 2 * tenth]}
+    for path in (path for split in SPLITS for path in paths[split]):
+        check_image(path)
     return {split: Source(Lazy(lambda path: open_image(path, request), paths[split]), "flip") for split in SPLITS}
+
+
+def check_image(path: Path) -> None:
+    """Names a file that is no image, or a damaged one as far as its format can tell, before anything is trained."""
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except BAD_IMAGE as error:
+        raise UserError(f"{path} is not a readable image: {error}") from None
 
 
 def _pictures(root: Path) -> list[Path]:
@@ -254,7 +274,7 @@ def open_image(path: Path, request: Request) -> Tensor:
     try:
         with Image.open(path) as image:
             return to_tensor(image, request)
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+    except BAD_IMAGE as error:
         raise UserError(f"{path} is not a readable image: {error}") from None
 
 
@@ -263,11 +283,14 @@ def npz(request: Request) -> dict[str, Source]:
     path = Path(request.data_root)
     if path.suffix != ".npz" or not path.is_file():
         raise UserError(f"dataset 'npz': --data_root {path} is not an .npz file")
-    with np.load(path, allow_pickle=False) as arrays:
-        missing = {"x_train", "x_test"} - set(arrays)
-        if missing:
-            raise UserError(f"dataset 'npz': {path} lacks {', '.join(sorted(missing))}; it holds {', '.join(arrays)}")
-        train, test = arrays["x_train"], arrays["x_test"]
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            missing = {"x_train", "x_test"} - set(arrays)
+            if missing:
+                raise UserError(f"dataset 'npz': {path} lacks {', '.join(sorted(missing))}; it holds {', '.join(arrays)}")
+            train, test = arrays["x_train"], arrays["x_test"]
+    except (ValueError, TypeError, OSError, EOFError, BadZipFile) as error:
+        raise error if isinstance(error, UserError) else UserError(f"dataset 'npz': {path} cannot be read: {error}") from None
     for name, array in (("x_train", train), ("x_test", test)):
         if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[3:] not in ((), (3,)):
             raise UserError(f"dataset 'npz': {name} is {array.dtype} {array.shape}: bytes (N, H, W) or (N, H, W, 3) are allowed")

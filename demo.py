@@ -30,6 +30,7 @@ def main(args) -> dict:
     device = engine.start(args.device)
     folder = Path(args.results)
     shared = ["--width", args.width, "--epochs", args.epochs, "--seed", args.seed, "--device", args.device, "--results", folder]
+    shared += ["--overwrite"]  # another demo's networks in the same folder
     shared += ["--limit_train", args.limit_train] if args.limit_train else []
     commands = {
         f"teacher, cr {args.cr_teacher:g}": (main_unet, ["--cr", args.cr_teacher]),

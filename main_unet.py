@@ -32,7 +32,7 @@ def main(args) -> dict:
     splits = pipeline.splits_of(args)
     physics = pipeline.camera_of(camera, splits)
     network, recipe = pipeline.network_of(args)
-    pipeline.warm_start(network, args.train_again)
+    pipeline.warm_start(network, recipe, args.train_again)
     return pipeline.fit(pipeline.supervised(args, network, physics, args.loss, device), recipe, splits, args, run)
 
 

@@ -25,6 +25,7 @@ def main(args) -> dict:
     from training.run import Run
 
     device = engine.start(args.device)
+    pipeline.check_distillation(args)
     path = pipeline.teacher_path(args)
     splits = pipeline.splits_of(args)
     teacher = pipeline.teacher_of(args, path, splits)
@@ -35,12 +36,13 @@ def main(args) -> dict:
         return run.already()
     physics = pipeline.camera_of(camera, splits)
     network, recipe = pipeline.network_of(args)
-    pipeline.warm_start(network, args.init_student)
-    stage = pipeline.distillation(args, network, physics, teacher, device, args.online)
-    scores = pipeline.fit(stage, recipe, splits, args, run)
-    if args.online and not args.dry_run:
+    pipeline.warm_start(network, recipe, args.init_student)
+    stage = pipeline.distillation(args, network, physics, teacher, splits["train"].stack, device, args.online)
+
+    def keep_teacher() -> None:
         write(run.folder / "teacher.pth", pack(stage.teacher, teacher.recipe, stage.physics_t, run.identity))
-    return scores
+
+    return pipeline.fit(stage, recipe, splits, args, run, keep_teacher if args.online else None)
 
 
 if __name__ == "__main__":

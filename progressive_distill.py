@@ -15,12 +15,12 @@ def parse(argv=None):
     group.add_argument("--decoder_from", metavar="CHECKPOINT", help="the hybrid's decoder")
     group.add_argument("--freeze", choices=("encoder", "decoder", "none"), default="none", help="the part of the hybrid that stays as it is")
     group.add_argument("--warm_start", action="store_true", help="a rung of the ladder begins with its teacher's weights")
-    group.add_argument("--teacher", metavar="PATH", help="above the ladder's first rung; of --redistill; of a hybrid, else it learns alone")
     options.add_data(parser, limits=("train", "val", "test"))
     options.add_loading(parser)
     options.add_physics(parser)
     options.add_network(parser, student=True)
     options.add_distillation(parser)
+    options.add_teacher(parser, "above the ladder's first rung; of --redistill; of a hybrid, which learns alone without it")
     options.add_training(parser)
     options.add_run(parser)
     parser.demanding = False  # the rungs or the checkpoints say what the camera is
@@ -30,7 +30,12 @@ def parse(argv=None):
 
 
 def main(args) -> dict:
+    from data_loader import build_splits
+    from training import pipeline
+
     check(args)
+    pipeline.check_distillation(args)
+    build_splits(pipeline.request_of(args))  # the test images too: what is missing is said before the first rung
     rungs = climb(args) if args.ladder else [go_on(args)]
     if args.dry_run:
         return {}
@@ -48,6 +53,10 @@ def check(args) -> None:
         raise options.UserError(f"ladder: physics '{args.physics}' has no ratio to climb down")
     if args.ladder and "cr" in args.typed:
         raise options.UserError(f"cr {args.cr}: the ladder's ratios are --ladder")
+    if args.ladder and sorted(set(args.ladder), reverse=True) != args.ladder:
+        raise options.UserError(f"ladder {' '.join(map(str, args.ladder))}: each rung measures less than the one above it")
+    if (args.cr_teacher or args.ordering_teacher) and not args.teacher:
+        raise options.UserError("cr_teacher and ordering_teacher belong to a --teacher whose file does not tell them")
     if bool(args.encoder_from) != bool(args.decoder_from):
         raise options.UserError("a hybrid needs both --encoder_from and --decoder_from")
     if args.freeze != "none" and not args.encoder_from:
@@ -78,8 +87,9 @@ def climb(args) -> list[dict]:
         if teacher is None:
             rung = main_unet.main(settings(main_unet, ["--cr", "1"], args, loss=args.loss_gt, **name))
         else:
+            told = {} if teacher == args.teacher else {"cr_teacher": None, "ordering_teacher": None}
             begin = teacher if args.warm_start else None
-            rung = main_unet_dist.main(settings(main_unet_dist, ["--cr", "1"], args, teacher=teacher, init_student=begin, **name))
+            rung = main_unet_dist.main(settings(main_unet_dist, ["--cr", "1"], args, teacher=teacher, init_student=begin, **told, **name))
         if args.dry_run and "checkpoint" not in rung:
             print("the rungs below need this one's checkpoint")
             break
@@ -91,13 +101,15 @@ def climb(args) -> list[dict]:
 def go_on(args) -> dict:
     """Trains a student that exists already, or a hybrid of two checkpoints; both keep their own camera."""
     from training import engine, pipeline
-    from training.checkpoint import restore_with_physics
+    from training.checkpoint import restore, restore_with_physics
     from training.run import Run
 
     device = engine.start(args.device)
-    start = restore_with_physics(args.redistill or args.encoder_from, {})
+    bare = {name: getattr(args, name) for name in ("n", "c", "cr", "ordering") if name in args.typed}
+    start = restore_with_physics(args.redistill or args.encoder_from, bare)
     physics, level = start.physics, start.physics.level
-    if level in args.typed:
+    changed = level in args.typed and getattr(args, level) != physics.recipe[level]
+    if changed:
         physics = physics.at_noise(getattr(args, level))
     # From here on the settings are what the checkpoints say, so that they belong to the run's configuration.
     told = {"physics": physics.recipe["name"], "network": start.content["network"]["name"]} | start.content["network"] | physics.recipe
@@ -106,17 +118,21 @@ def go_on(args) -> dict:
     for name in args.typed & own.keys():
         if getattr(args, name) != own[name]:
             raise options.UserError(f"{name} {getattr(args, name)} contradicts the checkpoint's {own[name]}")
-    args = Namespace(**vars(args) | own)
+    args = Namespace(**vars(args) | own | {"limit_test": None})  # the test images are no part of the training
     del args.typed
-    network, recipe = start.network, start.content["network"]
     if args.decoder_from:
-        network, recipe = pipeline.hybrid_of(start, restore_with_physics(args.decoder_from, {}), args.freeze)
+        network, recipe = pipeline.hybrid_of(start, restore(args.decoder_from), args.freeze)
+    else:
+        network, recipe = pipeline.thawed(start)
     splits = pipeline.splits_of(args)
+    physics = physics.refitted(splits["train"].stack) if changed else physics
+    print(f"physics: {physics.describe()}")
     what = "redistilled" if args.redistill else f"hybrid_{args.freeze}_frozen"
     if args.teacher:
-        teacher = pipeline.teacher_from(args.teacher, {"n": args.n, "c": args.c}, args.dataset)
+        given = {"n": args.n, "c": args.c, "cr": args.cr_teacher, "ordering": args.ordering_teacher}
+        teacher = pipeline.teacher_from(args.teacher, given, args.dataset)
         names = pipeline.student_names(args, physics.recipe, teacher.physics.recipe, what)
-        stage = pipeline.distillation(args, network, physics, teacher, device)
+        stage = pipeline.distillation(args, network, physics, teacher, splits["train"].stack, device)
     else:
         names = pipeline.student_names(args, physics.recipe, None, what)
         stage = pipeline.supervised(args, network, physics, args.loss_gt, device)

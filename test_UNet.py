@@ -35,8 +35,8 @@ def main(args) -> dict:
     given = {name: getattr(args, name) for name in ("n", "c", "cr", "ordering", "scales", "width", "padding")}
     restored = {path: restore_with_physics(path, given) for path in args.checkpoint}
     rows = []
-    for path, checkpoint in restored.items():
-        rows += testing.test_checkpoint(path, checkpoint, args, device)
+    for path, name in testing.names_of(restored).items():
+        rows += testing.test_checkpoint(path, name, restored[path], args, device)
     print(markdown(rows))
     return {"rows": rows, "psnr": rows[-1]["PSNR"], "ssim": rows[-1]["SSIM"]}
 

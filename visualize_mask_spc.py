@@ -38,11 +38,14 @@ def main(args) -> dict:
     patterns.draw_mask(physics, folder / "mask.png")
     patterns.draw_patterns(physics, args.patterns, folder / "patterns.png")
     energies = patterns.cumulative_energies(physics, images())
-    patterns.draw_energies(energies, physics.m, folder / "energy.png")
-    rows = [{"ordering": name, "measurements": physics.m, "energy measured (%)": 100 * e[physics.m - 1].item()} for name, e in energies.items()]
-    print(markdown(rows))
+    if energies:
+        patterns.draw_energies(energies, physics.m, folder / "energy.png")
+        rows = [{"ordering": name, "measurements": physics.m, "energy measured (%)": 100 * e[physics.m - 1].item()} for name, e in energies.items()]
+        print(markdown(rows))
+    else:
+        print(f"no energies: n {args.n} has no Hadamard patterns")
     print(f"pictures: {folder}")
-    return {"m": physics.m, "energies": {row["ordering"]: row["energy measured (%)"] for row in rows}}
+    return {"m": physics.m, "energies": {name: 100 * e[physics.m - 1].item() for name, e in energies.items()}}
 
 
 if __name__ == "__main__":

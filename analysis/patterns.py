@@ -31,7 +31,7 @@ def draw_mask(physics: SinglePixel, path: Path) -> None:
 def draw_patterns(physics: SinglePixel, count: int, path: Path) -> None:
     """The first patterns, in measuring order."""
     n = physics.recipe["n"]
-    rows = physics.rows()[:count].view(-1, n, n)
+    rows = physics.rows(count).view(-1, n, n)
     columns = min(8, len(rows))
     lines = -(-len(rows) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(1.4 * columns, 1.55 * lines), squeeze=False)
@@ -46,6 +46,8 @@ def draw_patterns(physics: SinglePixel, count: int, path: Path) -> None:
 def cumulative_energies(physics: SinglePixel, images: Tensor) -> dict[str, Tensor]:
     """For every ordering of Hadamard patterns, and this camera's own, the share of the images' energy in the first m."""
     n = physics.recipe["n"]
+    if n & (n - 1):
+        return {}  # no Hadamard patterns of this size
     energy = sum(hadamard_2d(chunk).double().square().sum((0, 1)) for chunk in images.split(500)).view(-1)
     orderings = {name: patterns_of(name, n, 1, lambda: images) for name in ORDERINGS if name != "random"}
     orderings[physics.recipe["ordering"]] = physics.patterns

@@ -38,6 +38,8 @@ class LMMSE(nn.Module):
             covariance = torch.from_numpy(ledoit_wolf((pixels - mean).numpy(), assume_centered=True)[0])
             cross = covariance @ rows.T  # (n², m)
             inner = rows @ cross
+            if not inner.diagonal().any():
+                raise UserError("x0 'lmmse': the training images do not differ in what is measured; it needs more of them")
             ridge = variance + 1e-9 * inner.diagonal().mean()  # keeps repeated patterns solvable
             inner.diagonal().add_(ridge)
             self.mean[k], self.seen[k] = mean, rows @ mean
@@ -99,6 +101,10 @@ class Physics(nn.Module):
         """The same measurements with first images that need no training; `images` loads the training images, if there are any."""
         return {"back-projection": self}
 
+    def refitted(self, images: Callable[[], Tensor]) -> "Physics":
+        """With an estimator for its present noise, if its first image is one."""
+        return self
+
     def kept(self) -> dict:
         return {}
 
@@ -157,11 +163,16 @@ class Linear(Physics):
         return self.back_projection(y) if self.lmmse is None else self.lmmse(self.values(y))
 
     @torch.no_grad()
-    def rows(self) -> Tensor:
-        """A as a matrix (m, n²), in measuring order."""
+    def rows(self, count: int | None = None) -> Tensor:
+        """The first rows of A as a matrix (count, n²), or all m, in measuring order: Aᵀ of the unit measurements."""
         n, c = self.recipe["n"], self.recipe["c"]
-        basis = torch.eye(n * n, device=self.index.device).view(n * n, 1, n, n).expand(-1, c, -1, -1)
-        return torch.cat([self.values(self.operator.A(pixels))[:, 0] for pixels in basis.split(256)]).T
+        shape = self.operator.A(torch.zeros(1, c, n, n, device=self.index.device)).shape[2:]
+        rows = []
+        for places in self.index[:count].split(256):
+            y = torch.zeros(len(places), c, shape.numel(), device=places.device)
+            y[torch.arange(len(places)), :, places] = 1
+            rows.append(self.operator.A_adjoint(y.unflatten(2, shape))[:, 0].flatten(1))
+        return torch.cat(rows)
 
     def noise_variance(self, rows: Tensor, images: Tensor) -> float:
         """The mean variance of the noise over the images."""
@@ -173,6 +184,8 @@ class Linear(Physics):
         n = self.recipe["n"]
         if n > LARGEST_LMMSE:
             raise UserError(f"x0 'lmmse' needs the n² x n² covariance of the images: n {n} is above the allowed {LARGEST_LMMSE}; use --x0 adjoint")
+        if len(images) < 2:
+            raise UserError("x0 'lmmse' needs more than one training image")
         rows, images = self.rows().cpu(), images[:10_000]
         return LMMSE(images.shape[1], n, len(rows)).fit(rows, images, self.noise_variance(rows, images))
 
@@ -181,6 +194,9 @@ class Linear(Physics):
         other = self.changed(x0="adjoint" if lmmse is None else "lmmse")
         other.lmmse = lmmse
         return other
+
+    def refitted(self, images: Callable[[], Tensor]) -> "Linear":
+        return self if self.lmmse is None else self.seen_by(self.fit_lmmse(images()))
 
     def anchors(self, images: Callable[[], Tensor] | None) -> dict[str, "Linear"]:
         cameras = {"back-projection": self.seen_by(None)}

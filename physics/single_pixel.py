@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from math import floor
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -84,11 +85,15 @@ def file_patterns(path: str, n: int, m: int) -> Tensor:
         raise UserError(f"ordering 'file:{path}': no such file")
     try:
         array = np.load(path, allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
         raise UserError(f"ordering 'file:{path}': not a .npy array of numbers ({error})") from None
-    if (not np.issubdtype(array.dtype, np.number) and array.dtype != bool) or not np.isfinite(array).all():
-        raise UserError(f"ordering 'file:{path}': holds {array.dtype} values that are not finite numbers")
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"ordering 'file:{path}': an archive, not a .npy array")
+    real = array.dtype == bool or np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
+    if not real or not np.isfinite(array.astype(np.float32)).all():
+        raise UserError(f"ordering 'file:{path}': holds {array.dtype} values that are not finite real numbers")
     if array.shape == (n, n):
+        need_power_of_two(path, n)
         flat = np.sort(array.reshape(-1))
         if np.array_equal(flat, np.arange(n * n)):
             return torch.from_numpy(array.astype(np.int64))
@@ -100,6 +105,9 @@ def file_patterns(path: str, n: int, m: int) -> Tensor:
     if array.ndim == 2 and array.shape[1] == n * n:
         if len(array) < m:
             raise UserError(f"ordering 'file:{path}' has {len(array)} patterns: --cr asks for {m}")
+        rank = np.linalg.matrix_rank(array[:m].astype(np.float32))
+        if rank < m:
+            raise UserError(f"ordering 'file:{path}': its first {m} patterns measure only {rank} independent values")
         return torch.from_numpy(array.astype(np.float32))
     raise UserError(f"ordering 'file:{path}' has shape {array.shape}: allowed are ({n}, {n}) and (rows, {n * n})")
 
@@ -148,12 +156,17 @@ def measurements(cr: float, n: int) -> int:
     return max(1, floor(cr * n * n + 1e-6))
 
 
+def need_power_of_two(ordering: str, n: int) -> None:
+    if n < 2 or n & (n - 1):
+        raise UserError(f"n {n}: ordering '{ordering}' measures Hadamard patterns, whose side is a power of two (2, 4, 8, 16, ...)")
+
+
 def patterns_of(ordering: str, n: int, m: int, images: Callable[[], Tensor] | None = None) -> Tensor:
     """Places (n, n) over the Hadamard grid in natural order, or dense patterns (rows, n²)."""
     if ordering.startswith("file:"):
         return file_patterns(ordering.removeprefix("file:"), n, m)
-    if ordering != "random" and (n < 2 or n & (n - 1)):
-        raise UserError(f"n {n}: ordering '{ordering}' measures Hadamard patterns, whose side is a power of two (2, 4, 8, 16, ...)")
+    if ordering != "random":
+        need_power_of_two(ordering, n)
     return look_up(ORDERINGS, ordering, "ordering")(n=n, m=m, images=images)
 
 
@@ -191,6 +204,9 @@ class Mixture(Physics):
 
     def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.parts[torch.randint(len(self.parts), (), generator=generator)].observe(x, generator)
+
+    def refitted(self, images: Callable[[], Tensor]) -> "Mixture":
+        return Mixture([part.refitted(images) for part in self.parts], self.recipe)
 
     def at_noise(self, level: float | None) -> "Mixture":
         return Mixture([part.at_noise(level) for part in self.parts], self.recipe | {"awgn_snr": level})

@@ -93,15 +93,11 @@ def test_all_eight_symmetries_occur_and_a_mirror_only_mirrors():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_change_nothing(workers):
-    splits = build_splits(Request(n=16, limit_train=30), augment_seed=3)
-    loader = build_loader(splits["train"], 8, workers, shuffle_seed=5)
-    order = torch.cat([batch["index"] for batch in loader])
-    images = torch.cat([batch["image"] for batch in loader])
-    assert sorted(order.tolist()) == list(range(30))
-    splits["train"].epoch = 0
-    loader.generator.manual_seed(5)
-    again = torch.cat([batch["index"] for batch in build_loader(splits["train"], 8, 0, shuffle_seed=5)])
-    assert torch.equal(order, again) and len(images) == 30
+    train = build_splits(Request(n=16, limit_train=30), augment_seed=3)["train"]
+    passes = [list(build_loader(train, size, count, shuffle_seed=5)) for size, count in ((8, workers), (7, 0))]
+    (order, images), (again, same) = ((torch.cat([b["index"] for b in p]), torch.cat([b["image"] for b in p])) for p in passes)
+    assert sorted(order.tolist()) == list(range(30)) and torch.equal(order, again)
+    assert torch.equal(images, same) and not torch.equal(images, train.stack()[order])  # augmented, and alike
 
 
 class TestFolder:

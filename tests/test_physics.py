@@ -190,8 +190,8 @@ class TestOwnPatterns:
             (np.full((16, 16), 7), "holds 0 and 1, or every place"),
             (np.ones((10, 256)), "has 10 patterns: --cr asks for 64"),
             (np.ones((3, 3)), "has shape"),
-            (np.full((64, 256), np.nan), "not finite numbers"),
-            (np.array(["a"]), "not finite numbers"),
+            (np.full((64, 256), np.nan), "not finite real numbers"),
+            (np.array(["a"]), "not finite real numbers"),
             (np.array([{}], dtype=object), "not a .npy array of numbers"),
         ],
     )

@@ -168,6 +168,69 @@ def test_teacher_noise_is_the_students_only_on_request(teacher, monkeypatch):
     assert all(stage.physics.recipe["awgn_snr"] == 20.0 for stage in seen)
 
 
+def test_flags_of_distillation_reach_the_stage(teacher, monkeypatch):
+    from training import pipeline
+
+    seen = []
+    monkeypatch.setattr(pipeline, "fit", lambda stage, *_: seen.append(stage) or {})
+
+    def stage_of(*words):
+        call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], *TINY, *words)
+        return seen[-1]
+
+    plain = stage_of()
+    assert (plain.alpha, plain.beta, plain.supervised, plain.taps) == (1, 1, True, ["latent", "output"])
+    assert [(loss.name, loss.weight) for loss in plain.losses] == [("mse", LOSSES["mse"].weight)]
+    other = stage_of("--alpha", "3", "--beta", "0.5", "--sup_loss", "0", "--type_dist", "first")
+    assert (other.alpha, other.beta, other.supervised, other.taps) == (3, 0.5, False, ["enc1"])
+    s, t = torch.zeros(2, 1, 4, 4), torch.rand(2, 1, 4, 4)
+    assert torch.isclose(plain.task(s, t), t.mean()) and torch.isclose(stage_of("--loss_gt", "mse").task(s, t), t.square().mean())
+    several = stage_of("--loss_distill", "mse:2", "comb_matrix", "at:0", "--gamma", "0.01").losses
+    assert [(loss.name, loss.weight) for loss in several] == [("mse", 2), ("comb_matrix", LOSSES["comb_matrix"].weight), ("at", 0)]
+    auto = stage_of("--loss_distill", "comb_matrix").losses[0]
+    assert not torch.isclose(several[1].distance(s, t), auto.distance(s, t))
+    call(main_unet, "--cr", "0.25", "--loss", "mse", *TINY)
+    assert torch.isclose(seen[-1].loss(s, t), t.square().mean())
+
+
+@pytest.mark.parametrize("words", [["denoise", "--sigma", "25"], ["denoise", "--sigma", "5", "50"], ["sr", "--factor", "2"], ["blur"]])
+def test_another_camera_and_a_lighter_network_go_the_whole_way(words):
+    camera = ["--physics", *words]
+    large = call(main_unet, *camera, "--network", "rrdbnet", "--features", "4", "--blocks", "1", "--growth", "2", *DATA, "--epochs", "1")
+    assert Path(large["export"]).name.startswith(f"RRDBNET_{words[0]}_")
+    light = ["--network", "dncnn", "--features", "4", "--blocks", "2", *DATA, "--epochs", "1"]
+    student = call(main_unet_dist, *camera, *light, "--teacher", large["export"], "--loss_distill", "hint", "at:5")
+    assert "_loss_hint_at_5_" in Path(student["export"]).name and "crt" not in Path(student["export"]).name
+    result = call(test_UNet, "--checkpoint", student["export"], "--dataset", "digits", "--limit_test", "5", "--limit_train", "50")
+    assert [row["estimate"] for row in result["rows"]] == ["back-projection", "LMMSE", Path(student["export"]).stem]
+
+
+def test_a_denoiser_is_tested_at_other_levels_and_only_at_its_own_kind():
+    scores = call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY)
+    result = call(test_UNet, "--checkpoint", scores["export"], "--dataset", "digits", "--limit_test", "5", "--sigma", "5", "50", "--no-anchors")
+    assert [row["camera"] for row in result["rows"]] == ["denoise sigma 5", "denoise sigma 50"]
+    assert result["rows"][0]["PSNR"] > result["rows"][1]["PSNR"] + 5
+    with pytest.raises(options.UserError, match="is set by --sigma"):
+        call(test_UNet, "--checkpoint", scores["export"], "--dataset", "digits", "--awgn_snr", "20")
+
+
+def test_a_warm_start_needs_the_same_padding(teacher):
+    with pytest.raises(options.UserError, match="padding zeros, not circular"):
+        call(main_unet, "--cr", "0.25", "--train_again", teacher["export"], *TINY, "--padding", "circular")
+
+
+def test_equal_names_are_told_apart_and_old_pictures_go(teacher):
+    other = call(main_unet, "--cr", "0.25", "--results", "other", *TINY)
+    Path("b").mkdir()
+    Path(other["export"]).rename("b/UNET_cr_0.5.pth")
+    paths = [teacher["export"], "b/UNET_cr_0.5.pth"]
+    call(test_UNet, "--checkpoint", *paths, "--dataset", "digits", "--limit_test", "4", "--no-anchors")
+    assert len(list(Path("results/test").glob("UNET_cr_0.5_*/per_image.csv"))) == 2
+    for count in (5, 3):
+        call(test_UNet, "--checkpoint", teacher["export"], "--dataset", "digits", "--limit_test", str(count), "--awgn_snr", "20", "20")
+    assert len(list(Path("results/test/UNET_cr_0.5/originals").iterdir())) == 3
+
+
 def test_equal_cameras_are_shared_so_that_noise_is_drawn_once(monkeypatch):
     from training import pipeline
 
@@ -332,7 +395,20 @@ WRONG = [
     (main_unet_dist, ["--cr", "0.1", "--sup_loss", "2"], "invalid choice: 2"),
     (main_unet_dist, ["--cr", "0.1", "--alpha", "-2"], "-2 is outside [0"),
     (progressive_distill, [], "one of the arguments --ladder --redistill --encoder_from is required"),
+    (main_unet, ["--cr", "0.1", "--seed", "99999999999999999999"], "is outside [0,"),
+    (main_unet, ["--cr", "0.1", "--dataset", "digits", "--limit_train", "1", "--x0", "lmmse"], "needs more than one training image"),
+    (main_unet, ["--physics", "denoise", "--cr", "0.1"], "physics 'denoise' does not read --cr"),
+    (main_unet, ["--physics", "sr"], "physics 'sr' needs --factor"),
+    (main_unet, ["--cr", "0.1", "--growth", "3"], "network 'unet' does not read --growth"),
+    (main_unet_dist, ["--physics", "denoise", "--sigma", "5"], "which teacher?"),
+    (main_unet_dist, ["--cr", "0.1", "--cr_teacher", "0.5", "--online", "--ordering_teacher", "strip"], "ordering_teacher strip"),
+    (main_unet_dist, ["--cr", "0.1", "--cr_teacher", "0.5", "--loss_distill", "mse", "mse:2"], "a loss is named twice"),
+    (main_unet_dist, ["--cr", "0.1", "--cr_teacher", "0.5", "--temperature", "2"], "only soft reads --temperature"),
     (progressive_distill, ["--ladder", "0.5", "2"], "2 is outside (0, 1]"),
+    (progressive_distill, ["--ladder", "0.1", "0.5"], "each rung measures less"),
+    (progressive_distill, ["--ladder", "0.5", "0.1", "--gamma", "1"], "only comb_matrix reads --gamma"),
+    (progressive_distill, ["--ladder", "0.5", "0.1", "--awgn_teacher"], "give --awgn_snr"),
+    (progressive_distill, ["--ladder", "0.5", "0.1", "--physics", "blur"], "has no ratio to climb down"),
     (progressive_distill, ["--redistill", "a.pth", "--warm_start"], "warm_start belongs to --ladder"),
     (progressive_distill, ["--redistill", "a.pth"], "redistill: which teacher?"),
     (progressive_distill, ["--encoder_from", "a.pth"], "needs both --encoder_from and --decoder_from"),
@@ -393,6 +469,11 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(script, words, capsy
     assert not call(script, *words, *TINY, "--dry_run")
     said = capsys.readouterr().out
     assert '"lr"' in said and "results/runs/" in said and "results/trained_models/" in said and not any(Path().iterdir())
+
+
+def test_a_config_file_may_say_yes_and_no():
+    Path("c.yml").write_text("batch_norm: on\n")
+    assert main_unet.parse(["--cr", "0.1", "--config", "c.yml"]).batch_norm == "on"
 
 
 def test_a_config_file_sets_flags_and_the_command_line_wins():

@@ -4,12 +4,15 @@ import csv
 import json
 import math
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import RECIPE
+from test_house import ROOT
 
 import main_unet
 import main_unet_dist
@@ -74,10 +77,52 @@ def test_a_finished_run_says_so_and_is_not_trained_again(capsys, monkeypatch):
     assert "is finished" in capsys.readouterr().out
 
 
-def test_no_resume_starts_again():
+def test_no_resume_starts_again(monkeypatch):
     first = train()
-    before = rows(first["run"])
-    assert train("--no-resume") == first and rows(first["run"]) == before
+    before, epoch, ran = rows(first["run"]), loop.Fit.epoch, []
+    monkeypatch.setattr(loop.Fit, "epoch", lambda self, number, bar: ran.append(number) or epoch(self, number, bar))
+    assert train("--no-resume") == first and rows(first["run"]) == before and ran == [0, 1, 2]
+
+
+def test_a_finished_run_exports_again_what_is_gone_but_not_over_another():
+    first = train("--epochs", "1", cr="0.5")
+    kept = weights(first["export"])
+    Path(first["export"]).unlink()
+    assert train("--epochs", "1", cr="0.5") == first and same(weights(first["export"]), kept)
+    Path(first["export"]).unlink()
+    other = train("--epochs", "1", "--lr", "0.01", cr="0.5")
+    with pytest.raises(UserError, match="is of another configuration"):
+        train("--epochs", "1", cr="0.5")
+    assert other["export"] == first["export"] and not same(weights(first["export"]), kept)
+    train("--epochs", "1", "--overwrite", cr="0.5")
+    assert same(weights(first["export"]), kept)
+
+
+def test_flags_of_the_optimiser_reach_it(monkeypatch):
+    seen = []
+    step = loop.Fit.step
+
+    def watched(self, batch, generator, epoch):
+        before = [w.detach().clone() for w in self.weights]
+        result = step(self, batch, generator, epoch)
+        seen.append((self.optimizer, [(w.detach() - b).norm().item() for w, b in zip(self.weights, before, strict=True)]))
+        return result
+
+    monkeypatch.setattr(loop.Fit, "step", watched)
+    plain = ["--epochs", "1", "--optimizer", "sgd", "--schedule", "constant", "--warmup", "0", "--limit_train", "10", "--no-resume", "--overwrite"]
+    train(*plain, "--lr", "1", "--weight_decay", "0", "--grad_clip", "1e-4")
+    optimizer, moves = seen[-1]
+    assert isinstance(optimizer, torch.optim.SGD) and math.isclose(math.hypot(*moves), 1e-4, rel_tol=1e-3)  # the clipped gradient
+    train(*plain, "--lr", "1e-9", "--weight_decay", "0.25", "--grad_clip", "0")
+    assert seen[-1][0].param_groups[0]["weight_decay"] == 0.25
+    for name, kind in (("adam", torch.optim.Adam), ("AdamW", torch.optim.AdamW)):
+        train(*plain, "--optimizer", name)
+        assert type(seen[-1][0]) is kind
+
+
+def test_a_batch_too_small_to_normalise_is_one_line():
+    with pytest.raises(UserError, match="choose another --batch_size"):
+        train("--batch_norm", "on", "--scales", "5", "--limit_train", "11")
 
 
 def test_the_best_epoch_on_validation_is_exported():
@@ -166,7 +211,7 @@ def test_shares_of_the_gradient_add_up_and_name_every_term():
     shares = {name: value for name, value in row.items() if name.startswith("share_")}
     assert set(shares) == {"share_task", "share_distill/mse/latent", "share_distill/mse/output"}
     assert math.isclose(sum(shares.values()), 1, abs_tol=1e-6) and shares["share_task"] == 0
-    assert math.isclose(row["train_loss"], row["train_task"] + row["train_distill/latent"] + row["train_distill/output"], rel_tol=1e-5)
+    assert math.isclose(row["train_loss"], row["train_task"] + row["train_distill/mse/latent"] + row["train_distill/mse/output"], rel_tol=1e-5)
 
 
 def test_learning_rate_warms_up_and_follows_a_half_cosine():
@@ -270,17 +315,46 @@ def test_unknown_devices_are_refused(device):
 
 
 def test_denormals_are_flushed():
-    engine.start("cpu")
-    assert (torch.full((4,), 1e-30) * 1e-10).count_nonzero() == 0
+    code = "import torch; from training import engine; engine.start('cpu'); print((torch.full((4,), 1e-30) * 1e-10).count_nonzero().item())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)  # conftest flushes in this process
+    assert done.stdout.strip() == "0", done.stderr
 
 
 class TestTracker:
-    def test_auto_without_a_login_is_off_and_imports_nothing(self, tmp_path, monkeypatch):
-        monkeypatch.setitem(__import__("sys").modules, "wandb", None)
-        assert tracking.Tracker("auto", "p", "n", "k", tmp_path, {}).run is None
+    def test_auto_without_a_login_is_off_and_imports_nothing(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.delenv("WANDB_MODE")
+        monkeypatch.setitem(sys.modules, "wandb", None)
+        for mode in ("auto", "disabled"):
+            assert tracking.Tracker(mode, "p", "n", "k", tmp_path, {}).run is None
+        assert not capsys.readouterr().out  # not even that wandb is not installed
+
+    @pytest.mark.parametrize("said, mode", [("offline", "offline"), ("disabled", None), (None, "online")])
+    def test_auto_obeys_the_environment(self, said, mode, tmp_path, monkeypatch):
+        import wandb
+
+        started = {}
+        monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+        monkeypatch.setenv("WANDB_MODE", said) if said else monkeypatch.delenv("WANDB_MODE")
+        monkeypatch.setattr(wandb, "init", lambda **settings: started.update(settings))
+        tracking.Tracker("auto", "p", "n", "k", tmp_path, {})
+        assert started.get("mode") == mode
+
+    def test_a_logger_that_fails_is_let_go(self, tmp_path, monkeypatch, capsys):
+        import wandb
+
+        class Broken:
+            @staticmethod
+            def log(_):
+                raise OSError("disk full")
+
+        monkeypatch.setattr(wandb, "init", lambda **_: Broken)
+        tracker = tracking.Tracker("offline", "p", "n", "k", tmp_path, {})
+        tracker.log({"train_loss": 1.0})
+        tracker.close()
+        assert "wandb: off from here on (disk full)" in capsys.readouterr().out
 
     def test_not_installed_is_said_and_stops_nothing(self, tmp_path, monkeypatch, capsys):
-        monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+        monkeypatch.setitem(sys.modules, "wandb", None)
         tracking.Tracker("offline", "p", "n", "k", tmp_path, {}).log({"train_loss": 1.0})
         assert "not installed" in capsys.readouterr().out
 

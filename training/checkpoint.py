@@ -89,10 +89,13 @@ def restore(path: str | Path, given: dict | None = None) -> Restored:
     for name, value in given.items():
         if name in found and found[name] != value:
             raise UserError(f"checkpoint {path} has {name} {found[name]}, which contradicts the {name} {value} that was asked for")
-    network = build_network(content["network"])
-    load_weights(network, content["weights"], path)
     seen = content["physics"]
-    physics = build_physics(seen["recipe"], state=seen["state"]) if seen else None
+    try:
+        network = build_network(content["network"])
+        physics = build_physics(seen["recipe"], state=seen["state"]) if seen else None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"checkpoint {path} has a recipe that builds nothing: {error!r}") from None
+    load_weights(network, content["weights"], path)
     return Restored(network.eval(), physics, content, digest(path))
 
 

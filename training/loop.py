@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from algo_functions import Meter
 from data_loader import Images, build_loader
 from physics.base import Physics
-from tables import OPTIMIZERS, Diverged, look_up
+from tables import OPTIMIZERS, Diverged, UserError, look_up
 from training import checkpoint
 from training.engine import seeded
 from training.run import Run
@@ -79,8 +79,8 @@ def gradient_shares(stage: nn.Module, batch: dict, generator: torch.Generator) -
 class Fit:
     """The state of a training: stage, optimiser, average, metrics so far."""
 
-    def __init__(self, stage: nn.Module, recipe: dict, splits: dict[str, Images], args: Namespace, run: Run):
-        self.stage, self.recipe, self.args, self.run = stage, recipe, args, run
+    def __init__(self, stage: nn.Module, recipe: dict, splits: dict[str, Images], args: Namespace, run: Run, before_export: Callable | None = None):
+        self.stage, self.recipe, self.args, self.run, self.before_export = stage, recipe, args, run, before_export
         self.train = build_loader(splits["train"], args.batch_size, args.num_workers, shuffle_seed=args.seed)
         self.val = build_loader(splits["val"], args.batch_size, args.num_workers)
         self.device = next(stage.student.parameters()).device
@@ -111,7 +111,12 @@ class Fit:
         """One update; the learning rate is that of the fractional epoch."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.args, epoch)
-        result = self.stage(batch, generator)
+        try:
+            result = self.stage(batch, generator)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(f"a batch of {len(batch['image'])}: {error}; choose another --batch_size") from None
         result["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.weights, self.args.grad_clip or math.inf)
         if not torch.isfinite(norm + result["loss"].detach()):
@@ -153,12 +158,12 @@ class Fit:
         if saved is not None:
             self.load(saved["resume"])
             print(f"run {run.name} goes on after epoch {len(self.rows)} of {args.epochs}")
-        tracker = Tracker(args.wandb, args.wandb_project, run.name, f"{run.name}-{run.hash}"[-64:], run.folder, run.identity)
+        tracker = Tracker(args.wandb, args.wandb_project, run.name, run.record["wandb_id"], run.folder, run.identity)
         steps, done = len(self.train), len(self.rows)
         with tqdm(total=steps * args.epochs, initial=steps * done, disable=None, leave=False, unit="step") as bar:
             for epoch in range(done, args.epochs):
                 began = time.perf_counter()
-                row = {"epoch": epoch + 1, "lr": learning_rate(args, epoch), **self.epoch(epoch, bar)}
+                row = {"epoch": epoch + 1, **self.epoch(epoch, bar), "lr": self.optimizer.param_groups[0]["lr"]}
                 scores = evaluate(self.network, self.stage.physics, self.val, self.device, args.seed).summary()
                 row |= {"val_psnr": scores["psnr"], "val_ssim": scores["ssim"], "seconds": round(time.perf_counter() - began, 3)}
                 self.rows.append(row)
@@ -166,6 +171,8 @@ class Fit:
                 tracker.log(row)
                 tqdm.write(self.line(row))
         tracker.close()
+        if self.before_export is not None:
+            self.before_export()
         best = max(self.rows, key=lambda row: row["val_psnr"])
         return run.finish({"val_psnr": best["val_psnr"], "val_ssim": best["val_ssim"], "best_epoch": best["epoch"], "epochs": args.epochs})
 

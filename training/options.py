@@ -121,7 +121,10 @@ class Parser(ArgumentParser):
             option = self._spelling(f"--{name}")
             if option not in self._option_string_actions:
                 self.error(f"--config {path}: unknown setting '{name}'")
-            if isinstance(value, bool):
+            takes_value = self._option_string_actions[option].nargs != 0
+            if isinstance(value, bool) and takes_value:
+                words += [option, "on" if value else "off"]  # YAML's other spelling of these words
+            elif isinstance(value, bool):
                 word = option if value else self._spelling(f"--no_{name}")
                 words += [word] if word in self._option_string_actions else []
             elif value is not None:
@@ -175,7 +178,7 @@ ratio = within(0, 1, open_low=True)
 positive = within(0, INFINITY, open_low=True)
 not_negative = within(0, INFINITY)
 counting = within(1, INFINITY, int)
-natural = within(0, INFINITY, int)
+natural = within(0, 2**32 - 1, int)
 decibels = within(-100, 200)
 sigma = within(0, 255)
 
@@ -183,6 +186,12 @@ sigma = within(0, 255)
 def noise_level(text: str) -> float | None:
     """dB, or none for measurements without noise."""
     return None if text == "none" else decibels(text)
+
+
+def physics(text: str) -> str:
+    """cs is another word for spc."""
+    name = one_of(PHYSICS, "physics")(text)
+    return "spc" if name == "cs" else name
 
 
 def weighted_loss(text: str) -> str:
@@ -229,7 +238,7 @@ def add_physics(parser: Parser) -> None:
     """The camera: the flags of every physics; which of them are read, the table says."""
     parser.choosers["physics"] = PHYSICS
     group = parser.add_argument_group("physics; in brackets the physics that read a flag, and their defaults")
-    group.add_argument("--physics", type=one_of(PHYSICS, "physics"), default="spc", help=f"what a network sees: {', '.join(PHYSICS)}")
+    group.add_argument("--physics", type=physics, default="spc", help=f"what a network sees: {', '.join(PHYSICS)}")
 
     def add(flag: str, text: str, **how) -> None:
         group.add_argument(flag, help=f"{text} {defaults_of(flag[2:], PHYSICS)}", **how)
@@ -313,9 +322,9 @@ def add_style(group) -> None:
     group.add_argument("--style_weight", type=not_negative, help="of the Gram matrices in perceptual (0 without it)")
 
 
-def add_teacher(parser: Parser) -> None:
+def add_teacher(parser: Parser, what: str = "its checkpoint; else the exported UNET_cr_<cr_teacher>.pth") -> None:
     group = parser.add_argument_group("teacher")
-    group.add_argument("--teacher", metavar="PATH", help="its checkpoint; else the exported UNET_cr_<cr_teacher>.pth")
+    group.add_argument("--teacher", metavar="PATH", help=what)
     ratios = group.add_mutually_exclusive_group()
     for flag in ("--cr_teacher", "--crs_expert_teacher"):
         ratios.add_argument(flag, dest="cr_teacher", type=ratio, nargs="+", action=Several, metavar="CR", help="its ratio; several are a mixture's")
@@ -332,6 +341,10 @@ def run(parse: Callable, main: Callable) -> None:
     try:
         main(parse())
     except UserError as error:
+        message = str(error).strip().splitlines()[-1].removeprefix("tables.UserError: ")  # of a loader's worker, the last line
+        print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         sys.exit(2)
     except Diverged as error:

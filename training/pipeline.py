@@ -1,6 +1,7 @@
 """What the training scripts have in common: data, physics and networks from the command line, and names from numbers."""
 
 from argparse import Namespace
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -62,10 +63,20 @@ def ordering_file(recipe: dict) -> dict[str, str]:
     return {"ordering_file": ordering.removeprefix("file:")} if ordering.startswith("file:") else {}
 
 
-def warm_start(network: nn.Module, path: str | None) -> None:
-    """Begins with the weights of a checkpoint, which must fit."""
+def warm_start(network: nn.Module, recipe: dict, path: str | None) -> None:
+    """Begins with the weights of a checkpoint, whose network must be the same."""
     if path is not None:
-        checkpoint.load_weights(network, checkpoint.restore(path).network.state_dict(), path)
+        found = checkpoint.restore(path)
+        differ = differences({"freeze": None} | recipe, {"freeze": None} | found.content["network"], but=("name", "freeze"))
+        if differ:
+            raise UserError(f"checkpoint {path} is of another network: {differ}")
+        checkpoint.load_weights(network, found.network.state_dict(), path)
+
+
+def differences(ours: dict, theirs: dict, but: tuple[str, ...] = ()) -> str:
+    """In words, what two recipes do not share."""
+    names = [name for name in {**ours, **theirs} if name not in but and ours.get(name) != theirs.get(name)]
+    return ", ".join(f"{name} {theirs.get(name)}, not {ours.get(name)}" for name in names)
 
 
 def camera_of(recipe: dict, splits: dict[str, Images]) -> Physics:
@@ -86,6 +97,14 @@ def same_camera(a: Physics, b: Physics) -> bool:
         return torch.equal(x, y) if isinstance(x, Tensor) and isinstance(y, Tensor) else type(x) is type(y) and x == y
 
     return equal(a.recipe, b.recipe) and equal(a.state(), b.state())
+
+
+def check_distillation(args: Namespace) -> None:
+    """Refuses flags that cannot go together, before anything is trained."""
+    losses_of(args)
+    build_task(args.loss_gt, **loss_options(args))
+    if args.awgn_teacher and args.awgn_snr is None:
+        raise UserError("awgn_teacher needs a noise level: give --awgn_snr")
 
 
 def losses_of(args: Namespace) -> list[Term]:
@@ -113,6 +132,8 @@ def teacher_path(args: Namespace) -> Path | None:
     """The file that --teacher or the teacher's ratios stand for; none where an online teacher begins afresh."""
     if args.teacher:
         return Path(args.teacher)
+    if args.ordering_teacher:
+        raise UserError(f"ordering_teacher {args.ordering_teacher} is for a --teacher whose file does not tell")
     if args.cr_teacher is None:
         raise UserError("which teacher? give --teacher PATH, or for a single-pixel camera --cr_teacher or --crs_expert_teacher")
     if args.online:
@@ -149,11 +170,21 @@ def hybrid_of(encoder: checkpoint.Restored, decoder: checkpoint.Restored, freeze
     """A network of the first one's encoder and the second one's decoder, a part of it frozen on request."""
     recipes = [restored.content["network"] | {"name": "hybrid_unet", "freeze": freeze} for restored in (encoder, decoder)]
     if recipes[0] != recipes[1]:
-        differ = ", ".join(f"{k} {recipes[0].get(k)} and {recipes[1].get(k)}" for k in recipes[0] if recipes[0][k] != recipes[1].get(k))
-        raise UserError(f"encoder and decoder come from different U-Nets: {differ}")
+        raise UserError(f"encoder and decoder come from different U-Nets: the decoder's has {differences(*recipes)}")
     network = build_network(recipes[0])
     network.load_state_dict(graft(encoder.network.state_dict(), decoder.network.state_dict()))
     return network, recipes[0]
+
+
+def thawed(restored: checkpoint.Restored) -> tuple[nn.Module, dict]:
+    """The network of a checkpoint with nothing frozen in it: a hybrid has become an ordinary U-Net."""
+    recipe = restored.content["network"]
+    if recipe["name"] != "hybrid_unet":
+        return restored.network, recipe
+    recipe = {name: value for name, value in recipe.items() if name != "freeze"} | {"name": "unet"}
+    network = build_network(recipe)
+    network.load_state_dict(restored.network.state_dict())
+    return network, recipe
 
 
 def student_names(args: Namespace, camera: dict, teachers: dict | None, start: str) -> tuple[str, str]:
@@ -176,13 +207,14 @@ def supervised(args: Namespace, network: nn.Module, physics: Physics, loss: str,
     return stage.to(device, memory_format=torch.channels_last)
 
 
-def distillation(args: Namespace, student: nn.Module, physics: Physics, teacher: Teacher, device: torch.device, online: bool = False) -> Distillation:
-    """Student, teacher and adapters on the device; one physics object where both see alike."""
+def distillation(
+    args: Namespace, student: nn.Module, physics: Physics, teacher: Teacher, images: Callable, device: torch.device, online: bool = False
+) -> Distillation:
+    """Student, teacher and adapters on the device; one physics object where both see alike. `images` loads the training images."""
+    torch.manual_seed(args.seed)  # of the adapters
     physics_t = teacher.physics
     if args.awgn_teacher:
-        if args.awgn_snr is None:
-            raise UserError("awgn_teacher needs a noise level: give --awgn_snr")
-        physics_t = physics_t.at_noise(args.awgn_snr)
+        physics_t = physics_t.at_noise(args.awgn_snr).refitted(images)
     physics_t = physics if same_camera(physics, physics_t) else physics_t
     # Convolutions are faster with channels innermost; the numbers are the same up to rounding.
     return Distillation(
@@ -200,11 +232,11 @@ def distillation(args: Namespace, student: nn.Module, physics: Physics, teacher:
     )
 
 
-def fit(stage: nn.Module, recipe: dict, splits: dict[str, Images], args: Namespace, run: Run) -> dict:
+def fit(stage: nn.Module, recipe: dict, splits: dict[str, Images], args: Namespace, run: Run, before_export: Callable | None = None) -> dict:
     """Trains a stage, or says what would be trained."""
     count = sum(w.numel() for w in stage.student.parameters())
     print(f"network: {recipe['name']}, {count:,} parameters; {len(splits['train'])} training and {len(splits['val'])} validation images")
     if args.dry_run:
         run.describe()
         return {}
-    return Fit(stage, recipe, splits, args, run)()
+    return Fit(stage, recipe, splits, args, run, before_export)()

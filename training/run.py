@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import sys
+import uuid
 from argparse import Namespace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -72,7 +73,7 @@ class Run:
 
     def _guard_export(self) -> None:
         """A file of another configuration is not exported over unless told to."""
-        if self.finished or self.args.overwrite or not self.export.is_file():
+        if self.args.overwrite or not self.export.is_file():
             return
         other = checkpoint.read(self.export).get("config")
         if other != self.identity:
@@ -84,10 +85,11 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return "scores" in self.record
+        return "scores" in self.record and not self.args.dry_run
 
     def already(self) -> dict:
-        """What a finished run answers when it is asked for again."""
+        """What a finished run answers when it is asked for again; its exported file is there afterwards."""
+        checkpoint.write(self.export, checkpoint.read(self.best))
         print(f"run {self.name} is finished: {self.folder} (--no-resume trains it again)")
         return self.scores()
 
@@ -118,6 +120,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         for stray in self.folder.glob(".*.tmp"):
             stray.unlink()
+        self.record.setdefault("wandb_id", f"{self.hash}-{uuid.uuid4().hex[:8]}")
         self.record |= {
             "identity": self.identity,
             "export": self.export.name,

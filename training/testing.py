@@ -2,7 +2,9 @@
 
 import csv
 import io
+import shutil
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +25,11 @@ from training.pipeline import request_of
 from training.run import write_csv
 
 GRID = 8  # pictures on the contact sheet
+KINDS = ("originals", "measurements_backprojection", "reconstructions", "features")  # folders of pictures
+COLUMNS = (  # of the results table; the first ten are the original release's
+    "Date/Time", "Image Dim", "Dataset", "Batch Size", "CR", "Channels", "Physics", "PSNR Global", "SSIM Global", "Saved Batches",
+    "Checkpoint", "Camera", "Ordering", "x0", "SNR", "Seed", "PSNR Clipped", "PSNR Pooled", "Images", "PSNR Back-projection", "PSNR LMMSE",
+)  # fmt: skip
 
 
 def anchors(part: Physics, images: Callable[[], Tensor] | None, loader: DataLoader, device: torch.device, seed: int) -> dict[str, Meter]:
@@ -46,6 +53,13 @@ def name_of(path: str | Path) -> str:
     return f"{path.parent.name}_{path.stem}" if path.stem in ("best", "last", "teacher") else path.stem
 
 
+def names_of(checkpoints: dict[str, Restored]) -> dict[str, str]:
+    """A folder name for each path; equal names are told apart by the content."""
+    names = {path: name_of(path) for path in checkpoints}
+    counts = Counter(names.values())
+    return {path: name if counts[name] == 1 else f"{name}_{checkpoints[path].digest}" for path, name in names.items()}
+
+
 def table_row(name: str, part: Physics, scores: dict, parameters: int) -> dict:
     return {
         "camera": part.label.replace("_", " "),
@@ -62,17 +76,20 @@ def table_row(name: str, part: Physics, scores: dict, parameters: int) -> dict:
     }
 
 
-def test_checkpoint(path: str, restored: Restored, args: Namespace, device: torch.device) -> list[dict]:
+def test_checkpoint(path: str, name: str, restored: Restored, args: Namespace, device: torch.device) -> list[dict]:
     """Evaluates one checkpoint at every noise level and ratio, writes its folder and its CSV rows, and returns its table."""
     network, physics = restored.network.to(device), restored.physics
     n, c = physics.recipe["n"], physics.recipe["c"]
     test = build_splits(request_of(args, n=n, c=c), wanted=("test",))["test"]
     loader = build_loader(test, args.batch_size, args.num_workers)
     images = training_images(args, n, c) if args.anchors else None
-    name = name_of(path)
     folder = Path(args.results) / "test" / name
     cameras = [part for camera in at_levels(physics, args) for part in camera.parts]
     rows, per_image = [], []
+    check_header(Path(args.results) / "test" / "psnr_results.csv")
+    for kind in KINDS:
+        for stale in list(folder.rglob(kind)):
+            shutil.rmtree(stale)
     for part in cameras:
         label = part.condition
         print(f"{path}: {part.describe()}")
@@ -98,7 +115,7 @@ def at_levels(physics: Physics, args: Namespace) -> list[Physics]:
             raise UserError(
                 f"{flag}: the noise of physics '{physics.recipe['name']}' is set by {f'--{physics.level}' if physics.level else 'its recipe'}"
             )
-    levels = physics.level and getattr(args, physics.level)
+    levels = physics.level and dict.fromkeys(getattr(args, physics.level) or [])
     return [physics.at_noise(level) for level in levels] if levels else [physics]
 
 
@@ -111,8 +128,7 @@ def write_pictures(network: nn.Module, part: Physics, loader: DataLoader, folder
             projection = part.back_projection(y)
             with torch.no_grad():
                 features = network.features(part.first_image(y))["enc1"][:, :1]
-            kinds = {"originals": image, "measurements_backprojection": projection, "reconstructions": output, "features": features}
-            for kind, pictures in kinds.items():
+            for kind, pictures in zip(KINDS, (image, projection, output, features), strict=True):
                 for i, picture in enumerate(pictures):
                     save_image(stretched(picture) if kind == "features" else picture, folder / kind / f"{count + i:05d}.png")
             count += len(image)
@@ -154,15 +170,18 @@ def append_result(path: Path, checkpoint: str, part: Physics, scores: dict, besi
         "PSNR LMMSE": beside["LMMSE"].summary()["psnr"] if "LMMSE" in beside else None,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = list(row)
-    if path.is_file():
-        with open(path, newline="") as file:
-            if next(csv.reader(file), None) != header:
-                raise UserError(f"{path} has other columns than this version writes: move it away")
     text = io.StringIO()
-    writer = csv.DictWriter(text, header, lineterminator="\n")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     if not path.is_file():
         writer.writeheader()
     writer.writerow(row)
     with open(path, "a", newline="") as file:
         file.write(text.getvalue())
+
+
+def check_header(path: Path) -> None:
+    """A table that this version did not write is not added to."""
+    if path.is_file():
+        with open(path, newline="") as file:
+            if next(csv.reader(file), None) != list(COLUMNS):
+                raise UserError(f"{path} has other columns than this version writes: move it away")

@@ -1,6 +1,7 @@
 """Weights & Biases: never asks, never stops a run."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 RELEASE_KEYS = {  # the original release's names; its "Test" is the pass after every epoch, here over the validation split
@@ -31,7 +32,7 @@ class Tracker:
     def __init__(self, mode: str, project: str, name: str, key: str, folder: Path, config: dict):
         self.run = None
         if mode == "auto":
-            mode = "online" if logged_in() else "disabled"
+            mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "disabled")
         if mode == "disabled":
             return
         if mode == "online" and not logged_in():
@@ -49,9 +50,19 @@ class Tracker:
             print(f"wandb: off ({str(error).splitlines()[0]})")
 
     def log(self, row: dict) -> None:
-        if self.run is not None:
-            self.run.log(row | {RELEASE_KEYS[name]: row[name] for name in RELEASE_KEYS if name in row})
+        self._send(lambda run: run.log(row | {RELEASE_KEYS[name]: row[name] for name in RELEASE_KEYS if name in row}))
 
     def close(self) -> None:
-        if self.run is not None:
-            self.run.finish()
+        self._send(lambda run: run.finish())
+
+    def _send(self, action: Callable) -> None:
+        """A logger that fails is let go; the training goes on."""
+        if self.run is None:
+            return
+        import wandb
+
+        try:
+            action(self.run)
+        except (wandb.errors.Error, OSError, RuntimeError) as error:
+            print(f"wandb: off from here on ({str(error).splitlines()[0]})")
+            self.run = None
