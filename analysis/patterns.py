@@ -36,7 +36,8 @@ def draw_patterns(physics: SinglePixel, count: int, path: Path) -> None:
     lines = -(-len(rows) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(1.4 * columns, 1.55 * lines), squeeze=False)
     for k, axis in enumerate(axes.flat):
-        axis.axis("off")
+        axis.set(xticks=[], yticks=[])
+        axis.set_visible(k < len(rows))
         if k < len(rows):
             axis.imshow(rows[k].numpy(), cmap="gray", vmin=rows.min().item(), vmax=rows.max().item(), interpolation="nearest")
             axis.set_title(str(k), fontsize=8)
