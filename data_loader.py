@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tables import DATASETS, UserError, look_up
 
@@ -88,10 +88,26 @@ def shuffled(count: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED))
 
 
+class Order(Sampler):
+    """Batches of places in an order that (seed, epoch) decides, from a batch on, so that a pass can be taken up again."""
+
+    def __init__(self, images: Images, batch_size: int, seed: int):
+        self.images, self.batch_size, self.seed, self.first = images, batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def __iter__(self):
+        order = np.random.default_rng((self.seed, self.images.epoch)).permutation(len(self.images))
+        for batch in range(self.first, len(self)):
+            yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+
+
 def build_loader(images: Images, batch_size: int, num_workers: int = 0, shuffle_seed: int | None = None) -> DataLoader:
     """Batches of a split, in an order that --seed and the epoch decide, or as they stand."""
-    generator = None if shuffle_seed is None else torch.Generator().manual_seed(shuffle_seed)
-    return DataLoader(images, batch_size, shuffle=generator is not None, generator=generator, num_workers=num_workers)
+    if shuffle_seed is None:
+        return DataLoader(images, batch_size, num_workers=num_workers)
+    return DataLoader(images, batch_sampler=Order(images, batch_size, shuffle_seed), num_workers=num_workers)
 
 
 def to_tensor(image: Image.Image | np.ndarray, request: Request) -> Tensor:

@@ -1,5 +1,7 @@
 """Every name a user can type and where its code lives; nothing here is imported until it is used."""
 
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import NamedTuple
 
@@ -102,13 +104,13 @@ LOSSES = {
     "mae": Loss("distill.feature:mae", 0.1),
     "l1": Loss("distill.feature:mae", 0.1),
     "smooth_l1": Loss("distill.feature:smooth_l1", 0.2),
-    "charbonnier": Loss("distill.feature:charbonnier", 0.1),
+    "charbonnier": Loss("distill.feature:charbonnier", 0.05),
     "cs": Loss("distill.feature:cs", 0.03),
     "l2": Loss("distill.feature:l2", 0.0005),
     "linf": Loss("distill.feature:linf", 0.003),
-    "soft": Loss("distill.feature:soft", 0.1, options=("temperature",)),
-    "hint": Loss("distill.feature:mse", 0.1, bridge="always"),
-    "at": Loss("distill.feature:at", 10.0, bridge="never"),
+    "soft": Loss("distill.feature:soft", 0.5, options=("temperature",)),
+    "hint": Loss("distill.feature:mse", 0.02, bridge="always"),
+    "at": Loss("distill.feature:at", 2.0, bridge="never"),
     "feature_attention": Loss("distill.feature:feature_attention", 0.1),
     "fakd": Loss("distill.relation:fakd", 0.03, bridge="never"),
     "comb_matrix": Loss("distill.relation:comb_matrix", 0.0005, options=("gamma",), bridge="never"),
@@ -142,6 +144,21 @@ SELECTIONS = (  # --type_dist: the place in this list, or the name
     "output_first",
 )
 
+SCHEDULES = {  # of the learning rate
+    "cosine": Entry("training.schedule:cosine", {}),
+    "constant": Entry("training.schedule:constant", {}),
+    "multistep": Entry("training.schedule:multistep", {"milestones": ..., "lr_gamma": 0.5}),
+}
+
+ALPHA_SCHEDULES = {
+    "constant": Entry("distill.schedule:constant", {}),
+    "step": Entry("distill.schedule:step", {"alpha_milestones": ..., "alpha_gamma": 0.5}),
+    "linear": Entry("distill.schedule:linear", {}),
+    "cosine": Entry("distill.schedule:cosine", {}),
+    "warmup": Entry("distill.schedule:warmup", {"alpha_warmup": 0.1}),
+    "phases": Entry("distill.schedule:phases", {}),
+}
+
 OPTIMIZERS = {"adam": "torch.optim:Adam", "adamw": "torch.optim:AdamW", "sgd": "torch.optim:SGD"}
 
 
@@ -162,6 +179,11 @@ def load(path: str):
     """The object that a 'module:name' string points to."""
     module, name = path.split(":")
     return getattr(import_module(module), name)
+
+
+def bound(table: dict, name: str, args) -> Callable:
+    """A function of a table, with the flags that its line lists."""
+    return partial(look_up(table, name, "entry"), **{flag: getattr(args, flag) for flag in table[name].flags})
 
 
 def look_up(table: dict, name: str, what: str):

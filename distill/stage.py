@@ -8,6 +8,7 @@ from torch import Generator, Tensor, nn
 
 from distill import Term
 from distill.adapters import Adapter
+from distill.schedule import constant
 from distill.selection import selected_taps
 from physics.base import Physics
 
@@ -26,7 +27,7 @@ class Supervised(nn.Module):
 
 
 class Distillation(nn.Module):
-    """loss = beta L(student(x0_s), target) + alpha sum_j w_j sum_k D_j(adapt_jk(s_k), t_k), the taps k named by a selection.
+    """loss = beta L(student(x0_s), target) + alpha(progress) sum_j w_j sum_k D_j(adapt_jk(s_k), t_k), the taps k named by a selection.
 
     A term of weight 0 is a metric: it is computed and named, and teaches nothing.
 
@@ -45,6 +46,7 @@ class Distillation(nn.Module):
         losses: Sequence[Term],
         task: Callable[[Tensor, Tensor], Tensor],
         alpha: float = 1.0,
+        schedule: Callable[[float], float] = constant,
         beta: float = 1.0,
         supervised: bool = True,
         online: bool = False,
@@ -52,6 +54,7 @@ class Distillation(nn.Module):
         super().__init__()
         self.student, self.physics = student, physics_s
         self.losses, self.task = losses, task
+        self.progress, self.schedule = 0.0, schedule  # the loop tells how far the training is
         self.alpha, self.beta, self.supervised, self.online = alpha, beta, supervised, online
         # A frozen teacher is no part of the stage's state: it is neither trained nor saved with the run.
         if online:
@@ -97,13 +100,13 @@ class Distillation(nn.Module):
         with torch.set_grad_enabled(self.online):
             t = self.teacher.features(x0_t)
         terms = {"task": self.beta * self.task(s["output"], image if self.supervised else t["output"].detach())}
-        metrics = {}
+        metrics, alpha = {}, self.alpha * self.schedule(self.progress)
         for loss, tap in product(self.losses, self.taps):
             pair = s[tap], t[tap].detach()
             bridge = self._bridge(loss, tap)
             value = loss.distance(*(self.adapters[bridge](*pair) if bridge in self.adapters else pair))
             if loss.weight:
-                terms[f"distill/{loss.name}/{tap}"] = self.alpha * loss.weight * value
+                terms[f"distill/{loss.name}/{tap}"] = alpha * loss.weight * value
             else:
                 metrics[f"{loss.name}/{tap}"] = value.detach()
         if self.online:

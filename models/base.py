@@ -1,13 +1,16 @@
 """What every network is: an image in, named taps out."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class Restorer(nn.Module):
     """A network of c channels; behind them the first image may carry a map of the noise level, which most networks do not look at."""
 
     looks_at_noise = False
+    checkpointing = False  # whether the backward pass computes a block's features again instead of keeping them
 
     def __init__(self, c: int):
         super().__init__()
@@ -19,6 +22,9 @@ class Restorer(nn.Module):
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """Named taps in the order in which they are computed; the last is the output."""
         return {"output": x[:, : self.c]}
+
+    def run(self, block: nn.Module, x: Tensor) -> Tensor:
+        return checkpoint(block, x, use_reentrant=False) if self.checkpointing and torch.is_grad_enabled() else block(x)
 
 
 class AsSeen(Restorer):

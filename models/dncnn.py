@@ -21,7 +21,7 @@ class DnCNN(Restorer):
         taps = {"enc1": self.first(x).relu()}
         h = taps["enc1"]
         for k, layer in enumerate(self.body, 1):
-            taps["latent" if k == len(self.body) else f"block{k}"] = h = layer(h).relu()
+            taps["latent" if k == len(self.body) else f"block{k}"] = h = self.run(layer, h).relu()
         taps["head"] = self.last(h)
         taps["output"] = taps["head"] + x
         return taps

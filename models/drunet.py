@@ -19,9 +19,9 @@ class DRUNet(Restorer):
         height, width = x.shape[-2:]
         taps = {"enc1": self.net.m_head(padded(x, 8))}
         for k in (1, 2, 3):
-            taps[f"enc{k + 1}"] = self.net.get_submodule(f"m_down{k}")(taps[f"enc{k}"])
-        taps["latent"] = h = self.net.m_body(taps["enc4"])
+            taps[f"enc{k + 1}"] = self.run(self.net.get_submodule(f"m_down{k}"), taps[f"enc{k}"])
+        taps["latent"] = h = self.run(self.net.m_body, taps["enc4"])
         for k in (3, 2, 1):
-            taps[f"dec{k}"] = h = self.net.get_submodule(f"m_up{k}")(h + taps[f"enc{k + 1}"])
+            taps[f"dec{k}"] = h = self.run(self.net.get_submodule(f"m_up{k}"), h + taps[f"enc{k + 1}"])
         taps["output"] = self.net.m_tail(h + taps["enc1"])[..., :height, :width]
         return taps

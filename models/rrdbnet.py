@@ -68,7 +68,7 @@ class RRDBNet(Restorer):
         taps = {"enc1": self.conv_first(F.pixel_unshuffle(padded(x, STEP), STEP))}
         h = taps["enc1"]
         for k, block in enumerate(self.body, 1):
-            taps[f"block{k}"] = h = block(h)
+            taps[f"block{k}"] = h = self.run(block, h)
         taps["latent"] = h = taps["enc1"] + self.conv_body(h)
         for up in (self.conv_up1, self.conv_up2):
             h = F.leaky_relu(up(F.interpolate(h, scale_factor=2.0, mode="nearest")), 0.2)

@@ -72,11 +72,11 @@ class UNet(Restorer):
         h = padded(x, 2 ** (self.scales - 1))  # (B, C, H, W), whole at every scale
         taps = {}
         for k in range(1, self.scales + 1):
-            h = self.get_submodule(f"Conv{k}")(h if k == 1 else self.Maxpool(h))
+            h = self.run(self.get_submodule(f"Conv{k}"), h if k == 1 else self.Maxpool(h))
             taps["latent" if k == self.scales else f"enc{k}"] = h
         for k in range(self.scales - 1, 0, -1):
-            h = torch.cat((taps[f"enc{k}"], self.get_submodule(f"Up{k + 1}")(h)), dim=1)
-            taps[f"dec{k}"] = h = self.get_submodule(f"Up_conv{k + 1}")(h)
+            h = torch.cat((taps[f"enc{k}"], self.run(self.get_submodule(f"Up{k + 1}"), h)), dim=1)
+            taps[f"dec{k}"] = h = self.run(self.get_submodule(f"Up_conv{k + 1}"), h)
         taps["head"] = self.Conv_1x1(h)[..., :height, :width]
         taps["output"] = taps["head"] + x if self.residual else taps["head"]
         return taps

@@ -19,14 +19,15 @@ import main_unet_dist
 from algo_functions import build_physics
 from models import build_network
 from tables import Diverged, UserError
-from training import checkpoint, engine, loop, tracking
+from training import checkpoint, engine, loop, pipeline, tracking
 
-TINY = ["--dataset", "digits", "--n", "16", "--width", "4", "--limit_train", "30", "--limit_val", "10", "--batch_size", "10", "--epochs", "3"]
+TINY = ["--dataset", "digits", "--n", "16", "--width", "4", "--limit_train", "30", "--limit_val", "10", "--batch_size", "10"]
 NOISY = ["--awgn_snr", "20", "--ema", "0.9", "--batch_norm", "on", "--x0", "lmmse"]
 
 
 def train(*words, cr="0.25", script=main_unet):
-    return script.main(script.parse(["--cr", cr, *TINY, *words]))
+    length = [] if "--steps" in words or "--epochs" in words else ["--epochs", "3"]
+    return script.main(script.parse(["--cr", cr, *TINY, *length, *words]))
 
 
 def weights(path):
@@ -52,17 +53,17 @@ def test_same_seed_same_numbers_and_another_seed_others():
 @pytest.mark.parametrize("stop", [1, 2])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(monkeypatch, workers, stop):
     whole = train("--results", "whole", *NOISY)
-    epoch = loop.Fit.epoch
+    go_on = loop.Fit.round
 
-    def interrupted(self, number, bar):
-        if number == stop:
+    def interrupted(self, last, *more):
+        if self.steps == stop * 3:
             raise KeyboardInterrupt
-        return epoch(self, number, bar)
+        return go_on(self, last, *more)
 
-    monkeypatch.setattr(loop.Fit, "epoch", interrupted)
+    monkeypatch.setattr(loop.Fit, "round", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train("--results", "parts", "--num_workers", workers, *NOISY)
-    monkeypatch.setattr(loop.Fit, "epoch", epoch)
+    monkeypatch.setattr(loop.Fit, "round", go_on)
     parts = train("--results", "parts", "--num_workers", workers, *NOISY)
     for name in ("best.pth", "last.pth"):
         assert same(weights(f"{whole['run']}/{name}"), weights(f"{parts['run']}/{name}"))
@@ -72,16 +73,16 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(monkeypatch, workers, s
 
 def test_a_finished_run_says_so_and_is_not_trained_again(capsys, monkeypatch):
     first = train()
-    monkeypatch.setattr(loop.Fit, "epoch", None)
+    monkeypatch.setattr(loop.Fit, "round", None)
     assert train("--device", "cpu", "--num_workers", "1") == first
     assert "is finished" in capsys.readouterr().out
 
 
 def test_no_resume_starts_again(monkeypatch):
     first = train()
-    before, epoch, ran = rows(first["run"]), loop.Fit.epoch, []
-    monkeypatch.setattr(loop.Fit, "epoch", lambda self, number, bar: ran.append(number) or epoch(self, number, bar))
-    assert train("--no-resume") == first and rows(first["run"]) == before and ran == [0, 1, 2]
+    before, go_on, ran = rows(first["run"]), loop.Fit.round, []
+    monkeypatch.setattr(loop.Fit, "round", lambda self, *more: ran.append(self.steps) or go_on(self, *more))
+    assert train("--no-resume") == first and rows(first["run"]) == before and ran == [0, 3, 6]
 
 
 def test_a_finished_run_exports_again_what_is_gone_but_not_over_another():
@@ -102,9 +103,9 @@ def test_flags_of_the_optimiser_reach_it(monkeypatch):
     seen = []
     step = loop.Fit.step
 
-    def watched(self, batch, generator, epoch):
+    def watched(self, batch):
         before = [w.detach().clone() for w in self.weights]
-        result = step(self, batch, generator, epoch)
+        result = step(self, batch)
         seen.append((self.optimizer, [(w.detach() - b).norm().item() for w, b in zip(self.weights, before, strict=True)]))
         return result
 
@@ -216,10 +217,93 @@ def test_shares_of_the_gradient_add_up_and_name_every_term():
 
 def test_learning_rate_warms_up_and_follows_a_half_cosine():
     args = main_unet.parse(["--cr", "0.1", "--lr", "1", "--epochs", "10", "--warmup", "2"])
-    values = [loop.learning_rate(args, e) for e in (0, 1, 2, 6, 10)]
+    values = [loop.learning_rate(args, e, 10) for e in (0, 1, 2, 6, 10)]
     assert np.allclose(values, [0, 0.5, 1, 0.5, 0])
     args = main_unet.parse(["--cr", "0.1", "--lr", "1", "--epochs", "10", "--schedule", "constant", "--warmup", "0"])
-    assert [loop.learning_rate(args, e) for e in (0, 9.9)] == [1, 1]
+    assert [loop.learning_rate(args, e, 10) for e in (0, 9.9)] == [1, 1]
+    words = ["--schedule", "multistep", "--milestones", "0.5", "0.75", "--lr_gamma", "0.1", "--warmup", "0"]
+    args = main_unet.parse(["--cr", "0.1", "--lr", "1", "--epochs", "8", *words])
+    torch_lr = torch.optim.lr_scheduler.MultiStepLR(torch.optim.SGD([torch.zeros(1)], lr=1), [4, 6], 0.1)
+    for epoch in range(8):
+        assert math.isclose(loop.learning_rate(args, epoch, 8), torch_lr.get_last_lr()[0])
+        torch_lr.optimizer.step()
+        torch_lr.step()
+
+
+@pytest.mark.parametrize(
+    "words, factors",
+    [
+        (["constant"], [1, 1, 1, 1, 1]),
+        (["step", "--alpha_milestones", "0.3", "0.6", "--alpha_gamma", "0.1"], [1, 1, 0.1, 0.01, 0.01]),
+        (["linear"], [1, 0.75, 0.5, 0.25, 0.1]),
+        (["cosine"], [1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5, (1 + math.cos(0.9 * math.pi)) / 2]),
+        (["warmup", "--alpha_warmup", "0.5"], [0, 0.5, 1, 1, 1]),
+        (["phases"], [5, 2, 1, 1, 0.5]),
+    ],
+    ids=lambda value: value[0] if isinstance(value[0], str) else "",
+)
+def test_alpha_follows_its_schedule(words, factors, monkeypatch):
+    train("--epochs", "1", cr="0.5")
+    seen = []
+    monkeypatch.setattr(pipeline, "fit", lambda stage, *_: seen.append(stage) or {})
+    train("--cr_teacher", "0.5", "--alpha", "2", "--alpha_schedule", *words, cr="0.1", script=main_unet_dist)
+    stage, batch, values = seen[0].train(), {"image": torch.rand(4, 1, 16, 16)}, []
+    for stage.progress in (0.5, 0, 0.25, 0.5, 0.75, 0.9):
+        values.append(stage(batch)["terms"]["distill/mse/latent"].item())
+    assert np.allclose(np.array(values[1:]) / values[0] * factors[2], factors, rtol=1e-4)
+    assert math.isclose(values[0], 2 * factors[2] * 0.1 * stage.losses[0].distance(*latents(stage, batch["image"])).item(), rel_tol=1e-4)
+
+
+def latents(stage, image):
+    x0_s, x0_t = stage.observe(image, None)
+    return stage.student.features(x0_s)["latent"], stage.teacher.features(x0_t)["latent"]
+
+
+def test_the_loop_tells_the_stage_how_far_it_is(monkeypatch):
+    seen = []
+    step = loop.Fit.step
+    monkeypatch.setattr(loop.Fit, "step", lambda self, batch: [step(self, batch), seen.append(self.stage.progress)][0])
+    train("--steps", "5")
+    assert np.allclose(seen, [0, 0.2, 0.4, 0.6, 0.8])
+
+
+def test_training_by_steps_validates_logs_and_draws_when_told(capsys):
+    scores = train("--steps", "8", "--val_every", "3", "--log_every", "4", "--save_images", "2")
+    table = rows(scores["run"])
+    assert [row["step"] for row in table] == ["3", "6", "8"] and [float(row["epoch"]) for row in table] == [1, 2, 2.6667]
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("step")] == ["4/8", "8/8"]
+    assert sorted(path.name for path in Path(scores["run"]).glob("images/*")) == [f"step_{k:07d}.png" for k in (3, 6, 8)]
+
+
+def test_steps_are_epochs_cut_otherwise():
+    whole = train("--results", "a", "--epochs", "2", *NOISY)
+    parts = train("--results", "b", "--steps", "6", "--val_every", "2", *NOISY)  # two and a half batches, three times
+    assert same(weights(f"{whole['run']}/last.pth"), weights(f"{parts['run']}/last.pth"))
+
+
+def test_a_run_stopped_inside_an_epoch_goes_on_with_the_images_that_are_left(monkeypatch):
+    whole = train("--results", "a", "--steps", "7", "--val_every", "2", *NOISY)
+    go_on = loop.Fit.round
+
+    def interrupted(self, last, *more):
+        if self.steps == 4:
+            raise KeyboardInterrupt
+        return go_on(self, last, *more)
+
+    monkeypatch.setattr(loop.Fit, "round", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train("--results", "b", "--steps", "7", "--val_every", "2", *NOISY)
+    monkeypatch.setattr(loop.Fit, "round", go_on)
+    parts = train("--results", "b", "--steps", "7", "--val_every", "2", *NOISY)
+    assert same(weights(f"{whole['run']}/last.pth"), weights(f"{parts['run']}/last.pth")) and rows(whole["run"]) == rows(parts["run"])
+
+
+def test_accumulated_batches_are_one_large_batch():
+    plain = ["--epochs", "2", "--optimizer", "sgd", "--lr", "0.1"]
+    large = train("--results", "a", *plain, "--batch_size", "12")
+    small = train("--results", "b", *plain, "--batch_size", "4", "--accumulate", "3")
+    a, b = weights(large["checkpoint"]), weights(small["checkpoint"])
+    assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a) and len(rows(small["run"])) == 2
 
 
 def test_the_moving_average_is_a_moving_average():

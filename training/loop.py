@@ -7,30 +7,29 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from algo_functions import Meter
+from analysis.figures import draw_grid
 from data_loader import Images, build_loader
 from physics.base import Physics
-from tables import OPTIMIZERS, Diverged, UserError, look_up
+from tables import OPTIMIZERS, SCHEDULES, Diverged, UserError, bound, look_up
 from training import checkpoint
 from training.engine import seeded
 from training.run import Run
 from training.tracking import Tracker
 
-ORDER, NOISE, VALIDATION, PROBE = range(4)  # streams of random numbers that a run draws from
+NOISE, VALIDATION, PROBE = range(1, 4)  # streams of random numbers that a run draws from
 
 
-def learning_rate(args: Namespace, epoch: float) -> float:
-    """At a fractional epoch: linear warm-up, then constant or a half cosine down to zero."""
-    warm = min(args.warmup, args.epochs / 2)
+def learning_rate(args: Namespace, epoch: float, epochs: float) -> float:
+    """At a fractional epoch of so many: linear warm-up, then the schedule over what is left."""
+    warm = min(args.warmup, epochs / 2)
     if epoch < warm:
         return args.lr * epoch / warm
-    if args.schedule == "constant":
-        return args.lr
-    return args.lr * 0.5 * (1 + math.cos(math.pi * (epoch - warm) / (args.epochs - warm)))
+    return args.lr * bound(SCHEDULES, args.schedule, args)((epoch - warm) / (epochs - warm))
 
 
 @torch.no_grad()
@@ -81,7 +80,7 @@ class Fit:
 
     def __init__(self, stage: nn.Module, recipe: dict, splits: dict[str, Images], args: Namespace, run: Run, before_export: Callable | None = None):
         self.stage, self.recipe, self.args, self.run, self.before_export = stage, recipe, args, run, before_export
-        self.train = build_loader(splits["train"], args.batch_size, args.num_workers, shuffle_seed=args.seed)
+        self.train = build_loader(splits["train"], args.batch_size * args.accumulate, args.num_workers, shuffle_seed=args.seed)
         self.val = build_loader(splits["val"], args.batch_size, args.num_workers)
         self.device = next(stage.student.parameters()).device
         momentum = {"momentum": 0.9} if args.optimizer == "sgd" else {}
@@ -90,6 +89,20 @@ class Fit:
         self.optimizer = optimizer(self.weights, lr=args.lr, weight_decay=args.weight_decay, **momentum)
         self.average = copy.deepcopy(stage.student) if args.ema else None
         self.rows: list[dict] = []
+        self.steps, self.total = 0, args.steps or args.epochs * len(self.train)
+        self.stream = self._batches()
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training images so far."""
+        return self.steps / len(self.train)
+
+    def _batches(self) -> Iterator[dict]:
+        """Batches from the present step on, for ever."""
+        while True:
+            self.train.dataset.epoch, self.train.batch_sampler.first = divmod(self.steps, len(self.train))
+            for batch in self.train:
+                yield {name: value.to(self.device) for name, value in batch.items()}
 
     @property
     def network(self) -> nn.Module:
@@ -98,56 +111,68 @@ class Fit:
 
     def state(self) -> dict:
         average = None if self.average is None else self.average.state_dict()
-        return {"stage": self.stage.state_dict(), "optimizer": self.optimizer.state_dict(), "average": average, "rows": self.rows}
+        modules = {"stage": self.stage.state_dict(), "optimizer": self.optimizer.state_dict(), "average": average}
+        return modules | {"rows": self.rows, "steps": self.steps}
 
     def load(self, state: dict) -> None:
         self.stage.load_state_dict(state["stage"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.rows = state["rows"]
+        self.rows, self.steps = state["rows"], state["steps"]
 
-    def step(self, batch: dict, generator: torch.Generator, epoch: float) -> tuple[dict, Tensor]:
-        """One update; the learning rate is that of the fractional epoch."""
+    def step(self, batch: dict) -> dict:
+        """One update by the mean gradient of a batch, in parts of --batch_size; the values are means over the batch."""
+        args, count = self.args, len(batch["image"])
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.args, epoch)
+            group["lr"] = learning_rate(args, self.epoch + 0.5 / len(self.train), self.total / len(self.train))
+        self.stage.progress = self.steps / self.total
+        generator = seeded(args.seed, NOISE, self.steps)
+        values, outputs = {}, []
+        for first in range(0, count, args.batch_size):
+            part = {name: value[first : first + args.batch_size] for name, value in batch.items()}
+            result, share = self.forward(part, generator), len(part["image"]) / count
+            (share * result["loss"]).backward()
+            for name, value in {"loss": result["loss"], **result["terms"], **result.get("metrics", {})}.items():
+                values[name] = values.get(name, 0.0) + share * value.item()
+            outputs.append(result["output"].detach())
+        norm = nn.utils.clip_grad_norm_(self.weights, args.grad_clip or math.inf).item()
+        if not math.isfinite(norm + values["loss"]):
+            bad = [name for name in result["terms"] if not math.isfinite(values[name])] or ["a gradient"]
+            raise Diverged(f"{', '.join(bad)} is not finite in epoch {self.epoch:.2f}; the checkpoints before it are kept in {self.run.folder}")
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            update_average(self.average, self.stage.student, args.ema, self.steps)
+        self.steps += 1
+        return values | {"output": torch.cat(outputs)}
+
+    def forward(self, batch: dict, generator: torch.Generator) -> dict:
         try:
-            result = self.stage(batch, generator)
+            return self.stage(batch, generator)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise UserError(f"a batch of {len(batch['image'])}: {error}; choose another --batch_size") from None
-        result["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(self.weights, self.args.grad_clip or math.inf)
-        if not torch.isfinite(norm + result["loss"].detach()):
-            bad = [name for name, term in result["terms"].items() if not torch.isfinite(term)] or ["a gradient"]
-            raise Diverged(f"{', '.join(bad)} is not finite in epoch {epoch:.2f}; the checkpoints before it are kept in {self.run.folder}")
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return result
 
-    def epoch(self, epoch: int, bar: tqdm) -> dict:
-        """One pass over the training images; its means, and each term's share of the gradient."""
-        args, steps = self.args, len(self.train)
-        self.train.generator.manual_seed(seeded(args.seed, ORDER, epoch).initial_seed())
-        self.train.dataset.epoch = epoch
-        generator = seeded(args.seed, NOISE, epoch)
+    def round(self, last: int, bar: tqdm, tracker: Tracker) -> dict:
+        """Updates up to a step; the means over their images, and each term's share of the gradient at the end."""
         sums, count, meter = {}, 0, Meter()
         self.stage.train()
-        for i, batch in enumerate(self.train):
-            batch = {name: value.to(self.device) for name, value in batch.items()}
-            result = self.step(batch, generator, epoch + (i + 0.5) / steps)
-            if self.average is not None:
-                update_average(self.average, self.stage.student, args.ema, epoch * steps + i)
+        while self.steps < last:
+            batch = next(self.stream)
+            values = self.step(batch)
+            meter.add(values.pop("output"), batch["image"])
             size = len(batch["image"])
-            for name, value in {"loss": result["loss"], **result["terms"], **result.get("metrics", {})}.items():
-                sums[name] = sums.get(name, 0.0) + value.item() * size
+            sums = {name: sums.get(name, 0.0) + value * size for name, value in values.items()}
             count += size
-            meter.add(result["output"].detach(), batch["image"])
             bar.update()
             bar.set_postfix(loss=f"{sums['loss'] / count:.2e}", PSNR=f"{meter.rows['psnr'][-1].mean():.2f}", refresh=False)
+            if self.args.log_every and self.steps % self.args.log_every == 0:
+                tqdm.write(f"step {self.steps:>6}/{self.total}  " + "  ".join(f"{name} {value:.3e}" for name, value in values.items()))
+                tracker.log({"step": self.steps, **{f"step_{name}": value for name, value in values.items()}})
         scores = meter.summary()
-        shares = gradient_shares(self.stage, batch, seeded(args.seed, PROBE, epoch))
+        shares = gradient_shares(self.stage, batch, seeded(self.args.seed, PROBE, self.steps))
         means = {f"train_{name}": value / count for name, value in sums.items()}
         return means | {"train_psnr": scores["psnr"], "train_ssim": scores["ssim"]} | shares
 
@@ -157,24 +182,26 @@ class Fit:
         saved = run.begin()
         if saved is not None:
             self.load(saved["resume"])
-            print(f"run {run.name} goes on after epoch {len(self.rows)} of {args.epochs}")
+            print(f"run {run.name} goes on after step {self.steps} of {self.total}")
         tracker = Tracker(args.wandb, args.wandb_project, run.name, run.record["wandb_id"], run.folder, run.identity)
-        steps, done = len(self.train), len(self.rows)
-        with tqdm(total=steps * args.epochs, initial=steps * done, disable=None, leave=False, unit="step") as bar:
-            for epoch in range(done, args.epochs):
+        every = args.val_every or len(self.train)
+        with tqdm(total=self.total, initial=self.steps, disable=None, leave=False, unit="step") as bar:
+            while self.steps < self.total:
                 began = time.perf_counter()
-                row = {"epoch": epoch + 1, **self.epoch(epoch, bar), "lr": self.optimizer.param_groups[0]["lr"]}
+                values = self.round(min(self.total, self.steps - self.steps % every + every), bar, tracker)
+                row = {"epoch": round(self.epoch, 4), "step": self.steps, "lr": self.optimizer.param_groups[0]["lr"], **values}
                 scores = evaluate(self.network, self.stage.physics, self.val, self.device, args.seed).summary()
                 row |= {"val_psnr": scores["psnr"], "val_ssim": scores["ssim"], "seconds": round(time.perf_counter() - began, 3)}
                 self.rows.append(row)
                 self.save(scores)
+                self.draw(args.save_images)
                 tracker.log(row)
                 tqdm.write(self.line(row))
         tracker.close()
         if self.before_export is not None:
             self.before_export()
         best = max(self.rows, key=lambda row: row["val_psnr"])
-        return run.finish({"val_psnr": best["val_psnr"], "val_ssim": best["val_ssim"], "best_epoch": best["epoch"], "epochs": args.epochs})
+        return run.finish({"val_psnr": best["val_psnr"], "val_ssim": best["val_ssim"], "best_epoch": best["epoch"], "epochs": self.epoch})
 
     def save(self, scores: dict) -> None:
         """The best so far, then the last, then the metrics: what is read again is never ahead of what it needs."""
@@ -185,10 +212,22 @@ class Fit:
         checkpoint.write(self.run.last, content | {"resume": self.state()})
         self.run.log(self.rows)
 
+    def draw(self, count: int) -> None:
+        """Some validation images as they are restored now."""
+        if count:
+            camera, kept = self.stage.physics.parts[0], []
+            for image, y, output in reconstructions(self.network, camera, self.val, self.device, self.args.seed):
+                kept.append((image, camera.back_projection(y), output))
+                if sum(len(image) for image, *_ in kept) >= count:
+                    break
+            truth, first, output = (torch.cat(images)[:count] for images in zip(*kept, strict=True))
+            draw_grid({"first image": first, "network": output}, truth, self.run.folder / "images" / f"step_{self.steps:07d}.png")
+
     def line(self, row: dict) -> str:
         """An epoch in one line."""
-        left = (self.args.epochs - row["epoch"]) * row["seconds"]
+        before = self.rows[-2]["step"] if len(self.rows) > 1 else 0
+        left = (self.total - self.steps) / (self.steps - before) * row["seconds"]
         return (
-            f"epoch {row['epoch']:>3}/{self.args.epochs}  loss {row['train_loss']:.3e}  train {row['train_psnr']:.2f} dB  "
+            f"epoch {row['epoch']:>3g}/{self.total / len(self.train):g}  loss {row['train_loss']:.3e}  train {row['train_psnr']:.2f} dB  "
             f"val {row['val_psnr']:.2f} dB  ssim {row['val_ssim']:.4f}  {row['seconds']:.1f} s  left {int(left) // 60}:{int(left) % 60:02d}"
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tables import (
+    ALPHA_SCHEDULES,
     BATCH_NORMS,
     DATASETS,
     FIRST_IMAGES,
@@ -18,6 +19,7 @@ from tables import (
     ORDERINGS,
     PADDINGS,
     PHYSICS,
+    SCHEDULES,
     SELECTIONS,
     TASK_LOSSES,
     Diverged,
@@ -59,6 +61,8 @@ class Parser(ArgumentParser):
         args = super().parse_args(args, namespace)
         for chooser, table in self.choosers.items():
             self._settle(args, chooser, table)
+        if getattr(args, "steps", 0) is None and args.epochs is None:
+            args.epochs = EPOCHS
         return args
 
     def _settle(self, args: Namespace, chooser: str, table: dict) -> None:
@@ -173,8 +177,10 @@ def within(low: float, high: float, kind=float, open_low: bool = False) -> Calla
     return number
 
 
+EPOCHS = 20
 INFINITY = float("inf")
 ratio = within(0, 1, open_low=True)
+share = within(0, 1, open_low=True)
 positive = within(0, INFINITY, open_low=True)
 not_negative = within(0, INFINITY)
 counting = within(1, INFINITY, int)
@@ -280,11 +286,23 @@ def add_network(parser: Parser, student: bool = False) -> None:
 
 def add_training(parser: Parser) -> None:
     group = parser.add_argument_group("training")
-    group.add_argument("--epochs", "--iters", type=counting, default=20, help="passes over the training images")
+    length = group.add_mutually_exclusive_group()
+    length.add_argument("--epochs", "--iters", type=counting, help=f"passes over the training images; {EPOCHS} without --steps")
+    length.add_argument("--steps", type=counting, help="updates, instead of epochs")
+    group.add_argument("--val_every", type=counting, help="updates between validations; an epoch without it")
+    group.add_argument("--log_every", type=counting, help="updates between lines with the loss")
+    group.add_argument("--save_images", type=natural, default=0, help="validation images drawn after every validation")
+    group.add_argument("--accumulate", type=counting, default=1, help="batches of --batch_size an update")
+    group.add_argument("--gradient_checkpointing", action="store_true", help="compute features again in the backward pass to save memory")
     group.add_argument("--lr", type=positive, default=2e-3, help="highest learning rate")
     group.add_argument("--optimizer", type=one_of(OPTIMIZERS, "optimizer"), default="adamw", help=f"one of {', '.join(OPTIMIZERS)}")
     group.add_argument("--weight_decay", type=not_negative, default=1e-4, help="decoupled for adamw, coupled for adam and sgd")
-    group.add_argument("--schedule", choices=("cosine", "constant"), default="cosine", help="of the learning rate")
+    parser.choosers["schedule"] = SCHEDULES
+    group.add_argument("--schedule", type=one_of(SCHEDULES, "schedule"), default="cosine", help=f"of the learning rate: {', '.join(SCHEDULES)}")
+    group.add_argument(
+        "--milestones", type=share, nargs="+", help=f"parts of the training after which it falls {defaults_of('milestones', SCHEDULES)}"
+    )
+    group.add_argument("--lr_gamma", type=positive, help=f"what it is multiplied by {defaults_of('lr_gamma', SCHEDULES)}")
     group.add_argument("--warmup", type=not_negative, default=0.5, help="epochs of linear warm-up")
     group.add_argument("--ema", type=within(0, 0.999999), default=0.0, help="decay of a moving average of the weights; 0 is none")
     group.add_argument("--grad_clip", type=not_negative, default=1.0, help="largest norm of the gradient; 0 is no limit")
@@ -310,6 +328,12 @@ def add_distillation(parser: Parser) -> None:
     group.add_argument("--loss_distill", type=weighted_loss, nargs="+", default=["mse"], metavar="NAME[:WEIGHT]", help=f"of {', '.join(LOSSES)}")
     group.add_argument("--loss_gt", type=one_of(TASK_LOSSES, "loss"), default="mae", help="task loss against the target")
     group.add_argument("--alpha", type=not_negative, default=1.0, help="multiplies the distillation losses and their weights")
+    parser.choosers["alpha_schedule"] = ALPHA_SCHEDULES
+    names = ", ".join(ALPHA_SCHEDULES)
+    group.add_argument("--alpha_schedule", type=one_of(ALPHA_SCHEDULES, "schedule"), default="constant", help=f"how alpha changes: {names}")
+    group.add_argument("--alpha_milestones", type=share, nargs="+", help=f"parts of the training {defaults_of('alpha_milestones', ALPHA_SCHEDULES)}")
+    group.add_argument("--alpha_gamma", type=not_negative, help=f"what alpha is multiplied by {defaults_of('alpha_gamma', ALPHA_SCHEDULES)}")
+    group.add_argument("--alpha_warmup", type=share, help=f"part of the training in which alpha grows {defaults_of('alpha_warmup', ALPHA_SCHEDULES)}")
     group.add_argument("--beta", type=not_negative, default=1.0, help="multiplies the task loss")
     group.add_argument("--gamma", type=gamma, help="kernel width of comb_matrix: a number or auto (its default)")
     group.add_argument("--temperature", type=positive, help="of soft (4 without it)")

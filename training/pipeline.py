@@ -16,7 +16,7 @@ from distill.stage import Distillation, Supervised
 from models import build_network
 from models.hybrid_unet import graft
 from physics.base import Physics
-from tables import LOSS_OPTIONS, LOSSES, NETWORKS, PHYSICS, TASK_LOSSES, UserError, label_of, words
+from tables import ALPHA_SCHEDULES, LOSS_OPTIONS, LOSSES, NETWORKS, PHYSICS, TASK_LOSSES, UserError, bound, label_of, words
 from training import checkpoint
 from training.loop import Fit
 from training.run import Run
@@ -54,7 +54,11 @@ def network_of(args: Namespace) -> tuple[nn.Module, dict]:
     """The network that the flags describe, and its recipe; one seed begins with the same weights in every script."""
     recipe = {"name": args.network, "c": args.c, **{flag: getattr(args, flag) for flag in NETWORKS[args.network].flags}}
     torch.manual_seed(args.seed)
-    return build_network(recipe), recipe
+    network = build_network(recipe)
+    network.checkpointing = args.gradient_checkpointing
+    if args.gradient_checkpointing and any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        raise UserError("gradient_checkpointing would count the statistics of batch normalisation twice: use --batch_norm off")
+    return network, recipe
 
 
 def ordering_file(recipe: dict) -> dict[str, str]:
@@ -226,6 +230,7 @@ def distillation(
         losses=losses_of(args),
         task=build_task(args.loss_gt, **loss_options(args)),
         alpha=args.alpha,
+        schedule=bound(ALPHA_SCHEDULES, args.alpha_schedule, args),
         beta=args.beta,
         supervised=bool(args.sup_loss),
         online=online,
