@@ -1,0 +1,207 @@
+"""How a command line is read: one-line errors, both spellings of a flag, files of settings, and the values that flags take."""
+
+import json
+import sys
+from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from tables import LOSSES, ORDERINGS, PHYSICS, SELECTIONS, Diverged, UserError
+
+EPOCHS = 20  # unless --epochs or --steps says otherwise
+
+
+class Formatter(ArgumentDefaultsHelpFormatter):
+    """Defaults in the help, where a flag has one of its own."""
+
+    def _get_help_string(self, action: Action) -> str:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class Several(Action):
+    """One number as it is, several as the sorted list of the different ones."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else sorted(set(values)))
+
+
+class Parser(ArgumentParser):
+    """argparse with one-line errors, both spellings of a flag, defaults in the help, and --config FILE under the command line.
+
+    A flag in `choosers` names an entry of a table; the flags that the entry reads get its defaults, all others are refused.
+    """
+
+    def __init__(self, description: str):
+        super().__init__(description=description, formatter_class=Formatter, allow_abbrev=False)
+        self.choosers: dict[str, dict] = {}
+        self.demanding = True  # a flag without a default must be given
+
+    def parse_args(self, args=None, namespace=None):
+        args = super().parse_args(args, namespace)
+        for chooser, table in self.choosers.items():
+            self._settle(args, chooser, table)
+        if getattr(args, "steps", 0) is None and args.epochs is None:
+            args.epochs = EPOCHS
+        return args
+
+    def _settle(self, args: Namespace, chooser: str, table: dict) -> None:
+        chosen = getattr(args, chooser)
+        for flag in dict.fromkeys(flag for entry in table.values() for flag in entry.flags if hasattr(args, flag)):
+            reads = table[chosen].flags
+            if flag not in reads and getattr(args, flag) is not None:
+                self.error(f"{chooser} '{chosen}' does not read --{flag}: it reads {', '.join('--' + name for name in reads)}")
+            if flag in reads and getattr(args, flag) is None:
+                if reads[flag] is ... and self.demanding:
+                    self.error(f"{chooser} '{chosen}' needs --{flag}")
+                setattr(args, flag, None if reads[flag] is ... else reads[flag])
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def parse_known_args(self, args=None, namespace=None):
+        args = [self._spelling(word) for word in (sys.argv[1:] if args is None else args)]
+        if "--config" in self._option_string_actions:
+            finder = ArgumentParser(add_help=False, allow_abbrev=False)
+            finder.add_argument("--config")
+            path = finder.parse_known_args(args)[0].config
+            if path:
+                args = self._from_file(path) + args
+        return super().parse_known_args(args, namespace)
+
+    def typed(self, argv: list[str] | None) -> set[str]:
+        """The settings that the command line or --config names, whatever their value."""
+        unset = object()
+        found = super().parse_args(argv, Namespace(**{action.dest: unset for action in self._actions}))
+        return {name for name, value in vars(found).items() if value is not unset}
+
+    def _spelling(self, word: str) -> str:
+        """--awgn-snr for --awgn_snr, and --no_resume for --no-resume."""
+        if not word.startswith("--"):
+            return word
+        name, equals, value = word.partition("=")
+        known = {option.replace("-", "_"): option for option in self._option_string_actions}
+        return known.get(name.replace("-", "_"), name) + equals + value
+
+    def _from_file(self, path: str) -> list[str]:
+        """The settings of a JSON or YAML file as command-line words."""
+        try:
+            text = Path(path).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            self.error(f"--config {path}: {error}")
+        try:
+            settings = json.loads(text)
+        except json.JSONDecodeError:
+            import yaml
+
+            try:
+                settings = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                self.error(f"--config {path} is neither JSON nor YAML: {' '.join(str(error).split())}")
+        if not isinstance(settings, dict):
+            self.error(f"--config {path}: expected settings 'name: value'")
+        words = []
+        for name, value in settings.items():
+            option = self._spelling(f"--{name}")
+            if option not in self._option_string_actions:
+                self.error(f"--config {path}: unknown setting '{name}'")
+            takes_value = self._option_string_actions[option].nargs != 0
+            if isinstance(value, bool) and takes_value:
+                words += [option, "on" if value else "off"]  # YAML's other spelling of these words
+            elif isinstance(value, bool):
+                word = option if value else self._spelling(f"--no_{name}")
+                words += [word] if word in self._option_string_actions else []
+            elif value is not None:
+                words += [option, *map(str, value if isinstance(value, list) else [value])]
+        return words
+
+
+def one_of(names, what: str) -> Callable[[str], str]:
+    """A name of a table in any case."""
+
+    def name_of(text: str) -> str:
+        if text.lower() not in names:
+            raise ArgumentTypeError(f"unknown {what} '{text}': choose from {', '.join(names)}")
+        return text.lower()
+
+    return name_of
+
+
+def ordering(text: str) -> str:
+    return text if text.startswith("file:") and len(text) > 5 else one_of([*ORDERINGS, "file:PATH"], "ordering")(text)
+
+
+def selection(text: str) -> str:
+    """A selection of taps by its place in the list or its name."""
+    if text.isdecimal() and int(text) < len(SELECTIONS):
+        return SELECTIONS[int(text)]
+    if text in SELECTIONS:
+        return text
+    listed = ", ".join(f"{i} {name}" for i, name in enumerate(SELECTIONS))
+    raise ArgumentTypeError(f"unknown selection '{text}': choose from {listed}")
+
+
+def within(low: float, high: float, kind=float, open_low: bool = False) -> Callable[[str], float]:
+    """A number of the interval [low, high], or (low, high]."""
+
+    def number(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise ArgumentTypeError(f"'{text}' is not {'a whole number' if kind is int else 'a number'}") from None
+        if not (low < value if open_low else low <= value) or not value <= high or value == float("inf"):
+            top = f"{high}]" if high != float("inf") else "infinity)"
+            raise ArgumentTypeError(f"{text} is outside {'(' if open_low else '['}{low}, {top}")
+        return value
+
+    return number
+
+
+INFINITY = float("inf")
+ratio = within(0, 1, open_low=True)
+share = within(0, 1, open_low=True)
+positive = within(0, INFINITY, open_low=True)
+not_negative = within(0, INFINITY)
+counting = within(1, INFINITY, int)
+natural = within(0, 2**32 - 1, int)
+decibels = within(-100, 200)
+sigma = within(0, 255)
+
+
+def noise_level(text: str) -> float | None:
+    """dB, or none for measurements without noise."""
+    return None if text == "none" else decibels(text)
+
+
+def physics(text: str) -> str:
+    """cs is another word for spc."""
+    name = one_of(PHYSICS, "physics")(text)
+    return "spc" if name == "cs" else name
+
+
+def weighted_loss(text: str) -> str:
+    """NAME or NAME:WEIGHT; the weight replaces the table's."""
+    name, colon, weight = text.partition(":")
+    name = one_of(LOSSES, "loss")(name)
+    return f"{name}:{not_negative(weight):g}" if colon else name
+
+
+def gamma(text: str) -> str | float:
+    return text if text == "auto" else positive(text)
+
+
+def run(parse: Callable, main: Callable) -> None:
+    """The entry point of a script: a user's mistake is one line and exit code 2."""
+    try:
+        main(parse())
+    except UserError as error:
+        message = str(error).strip().splitlines()[-1].removeprefix("tables.UserError: ")  # of a loader's worker, the last line
+        print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Diverged as error:
+        print(f"{Path(sys.argv[0]).name}: stopped: {error}", file=sys.stderr)
+        sys.exit(3)
+    except KeyboardInterrupt:
+        sys.exit(130)
