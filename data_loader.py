@@ -112,19 +112,36 @@ def build_loader(images: Images, batch_size: int, num_workers: int = 0, shuffle_
 
 def to_tensor(image: Image.Image | np.ndarray, request: Request) -> Tensor:
     """A picture as (C, n, n) in [0, 1]: grey or RGB, the whole image resized or its central square."""
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(image)
-    if image.mode.startswith("I"):  # 16-bit grey
-        image = Image.fromarray((np.asarray(image, dtype=np.float32) / 65535 * 255).round().astype(np.uint8))
-    image = image.convert("L" if request.c == 1 else "RGB")
+    image = converted(Image.fromarray(image) if isinstance(image, np.ndarray) else image, request.c)
     if request.crop == "center":
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         image = image.crop((left, top, left + side, top + side))
     if image.size != (request.n, request.n):
         image = image.resize((request.n, request.n), Image.Resampling.BILINEAR)
+    return pixels_of(image)
+
+
+def converted(image: Image.Image, c: int) -> Image.Image:
+    """Grey or RGB, 16-bit pictures on the scale of bytes."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image, dtype=np.float32) / 65535 * 255).round().astype(np.uint8))
+    return image.convert("L" if c == 1 else "RGB")
+
+
+def pixels_of(image: Image.Image) -> Tensor:
+    """(C, H, W) in [0, 1]"""
     array = np.asarray(image, dtype=np.float32) / 255
-    return torch.from_numpy(array.copy()).view(request.n, request.n, -1).movedim(-1, 0).contiguous()
+    return torch.from_numpy(array.copy()).view(image.height, image.width, -1).movedim(-1, 0).contiguous()
+
+
+def read_picture(path: Path, c: int) -> Tensor:
+    """A whole picture (C, H, W) in [0, 1]."""
+    try:
+        with Image.open(path) as image:
+            return pixels_of(converted(image, c))
+    except BAD_IMAGE as error:
+        raise UserError(f"{path} is not a readable image: {error}") from None
 
 
 # ---------------------------------------------------------------- the datasets
@@ -259,12 +276,12 @@ def folder(request: Request) -> dict[str, Source]:
     root = Path(request.data_root)
     if not root.is_dir():
         raise UserError(f"dataset 'folder': --data_root {root} is not a folder")
-    paths = {split: _pictures(root / split) for split in SPLITS}
+    paths = {split: pictures_in(root / split) for split in SPLITS}
     if len(paths["train"]) > 1 and not paths["val"]:
         training, validation = hold_out(len(paths["train"]))
         paths |= {"train": [paths["train"][i] for i in training], "val": [paths["train"][i] for i in validation]}
     elif not any(paths.values()):
-        every = _pictures(root)
+        every = pictures_in(root)
         every = [every[i] for i in shuffled(len(every))]
         tenth = max(1, len(every) // 10)
         paths = {"train": every[2 * tenth :], "val": every[:tenth], "test": every[tenth : 2 * tenth]}
@@ -282,7 +299,8 @@ def check_image(path: Path) -> None:
         raise UserError(f"{path} is not a readable image: {error}") from None
 
 
-def _pictures(root: Path) -> list[Path]:
+def pictures_in(root: Path) -> list[Path]:
+    """The picture files of a tree, in order."""
     return sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 

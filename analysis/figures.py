@@ -52,11 +52,12 @@ def save_image(image: Tensor, path: Path) -> None:
     Image.fromarray(to_bytes(image)).save(path)
 
 
-def draw_grid(columns: dict[str, Tensor], truth: Tensor, path: Path, notes: dict[str, list[str]] | None = None) -> None:
+def draw_grid(columns: dict[str, Tensor], truth: Tensor | None, path: Path, notes: dict[str, list[str]] | None = None) -> None:
     """One row an image, one column an estimate, all on the same intensity scale; a note under each picture."""
-    count = len(truth)
-    columns = {"truth": truth, **columns}
-    figure, axes = plt.subplots(count, len(columns), figsize=(1.55 * len(columns), 1.8 * count), squeeze=False)
+    columns = columns if truth is None else {"truth": truth, **columns}
+    count, _, height, width = next(iter(columns.values())).shape
+    side = 1.55 * max(1, min(width / 128, 3))
+    figure, axes = plt.subplots(count, len(columns), figsize=(side * len(columns), (side * height / width + 0.25) * count), squeeze=False)
     for j, (name, images) in enumerate(columns.items()):
         for i in range(count):
             axis = axes[i, j]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tables import FIRST_IMAGES, UserError, label_of
 
@@ -59,6 +60,7 @@ class Physics(nn.Module):
     """
 
     level = None  # the recipe's noise level, which an evaluation may change
+    takes_pictures = False  # whether what it measures is a picture
     tells_noise = False  # whether the first image carries the noise level as one more channel
 
     def __init__(self, recipe: dict):
@@ -81,6 +83,10 @@ class Physics(nn.Module):
     def first_image(self, y: Tensor) -> Tensor:
         """What the network sees of y."""
         return self.back_projection(y)
+
+    def from_picture(self, picture: Tensor, sigma: float | None = None) -> Tensor:
+        """The first image of a picture of any size that such a camera took."""
+        return picture
 
     @torch.no_grad()
     def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -165,14 +171,16 @@ class Linear(Physics):
     @torch.no_grad()
     def rows(self, count: int | None = None) -> Tensor:
         """The first rows of A as a matrix (count, n²), or all m, in measuring order: Aᵀ of the unit measurements."""
+        units = torch.arange(self.m, device=self.index.device)[:count].split(256)
+        values = (F.one_hot(some, self.m).float()[:, None].expand(-1, self.recipe["c"], -1) for some in units)
+        return torch.cat([self.operator.A_adjoint(self.placed(some))[:, 0].flatten(1) for some in values])
+
+    def placed(self, values: Tensor) -> Tensor:
+        """Measured values (B, C, m) as a y of the operator."""
         n, c = self.recipe["n"], self.recipe["c"]
         shape = self.operator.A(torch.zeros(1, c, n, n, device=self.index.device)).shape[2:]
-        rows = []
-        for places in self.index[:count].split(256):
-            y = torch.zeros(len(places), c, shape.numel(), device=places.device)
-            y[torch.arange(len(places)), :, places] = 1
-            rows.append(self.operator.A_adjoint(y.unflatten(2, shape))[:, 0].flatten(1))
-        return torch.cat(rows)
+        y = torch.zeros(len(values), c, shape.numel(), device=values.device)
+        return y.index_copy(2, self.index, values).unflatten(2, shape)
 
     def noise_variance(self, rows: Tensor, images: Tensor) -> float:
         """The mean variance of the noise over the images."""

@@ -7,6 +7,7 @@ from deepinv.physics import MRI, Blur, Denoising
 from deepinv.physics.functional import gaussian_blur
 from deepinv.physics.generator import EquispacedMaskGenerator, GaussianMaskGenerator, RandomMaskGenerator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from physics.base import Linear
 from tables import UserError
@@ -21,13 +22,23 @@ class Noisy(Linear):
     """y = x + sigma / 255 n, sigma fixed or drawn for each image; y carries the map of sigma / 255 as one more channel."""
 
     level = "sigma"
-    tells_noise = True
+    takes_pictures = tells_noise = True
 
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         low, high = interval(self.recipe["sigma"])
         sigma = (low + (high - low) * torch.rand(len(x), 1, 1, 1, generator=generator)) / 255
         noise = torch.randn(x.shape, generator=generator)
         return torch.cat((x + (sigma * noise).to(x), sigma.to(x).expand(-1, 1, *x.shape[-2:])), dim=1)
+
+    def from_picture(self, picture: Tensor, sigma: float | None = None) -> Tensor:
+        low, high = interval(self.recipe["sigma"] if sigma is None else sigma)
+        if low != high:
+            raise UserError(f"sigma: the camera's noise is anything from {low:g} to {high:g}; give --sigma")
+        return torch.cat((picture, torch.full_like(picture[:, :1], low / 255)), dim=1)
+
+    def placed(self, values: Tensor) -> Tensor:
+        picture = values.unflatten(2, (self.recipe["n"], -1))
+        return torch.cat((picture, torch.zeros_like(picture[:, :1])), dim=1)
 
     def values(self, y: Tensor) -> Tensor:
         return y[:, : self.recipe["c"]].flatten(2)
@@ -90,12 +101,19 @@ class Resized(nn.Module):
 class SmallImage(Linear):
     """y = the image resized by a whole factor; bicubic interpolation gives the first image."""
 
+    takes_pictures = True
+
     def back_projection(self, y: Tensor) -> Tensor:
         return self.operator.interpolate(y)
+
+    def from_picture(self, picture: Tensor, sigma: float | None = None) -> Tensor:
+        return F.interpolate(picture, scale_factor=self.recipe["factor"], mode="bicubic", antialias=True)
 
 
 class Blurred(Linear):
     """y = the image filtered, mirrored at the border; the blurred image is itself the first image."""
+
+    takes_pictures = True
 
     def back_projection(self, y: Tensor) -> Tensor:
         return y

@@ -25,6 +25,7 @@ from training.parser import (
     Several,
     counting,
     decibels,
+    gain,
     gamma,
     natural,
     noise_level,
@@ -42,7 +43,7 @@ from training.parser import (
     within,
 )
 
-__all__ = ["UserError", "noise_level", "run"]  # for the scripts, beside what is defined here
+__all__ = ["UserError", "gain", "noise_level", "run"]  # for the scripts, beside what is defined here
 
 # What may change between two calls without making them different experiments.
 TECHNICAL = {

@@ -185,6 +185,11 @@ def weighted_loss(text: str) -> str:
     return f"{name}:{not_negative(weight):g}" if colon else name
 
 
+def gain(text: str) -> str | float:
+    """A factor, or auto."""
+    return text if text == "auto" else positive(text)
+
+
 def gamma(text: str) -> str | float:
     return text if text == "auto" else positive(text)
 

@@ -1,0 +1,44 @@
+"""Restore pictures, or reconstruct what a laboratory's detector measured, with a trained network."""
+
+from training import options
+
+
+def parse(argv=None):
+    parser = options.Parser(__doc__)
+    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="it tells network and physics")
+    parser.add_argument("inputs", nargs="*", metavar="PICTURE", help="pictures, or folders of them, that the camera took")
+    group = parser.add_argument_group("pictures")
+    group.add_argument("--simulate", action="store_true", help="the pictures are clean scenes: measure them first (spc and mri always do)")
+    group.add_argument("--truth", metavar="PATH", help="the clean picture, or a folder with pictures of the same names")
+    group.add_argument("--sigma", type=options.sigma, help="the pictures' noise on the 0..255 scale, for networks that are told it")
+    group.add_argument("--tile", type=options.within(16, 4096, int), default=512, help="larger pictures are cut into tiles of this side")
+    group.add_argument("--overlap", type=options.natural, help="pixels in which neighbouring tiles are blended; 32, simulated 0")
+    group = parser.add_argument_group("measurements")
+    group.add_argument("--measurements", metavar="FILE", help=".npy: m values, or 2 m of complementary pairs, a frame; one frame or several")
+    group.add_argument("--scale", type=options.gain, help="what values are multiplied by, or auto; see README")
+    group = parser.add_argument_group("run")
+    group.add_argument("--seed", type=options.natural, default=42, help="of simulated noise")
+    group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
+    group.add_argument("--results", default="results", help="folder of everything that is written")
+    args = parser.parse_args(argv)
+    if bool(args.inputs) == bool(args.measurements):
+        parser.error("give pictures or --measurements FILE")
+    return args
+
+
+def main(args) -> dict:
+    from pathlib import Path
+
+    from training import engine, prediction
+    from training.checkpoint import restore_with_physics
+    from training.testing import name_of
+
+    device = engine.start(args.device)
+    restored = restore_with_physics(args.checkpoint, {})
+    folder = Path(args.results) / "predict" / name_of(args.checkpoint)
+    work = prediction.from_measurements if args.measurements else prediction.from_pictures
+    return work(restored.network.to(device), restored.physics.to(device), args, folder, device)
+
+
+if __name__ == "__main__":
+    options.run(parse, main)

@@ -1,0 +1,119 @@
+"""predict.py: the laboratory's round trip, tiles, scales, and what it refuses."""
+
+import csv
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio
+from test_scripts import DATA, TINY, call
+
+import main_unet
+import predict
+import visualize_mask_spc
+from tables import UserError
+from training import checkpoint
+from training.prediction import starts, tiled
+
+
+def scene(height=16, width=16, seed=0):
+    rng = np.random.default_rng(seed)
+    rough = torch.from_numpy(rng.random((1, 1, 5, 5), dtype=np.float32))
+    return (torch.nn.functional.interpolate(rough, (height, width), mode="bicubic").clamp(0, 1)[0, 0].numpy() * 255).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize("length, tile, overlap", [(10, 16, 4), (16, 16, 4), (17, 16, 4), (100, 16, 0), (100, 16, 5)])
+def test_tiles_cover_everything_and_blend_to_one(length, tile, overlap):
+    places = starts(length, tile, overlap)
+    assert places[0] == 0 and max(places) + min(tile, length) == length
+    assert all(b - a <= tile - overlap for a, b in itertools.pairwise(places))
+    x = torch.rand(2, 3, length, length + 7)
+    assert torch.allclose(tiled(lambda part: 2 * part, x, tile, overlap), 2 * x, atol=1e-6)
+
+
+@pytest.mark.parametrize("x0", ["adjoint", "lmmse"])
+@pytest.mark.parametrize("form", ["pairs", "values", "one frame"])
+def test_the_exported_patterns_bring_the_direct_reconstruction_back(x0, form):
+    scores = call(main_unet, "--cr", "0.25", "--x0", x0, *TINY)
+    call(visualize_mask_spc, "--cr", "0.25", "--n", "16", "--dataset", "digits", "--export", "patterns", "--limit_train", "30")
+    manifest = json.loads(Path("patterns/manifest.json").read_text())
+    with open("patterns/patterns.csv", newline="") as file:
+        names = [name for row in csv.DictReader(file) for name in (row["positive"], row["negative"])]
+    mirrors = np.stack([np.asarray(Image.open(f"patterns/{name}"), dtype=np.float64) for name in names])
+    images = np.stack([scene(seed=seed) / 255 for seed in range(3)])
+    detector = np.einsum("khw,fhw->fk", mirrors, images)  # (frames, 2 m): the light of the mirrors that are 1
+    values = {"pairs": detector, "values": manifest["scale"] * (detector[:, 0::2] - detector[:, 1::2]), "one frame": detector[0]}[form]
+    np.save("y.npy", values)
+    result = call(predict, "--checkpoint", scores["export"], "--measurements", "y.npy")
+    restored = checkpoint.restore(scores["export"])
+    with torch.no_grad():
+        direct = restored.network(restored.physics.observe(torch.from_numpy(images).float()[:, None]))
+    again = np.load(f"{result['folder']}/reconstructions.npy")
+    assert len(again) == (1 if form == "one frame" else 3) and np.allclose(again, direct[: len(again)], atol=1e-5)
+    assert len(list(Path(result["folder"]).glob("frame_*.png"))) == len(again)
+
+
+def test_an_unknown_gain_is_found_and_a_known_one_applied():
+    scores = call(main_unet, "--cr", "0.5", *TINY)
+    physics = checkpoint.restore(scores["export"]).physics
+    image = torch.from_numpy(scene()).float()[None, None] / 255
+    values = physics.values(physics.measure(image))[0].numpy()
+    frames = []
+    for gain, scale in ((1, None), (40, "0.025"), (1, "auto"), (1234, "auto")):
+        np.save("y.npy", gain * values)
+        words = ["--scale", scale] if scale else []
+        frames.append(np.load(call(predict, "--checkpoint", scores["export"], "--measurements", "y.npy", *words)["folder"] + "/reconstructions.npy"))
+    assert np.allclose(frames[0], frames[1], atol=1e-5) and np.allclose(frames[2], frames[3], atol=1e-5)
+    assert not np.allclose(frames[0], frames[2], atol=1e-3)
+
+
+@pytest.mark.parametrize("words", [["denoise", "--sigma", "25"], ["sr", "--factor", "2"], ["blur"]])
+def test_pictures_of_any_size_are_restored_tiled_or_whole(words):
+    scores = call(main_unet, "--physics", *words, "--network", "dncnn", "--features", "4", "--blocks", "2", *DATA, "--epochs", "1")
+    factor = 2 if words[0] == "sr" else 1
+    Path("in").mkdir()
+    Image.fromarray(scene(30, 41)).save("in/a.png")
+    Image.fromarray(scene(60, 82) if factor == 2 else scene(30, 41, 1)).save("truth.png")
+    whole = call(predict, "--checkpoint", scores["export"], "in", "--truth", "truth.png")
+    result = np.asarray(Image.open(f"{whole['folder']}/a.png"))
+    assert result.shape == (30 * factor, 41 * factor) and Path(f"{whole['folder']}/a_before_after.png").is_file()
+    expected = peak_signal_noise_ratio(np.asarray(Image.open("truth.png")), result)
+    assert abs(whole["psnr"]["a"]["after"] - expected) < 0.5  # that of the picture, rounded and clipped
+    call(predict, "--checkpoint", scores["export"], "in", "--truth", "truth.png", "--tile", "24", "--overlap", "12")
+    tiles = np.asarray(Image.open(f"{whole['folder']}/a.png"))
+    assert np.abs(tiles.astype(int) - result.astype(int)).max() <= 8
+
+
+def test_a_single_pixel_camera_looks_at_a_scene_tile_by_tile_each_pixel_once(capsys):
+    scores = call(main_unet, "--cr", "1", *TINY)
+    Image.fromarray(scene(40, 24)).save("scene.png")
+    result = call(predict, "--checkpoint", scores["export"], "scene.png")
+    assert result["psnr"]["scene"]["before"] > 60  # full sampling gives the scene back
+    assert "simulated: 6 views of 16 x 16 pixels by spc" in capsys.readouterr().out
+
+
+def test_what_cannot_be_is_refused():
+    spc, noisy = (call(main_unet, *words, *TINY)["export"] for words in (["--cr", "0.25"], ["--physics", "denoise", "--sigma", "5", "50"]))
+    Image.fromarray(scene()).save("a.png")
+    for array, message in ((np.zeros(63), "takes 64 values a frame, or 128 in pairs"), (np.zeros((2, 3, 64)), "3 channels, the camera 1")):
+        np.save("y.npy", array)
+        with pytest.raises(UserError, match=message):
+            call(predict, "--checkpoint", spc, "--measurements", "y.npy")
+    np.save("y.npy", np.zeros(64))
+    with pytest.raises(UserError, match="no bright place"):
+        call(predict, "--checkpoint", spc, "--measurements", "y.npy", "--scale", "auto")
+    np.save("y.npy", np.full(64, np.nan))
+    with pytest.raises(UserError, match="finite numbers"):
+        call(predict, "--checkpoint", spc, "--measurements", "y.npy")
+    with pytest.raises(UserError, match="give --sigma"):
+        call(predict, "--checkpoint", noisy, "a.png")
+    assert call(predict, "--checkpoint", noisy, "a.png", "--sigma", "10")["psnr"] == {}
+    with pytest.raises(UserError, match="smaller than the tile"):
+        call(predict, "--checkpoint", noisy, "a.png", "--sigma", "10", "--tile", "16", "--overlap", "16")
+    for words in ([], ["a.png", "--measurements", "y.npy"]):
+        with pytest.raises(SystemExit):
+            predict.parse(["--checkpoint", spc, *words])

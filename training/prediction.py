@@ -1,0 +1,168 @@
+"""One picture, or one file of measurements, in; one restored picture out."""
+
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from algo_functions import score
+from analysis.figures import draw_grid, save_image
+from data_loader import pictures_in, read_picture
+from physics.base import Linear, Physics
+from tables import UserError
+from training.engine import seeded
+
+
+def starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Where tiles begin so that they cover a length, the last one flush with its end."""
+    last = max(length - tile, 0)
+    return [*range(0, last, tile - overlap), last]
+
+
+def ramp(tile: int, overlap: int) -> Tensor:
+    """A tile's weight along a side: one inside, falling to almost zero over the overlap."""
+    edge = (torch.arange(tile) + 1.0) / (overlap + 1)
+    return torch.minimum(edge, edge.flip(0)).clamp_max(1)
+
+
+def tiled(f: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap: int) -> Tensor:
+    """f of tiles of x, blended where they overlap."""
+    height, width = x.shape[-2:]
+    total, weights = 0, 0
+    for top in starts(height, tile, overlap):
+        for left in starts(width, tile, overlap):
+            part = f(x[..., top : top + tile, left : left + tile])
+            weight = torch.outer(*(ramp(side, overlap) for side in part.shape[-2:])).to(part)
+            place = (left, width - left - part.shape[-1], top, height - top - part.shape[-2])
+            total = total + F.pad(part * weight, place)
+            weights = weights + F.pad(weight, place)
+    return total / weights
+
+
+@torch.no_grad()
+def restored(network: nn.Module, physics: Physics, picture: Tensor, args: Namespace) -> tuple[Tensor, Tensor]:
+    """What the network sees of a picture (1, C, H, W), and what it makes of it."""
+    simulated = args.simulate or not physics.takes_pictures
+    n, generator = physics.recipe["n"], seeded(args.seed)
+    tile, overlap = (n, args.overlap or 0) if simulated else (args.tile, 32 if args.overlap is None else args.overlap)
+    if overlap >= tile:
+        raise UserError(f"overlap {overlap}: it must be smaller than the tile, {tile}")
+    if not simulated and physics.takes_pictures:
+        if physics.recipe.get("x0") == "lmmse":
+            raise UserError("x0 lmmse belongs to one size of picture: give clean scenes and --simulate, or train with --x0 adjoint")
+        first = physics.from_picture(picture, args.sigma)
+        return first[:, : picture.shape[1]], tiled(network, first, tile, overlap)
+    height, width = picture.shape[-2:]
+    scene = F.pad(picture, (0, max(n - width, 0), 0, max(n - height, 0)), mode="replicate")  # the camera sees n x n pixels
+    firsts = []
+
+    def look(part: Tensor) -> Tensor:
+        firsts.append(physics.observe(part, generator))
+        return network(firsts[-1])
+
+    output = tiled(look, scene, n, overlap)
+    seen = iter(firsts)
+    first = tiled(lambda _: next(seen)[:, : picture.shape[1]], scene, n, overlap)
+    print(f"simulated: {len(firsts)} views of {n} x {n} pixels by {physics.describe()}")
+    return first[..., :height, :width], output[..., :height, :width]
+
+
+def truth_of(path: Path, args: Namespace, c: int) -> Tensor | None:
+    """The clean picture that belongs to a picture: the one that --truth names, or in simulation the picture itself."""
+    if args.truth is None:
+        return None
+    truth = Path(args.truth)
+    if truth.is_dir():
+        named = [other for other in pictures_in(truth) if other.stem == path.stem]
+        if len(named) != 1:
+            raise UserError(f"truth: {truth} holds {len(named)} pictures named {path.stem}")
+        truth = named[0]
+    return read_picture(truth, c)[None]
+
+
+def inputs_of(args: Namespace) -> list[Path]:
+    """The pictures that the command line names; their names must differ, since results have them too."""
+    paths = [picture for word in args.inputs for picture in (pictures_in(Path(word)) if Path(word).is_dir() else [Path(word)])]
+    names = [path.stem for path in paths]
+    if not paths or len(set(names)) < len(names):
+        raise UserError(f"{' '.join(args.inputs)}: {'two pictures of the same name' if paths else 'no pictures'}")
+    return paths
+
+
+def from_pictures(network: nn.Module, physics: Physics, args: Namespace, folder: Path, device: torch.device) -> dict:
+    """Restores pictures; writes each, and a picture of before and after."""
+    physics, c, scores = physics.parts[0], physics.recipe["c"], {}
+    simulated = args.simulate or not physics.takes_pictures
+    for path in inputs_of(args):
+        picture = read_picture(path, c)[None].to(device)
+        truth = picture if simulated else truth_of(path, args, c)
+        first, output = restored(network, physics, picture, args)
+        columns = {"before": first, "after": output}
+        if truth is not None and truth.shape != output.shape:
+            raise UserError(f"truth of {path} is {tuple(truth.shape[1:])}, the result is {tuple(output.shape[1:])}")
+        said = str(folder / f"{path.stem}.png")
+        if truth is not None:
+            before, after = (score(image, truth.to(device))["psnr"].item() for image in columns.values())
+            scores[path.stem] = {"before": before, "after": after}
+            said += f"  PSNR {before:.2f} dB before, {after:.2f} dB after"
+        save_image(output[0], folder / f"{path.stem}.png")
+        notes = {name: [f"{scores[path.stem][name]:.2f} dB"] for name in columns} if truth is not None else None
+        draw_grid(columns, truth, folder / f"{path.stem}_before_after.png", notes)
+        print(said)
+    return {"folder": str(folder), "psnr": scores}
+
+
+def frames_in(path: str, m: int, c: int) -> Tensor:
+    """The frames of a file as values (frames, C, m); complementary pairs stand one behind the other, the positive first."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"measurements {path}: not a .npy array ({error})") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        raise UserError(f"measurements {path}: not an array of finite numbers")
+    if array.ndim == 0 or array.ndim > 3 or array.shape[-1] not in (m, 2 * m):
+        raise UserError(f"measurements {path} has shape {array.shape}: the camera takes {m} values a frame, or {2 * m} in pairs")
+    values = torch.from_numpy(array.astype(np.float64)).reshape(-1, *array.shape[-2:-1] if array.ndim == 3 else (1,), array.shape[-1])
+    if values.shape[1] != c:
+        raise UserError(f"measurements {path} has {values.shape[1]} channels, the camera {c}: expected shape (frames, {c}, values)")
+    return values[..., 0::2] - values[..., 1::2] if values.shape[-1] == 2 * m else values
+
+
+def scaled(values: Tensor, physics: Linear, scale: float | str | None, paired: bool) -> Tensor:
+    """Values in the camera's units.
+
+    A number multiplies; `auto` makes the brightest place of each frame's back-projection 1. Without either, differences of
+    pairs are multiplied by the patterns' amplitude, as the manifest says for one mirror a pixel, and single values are taken as they are.
+    """
+    if scale == "auto":
+        brightest = physics.back_projection(physics.placed(values.float())).flatten(1).amax(1)
+        if (brightest <= 0).any():
+            raise UserError("scale auto: a frame whose back-projection has no bright place")
+        return values / brightest.double()[:, None, None]
+    return values * (scale if scale is not None else physics.rows(1).abs().max().item() if paired else 1.0)
+
+
+def batches(values: Tensor, size: int = 64) -> Iterator[Tensor]:
+    return iter(values.float().split(size))
+
+
+@torch.no_grad()
+def from_measurements(network: nn.Module, physics: Physics, args: Namespace, folder: Path, device: torch.device) -> dict:
+    """Reconstructs frames from measured values; writes them as pictures and, unrounded, as one array."""
+    if len(physics.parts) > 1 or not isinstance(physics, Linear):
+        raise UserError(f"measurements: physics '{physics.label}' is not one linear camera")
+    values = frames_in(args.measurements, physics.m, physics.recipe["c"])
+    paired = np.load(args.measurements, mmap_mode="r").shape[-1] == 2 * physics.m
+    values = scaled(values.to(device), physics, args.scale, paired)
+    pairs = [(physics.back_projection(y), network(physics.first_image(y))) for y in map(physics.placed, batches(values))]
+    first, output = (torch.cat(images) for images in zip(*pairs, strict=True))
+    for k, image in enumerate(output):
+        save_image(image, folder / f"frame_{k:05d}.png")
+    draw_grid({"before": first[:8], "after": output[:8]}, None, folder / "before_after.png")
+    np.save(folder / "reconstructions.npy", output.cpu().numpy())
+    print(f"{len(output)} frames of {physics.m} values: {folder}")
+    return {"folder": str(folder), "frames": len(output)}
