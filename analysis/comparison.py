@@ -1,0 +1,124 @@
+"""What a network costs and what it gives."""
+
+import time
+import weakref
+from argparse import Namespace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from analysis.figures import save
+from data_loader import build_loader, build_splits
+from training.checkpoint import Restored
+from training.loop import evaluate
+from training.pipeline import request_of
+from training.run import write_csv
+from training.testing import names_of
+
+
+class LiveMemory(TorchDispatchMode):
+    """The bytes of the tensors that are alive at once while it is active, at their peak; the same on every device."""
+
+    def __init__(self):
+        super().__init__()
+        self.now, self.peak, self.known = 0, 0, set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        inputs = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        for x in tree_leaves(result):
+            if isinstance(x, Tensor):
+                self.count(x.untyped_storage(), inputs)
+        return result
+
+    def count(self, storage: torch.UntypedStorage, inputs: set[int]) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.known or key in inputs:
+            return
+        self.known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self.free, key, size)
+
+    def free(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size
+
+
+@torch.no_grad()
+def flops(network: nn.Module, x: Tensor) -> int:
+    """Multiplications and additions of one pass, by torch's counter."""
+    with FlopCounterMode(display=False) as counter:
+        network(x)
+    return counter.get_total_flops()
+
+
+@torch.no_grad()
+def peak_memory(network: nn.Module, x: Tensor) -> int:
+    """Bytes of activations alive at once in one pass."""
+    with LiveMemory() as memory:
+        network(x)
+    return memory.peak
+
+
+@torch.no_grad()
+def latencies(network: nn.Module, x: Tensor, runs: int) -> np.ndarray:
+    """Seconds of each of the timed passes, after a warm-up, each waited for."""
+
+    def once() -> float:
+        began = time.perf_counter()
+        network(x)
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        return time.perf_counter() - began
+
+    for _ in range(max(3, runs // 10)):
+        once()
+    return np.array([once() for _ in range(runs)])
+
+
+def compare(checkpoints: dict[str, Restored], args: Namespace, device: torch.device) -> list[dict]:
+    """A row a checkpoint; what is `x` counts against the first."""
+    rows = []
+    for path, name in names_of(checkpoints).items():
+        network, physics = checkpoints[path].network.to(device), checkpoints[path].physics.to(device)
+        n, c = physics.recipe["n"], physics.recipe["c"]
+        test = build_splits(request_of(args, n=n, c=c), wanted=("test",))["test"]
+        scores = evaluate(network, physics, build_loader(test, args.batch_size, args.num_workers), device, args.seed).summary()
+        first = physics.parts[0].observe(torch.zeros(1, c, n, n, device=device))
+        row = {
+            "model": name,
+            "parameters": sum(w.numel() for w in network.parameters()),
+            "MFLOPs": flops(network, first) / 1e6,
+            "memory (MB)": peak_memory(network, first) / 1e6,
+        }
+        for size in args.batches:
+            times = 1e3 * latencies(network, first.expand(size, -1, -1, -1).contiguous(), args.runs)
+            low, middle, high = np.percentile(times, (25, 50, 75))
+            row |= {f"ms, batch {size}": float(middle), f"± batch {size}": float(high - low) / 2}
+        rows.append(row | {"PSNR": scores["psnr"], "SSIM": scores["ssim"], "images": scores["images"]})
+    for row in rows:
+        row["x fewer parameters"] = rows[0]["parameters"] / row["parameters"]
+        row["x fewer FLOPs"] = rows[0]["MFLOPs"] / row["MFLOPs"]
+        row["x faster"] = rows[0][f"ms, batch {args.batches[0]}"] / row[f"ms, batch {args.batches[0]}"]
+        row["PSNR gained"] = row["PSNR"] - rows[0]["PSNR"]
+    return rows
+
+
+def write(rows: list[dict], batch: int, folder: Path) -> None:
+    """The table, and quality against latency; the area of a point is the number of parameters."""
+    write_csv(folder / "models.csv", rows)
+    figure, axis = plt.subplots(figsize=(6.5, 4))
+    for row in rows:
+        size = 400 * row["parameters"] / max(r["parameters"] for r in rows)
+        axis.scatter(row[f"ms, batch {batch}"], row["PSNR"], s=max(size, 12), alpha=0.7)
+        axis.annotate(row["model"][-40:], (row[f"ms, batch {batch}"], row["PSNR"]), fontsize=7, xytext=(4, 4), textcoords="offset points")
+    axis.set(xscale="log", xlabel=f"latency of a batch of {batch} (ms, median)", ylabel="PSNR (dB)")
+    axis.grid(alpha=0.3)
+    save(figure, folder / "models.png")

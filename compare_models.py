@@ -1,0 +1,39 @@
+"""Compare checkpoints: parameters, FLOPs, memory, latency and quality, and their ratios to the first."""
+
+from training import options
+
+
+def parse(argv=None):
+    parser = options.Parser(__doc__)
+    parser.add_argument("checkpoints", nargs="+", metavar="PATH", help="the first one is what the others are compared with")
+    options.add_data(parser, n_default=None, c_default=None, limits=("test",))
+    options.add_loading(parser)
+    group = parser.add_argument_group("measurement")
+    group.add_argument("--batches", type=options.counting, nargs="+", default=[1, 16], help="batch sizes of the latency")
+    group.add_argument("--runs", type=options.counting, default=30, help="timed passes of each, after a tenth as many to warm up")
+    group.add_argument("--seed", type=options.natural, default=42, help="of the noise")
+    group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
+    group.add_argument("--results", default="results", help="folder of everything that is written")
+    return parser.parse_args(argv)
+
+
+def main(args) -> dict:
+    from pathlib import Path
+
+    from analysis import comparison
+    from analysis.report import markdown
+    from training import engine
+    from training.checkpoint import restore_with_physics
+
+    device = engine.start(args.device)
+    restored = {path: restore_with_physics(path, {"n": args.n, "c": args.c}) for path in args.checkpoints}
+    rows = comparison.compare(restored, args, device)
+    folder = Path(args.results) / "compare"
+    comparison.write(rows, args.batches[0], folder)
+    print(markdown(rows))
+    print(f"{folder}/models.csv, models.png written")
+    return {"rows": rows}
+
+
+if __name__ == "__main__":
+    options.run(parse, main)

@@ -1,0 +1,63 @@
+"""compare_models.py: what is counted equals what can be counted by hand."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_scripts import DATA, TINY, call
+from torch import nn
+
+import compare_models
+import main_unet
+import test_UNet
+from analysis.comparison import flops, latencies, peak_memory
+from models import build_network
+
+
+def test_flops_are_two_a_multiplication():
+    network = build_network({"name": "dncnn", "c": 1, "features": 8, "blocks": 3})
+    convolutions = 2 * 9 * (1 * 8 + 3 * 8 * 8 + 8 * 1) * 16 * 16
+    assert flops(network, torch.rand(1, 1, 16, 16)) == convolutions
+
+
+def test_memory_is_what_lives_at_once():
+    x = torch.rand(1, 4, 32, 32)
+    chain = nn.Sequential(*(nn.Conv2d(4, 4, 3, padding=1) for _ in range(5)))
+    assert peak_memory(chain, x) == 2 * x.nbytes  # one map goes in, another comes out; the first input is not counted
+
+    class Keeps(nn.Module):
+        def forward(self, x):
+            return sum([x + k for k in range(5)])
+
+    assert peak_memory(Keeps(), x) >= 6 * x.nbytes
+    assert peak_memory(nn.Sequential(nn.ReLU(inplace=True)), x) == 0
+
+
+def test_latencies_are_as_many_as_asked_and_grow_with_the_work():
+    small, large = (nn.Conv2d(c, c, 3, padding=1) for c in (2, 64))
+    a, b = latencies(small, torch.rand(1, 2, 16, 16), 11), latencies(large, torch.rand(1, 64, 64, 64), 5)
+    assert len(a) == 11 and len(b) == 5 and (a > 0).all() and np.median(b) > np.median(a)
+
+
+def test_models_are_compared_with_the_first():
+    large = call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY)
+    light = call(main_unet, "--physics", "denoise", "--sigma", "25", "--network", "dncnn", "--features", "3", "--blocks", "1", *DATA, "--epochs", "1")
+    words = ["--dataset", "digits", "--limit_test", "6", "--runs", "5", "--batches", "1", "4"]
+    rows = call(compare_models, large["export"], light["export"], *words)["rows"]
+    assert [row["model"] for row in rows] == ["UNET_denoise_sigma_25", "DNCNN_denoise_sigma_25"]
+    assert rows[0]["x fewer parameters"] == rows[0]["x faster"] == 1 and rows[0]["PSNR gained"] == 0
+    assert rows[1]["x fewer parameters"] == rows[0]["parameters"] / rows[1]["parameters"] > 1
+    tested = call(test_UNet, "--checkpoint", light["export"], "--dataset", "digits", "--limit_test", "6", "--no-anchors")
+    assert np.isclose(rows[1]["PSNR"], tested["psnr"], atol=1e-4)
+    with open("results/compare/models.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2
+    assert Path("results/compare/models.png").stat().st_size > 1000
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_passes_on_a_gpu_are_waited_for():
+    x = torch.rand(8, 64, 256, 256, device="cuda")
+    network = nn.Sequential(*(nn.Conv2d(64, 64, 3, padding=1) for _ in range(8))).cuda()
+    assert np.median(latencies(network, x, 10)) > 1e-3
