@@ -1,4 +1,4 @@
-"""Restore pictures, or reconstruct what a laboratory's detector measured, with a trained network."""
+"""Restore pictures, or reconstruct what a laboratory's detector measured, with a trained network; or export the network."""
 
 from training import options
 
@@ -16,26 +16,30 @@ def parse(argv=None):
     group = parser.add_argument_group("measurements")
     group.add_argument("--measurements", metavar="FILE", help=".npy: m values, or 2 m of complementary pairs, a frame; one frame or several")
     group.add_argument("--scale", type=options.gain, help="what values are multiplied by, or auto; see README")
+    group = parser.add_argument_group("export")
+    group.add_argument("--export", type=options.one_of(options.EXPORTS, "export"), nargs="+", default=[], help=f"alone: {', '.join(options.EXPORTS)}")
     group = parser.add_argument_group("run")
     group.add_argument("--seed", type=options.natural, default=42, help="of simulated noise")
     group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
     group.add_argument("--results", default="results", help="folder of everything that is written")
     args = parser.parse_args(argv)
-    if bool(args.inputs) == bool(args.measurements):
-        parser.error("give pictures or --measurements FILE")
+    if bool(args.inputs) + bool(args.measurements) + bool(args.export) != 1:
+        parser.error("give one of pictures, --measurements FILE, --export FORM")
     return args
 
 
 def main(args) -> dict:
     from pathlib import Path
 
-    from training import engine, prediction
+    from training import engine, export, prediction
     from training.checkpoint import restore_with_physics
     from training.testing import name_of
 
     device = engine.start(args.device)
     restored = restore_with_physics(args.checkpoint, {})
     folder = Path(args.results) / "predict" / name_of(args.checkpoint)
+    if args.export:
+        return {"exports": {kind: export.export(restored, kind, folder) for kind in args.export}}
     work = prediction.from_measurements if args.measurements else prediction.from_pictures
     return work(restored.network.to(device), restored.physics.to(device), args, folder, device)
 

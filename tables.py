@@ -159,6 +159,20 @@ ALPHA_SCHEDULES = {
     "phases": Entry("distill.schedule:phases", {}),
 }
 
+
+class Export(NamedTuple):
+    """Where a form of export lives, and its files' suffix."""
+
+    path: str
+    suffix: str
+
+
+EXPORTS = {
+    "safetensors": Export("training.export:as_safetensors", "safetensors"),
+    "torch_export": Export("training.export:as_torch_export", "pt2"),
+    "onnx": Export("training.export:as_onnx", "onnx"),
+}
+
 OPTIMIZERS = {"adam": "torch.optim:Adam", "adamw": "torch.optim:AdamW", "sgd": "torch.optim:SGD"}
 
 

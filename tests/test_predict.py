@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from skimage.metrics import peak_signal_noise_ratio
 from test_scripts import DATA, TINY, call
 
 import main_unet
 import predict
 import visualize_mask_spc
-from tables import UserError
-from training import checkpoint
+from tables import EXPORTS, UserError
+from training import checkpoint, export
 from training.prediction import starts, tiled
 
 
@@ -114,6 +115,31 @@ def test_what_cannot_be_is_refused():
     assert call(predict, "--checkpoint", noisy, "a.png", "--sigma", "10")["psnr"] == {}
     with pytest.raises(UserError, match="smaller than the tile"):
         call(predict, "--checkpoint", noisy, "a.png", "--sigma", "10", "--tile", "16", "--overlap", "16")
-    for words in ([], ["a.png", "--measurements", "y.npy"]):
+    for words in ([], ["a.png", "--measurements", "y.npy"], ["a.png", "--export", "onnx"]):
         with pytest.raises(SystemExit):
             predict.parse(["--checkpoint", spc, *words])
+
+
+NETWORK_WORDS = [
+    ["unet", "--width", "4", "--scales", "3"],
+    ["unet", "--width", "4", "--batch_norm", "on", "--padding", "circular"],
+    ["dncnn", "--features", "4", "--blocks", "2"],
+    ["rrdbnet", "--features", "4", "--blocks", "1", "--growth", "2"],
+]
+
+
+@pytest.mark.parametrize("words", NETWORK_WORDS, ids=" ".join)
+def test_exports_give_the_same_images(words):
+    camera = ["--physics", "denoise", "--sigma", "25"]
+    scores = call(main_unet, *camera, "--network", *words, *DATA, "--epochs", "1", "--limit_train", "10")
+    done = call(predict, "--checkpoint", scores["export"], "--export", *EXPORTS)["exports"]
+    assert set(done) == set(EXPORTS) and all(result["distance"] <= 1e-5 and Path(result["path"]).is_file() for result in done.values())
+    with safe_open(done["safetensors"]["path"], "pt") as file:
+        assert json.loads(file.metadata()["network"])["name"] == words[0] and json.loads(file.metadata()["physics"])["sigma"] == 25
+
+
+def test_an_export_that_gives_other_images_is_refused(monkeypatch):
+    scores = call(main_unet, "--cr", "0.25", *TINY)
+    monkeypatch.setattr(export, "as_safetensors", lambda restored, example, path: (path.write_text("") and None) or (lambda x: x + 1))
+    with pytest.raises(UserError, match="gives other images"):
+        call(predict, "--checkpoint", scores["export"], "--export", "safetensors")

@@ -6,6 +6,7 @@ from tables import (
     ALPHA_SCHEDULES,
     BATCH_NORMS,
     DATASETS,
+    EXPORTS,
     FIRST_IMAGES,
     KERNELS,
     LOSSES,
@@ -43,7 +44,7 @@ from training.parser import (
     within,
 )
 
-__all__ = ["UserError", "gain", "noise_level", "run"]  # for the scripts, beside what is defined here
+__all__ = ["EXPORTS", "UserError", "gain", "noise_level", "run"]  # for the scripts, beside what is defined here
 
 # What may change between two calls without making them different experiments.
 TECHNICAL = {

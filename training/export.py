@@ -1,0 +1,68 @@
+"""A trained network for other programs; what was written is read again and must give the same image."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models import build_network
+from tables import EXPORTS, UserError, look_up
+from training.checkpoint import Restored
+
+TOLERANCE = 1e-5
+
+
+def as_safetensors(restored: Restored, example: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
+    """The weights, and the recipes of network and physics in the header."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    recipes = {"network": json.dumps(restored.content["network"]), "physics": json.dumps(restored.content["physics"]["recipe"])}
+    weights = {name: tensor.cpu().contiguous() for name, tensor in restored.network.state_dict().items()}
+    save_file(weights, path, metadata=recipes)
+    with safe_open(path, "pt") as file:
+        network = build_network(json.loads(file.metadata()["network"]))
+        network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    return network.eval()
+
+
+def as_torch_export(restored: Restored, example: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
+    """A graph that needs torch alone; any number of images."""
+    program = torch.export.export(restored.network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    torch.export.save(program, path)
+    return torch.export.load(path).module()
+
+
+def as_onnx(restored: Restored, example: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
+    """A graph that needs no torch; any number of images."""
+    from onnxruntime import InferenceSession
+
+    shapes = ({0: torch.export.Dim.DYNAMIC},)
+    names = {"input_names": ["image"], "output_names": ["output"]}
+    try:
+        torch.onnx.export(restored.network, (example,), path, dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False, **names)
+    except (TypeError, torch.onnx.OnnxExporterError) as error:
+        raise UserError(f"export onnx: torch's exporter cannot translate this network ({str(error).splitlines()[0]})") from None
+    session = InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"image": x.numpy()})[0])
+
+
+@torch.no_grad()
+def export(restored: Restored, kind: str, folder: Path) -> dict:
+    """Writes the network alone, for first images of its camera's size, and says how far what was written is from the original."""
+    recipe, network = restored.physics.recipe, restored.network.cpu()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"network.{EXPORTS[kind].suffix}"
+    image = torch.rand(3, recipe["c"], recipe["n"], recipe["n"], generator=torch.Generator().manual_seed(0))
+    first = restored.physics.cpu().parts[0].observe(image, torch.Generator().manual_seed(0))
+    try:
+        again = look_up(EXPORTS, kind, "export")(restored, first[:2], path)
+    except ImportError as error:
+        raise UserError(f"export {kind}: {error}; it is in requirements.txt") from None
+    distance = (again(first) - network(first)).abs().max().item()
+    if distance > TOLERANCE:
+        raise UserError(f"export {kind}: {path} gives other images, by up to {distance:.1e}; more than {TOLERANCE:g} is not accepted")
+    print(f"{path}  {path.stat().st_size / 1e6:.2f} MB, within {distance:.1e} of the checkpoint")
+    return {"path": str(path), "distance": distance}
