@@ -69,10 +69,12 @@ PHYSICS = {
         {"acceleration": ..., "mask_type": "gaussian", "x0": "adjoint", "awgn_snr": None},
         "mri_acceleration_{acceleration}_{mask_type}",
     ),
+    "degrade": Entry("physics.degradation:degrade", {"degradation": "real_esrgan"}, "degrade_{degradation}"),
 }
 
 KERNELS = ("bicubic", "bilinear", "box", "gaussian", "motion")
 MASK_TYPES = ("gaussian", "uniform", "random")
+DEGRADATIONS = ("real_esrgan", "mild")
 
 ORDERINGS = {  # of the Hadamard patterns, or dense patterns; file:PATH is the user's own
     "xy": "physics.single_pixel:xy_places",

@@ -6,6 +6,7 @@ from tables import (
     ALPHA_SCHEDULES,
     BATCH_NORMS,
     DATASETS,
+    DEGRADATIONS,
     EXPORTS,
     FIRST_IMAGES,
     KERNELS,
@@ -101,6 +102,7 @@ def add_physics(parser: Parser) -> None:
     add("--blur_width", type=positive, text="pixels: the deviation of a Gaussian, the side of a box, the length of a motion")
     add("--acceleration", type=within(2, 64, int), text="how many times fewer lines of k-space")
     add("--mask_type", type=one_of(MASK_TYPES, "mask_type"), text=f"lines beside the central ones: {', '.join(MASK_TYPES)}")
+    add("--degradation", type=one_of(DEGRADATIONS, "degradation"), text=f"how strong: {', '.join(DEGRADATIONS)}")
     add("--x0", type=one_of(FIRST_IMAGES, "first image"), text="first image: adjoint or lmmse")
     add("--awgn_snr", type=decibels, text="dB of signal to noise on the measurements; none without it")
 

@@ -218,6 +218,8 @@ def distillation(
     torch.manual_seed(args.seed)  # of the adapters
     physics_t = teacher.physics
     if args.awgn_teacher:
+        if physics_t.level != "awgn_snr":
+            raise UserError(f"awgn_teacher: the teacher's physics '{physics_t.recipe['name']}' does not read --awgn_snr")
         physics_t = physics_t.at_noise(args.awgn_snr).refitted(images)
     physics_t = physics if same_camera(physics, physics_t) else physics_t
     # Convolutions are faster with channels innermost; the numbers are the same up to rounding.
