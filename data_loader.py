@@ -32,6 +32,11 @@ class Request(NamedTuple):
     limit_train: int | None = None
     limit_val: int | None = None
     limit_test: int | None = None
+    gt: str | None = None
+    lq: str | None = None
+    pairs: str | None = None
+    unpaired: str | None = None
+    paired_share: float = 0.5
 
 
 class Source(NamedTuple):
@@ -39,10 +44,13 @@ class Source(NamedTuple):
 
     images: Sequence
     symmetries: str = "none"  # none, flip, dihedral
+    kind: type | None = None  # of Images, where it is another one
 
 
 class Images(Dataset):
     """Clean images of one split; augmentation is drawn from (seed, epoch, index), so no worker or batch size changes it."""
+
+    paired = False  # whether every item brings the degraded picture that a network sees, in validation and test
 
     def __init__(self, source: Source, subset: Tensor, augment_seed: int | None = None):
         self.source, self.subset, self.augment_seed, self.epoch = source, subset, augment_seed, 0
@@ -80,7 +88,7 @@ def build_splits(request: Request, wanted: Sequence[str] = SPLITS, augment_seed:
         subset = torch.arange(count)
         if limit is not None and limit < count:
             subset = shuffled(count)[:limit]
-        splits[split] = Images(sources[split], subset, augment_seed if split == "train" else None)
+        splits[split] = (sources[split].kind or Images)(sources[split], subset, augment_seed if split == "train" else None)
     return splits
 
 
@@ -184,6 +192,13 @@ def hold_out(count: int, share: float = 0.1) -> tuple[Tensor, Tensor]:
     return order[held:], order[:held]
 
 
+def tenths(items: Sequence) -> dict[str, list]:
+    """A fixed random split, 80 / 10 / 10."""
+    items = [items[i] for i in shuffled(len(items))]
+    tenth = max(1, len(items) // 10)
+    return {"train": items[2 * tenth :], "val": items[:tenth], "test": items[tenth : 2 * tenth]}
+
+
 class Lazy(Sequence):
     """Images made when they are asked for."""
 
@@ -281,10 +296,7 @@ def folder(request: Request) -> dict[str, Source]:
         training, validation = hold_out(len(paths["train"]))
         paths |= {"train": [paths["train"][i] for i in training], "val": [paths["train"][i] for i in validation]}
     elif not any(paths.values()):
-        every = pictures_in(root)
-        every = [every[i] for i in shuffled(len(every))]
-        tenth = max(1, len(every) // 10)
-        paths = {"train": every[2 * tenth :], "val": every[:tenth], "test": every[tenth : 2 * tenth]}
+        paths = tenths(pictures_in(root))
     for path in (path for split in SPLITS for path in paths[split]):
         check_image(path)
     return {split: Source(Lazy(lambda path: open_image(path, request), paths[split]), "flip") for split in SPLITS}
@@ -304,10 +316,11 @@ def pictures_in(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
-def open_image(path: Path, request: Request) -> Tensor:
+def open_image(path: Path, request: Request, box: tuple | None = None) -> Tensor:
+    """The picture of a file, or what a box (left, top, right, bottom) cuts out of it."""
     try:
         with Image.open(path) as image:
-            return to_tensor(image, request)
+            return to_tensor(image.crop(box) if box else image, request)
     except BAD_IMAGE as error:
         raise UserError(f"{path} is not a readable image: {error}") from None
 

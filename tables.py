@@ -27,7 +27,7 @@ class Loss(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Where a physics or a network lives, and the flags that it reads with their defaults; `...` has none and must be given."""
+    """Where a physics, a network or a dataset lives, and the flags that it reads with their defaults; `...` has none and must be given."""
 
     path: str
     flags: dict
@@ -70,6 +70,7 @@ PHYSICS = {
         "mri_acceleration_{acceleration}_{mask_type}",
     ),
     "degrade": Entry("physics.degradation:degrade", {"degradation": "real_esrgan"}, "degrade_{degradation}"),
+    "given": Entry("physics.given:given", {}, "given"),
 }
 
 KERNELS = ("bicubic", "bilinear", "box", "gaussian", "motion")
@@ -90,6 +91,7 @@ FIRST_IMAGES = ("adjoint", "lmmse")
 BATCH_NORMS = ("off", "on", "bias-free")
 PADDINGS = ("zeros", "circular", "release")
 
+PAIRS = {"gt": ..., "lq": ..., "pairs": None}
 DATASETS = {
     "photos": "data_loader:photos",
     "digits": "data_loader:digits",
@@ -99,6 +101,8 @@ DATASETS = {
     "celeba": "data_loader:celeba",
     "folder": "data_loader:folder",
     "npz": "data_loader:npz",
+    "paired": Entry("pairs:paired", PAIRS),
+    "hybrid": Entry("pairs:hybrid", PAIRS | {"unpaired": ..., "paired_share": 0.5}),
 }
 
 LOSSES = {

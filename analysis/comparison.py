@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from analysis.figures import save
 from data_loader import build_loader, build_splits
+from physics.given import camera_for
 from training.checkpoint import Restored
 from training.loop import evaluate
 from training.pipeline import request_of
@@ -90,8 +91,8 @@ def compare(checkpoints: dict[str, Restored], args: Namespace, device: torch.dev
         network, physics = checkpoints[path].network.to(device), checkpoints[path].physics.to(device)
         n, c = physics.recipe["n"], physics.recipe["c"]
         test = build_splits(request_of(args, n=n, c=c), wanted=("test",))["test"]
-        scores = evaluate(network, physics, build_loader(test, args.batch_size, args.num_workers), device, args.seed).summary()
-        first = physics.parts[0].observe(torch.zeros(1, c, n, n, device=device))
+        scores = evaluate(network, camera_for(test, physics), build_loader(test, args.batch_size, args.num_workers), device, args.seed).summary()
+        first = physics.parts[0].example(device)
         row = {
             "model": name,
             "parameters": sum(w.numel() for w in network.parameters()),

@@ -21,7 +21,7 @@ class Supervised(nn.Module):
         self.student, self.physics, self.loss = student, physics, loss
 
     def forward(self, batch: dict, generator: Generator | None = None) -> dict:
-        output = self.student(self.physics.observe(batch["image"], generator))
+        output = self.student(self.physics.look(batch, generator))
         terms = {"task": self.loss(output, batch["image"])}
         return {"loss": terms["task"], "output": output, "terms": terms}
 
@@ -67,11 +67,9 @@ class Distillation(nn.Module):
     @torch.no_grad()
     def _dry_run(self, selection: str) -> tuple[list[str], nn.ModuleDict]:
         """The selected taps, and the adapters that the losses need between them, made once and before the optimiser."""
-        c, n = self.physics.recipe["c"], self.physics.recipe["n"]
-        device = next(self.student.parameters()).device
-        mode, image = self.student.training, torch.zeros(1, c, n, n, device=device)
+        mode, device = self.student.training, next(self.student.parameters()).device
         pairs = (self.student, self.physics), (self.teacher, self.physics_t)
-        s, t = (network.eval().features(camera.to(device).parts[0].observe(image)) for network, camera in pairs)
+        s, t = (network.eval().features(camera.to(device).parts[0].example(device)) for network, camera in pairs)
         self.student.train(mode)
         taps = selected_taps(selection, list(s), list(t))
         adapters = nn.ModuleDict()
@@ -88,14 +86,14 @@ class Distillation(nn.Module):
         """The adapter's name; losses that need one only where shapes differ share it."""
         return f"{loss.name}/{tap}" if loss.bridge == "always" else "" if loss.bridge == "never" else tap
 
-    def observe(self, image: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        """What student and teacher see of the same image; one observation for both where they share the physics."""
-        x0_s = self.physics.observe(image, generator)
-        return x0_s, x0_s if self.physics_t is self.physics else self.physics_t.observe(image, generator)
+    def observe(self, batch: dict, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        """What student and teacher see of the same images; one observation for both where they share the physics."""
+        x0_s = self.physics.look(batch, generator)
+        return x0_s, x0_s if self.physics_t is self.physics else self.physics_t.look(batch, generator)
 
     def forward(self, batch: dict, generator: Generator | None = None) -> dict:
         image = batch["image"]
-        x0_s, x0_t = self.observe(image, generator)
+        x0_s, x0_t = self.observe(batch, generator)
         s = self.student.features(x0_s)
         with torch.set_grad_enabled(self.online):
             t = self.teacher.features(x0_t)

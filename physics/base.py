@@ -93,6 +93,24 @@ class Physics(nn.Module):
         """What the network sees of the clean images x."""
         return self.first_image(self.measure(x, generator))
 
+    def take(self, batch: dict, generator: torch.Generator | None = None) -> Tensor:
+        """The measurements of a batch."""
+        return self.measure(batch["image"], generator)
+
+    @torch.no_grad()
+    def look(self, batch: dict, generator: torch.Generator | None = None) -> Tensor:
+        """What the network sees of a batch: the degraded picture of a pair, the first image of any other clean image."""
+        if "paired" not in batch:
+            return self.observe(batch["image"], generator)
+        x0, alone = batch["seen"].clone(), ~batch["paired"]
+        if alone.any():
+            x0[alone] = self.observe(batch["image"][alone], generator)
+        return x0
+
+    def example(self, device: torch.device) -> Tensor:
+        """What the network sees of a black image."""
+        return self.observe(torch.zeros(1, self.recipe["c"], self.recipe["n"], self.recipe["n"], device=device))
+
     def changed(self, **recipe) -> "Physics":
         """The same camera with other values in its recipe; tensors are shared."""
         other = copy.copy(self)

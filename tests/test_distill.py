@@ -277,7 +277,7 @@ def test_the_target_is_the_image_or_the_teachers_output():
     student, teacher = network(), network()
     for supervised in (True, False):
         stage = stage_of(student, teacher, supervised=supervised)
-        x0_s, x0_t = stage.observe(BATCH["image"], None)
+        x0_s, x0_t = stage.observe(BATCH, None)
         target = BATCH["image"] if supervised else teacher(x0_t)
         assert torch.isclose(stage(BATCH)["terms"]["task"], (student(x0_s) - target).square().mean())
 
@@ -288,7 +288,7 @@ def test_one_noise_draw_where_the_physics_is_shared_and_two_where_it_is_not():
     shared = Distillation(network(), network(), noisy, noisy, **setting)
     apart = Distillation(network(), network(), noisy, build_physics(RECIPE | {"awgn_snr": 10.0}), **setting)
     for stage, same in ((shared, True), (apart, False)):
-        x0_s, x0_t = stage.observe(BATCH["image"], torch.Generator().manual_seed(0))
+        x0_s, x0_t = stage.observe(BATCH, torch.Generator().manual_seed(0))
         assert torch.equal(x0_s, x0_t) is same
 
 

@@ -128,4 +128,4 @@ def test_impossible_cameras_are_refused(changes, message):
 
 
 def test_every_physics_of_the_table_is_tested_here_or_with_the_orderings():
-    assert {recipe["name"] for recipe in LINEAR.values()} | {"spc", "cs", "degrade"} == set(PHYSICS)
+    assert {recipe["name"] for recipe in LINEAR.values()} | {"spc", "cs", "degrade", "given"} == set(PHYSICS)

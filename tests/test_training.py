@@ -255,7 +255,7 @@ def test_alpha_follows_its_schedule(words, factors, monkeypatch):
 
 
 def latents(stage, image):
-    x0_s, x0_t = stage.observe(image, None)
+    x0_s, x0_t = stage.observe({"image": image}, None)
     return stage.student.features(x0_s)["latent"], stage.teacher.features(x0_t)["latent"]
 
 

@@ -15,6 +15,7 @@ from algo_functions import Meter
 from analysis.figures import draw_grid
 from data_loader import Images, build_loader
 from physics.base import Physics
+from physics.given import camera_for
 from tables import OPTIMIZERS, SCHEDULES, Diverged, UserError, bound, look_up
 from training import checkpoint
 from training.engine import seeded
@@ -49,9 +50,9 @@ def reconstructions(network: nn.Module, physics: Physics, loader: DataLoader, de
     network.eval()
     generator = seeded(seed, VALIDATION)
     for batch in loader:
-        image = batch["image"].to(device)
-        y = physics.measure(image, generator)
-        yield image, y, network(physics.first_image(y))
+        batch = {name: value.to(device) for name, value in batch.items()}
+        y = physics.take(batch, generator)
+        yield batch["image"], y, network(physics.first_image(y))
 
 
 def evaluate(network: nn.Module, physics: Physics, loader: DataLoader, device: torch.device, seed: int) -> Meter:
@@ -82,6 +83,7 @@ class Fit:
         self.stage, self.recipe, self.args, self.run, self.before_export = stage, recipe, args, run, before_export
         self.train = build_loader(splits["train"], args.batch_size * args.accumulate, args.num_workers, shuffle_seed=args.seed)
         self.val = build_loader(splits["val"], args.batch_size, args.num_workers)
+        self.camera = camera_for(splits["val"], stage.physics)
         self.device = next(stage.student.parameters()).device
         momentum = {"momentum": 0.9} if args.optimizer == "sgd" else {}
         self.weights = [w for w in stage.parameters() if w.requires_grad]
@@ -190,7 +192,7 @@ class Fit:
                 began = time.perf_counter()
                 values = self.round(min(self.total, self.steps - self.steps % every + every), bar, tracker)
                 row = {"epoch": round(self.epoch, 4), "step": self.steps, "lr": self.optimizer.param_groups[0]["lr"], **values}
-                scores = evaluate(self.network, self.stage.physics, self.val, self.device, args.seed).summary()
+                scores = evaluate(self.network, self.camera, self.val, self.device, args.seed).summary()
                 row |= {"val_psnr": scores["psnr"], "val_ssim": scores["ssim"], "seconds": round(time.perf_counter() - began, 3)}
                 self.rows.append(row)
                 self.save(scores)
@@ -215,7 +217,7 @@ class Fit:
     def draw(self, count: int) -> None:
         """Some validation images as they are restored now."""
         if count:
-            camera, kept = self.stage.physics.parts[0], []
+            camera, kept = self.camera.parts[0], []
             for image, y, output in reconstructions(self.network, camera, self.val, self.device, self.args.seed):
                 kept.append((image, camera.back_projection(y), output))
                 if sum(len(image) for image, *_ in kept) >= count:

@@ -19,6 +19,7 @@ from tables import (
     PHYSICS,
     SCHEDULES,
     TASK_LOSSES,
+    Entry,
     UserError,
 )
 from training.parser import (
@@ -61,6 +62,13 @@ def add_data(parser: Parser, n_default: int | None = 32, c_default: int | None =
     group.add_argument("--n", type=within(2, 4096, int), default=n_default, help="side of the images in pixels")
     group.add_argument("--c", type=int, choices=(1, 3), default=c_default, help="channels: grey or RGB")
     group.add_argument("--crop", choices=("center", "none"), default="center", help="central square first, or the whole image resized")
+    lines = {name: line if isinstance(line, Entry) else Entry(line, {}) for name, line in DATASETS.items()}
+    parser.choosers["dataset"] = lines
+    group.add_argument("--gt", metavar="DIR", help=f"clean pictures of pairs {defaults_of('gt', lines)}")
+    group.add_argument("--lq", metavar="DIR", help=f"their degraded pictures, which a network sees {defaults_of('lq', lines)}")
+    group.add_argument("--pairs", metavar="FILE", help=f"'gt_name, lq_name' or one name for both a line {defaults_of('pairs', lines)}")
+    group.add_argument("--unpaired", metavar="DIR", help=f"clean pictures that --physics degrades {defaults_of('unpaired', lines)}")
+    group.add_argument("--paired_share", type=within(0, 1), help=f"of pairs among the training items {defaults_of('paired_share', lines)}")
     for split in limits:
         group.add_argument(f"--limit_{split}", type=counting, help=f"use only so many {split} images, a fixed random subset")
 

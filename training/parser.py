@@ -49,7 +49,7 @@ class Parser(ArgumentParser):
         for flag in dict.fromkeys(flag for entry in table.values() for flag in entry.flags if hasattr(args, flag)):
             reads = table[chosen].flags
             if flag not in reads and getattr(args, flag) is not None:
-                self.error(f"{chooser} '{chosen}' does not read --{flag}: it reads {', '.join('--' + name for name in reads)}")
+                self.error(f"{chooser} '{chosen}' does not read --{flag}: it reads {', '.join('--' + name for name in reads) or 'no such flag'}")
             if flag in reads and getattr(args, flag) is None:
                 if reads[flag] is ... and self.demanding:
                     self.error(f"{chooser} '{chosen}' needs --{flag}")

@@ -16,6 +16,7 @@ from distill.stage import Distillation, Supervised
 from models import build_network
 from models.hybrid_unet import graft
 from physics.base import Physics
+from physics.given import camera_for
 from tables import ALPHA_SCHEDULES, LOSS_OPTIONS, LOSSES, NETWORKS, PHYSICS, TASK_LOSSES, UserError, bound, label_of, words
 from training import checkpoint
 from training.loop import Fit
@@ -88,6 +89,15 @@ def camera_of(recipe: dict, splits: dict[str, Images]) -> Physics:
     physics = build_physics(recipe, images=splits["train"].stack)
     print(f"physics: {physics.describe()}")
     return physics
+
+
+def check_pairs(dataset: str, images: Images, student: Physics, teacher: Physics) -> None:
+    """Refuses cameras that cannot see these images: pairs alone go with the physics that measures nothing, which sees nothing else."""
+    for camera in (student, teacher):
+        name = camera.recipe["name"]
+        if (dataset != "paired" and name == "given") or (dataset == "paired" and name != "given" and camera is student):
+            raise UserError(f"dataset '{dataset}' with physics '{name}': --dataset paired and --physics given belong together")
+        camera_for(images, camera)
 
 
 def same_camera(a: Physics, b: Physics) -> bool:
@@ -241,6 +251,7 @@ def distillation(
 
 def fit(stage: nn.Module, recipe: dict, splits: dict[str, Images], args: Namespace, run: Run, before_export: Callable | None = None) -> dict:
     """Trains a stage, or says what would be trained."""
+    check_pairs(args.dataset, splits["val"], stage.physics, getattr(stage, "physics_t", stage.physics))
     count = sum(w.numel() for w in stage.student.parameters())
     print(f"network: {recipe['name']}, {count:,} parameters; {len(splits['train'])} training and {len(splits['val'])} validation images")
     if args.dry_run:

@@ -18,6 +18,7 @@ from analysis.figures import draw_grid, save_image, stretched
 from data_loader import build_loader, build_splits
 from models.base import AsSeen
 from physics.base import Physics
+from physics.given import camera_for
 from tables import UserError
 from training.checkpoint import Restored
 from training.loop import evaluate, reconstructions
@@ -78,11 +79,11 @@ def table_row(name: str, part: Physics, scores: dict, parameters: int) -> dict:
 
 def test_checkpoint(path: str, name: str, restored: Restored, args: Namespace, device: torch.device) -> list[dict]:
     """Evaluates one checkpoint at every noise level and ratio, writes its folder and its CSV rows, and returns its table."""
-    network, physics = restored.network.to(device), restored.physics
-    n, c = physics.recipe["n"], physics.recipe["c"]
+    network, n, c = restored.network.to(device), restored.physics.recipe["n"], restored.physics.recipe["c"]
     test = build_splits(request_of(args, n=n, c=c), wanted=("test",))["test"]
+    physics = camera_for(test, restored.physics)
     loader = build_loader(test, args.batch_size, args.num_workers)
-    images = training_images(args, n, c) if args.anchors else None
+    images = training_images(args, n, c) if args.anchors and not test.paired else None
     folder = Path(args.results) / "test" / name
     cameras = [part for camera in at_levels(physics, args) for part in camera.parts]
     rows, per_image = [], []

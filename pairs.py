@@ -1,0 +1,177 @@
+"""Real pairs of a clean and a degraded picture, alone or among clean pictures that a camera degrades."""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data_loader import SPLITS, Images, Lazy, Request, Source, check_image, hold_out, open_image, pictures_in, shuffled, tenths, transform
+from tables import UserError
+
+
+class Pair(NamedTuple):
+    """The files of a clean picture and, where there is one, of its degraded picture; both have this size."""
+
+    clean: Path
+    degraded: Path | None
+    size: tuple[int, int]
+
+
+class Pairs(Images):
+    """Pieces n x n of pairs, cut and turned alike in both pictures; the central ones outside training."""
+
+    paired = True
+
+    def __getitem__(self, i: int) -> dict:
+        rng = None if self.augment_seed is None else np.random.default_rng((self.augment_seed, self.epoch, i))
+        return self.source.images[int(self.subset[i])](rng) | {"index": i}
+
+    def stack(self) -> Tensor:
+        """The central pieces of all clean pictures (N, C, n, n)."""
+        return torch.stack([self.source.images[int(k)](None)["image"] for k in self.subset])
+
+
+def piece(pair: Pair, request: Request, rng: np.random.Generator | None) -> dict:
+    """A random or the central piece of a pair; `seen` is black where there is no degraded picture."""
+    n = request.n
+    left, top = ((side - n) // 2 if rng is None else int(rng.integers(side - n + 1)) for side in pair.size)
+    box = (left, top, left + n, top + n)
+    image = open_image(pair.clean, request, box)
+    seen = torch.zeros_like(image) if pair.degraded is None else open_image(pair.degraded, request, box)
+    if rng is not None:
+        image, seen = transform(torch.cat((image, seen)), "dihedral", rng).chunk(2)
+    return {"image": image, "seen": seen, "paired": torch.tensor(pair.degraded is not None)}
+
+
+def paired(request: Request) -> dict[str, Source]:
+    """The pairs of --gt and --lq, of one name or as --pairs lists them."""
+    return {split: source(pairs, request) for split, pairs in splits_of_pairs(request).items()}
+
+
+def hybrid(request: Request) -> dict[str, Source]:
+    """Pairs among the clean pictures of --unpaired in training; validation and test are pairs alone.
+
+    u unpaired pictures make N = round(u / (1 - share)) items, at most --limit_train, of which round(share N) are pairs: a fixed
+    random subset, or all of them again and again, none more than once oftener than another.
+    """
+    if not request.unpaired or not Path(request.unpaired).is_dir():
+        raise UserError(f"dataset 'hybrid': --unpaired {request.unpaired} is not a folder")
+    if not 0 < request.paired_share < 1:
+        raise UserError(f"paired_share {request.paired_share:g}: a mixture needs a share between 0 and 1; --dataset paired has pairs alone")
+    splits = splits_of_pairs(request)
+    held = {pair.clean.resolve() for split in ("val", "test") for pair in splits[split]}
+    alone = [Pair(path, None, size_of(path, request)) for path in pictures_in(Path(request.unpaired))]
+    for path in (pair.clean for pair in alone):
+        if path.resolve() in held:
+            raise UserError(f"dataset 'hybrid': {path} of --unpaired is a validation or test picture of --gt")
+    for flag, found in (("unpaired", alone), ("gt", splits["train"])):
+        if not found:
+            raise UserError(f"dataset 'hybrid': no training pictures in --{flag} {getattr(request, flag)}")
+    total = round(len(alone) / (1 - request.paired_share))
+    total = min(total, request.limit_train or total)
+    count = round(request.paired_share * total)
+    order = shuffled(len(splits["train"]))
+    repeated = [splits["train"][order[j % len(order)]] for j in range(count)]
+    splits["train"] = repeated + [alone[k] for k in shuffled(len(alone))[: total - count]]
+    return {split: source(pairs, request) for split, pairs in splits.items()}
+
+
+def source(pairs: Sequence[Pair], request: Request) -> Source:
+    return Source(Lazy(lambda pair: partial(piece, pair, request), pairs), "dihedral", Pairs)
+
+
+def splits_of_pairs(request: Request) -> dict[str, list[Pair]]:
+    """By train/ val/ test/ where the folders have them, else fixed and random, 80 / 10 / 10; all pairs of a clean picture stay together."""
+    for flag in ("gt", "lq"):
+        root = getattr(request, flag)
+        if not root or not Path(root).is_dir():
+            raise UserError(f"dataset '{request.dataset}': --{flag} {root} is not a folder")
+    if request.crop != "center":
+        raise UserError(f"crop {request.crop}: dataset '{request.dataset}' is cut into pieces of n x n, not resized")
+    gt, lq = Path(request.gt), Path(request.lq)
+    in_folders = any((root / split).is_dir() for root in (gt, lq) for split in SPLITS)
+    names = listed(Path(request.pairs), gt, lq) if request.pairs else matched(gt, lq, in_folders)
+    clean = sorted({name for name, _ in names})
+    if in_folders:
+        for name, other in names:
+            if name.parts[0] not in SPLITS or name.parts[0] != other.parts[0]:
+                raise UserError(f"pair {name}, {other}: both must be in the same one of {', '.join(split + '/' for split in SPLITS)}")
+        splits = {split: [name for name in clean if name.parts[0] == split] for split in SPLITS}
+        if len(splits["train"]) > 1 and not splits["val"]:
+            training, validation = hold_out(len(splits["train"]))
+            splits |= {"train": [splits["train"][i] for i in training], "val": [splits["train"][i] for i in validation]}
+    else:
+        splits = tenths(clean)
+    pairs = {name: [] for name in clean}
+    for name, other in names:
+        pairs[name].append(checked(gt / name, lq / other, request))
+    return {split: [pair for name in splits[split] for pair in pairs[name]] for split in SPLITS}
+
+
+def matched(gt: Path, lq: Path, in_folders: bool) -> list[tuple[Path, Path]]:
+    """The pictures of one relative name, suffix aside; each must have its other one."""
+    clean, degraded = by_name(gt, in_folders), by_name(lq, in_folders)
+    for ours, root, theirs, other in ((clean, gt, degraded, lq), (degraded, lq, clean, gt)):
+        missing = [path for name, path in ours.items() if name not in theirs]
+        if missing or not ours:
+            what = f"{root / missing[0]} has no picture of its name in {other}" if missing else f"no pictures in {root}"
+            raise UserError(f"{what}; {len(clean.keys() & degraded.keys())} pairs match, and --pairs FILE can list them")
+    return [(path, degraded[name]) for name, path in clean.items()]
+
+
+def by_name(root: Path, in_folders: bool) -> dict[Path, Path]:
+    found = {}
+    for path in (path.relative_to(root) for path in pictures_in(root)):
+        if not in_folders or path.parts[0] in SPLITS:
+            if path.with_suffix("") in found:
+                raise UserError(f"{root / path} and {root / found[path.with_suffix('')]} have one name: --pairs FILE must list the pairs")
+            found[path.with_suffix("")] = path
+    return found
+
+
+def listed(file: Path, gt: Path, lq: Path) -> list[tuple[Path, Path]]:
+    """The pairs of a list: 'gt_name, lq_name' or one name for both in a line; a degraded picture belongs to one pair."""
+    try:
+        lines = file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--pairs {file} cannot be read: {error}") from None
+    names = []
+    for number, line in enumerate(lines, 1):
+        words = [word.strip() for word in line.split(",")]
+        if len(words) > 2 or ("" in words and words != [""]):
+            raise UserError(f"--pairs {file}, line {number}: '{line}' is neither 'gt_name, lq_name' nor one name")
+        if words != [""]:
+            names.append((Path(words[0]), Path(words[-1])))
+    if not names:
+        raise UserError(f"--pairs {file} lists no pairs")
+    for path in (root / name for pair in names for root, name in zip((gt, lq), pair, strict=True)):
+        if not path.is_file():
+            raise UserError(f"--pairs {file}: there is no {path}")
+    name, times = Counter(degraded for _, degraded in names).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"--pairs {file}: {name} is in {times} pairs")
+    return names
+
+
+def checked(clean: Path, degraded: Path, request: Request) -> Pair:
+    """A pair of readable pictures of one size, n x n or larger."""
+    sizes = [size_of(path, request) for path in (clean, degraded)]
+    if sizes[0] != sizes[1]:
+        (a, b), (c, d) = sizes
+        raise UserError(f"{clean} is {a} x {b} and {degraded} is {c} x {d}: the pictures of a pair have one size")
+    return Pair(clean, degraded, sizes[0])
+
+
+def size_of(path: Path, request: Request) -> tuple[int, int]:
+    check_image(path)
+    with Image.open(path) as image:
+        size = image.size
+    if min(size) < request.n:
+        raise UserError(f"{path} is {size[0]} x {size[1]}, smaller than n {request.n}")
+    return size
