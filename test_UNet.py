@@ -33,7 +33,8 @@ def main(args) -> dict:
 
     device = engine.start(args.device)
     given = {name: getattr(args, name) for name in ("n", "c", "cr", "ordering", "scales", "width", "padding")}
-    restored = {path: restore_with_physics(path, given) for path in args.checkpoint}
+    told = {"name": "denoise", "n": args.n, "sigma": args.sigma[0], "x0": "adjoint"} if args.n and args.sigma else None
+    restored = {path: restore_with_physics(path, given, told) for path in args.checkpoint}
     rows = []
     for path, name in testing.names_of(restored).items():
         rows += testing.test_checkpoint(path, name, restored[path], args, device)

@@ -214,6 +214,23 @@ def test_a_denoiser_is_tested_at_other_levels_and_only_at_its_own_kind():
         call(test_UNet, "--checkpoint", scores["export"], "--dataset", "digits", "--awgn_snr", "20")
 
 
+@pytest.mark.parametrize("key", ["params_ema", "params"])
+def test_basicsrs_files_are_tested_and_teach(key):
+    torch.manual_seed(0)
+    recipe = {"name": "rrdbnet", "c": 1, "features": 4, "blocks": 2, "growth": 3, "residual": False}
+    weights = build_network(recipe).state_dict()
+    torch.save({key: weights, **({"params": {}} if key == "params_ema" else {})}, "large.pth")
+    restored = checkpoint.restore("large.pth")
+    assert restored.content["network"] == recipe and restored.physics is None
+    result = call(test_UNet, "--checkpoint", "large.pth", "--n", "16", "--sigma", "25", "--dataset", "digits", "--limit_test", "4", "--no-anchors")
+    assert result["rows"][0]["camera"] == "denoise sigma 25"
+    with pytest.raises(options.UserError, match="n and sigma, must be given"):
+        call(test_UNet, "--checkpoint", "large.pth", "--dataset", "digits")
+    words = ["--physics", "denoise", "--sigma", "25", "--network", "dncnn", "--features", "4", "--blocks", "1"]
+    student = call(main_unet_dist, *words, "--teacher", "large.pth", "--type_dist", "output", *DATA, "--epochs", "1")
+    assert Path(student["export"]).is_file()
+
+
 def test_a_warm_start_needs_the_same_padding(teacher):
     with pytest.raises(options.UserError, match="padding zeros, not circular"):
         call(main_unet, "--cr", "0.25", "--train_again", teacher["export"], *TINY, "--padding", "circular")

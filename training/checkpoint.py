@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from algo_functions import build_physics
-from models import build_network
-from models.unet import recipe_of
+from models import build_network, rrdbnet, unet
 from physics.base import Physics
 from tables import UserError
 
@@ -68,23 +67,34 @@ def pack(network: nn.Module, recipe: dict, physics: Physics, config: dict, **mor
     return {"format": FORMAT, "weights": weights, "network": recipe, "physics": seen, "config": config, **more}
 
 
-def restore(path: str | Path, given: dict | None = None) -> Restored:
+def bare(content: dict) -> dict | None:
+    """What a state dict of another project tells: a U-Net of the original release, or BasicSR's RRDBNet under its average's key or its own."""
+    weights = content.get("params_ema", content.get("params", content))
+    for first, recipe_of in (("Conv1.0.weight", unet.recipe_of), ("conv_first.weight", rrdbnet.recipe_of)):
+        if isinstance(weights, dict) and first in weights:
+            return {"weights": dict(weights), "network": recipe_of(weights), "physics": None, "config": {}}
+    return None
+
+
+def restore(path: str | Path, given: dict | None = None, camera: dict | None = None) -> Restored:
     """The network, in eval mode, and the physics of a checkpoint.
 
     `given` are values of n, c, cr, ordering, scales, width, padding that the user named: they must not contradict the file,
-    and they complete a bare `.pth` of the original release, which carries no physics.
+    and they complete a bare `.pth` of the original release, which carries no physics. `camera` is the recipe of the physics
+    for any other file that carries none.
     """
     given = {name: value for name, value in (given or {}).items() if value is not None}
     content = read(path)
-    if isinstance(content, dict) and "Conv1.0.weight" in content:
-        content = {"weights": dict(content), "network": recipe_of(content), "physics": None, "config": {}}
+    content = (bare(content) if isinstance(content, dict) else None) or content
     if not isinstance(content, dict) or not {"weights", "network", "physics", "config"} <= content.keys():
-        raise UserError(f"checkpoint {path} is neither of this project nor a U-Net of the original release")
+        raise UserError(f"checkpoint {path} is neither of this project, nor a U-Net of the original release, nor an RRDBNet of BasicSR")
     if content.get("format", FORMAT) > FORMAT:
         raise UserError(f"checkpoint {path} has format {content['format']}: this version reads up to {FORMAT}")
     if content["physics"] is None and {"n", "cr", "ordering"} <= given.keys():
         recipe = {"name": "spc", "c": content["network"]["c"], "x0": "adjoint", "awgn_snr": None}
         content["physics"] = {"recipe": recipe | {name: given[name] for name in ("n", "cr", "ordering")}, "state": None}
+    elif content["physics"] is None and camera is not None:
+        content["physics"] = {"recipe": camera | {"c": content["network"]["c"]}, "state": None}
     found = content["network"] | (content["physics"]["recipe"] if content["physics"] else {})
     for name, value in given.items():
         if name in found and found[name] != value:
@@ -99,11 +109,13 @@ def restore(path: str | Path, given: dict | None = None) -> Restored:
     return Restored(network.eval(), physics, content, digest(path))
 
 
-def restore_with_physics(path: str | Path, given: dict) -> Restored:
+def restore_with_physics(path: str | Path, given: dict, camera: dict | None = None) -> Restored:
     """A checkpoint that must say, or be told, what its network sees."""
-    restored = restore(path, given)
+    restored = restore(path, given, camera)
     if restored.physics is None:
-        raise UserError(f"checkpoint {path} is a bare file of the original release and carries no physics: n, cr and ordering must be given")
+        raise UserError(
+            f"checkpoint {path} is a bare file of another project and carries no physics: n, cr and ordering, or n and sigma, must be given"
+        )
     return restored
 
 

@@ -160,9 +160,9 @@ def teacher_path(args: Namespace) -> Path | None:
     return path
 
 
-def teacher_from(path: str | Path, given: dict, dataset: str) -> Teacher:
-    """A checkpoint's network with its own physics."""
-    network, physics, content, _ = checkpoint.restore_with_physics(path, given)
+def teacher_from(path: str | Path, given: dict, dataset: str, camera: dict | None = None) -> Teacher:
+    """A checkpoint's network with its own physics, or with `camera` where the file carries none."""
+    network, physics, content, _ = checkpoint.restore_with_physics(path, given, camera)
     trained_on = content["config"].get("dataset", dataset)
     if trained_on != dataset:
         print(f"teacher: it was trained on {trained_on}, the student learns on {dataset}")
@@ -172,7 +172,9 @@ def teacher_from(path: str | Path, given: dict, dataset: str) -> Teacher:
 def teacher_of(args: Namespace, path: Path | None, splits: dict[str, Images]) -> Teacher:
     """The teacher of a checkpoint; an online teacher without one is the student's network at the teacher's ratio."""
     if path is not None:
-        return teacher_from(path, {"n": args.n, "c": args.c, "cr": args.cr_teacher, "ordering": args.ordering_teacher}, args.dataset)
+        given = {"n": args.n, "c": args.c, "cr": args.cr_teacher, "ordering": args.ordering_teacher}
+        shared = None if "cr" in PHYSICS[args.physics].flags else physics_recipe(args) | {"x0": "adjoint"}
+        return teacher_from(path, given, args.dataset, shared)
     if "cr" not in PHYSICS[args.physics].flags:
         raise UserError(f"cr_teacher {words(args.cr_teacher)}: physics '{args.physics}' has no ratio; give --teacher PATH")
     physics = build_physics(physics_recipe(args) | {"cr": args.cr_teacher, "awgn_snr": None}, images=splits["train"].stack)
