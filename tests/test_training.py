@@ -423,6 +423,17 @@ class TestTracker:
         tracking.Tracker("auto", "p", "n", "k", tmp_path, {})
         assert started.get("mode") == mode
 
+    def test_tensorboard_holds_the_columns_of_the_metrics(self):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        scores = train("--tensorboard", "--epochs", "2")
+        events = EventAccumulator(f"{scores['run']}/tensorboard").Reload()
+        table = rows(scores["run"])
+        for tag, column in (("val/psnr", "val_psnr"), ("train/loss", "train_loss"), ("lr", "lr")):
+            found = events.Scalars(tag)
+            assert [event.step for event in found] == [3, 6]
+            assert np.allclose([event.value for event in found], [float(row[column]) for row in table], rtol=1e-5)
+
     def test_a_logger_that_fails_is_let_go(self, tmp_path, monkeypatch, capsys):
         import wandb
 

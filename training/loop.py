@@ -185,7 +185,7 @@ class Fit:
         if saved is not None:
             self.load(saved["resume"])
             print(f"run {run.name} goes on after step {self.steps} of {self.total}")
-        tracker = Tracker(args.wandb, args.wandb_project, run.name, run.record["wandb_id"], run.folder, run.identity)
+        tracker = Tracker(args.wandb, args.wandb_project, run.name, run.record["wandb_id"], run.folder, run.identity, args.tensorboard)
         every = args.val_every or len(self.train)
         with tqdm(total=self.total, initial=self.steps, disable=None, leave=False, unit="step") as bar:
             while self.steps < self.total:

@@ -50,7 +50,7 @@ __all__ = ["EXPORTS", "UserError", "gain", "noise_level", "run"]  # for the scri
 
 # What may change between two calls without making them different experiments.
 TECHNICAL = {
-    "config", "device", "download", "dry_run", "num_workers", "overwrite", "results", "resume", "run_name", "wandb", "wandb_project",
+    "config", "device", "download", "dry_run", "num_workers", "overwrite", "results", "resume", "run_name", "tensorboard", "wandb", "wandb_project",
 }  # fmt: skip
 
 
@@ -169,6 +169,7 @@ def add_run(parser: Parser) -> None:
     group.add_argument("--resume", action=BooleanOptionalAction, default=True, help="go on with an unfinished run, else start again")
     group.add_argument("--wandb", choices=("auto", "online", "offline", "disabled"), default="auto", help="auto is online where logged in")
     group.add_argument("--wandb_project", default="DistillPool", help="project at Weights & Biases")
+    group.add_argument("--tensorboard", action="store_true", help="write its files into the run folder")
     group.add_argument("--config", metavar="FILE", help="JSON or YAML of these flags; the command line wins")
     group.add_argument("--dry_run", action="store_true", help="print the resolved configuration and stop")
 

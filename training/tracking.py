@@ -27,10 +27,14 @@ def logged_in() -> bool:
 
 
 class Tracker:
-    """A W&B run, or nothing where that is off, not installed or without a login."""
+    """A W&B run, or nothing where that is off, not installed or without a login; and TensorBoard's files where asked for."""
 
-    def __init__(self, mode: str, project: str, name: str, key: str, folder: Path, config: dict):
-        self.run = None
+    def __init__(self, mode: str, project: str, name: str, key: str, folder: Path, config: dict, tensorboard: bool = False):
+        self.run, self.writer = None, None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(folder / "tensorboard"))
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "disabled")
         if mode == "disabled":
@@ -50,9 +54,14 @@ class Tracker:
             print(f"wandb: off ({str(error).splitlines()[0]})")
 
     def log(self, row: dict) -> None:
+        if self.writer is not None:
+            for column, value in row.items():
+                self.writer.add_scalar(column.replace("_", "/", 1), value, row["step"])
         self._send(lambda run: run.log(row | {RELEASE_KEYS[name]: row[name] for name in RELEASE_KEYS if name in row}))
 
     def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
         self._send(lambda run: run.finish())
 
     def _send(self, action: Callable) -> None:
