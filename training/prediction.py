@@ -1,7 +1,7 @@
 """One picture, or one file of measurements, in; one restored picture out."""
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -116,8 +116,8 @@ def from_pictures(network: nn.Module, physics: Physics, args: Namespace, folder:
     return {"folder": str(folder), "psnr": scores}
 
 
-def frames_in(path: str, m: int, c: int) -> Tensor:
-    """The frames of a file as values (frames, C, m); complementary pairs stand one behind the other, the positive first."""
+def frames_in(path: str, m: int, c: int) -> tuple[Tensor, bool]:
+    """The frames of a file as values (frames, C, m), and whether they came in pairs; pairs stand one behind the other, positive first."""
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -129,7 +129,8 @@ def frames_in(path: str, m: int, c: int) -> Tensor:
     values = torch.from_numpy(array.astype(np.float64)).reshape(-1, *array.shape[-2:-1] if array.ndim == 3 else (1,), array.shape[-1])
     if values.shape[1] != c:
         raise UserError(f"measurements {path} has {values.shape[1]} channels, the camera {c}: expected shape (frames, {c}, values)")
-    return values[..., 0::2] - values[..., 1::2] if values.shape[-1] == 2 * m else values
+    paired = values.shape[-1] == 2 * m
+    return values[..., 0::2] - values[..., 1::2] if paired else values, paired
 
 
 def scaled(values: Tensor, physics: Linear, scale: float | str | None, paired: bool) -> Tensor:
@@ -146,19 +147,14 @@ def scaled(values: Tensor, physics: Linear, scale: float | str | None, paired: b
     return values * (scale if scale is not None else physics.rows(1).abs().max().item() if paired else 1.0)
 
 
-def batches(values: Tensor, size: int = 64) -> Iterator[Tensor]:
-    return iter(values.float().split(size))
-
-
 @torch.no_grad()
 def from_measurements(network: nn.Module, physics: Physics, args: Namespace, folder: Path, device: torch.device) -> dict:
     """Reconstructs frames from measured values; writes them as pictures and, unrounded, as one array."""
     if len(physics.parts) > 1 or not isinstance(physics, Linear):
         raise UserError(f"measurements: physics '{physics.label}' is not one linear camera")
-    values = frames_in(args.measurements, physics.m, physics.recipe["c"])
-    paired = np.load(args.measurements, mmap_mode="r").shape[-1] == 2 * physics.m
+    values, paired = frames_in(args.measurements, physics.m, physics.recipe["c"])
     values = scaled(values.to(device), physics, args.scale, paired)
-    pairs = [(physics.back_projection(y), network(physics.first_image(y))) for y in map(physics.placed, batches(values))]
+    pairs = [(physics.back_projection(y), network(physics.first_image(y))) for y in map(physics.placed, values.float().split(64))]
     first, output = (torch.cat(images) for images in zip(*pairs, strict=True))
     for k, image in enumerate(output):
         save_image(image, folder / f"frame_{k:05d}.png")
