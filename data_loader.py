@@ -29,6 +29,7 @@ class Request(NamedTuple):
     data_root: str = "data"
     download: bool = False
     crop: str = "center"
+    multiple: int = 1  # of which the sides of whole pictures are cut
     limit_train: int | None = None
     limit_val: int | None = None
     limit_test: int | None = None
@@ -51,6 +52,7 @@ class Images(Dataset):
     """Clean images of one split; augmentation is drawn from (seed, epoch, index), so no worker or batch size changes it."""
 
     paired = False  # whether every item brings the degraded picture that a network sees, in validation and test
+    alike = True  # whether all items have one size
 
     def __init__(self, source: Source, subset: Tensor, augment_seed: int | None = None):
         self.source, self.subset, self.augment_seed, self.epoch = source, subset, augment_seed, 0
@@ -68,6 +70,18 @@ class Images(Dataset):
         """All images (N, C, n, n), not augmented."""
         return torch.stack([self.source.images[int(k)] for k in self.subset])
 
+    def name(self, i: int) -> str:
+        return str(i)
+
+
+class Whole(Images):
+    """Pictures of their own sizes, one at a time."""
+
+    alike = False
+
+    def name(self, i: int) -> str:
+        return self.source.images.keys[int(self.subset[i])].stem
+
 
 def transform(image: Tensor, symmetries: str, rng: np.random.Generator) -> Tensor:
     """A random mirror image, and for `dihedral` a random quarter turn too."""
@@ -78,6 +92,8 @@ def transform(image: Tensor, symmetries: str, rng: np.random.Generator) -> Tenso
 
 def build_splits(request: Request, wanted: Sequence[str] = SPLITS, augment_seed: int | None = None) -> dict[str, Images]:
     """The wanted splits of a dataset, limited to fixed random subsets where asked; only training is augmented."""
+    if request.crop == "whole" and request.dataset != "folder":
+        raise UserError(f"crop whole: dataset '{request.dataset}' has no pictures of their own size; 'folder' has")
     sources = look_up(DATASETS, request.dataset, "dataset")(request)
     splits = {}
     for split in wanted:
@@ -114,7 +130,7 @@ class Order(Sampler):
 def build_loader(images: Images, batch_size: int, num_workers: int = 0, shuffle_seed: int | None = None) -> DataLoader:
     """Batches of a split, in an order that --seed and the epoch decide, or as they stand."""
     if shuffle_seed is None:
-        return DataLoader(images, batch_size, num_workers=num_workers)
+        return DataLoader(images, batch_size if images.alike else 1, num_workers=num_workers)
     return DataLoader(images, batch_sampler=Order(images, batch_size, shuffle_seed), num_workers=num_workers)
 
 
@@ -291,6 +307,8 @@ def folder(request: Request) -> dict[str, Source]:
     root = Path(request.data_root)
     if not root.is_dir():
         raise UserError(f"dataset 'folder': --data_root {root} is not a folder")
+    if request.crop == "whole":
+        return test_set(root, request)
     paths = {split: pictures_in(root / split) for split in SPLITS}
     if len(paths["train"]) > 1 and not paths["val"]:
         training, validation = hold_out(len(paths["train"]))
@@ -300,6 +318,28 @@ def folder(request: Request) -> dict[str, Source]:
     for path in (path for split in SPLITS for path in paths[split]):
         check_image(path)
     return {split: Source(Lazy(lambda path: open_image(path, request), paths[split]), "flip") for split in SPLITS}
+
+
+def test_set(root: Path, request: Request) -> dict[str, Source]:
+    """All pictures of a folder, or of its test/ where it has one, in their own sizes; there is nothing to train on."""
+    paths, multiple = pictures_in(root / "test") or pictures_in(root), request.multiple
+    cut = 0
+    for path in paths:
+        check_image(path)
+        with Image.open(path) as image:
+            size = image.size
+        if min(size) < request.n:
+            raise UserError(f"{path} is {size[0]} x {size[1]}, smaller than n {request.n}")
+        cut += any(side % multiple for side in size)
+    if cut:
+        print(f"{root}: {cut} of {len(paths)} pictures are cut to multiples of {multiple} pixels")
+
+    def picture(path: Path) -> Tensor:
+        image = read_picture(path, request.c)
+        height, width = (side - side % multiple for side in image.shape[-2:])
+        return image[:, :height, :width]
+
+    return {"train": Source([]), "val": Source([]), "test": Source(Lazy(picture, paths), kind=Whole)}
 
 
 def check_image(path: Path) -> None:

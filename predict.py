@@ -18,6 +18,7 @@ def parse(argv=None):
     group.add_argument("--scale", type=options.gain, help="what values are multiplied by, or auto; see README")
     group = parser.add_argument_group("export")
     group.add_argument("--export", type=options.one_of(options.EXPORTS, "export"), nargs="+", default=[], help=f"alone: {', '.join(options.EXPORTS)}")
+    options.add_bare(parser, n=True)
     group = parser.add_argument_group("run")
     group.add_argument("--seed", type=options.natural, default=42, help="of simulated noise")
     group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
@@ -36,7 +37,7 @@ def main(args) -> dict:
     from training.testing import name_of
 
     device = engine.start(args.device)
-    restored = restore_with_physics(args.checkpoint, {})
+    restored = restore_with_physics(args.checkpoint, {name: getattr(args, name) for name in options.BARE})
     folder = Path(args.results) / "predict" / name_of(args.checkpoint)
     if args.export:
         return {"exports": {kind: export.export(restored, kind, folder) for kind in args.export}}

@@ -6,14 +6,10 @@ from training import options
 def parse(argv=None):
     parser = options.Parser(__doc__)
     parser.add_argument("--checkpoint", nargs="+", required=True, metavar="PATH", help="one or several; they tell network and physics")
-    options.add_data(parser, n_default=None, c_default=None, limits=("train", "test"))
+    options.add_data(parser, n_default=None, c_default=None, limits=("train", "test"), whole=True)
     options.add_loading(parser)
-    group = parser.add_argument_group("what a bare release .pth does not tell; must agree with any other checkpoint")
-    group.add_argument("--cr", type=options.ratio, help="ratio")
-    group.add_argument("--ordering", type=options.ordering, help="ordering; the release's was strip")
-    group.add_argument("--scales", type=options.within(2, 5, int), help="resolutions of the U-Net")
-    group.add_argument("--width", type=options.counting, help="channels at full resolution")
-    group.add_argument("--padding", type=options.one_of(options.PADDINGS, "padding"), help="padding of the convolutions")
+    options.add_bare(parser)
+    options.add_scoring(parser)
     group = parser.add_argument_group("evaluation")
     group.add_argument("--awgn_snr", type=options.noise_level, nargs="+", help="noise levels in dB, or none; the checkpoint's own without it")
     group.add_argument("--sigma", type=options.sigma, nargs="+", help="noise levels of a denoiser, on the 0..255 scale")
@@ -29,12 +25,9 @@ def parse(argv=None):
 def main(args) -> dict:
     from analysis.report import markdown
     from training import engine, testing
-    from training.checkpoint import restore_with_physics
 
     device = engine.start(args.device)
-    given = {name: getattr(args, name) for name in ("n", "c", "cr", "ordering", "scales", "width", "padding")}
-    told = {"name": "denoise", "n": args.n, "sigma": args.sigma[0], "x0": "adjoint"} if args.n and args.sigma else None
-    restored = {path: restore_with_physics(path, given, told) for path in args.checkpoint}
+    restored = {path: testing.restored(path, args) for path in args.checkpoint}
     rows = []
     for path, name in testing.names_of(restored).items():
         rows += testing.test_checkpoint(path, name, restored[path], args, device)

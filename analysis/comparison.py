@@ -14,13 +14,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from analysis.figures import save
-from data_loader import build_loader, build_splits
+from data_loader import build_loader
 from physics.given import camera_for
 from training.checkpoint import Restored
 from training.loop import evaluate
-from training.pipeline import request_of
 from training.run import write_csv
-from training.testing import names_of
+from training.testing import at_levels, fitted, meter_of, names_of, test_images
 
 
 class LiveMemory(TorchDispatchMode):
@@ -88,10 +87,12 @@ def compare(checkpoints: dict[str, Restored], args: Namespace, device: torch.dev
     """A row a checkpoint; what is `x` counts against the first."""
     rows = []
     for path, name in names_of(checkpoints).items():
-        network, physics = checkpoints[path].network.to(device), checkpoints[path].physics.to(device)
-        n, c = physics.recipe["n"], physics.recipe["c"]
-        test = build_splits(request_of(args, n=n, c=c), wanted=("test",))["test"]
-        scores = evaluate(network, camera_for(test, physics), build_loader(test, args.batch_size, args.num_workers), device, args.seed).summary()
+        network, (physics,) = checkpoints[path].network.to(device), at_levels(checkpoints[path].physics.to(device), args)
+        test, meter = test_images(args, physics), meter_of(args)
+        loader = build_loader(test, args.batch_size, args.num_workers)
+        for part in camera_for(test, physics).parts:
+            evaluate(*fitted(network, part, test), loader, device, args.seed, meter)
+        scores = meter.summary()
         first = physics.parts[0].example(device)
         row = {
             "model": name,

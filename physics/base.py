@@ -72,6 +72,12 @@ class Physics(nn.Module):
         """The cameras that a network has to cope with: this one."""
         return [self]
 
+    @property
+    def step(self) -> int:
+        """What the sides of a picture must be multiples of: n where the camera sees just n x n pixels at a time."""
+        any_size = self.takes_pictures and self.recipe.get("x0") != "lmmse"
+        return self.recipe.get("factor", 1) if any_size else self.recipe["n"]
+
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """y, its noise drawn on the CPU, so that it is the same on every device."""
         raise NotImplementedError

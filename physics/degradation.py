@@ -137,7 +137,7 @@ def drawn_kernel(preset: dict, side: int, draws: Draws) -> Tensor:
     return blur_kernel(size, profile, sigma, angle, draws.exponent(*preset[EXPONENTS[profile]]) if profile else 1.0)
 
 
-# ---------------------------------------------------------------- steps of one image (C, side, side)
+# ---------------------------------------------------------------- steps of one image (C, H, W)
 
 
 def filtered(x: Tensor, kernel: Tensor) -> Tensor:
@@ -146,15 +146,16 @@ def filtered(x: Tensor, kernel: Tensor) -> Tensor:
     return F.conv2d(padded, kernel.to(x)[None, None])[:, 0]
 
 
-def resized(x: Tensor, side: int, draws: Draws) -> Tensor:
-    return F.interpolate(x[None], (side, side), mode=draws.one_of(MODES))[0]
+def resized(x: Tensor, size: tuple[int, int], draws: Draws) -> Tensor:
+    return F.interpolate(x[None], size, mode=draws.one_of(MODES))[0]
 
 
-def drawn_side(preset: dict, n: int, stage: str, draws: Draws) -> int:
-    """Larger than n, smaller, or the same."""
+def drawn_sides(preset: dict, size: tuple[int, int], stage: str, draws: Draws) -> tuple[int, int]:
+    """Larger than a size, smaller, or the same."""
     low, high = preset[f"resize_range{stage}"]
-    low, high = draws.one_of([(1, high), (low, 1), (1, 1)], preset[f"resize_prob{stage}"])
-    return max(1, int(n * draws.between(low, high)))
+    scale = draws.between(*draws.one_of([(1, high), (low, 1), (1, 1)], preset[f"resize_prob{stage}"]))
+    height, width = (max(1, int(side * scale)) for side in size)
+    return height, width
 
 
 def gaussian_noise(x: Tensor, sigma: float, grey: bool, draws: Draws) -> Tensor:
@@ -189,28 +190,28 @@ def compressed(x: Tensor, preset: dict, stage: str, draws: Draws) -> Tensor:
     return jpeg(x, draws.one_of(range(low, high + 1)))
 
 
-def brought_back(x: Tensor, preset: dict, n: int, draws: Draws) -> Tensor:
+def brought_back(x: Tensor, preset: dict, size: tuple[int, int], draws: Draws) -> Tensor:
     """The image in its own size, through a last sinc filter or not."""
-    x = resized(x, n, draws)
+    x = resized(x, size, draws)
     if draws.whether(preset["final_sinc_prob"]):
-        x = filtered(x, sinc_kernel(drawn_size(preset, n, draws), draws.between(pi / 3, pi)))
+        x = filtered(x, sinc_kernel(drawn_size(preset, min(size), draws), draws.between(pi / 3, pi)))
     return x
 
 
 def degraded(x: Tensor, preset: dict, draws: Draws) -> Tensor:
     """Two stages of blur, resize, noise and JPEG; the second JPEG comes before or after the own size."""
-    n = x.shape[-1]
-    x = filtered(x, drawn_kernel(preset, n, draws))
-    x = resized(x, drawn_side(preset, n, "", draws), draws)
+    size = x.shape[-2:]
+    x = filtered(x, drawn_kernel(preset, min(size), draws))
+    x = resized(x, drawn_sides(preset, size, "", draws), draws)
     x = compressed(noisy(x, preset, "", draws), preset, "", draws)
     if draws.whether(preset["second_blur_prob"]):
-        x = filtered(x, drawn_kernel(preset, x.shape[-1], draws))
-    x = resized(x, drawn_side(preset, n, "2", draws), draws)
+        x = filtered(x, drawn_kernel(preset, min(x.shape[-2:]), draws))
+    x = resized(x, drawn_sides(preset, size, "2", draws), draws)
     x = noisy(x, preset, "2", draws)
     if draws.whether(0.5):
-        x = compressed(brought_back(x, preset, n, draws), preset, "2", draws)
+        x = compressed(brought_back(x, preset, size, draws), preset, "2", draws)
     else:
-        x = brought_back(compressed(x, preset, "2", draws), preset, n, draws)
+        x = brought_back(compressed(x, preset, "2", draws), preset, size, draws)
     return x.clamp(0, 1)
 
 

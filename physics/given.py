@@ -36,5 +36,5 @@ def camera_for(images, camera: Physics) -> Physics:
     if images.paired and camera.tells_noise:
         raise UserError(f"physics '{camera.recipe['name']}' tells its network the noise level, which is unknown of pairs: choose another physics")
     if not images.paired and isinstance(camera, Given):
-        raise UserError("physics 'given' measures nothing: it needs the pairs of --dataset paired")
+        raise UserError("physics 'given' measures nothing: it needs the pairs of --dataset paired; a bare file is told a denoiser's --n and --sigma")
     return Given({"name": "given", "n": camera.recipe["n"], "c": camera.recipe["c"]}) if images.paired else camera

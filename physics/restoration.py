@@ -1,6 +1,7 @@
 """Cameras other than single pixels: noise, a small image, blur, and magnetic resonance; deepinv's operators."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from deepinv.physics import MRI, Blur, Denoising
@@ -72,30 +73,36 @@ KERNELS = {  # of super-resolution, over distances in pixels of the small image
 }
 
 
-def resampling(n: int, m: int, kernel: Callable[[Tensor], Tensor]) -> Tensor:
+@lru_cache(maxsize=64)
+def resampling(n: int, m: int, kernel: str, device: torch.device) -> Tensor:
     """The matrix (m, n) that resamples n pixels to m, widened against aliasing where m < n; rows sum to one at the border too."""
     scale = n / m
     centres = (torch.arange(m, dtype=torch.float64) + 0.5) * scale - 0.5
-    weights = kernel((torch.arange(n, dtype=torch.float64) - centres[:, None]) / max(scale, 1))
-    return (weights / weights.sum(1, keepdim=True)).float()
+    weights = KERNELS[kernel]((torch.arange(n, dtype=torch.float64) - centres[:, None]) / max(scale, 1))
+    return (weights / weights.sum(1, keepdim=True)).float().to(device)
 
 
 class Resized(nn.Module):
     """A x = R x Rᵀ. deepinv's decimation sits a pixel beside the interpolation for some factors, and wraps at the border."""
 
-    def __init__(self, n: int, factor: int, kernel: str):
+    def __init__(self, factor: int, kernel: str):
         super().__init__()
-        self.register_buffer("down", resampling(n, n // factor, KERNELS[kernel]))
-        self.register_buffer("up", resampling(n // factor, n, keys))
+        self.factor, self.kernel = factor, kernel
+
+    def down(self, side: int, device: torch.device) -> Tensor:
+        return resampling(side, side // self.factor, self.kernel, device)
 
     def A(self, x: Tensor) -> Tensor:
-        return self.down @ x @ self.down.T
+        rows, columns = (self.down(side, x.device) for side in x.shape[-2:])
+        return rows @ x @ columns.T
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        return self.down.T @ y @ self.down
+        rows, columns = (self.down(side * self.factor, y.device) for side in y.shape[-2:])
+        return rows.T @ y @ columns
 
     def interpolate(self, y: Tensor) -> Tensor:
-        return self.up @ y @ self.up.T
+        rows, columns = (resampling(side, side * self.factor, "bicubic", y.device) for side in y.shape[-2:])
+        return rows @ y @ columns.T
 
 
 class SmallImage(Linear):
@@ -160,7 +167,7 @@ def super_resolution(recipe: dict, images: Callable[[], Tensor] | None = None, s
         raise UserError(f"factor {factor}: the side of the images, {n}, must be a multiple of it, and larger")
     if kernel not in KERNELS:
         raise UserError(f"kernel '{kernel}': super-resolution has {', '.join(KERNELS)}")
-    return SmallImage(Resized(n, factor, kernel), recipe, torch.arange((n // factor) ** 2)).finished(images, state and state[0])
+    return SmallImage(Resized(factor, kernel), recipe, torch.arange((n // factor) ** 2)).finished(images, state and state[0])
 
 
 BLURS = {  # of an odd width in pixels, but for the Gaussian's standard deviation

@@ -243,7 +243,9 @@ def test_both_stages_compress_with_their_own_quality(still, monkeypatch):
 def test_sides_are_drawn_as_often_as_the_preset_says():
     draws = Draws(seeded())
     for stage, (up, down, keep), low, high in (("", (0.2, 0.7, 0.1), 0.15, 1.5), ("2", (0.3, 0.4, 0.3), 0.3, 1.2)):
-        sides = np.array([degradation.drawn_side(PRESETS["real_esrgan"], 1000, stage, draws) for _ in range(3000)])
+        sides = np.array([degradation.drawn_sides(PRESETS["real_esrgan"], (1000, 500), stage, draws) for _ in range(3000)])
+        assert (abs(sides[:, 0] - 2 * sides[:, 1]) <= 1).all()  # the shape is kept
+        sides = sides[:, 0]
         shares = [(sides > 1000).mean(), (sides < 1000).mean(), (sides == 1000).mean()]
         assert np.allclose(shares, (up, down, keep), atol=0.03)
         assert 1000 * low <= sides.min() < 1000 * low + 20 and 1000 * high - 20 < sides.max() <= 1000 * high

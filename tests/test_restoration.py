@@ -80,8 +80,8 @@ def test_super_resolution_resizes_as_torch_does(factor):
     x = torch.rand(2, 1, 32, 32)
     for kernel in ("bicubic", "bilinear"):
         expected = F.interpolate(x, scale_factor=1 / factor, mode=kernel, antialias=True)
-        assert torch.allclose(Resized(32, factor, kernel).A(x), expected, atol=1e-5)
-    assert torch.allclose(Resized(32, factor, "box").A(x), F.avg_pool2d(x, factor), atol=1e-6)
+        assert torch.allclose(Resized(factor, kernel).A(x), expected, atol=1e-5)
+    assert torch.allclose(Resized(factor, "box").A(x), F.avg_pool2d(x, factor), atol=1e-6)
     physics = camera({"name": "sr", "factor": factor, "kernel": "bicubic"}, n=32)
     small = physics.measure(x)
     assert torch.allclose(physics.first_image(small), F.interpolate(small, 32, mode="bicubic", antialias=True), atol=1e-5)
@@ -90,7 +90,7 @@ def test_super_resolution_resizes_as_torch_does(factor):
 @pytest.mark.parametrize("kernel", [k for k in KERNELS if k != "motion"])
 def test_resizing_keeps_flat_images_and_does_not_shift(kernel):
     ramp = torch.arange(32.0)
-    small = Resized(32, 4, kernel).down
+    small = Resized(4, kernel).down(32, torch.device("cpu"))
     assert torch.allclose(small.sum(1), torch.ones(8), atol=1e-6)
     assert torch.allclose((small @ ramp)[2:-2], ramp.view(8, 4).mean(1)[2:-2], atol=1e-4)
 

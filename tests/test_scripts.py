@@ -221,10 +221,10 @@ def test_basicsrs_files_are_tested_and_teach(key):
     weights = build_network(recipe).state_dict()
     torch.save({key: weights, **({"params": {}} if key == "params_ema" else {})}, "large.pth")
     restored = checkpoint.restore("large.pth")
-    assert restored.content["network"] == recipe and restored.physics is None
+    assert restored.content["network"] == recipe and restored.physics.recipe == {"name": "given", "n": 64, "c": 1}
     result = call(test_UNet, "--checkpoint", "large.pth", "--n", "16", "--sigma", "25", "--dataset", "digits", "--limit_test", "4", "--no-anchors")
     assert result["rows"][0]["camera"] == "denoise sigma 25"
-    with pytest.raises(options.UserError, match="n and sigma, must be given"):
+    with pytest.raises(options.UserError, match="a bare file is told a denoiser's --n and --sigma"):
         call(test_UNet, "--checkpoint", "large.pth", "--dataset", "digits")
     words = ["--physics", "denoise", "--sigma", "25", "--network", "dncnn", "--features", "4", "--blocks", "1"]
     student = call(main_unet_dist, *words, "--teacher", "large.pth", "--type_dist", "output", *DATA, "--epochs", "1")

@@ -70,10 +70,20 @@ def pack(network: nn.Module, recipe: dict, physics: Physics, config: dict, **mor
 def bare(content: dict) -> dict | None:
     """What a state dict of another project tells: a U-Net of the original release, or BasicSR's RRDBNet under its average's key or its own."""
     weights = content.get("params_ema", content.get("params", content))
-    for first, recipe_of in (("Conv1.0.weight", unet.recipe_of), ("conv_first.weight", rrdbnet.recipe_of)):
-        if isinstance(weights, dict) and first in weights:
-            return {"weights": dict(weights), "network": recipe_of(weights), "physics": None, "config": {}}
+    if isinstance(weights, dict) and "Conv1.0.weight" in weights:
+        return {"weights": dict(weights), "network": unet.recipe_of(weights), "physics": None, "config": {}}
+    if isinstance(weights, dict) and "conv_first.weight" in weights:
+        network = rrdbnet.recipe_of(weights)
+        return {"weights": dict(weights), "network": network, "physics": {"name": "given", "n": 64}, "config": {}}  # it restores given pictures
     return None
+
+
+def told(foreign: dict, given: dict, camera: dict | None) -> dict:
+    """The same with the camera that the user names, in words of the single-pixel camera or as a recipe, or with the one that such files have."""
+    recipe = camera or (foreign["physics"] and foreign["physics"] | {name: given[name] for name in ("n",) if name in given})
+    if {"n", "cr", "ordering"} <= given.keys():
+        recipe = {"name": "spc", "x0": "adjoint", "awgn_snr": None} | {name: given[name] for name in ("n", "cr", "ordering")}
+    return foreign | {"physics": recipe and {"recipe": recipe | {"c": foreign["network"]["c"]}, "state": None}}
 
 
 def restore(path: str | Path, given: dict | None = None, camera: dict | None = None) -> Restored:
@@ -85,16 +95,12 @@ def restore(path: str | Path, given: dict | None = None, camera: dict | None = N
     """
     given = {name: value for name, value in (given or {}).items() if value is not None}
     content = read(path)
-    content = (bare(content) if isinstance(content, dict) else None) or content
+    foreign = bare(content) if isinstance(content, dict) else None
+    content = told(foreign, given, camera) if foreign else content
     if not isinstance(content, dict) or not {"weights", "network", "physics", "config"} <= content.keys():
         raise UserError(f"checkpoint {path} is neither of this project, nor a U-Net of the original release, nor an RRDBNet of BasicSR")
     if content.get("format", FORMAT) > FORMAT:
         raise UserError(f"checkpoint {path} has format {content['format']}: this version reads up to {FORMAT}")
-    if content["physics"] is None and {"n", "cr", "ordering"} <= given.keys():
-        recipe = {"name": "spc", "c": content["network"]["c"], "x0": "adjoint", "awgn_snr": None}
-        content["physics"] = {"recipe": recipe | {name: given[name] for name in ("n", "cr", "ordering")}, "state": None}
-    elif content["physics"] is None and camera is not None:
-        content["physics"] = {"recipe": camera | {"c": content["network"]["c"]}, "state": None}
     found = content["network"] | (content["physics"]["recipe"] if content["physics"] else {})
     for name, value in given.items():
         if name in found and found[name] != value:
@@ -113,9 +119,7 @@ def restore_with_physics(path: str | Path, given: dict, camera: dict | None = No
     """A checkpoint that must say, or be told, what its network sees."""
     restored = restore(path, given, camera)
     if restored.physics is None:
-        raise UserError(
-            f"checkpoint {path} is a bare file of another project and carries no physics: n, cr and ordering, or n and sigma, must be given"
-        )
+        raise UserError(f"checkpoint {path} is a bare file of the original release and carries no physics: n, cr and ordering must be given")
     return restored
 
 

@@ -55,9 +55,9 @@ def reconstructions(network: nn.Module, physics: Physics, loader: DataLoader, de
         yield batch["image"], y, network(physics.first_image(y))
 
 
-def evaluate(network: nn.Module, physics: Physics, loader: DataLoader, device: torch.device, seed: int) -> Meter:
+def evaluate(network: nn.Module, physics: Physics, loader: DataLoader, device: torch.device, seed: int, meter: Meter | None = None) -> Meter:
     """Scores of every image of a split, once for each camera that the network has to cope with."""
-    meter = Meter()
+    meter = meter or Meter()
     for part in physics.parts:
         for image, _, output in reconstructions(network, part, loader, device, seed):
             meter.add(output, image)

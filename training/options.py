@@ -54,14 +54,17 @@ TECHNICAL = {
 }  # fmt: skip
 
 
-def add_data(parser: Parser, n_default: int | None = 32, c_default: int | None = 1, limits=("train", "val", "test")) -> None:
+def add_data(parser: Parser, n_default: int | None = 32, c_default: int | None = 1, limits=("train", "val", "test"), whole: bool = False) -> None:
     group = parser.add_argument_group("data")
     group.add_argument("--dataset", type=one_of(DATASETS, "dataset"), default="photos", help=f"one of {', '.join(DATASETS)}")
     group.add_argument("--data_root", default="data", help="folder of the data set's files; the file itself for npz")
     group.add_argument("--download", action="store_true", help="fetch a torchvision data set that is not there")
     group.add_argument("--n", type=within(2, 4096, int), default=n_default, help="side of the images in pixels")
     group.add_argument("--c", type=int, choices=(1, 3), default=c_default, help="channels: grey or RGB")
-    group.add_argument("--crop", choices=("center", "none"), default="center", help="central square first, or the whole image resized")
+    crops = {"center": "the central square, resized", "none": "the picture, resized"}
+    if whole:
+        crops["whole"] = "folder's pictures in their own sizes, all of them"
+    group.add_argument("--crop", choices=crops, default="center", help="; ".join(f"{name}: {what}" for name, what in crops.items()))
     lines = {name: line if isinstance(line, Entry) else Entry(line, {}) for name, line in DATASETS.items()}
     parser.choosers["dataset"] = lines
     group.add_argument("--gt", metavar="DIR", help=f"clean pictures of pairs {defaults_of('gt', lines)}")
@@ -71,6 +74,26 @@ def add_data(parser: Parser, n_default: int | None = 32, c_default: int | None =
     group.add_argument("--paired_share", type=within(0, 1), help=f"of pairs among the training items {defaults_of('paired_share', lines)}")
     for split in limits:
         group.add_argument(f"--limit_{split}", type=counting, help=f"use only so many {split} images, a fixed random subset")
+
+
+BARE = ("n", "cr", "ordering", "scales", "width", "padding")  # what a bare file may have to be told
+
+
+def add_bare(parser: Parser, n: bool = False) -> None:
+    group = parser.add_argument_group("what a bare release .pth does not tell; must agree with any other checkpoint")
+    if n:
+        group.add_argument("--n", type=within(2, 4096, int), help="side of the images in pixels")
+    group.add_argument("--cr", type=ratio, help="ratio")
+    group.add_argument("--ordering", type=ordering, help="ordering; the release's was strip")
+    group.add_argument("--scales", type=within(2, 5, int), help="resolutions of the U-Net")
+    group.add_argument("--width", type=counting, help="channels at full resolution")
+    group.add_argument("--padding", type=one_of(PADDINGS, "padding"), help="padding of the convolutions")
+
+
+def add_scoring(parser: Parser) -> None:
+    group = parser.add_argument_group("scores")
+    group.add_argument("--crop_border", type=natural, default=0, metavar="PIXELS", help="left out at every border")
+    group.add_argument("--y_channel", action="store_true", help="the luma of RGB images alone")
 
 
 def add_loading(parser: Parser) -> None:

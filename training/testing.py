@@ -15,13 +15,16 @@ from torch.utils.data import DataLoader
 
 from algo_functions import Meter, score
 from analysis.figures import draw_grid, save_image, stretched
-from data_loader import build_loader, build_splits
+from data_loader import Images, build_loader, build_splits
 from models.base import AsSeen
+from models.piecewise import Piecewise
 from physics.base import Physics
 from physics.given import camera_for
+from physics.mosaic import Mosaic
 from tables import UserError
-from training.checkpoint import Restored
+from training.checkpoint import Restored, restore_with_physics
 from training.loop import evaluate, reconstructions
+from training.options import BARE
 from training.pipeline import request_of
 from training.run import write_csv
 
@@ -30,13 +33,37 @@ KINDS = ("originals", "measurements_backprojection", "reconstructions", "feature
 COLUMNS = (  # of the results table; the first ten are the original release's
     "Date/Time", "Image Dim", "Dataset", "Batch Size", "CR", "Channels", "Physics", "PSNR Global", "SSIM Global", "Saved Batches",
     "Checkpoint", "Camera", "Ordering", "x0", "SNR", "Seed", "PSNR Clipped", "PSNR Pooled", "Images", "PSNR Back-projection", "PSNR LMMSE",
+    "Crop Border", "Y Channel",
 )  # fmt: skip
 
 
-def anchors(part: Physics, images: Callable[[], Tensor] | None, loader: DataLoader, device: torch.device, seed: int) -> dict[str, Meter]:
+def anchors(part: Physics, images: Callable[[], Tensor] | None, loader: DataLoader, args: Namespace, device: torch.device) -> dict[str, Meter]:
     """Scores of first images that need no training, of the same measurements of one camera."""
-    network = AsSeen(part.recipe["c"])
-    return {name: evaluate(network, camera.to(device), loader, device, seed) for name, camera in part.anchors(images).items()}
+    network, cameras = AsSeen(part.recipe["c"]), part.anchors(images)
+    return {name: evaluate(network, camera.to(device), loader, device, args.seed, meter_of(args)) for name, camera in cameras.items()}
+
+
+def meter_of(args: Namespace) -> Meter:
+    return Meter(args.crop_border, args.y_channel)
+
+
+def test_images(args: Namespace, physics: Physics) -> Images:
+    """The test images that a camera can look at."""
+    n, c = physics.recipe["n"], physics.recipe["c"]
+    return build_splits(request_of(args, n=n, c=c, multiple=physics.step), wanted=("test",))["test"]
+
+
+def fitted(network: nn.Module, part: Physics, images: Images) -> tuple[nn.Module, Physics]:
+    """Network and camera as they look at the images: block by block where these are larger and the camera takes just n x n pixels."""
+    n = part.recipe["n"]
+    return (network, part) if images.alike or part.step < n else (Piecewise(network, n), Mosaic(part))
+
+
+def restored(path: str, args: Namespace) -> Restored:
+    """A checkpoint, with what the flags tell of a bare one: a single-pixel camera, or the noise of a denoiser."""
+    given = {name: getattr(args, name) for name in ("c", *BARE)}
+    told = {"name": "denoise", "n": args.n, "sigma": args.sigma[0], "x0": "adjoint"} if args.n and args.sigma else None
+    return restore_with_physics(path, given, told)
 
 
 def training_images(args: Namespace, n: int, c: int) -> Callable[[], Tensor] | None:
@@ -77,11 +104,11 @@ def table_row(name: str, part: Physics, scores: dict, parameters: int) -> dict:
     }
 
 
-def test_checkpoint(path: str, name: str, restored: Restored, args: Namespace, device: torch.device) -> list[dict]:
+def test_checkpoint(path: str, name: str, found: Restored, args: Namespace, device: torch.device) -> list[dict]:
     """Evaluates one checkpoint at every noise level and ratio, writes its folder and its CSV rows, and returns its table."""
-    network, n, c = restored.network.to(device), restored.physics.recipe["n"], restored.physics.recipe["c"]
-    test = build_splits(request_of(args, n=n, c=c), wanted=("test",))["test"]
-    physics = camera_for(test, restored.physics)
+    network, n, c = found.network.to(device), found.physics.recipe["n"], found.physics.recipe["c"]
+    test = test_images(args, found.physics)
+    physics = camera_for(test, found.physics)
     loader = build_loader(test, args.batch_size, args.num_workers)
     images = training_images(args, n, c) if args.anchors and not test.paired else None
     folder = Path(args.results) / "test" / name
@@ -93,17 +120,17 @@ def test_checkpoint(path: str, name: str, restored: Restored, args: Namespace, d
             shutil.rmtree(stale)
     for part in cameras:
         label = part.condition
+        seeing, part = fitted(network, part.to(device), test)
         print(f"{path}: {part.describe()}")
-        meter = write_pictures(network, part.to(device), loader, folder / label if len(cameras) > 1 else folder, args, device)
-        beside = anchors(part, images, loader, device, args.seed) if args.anchors else {}
+        meter = write_pictures(seeing, part, loader, folder / label if len(cameras) > 1 else folder, args, device)
+        beside = anchors(part, images, loader, args, device) if args.anchors else {}
         rows += [table_row(name, part, anchor.summary(), 0) for name, anchor in beside.items()]
         scores = meter.summary()
         rows.append(table_row(name, part, scores, sum(w.numel() for w in network.parameters())))
-        append_result(Path(args.results) / "test" / "psnr_results.csv", path, part, scores, beside, args, len(loader))
+        append_result(Path(args.results) / "test" / "psnr_results.csv", path, part, scores, beside, args, loader)
         table = meter.per_image()
-        per_image += [
-            {"image": i, "condition": label, **{name: round(values[i].item(), 6) for name, values in table.items()}} for i in range(len(test))
-        ]
+        for i in range(len(test)):
+            per_image.append({"image": test.name(i), "condition": label} | {name: round(values[i].item(), 6) for name, values in table.items()})
     write_csv(folder / "per_image.csv", per_image)
     print(f"written to {folder}")
     return rows
@@ -122,7 +149,7 @@ def at_levels(physics: Physics, args: Namespace) -> list[Physics]:
 
 def write_pictures(network: nn.Module, part: Physics, loader: DataLoader, folder: Path, args: Namespace, device: torch.device) -> Meter:
     """Scores all images, and writes those of the first batches and a contact sheet."""
-    meter, count = Meter(), 0
+    meter, count = meter_of(args), 0
     for k, (image, y, output) in enumerate(reconstructions(network, part, loader, device, args.seed)):
         meter.add(output, image)
         if k < args.save_batches:
@@ -135,29 +162,29 @@ def write_pictures(network: nn.Module, part: Physics, loader: DataLoader, folder
             count += len(image)
             if k == 0:
                 columns = {"back-projection": projection[:GRID], "network": output[:GRID]}
-                draw_grid(columns, image[:GRID], folder / "grid.png", notes_of(columns, image[:GRID]))
+                draw_grid(columns, image[:GRID], folder / "grid.png", notes_of(columns, image[:GRID], meter.border, meter.luma))
     return meter
 
 
-def notes_of(columns: dict[str, Tensor], truth: Tensor) -> dict[str, list[str]]:
+def notes_of(columns: dict[str, Tensor], truth: Tensor, border: int = 0, luma: bool = False) -> dict[str, list[str]]:
     """The PSNR under each picture."""
-    return {name: [f"{value:.2f} dB" for value in score(images, truth)["psnr"]] for name, images in columns.items()}
+    return {name: [f"{value:.2f} dB" for value in score(images, truth, border, luma)["psnr"]] for name, images in columns.items()}
 
 
-def append_result(path: Path, checkpoint: str, part: Physics, scores: dict, beside: dict[str, Meter], args: Namespace, batches: int) -> None:
+def append_result(path: Path, checkpoint: str, part: Physics, scores: dict, beside: dict[str, Meter], args: Namespace, loader: DataLoader) -> None:
     """One row of the results table; the first columns are the original release's."""
     recipe = part.recipe
     row = {
         "Date/Time": datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
-        "Image Dim": recipe["n"],
+        "Image Dim": recipe["n"] if loader.dataset.alike else "whole",
         "Dataset": args.dataset,
-        "Batch Size": args.batch_size,
+        "Batch Size": loader.batch_size,
         "CR": recipe.get("cr"),
         "Channels": recipe["c"],
         "Physics": recipe["name"],
         "PSNR Global": scores["psnr"],
         "SSIM Global": scores["ssim"],
-        "Saved Batches": min(args.save_batches, batches),
+        "Saved Batches": min(args.save_batches, len(loader)),
         "Checkpoint": checkpoint,
         "Camera": part.label,
         "Ordering": recipe.get("ordering"),
@@ -169,6 +196,8 @@ def append_result(path: Path, checkpoint: str, part: Physics, scores: dict, besi
         "Images": scores["images"],
         "PSNR Back-projection": beside["back-projection"].summary()["psnr"] if beside else None,
         "PSNR LMMSE": beside["LMMSE"].summary()["psnr"] if "LMMSE" in beside else None,
+        "Crop Border": args.crop_border,
+        "Y Channel": args.y_channel,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
