@@ -6,6 +6,7 @@ from math import log10
 import torch
 from deepinv.loss.metric import PSNR, SSIM
 from torch import Tensor
+from torch.nn import functional as F
 
 from physics.base import Physics
 from tables import PHYSICS, UserError, look_up
@@ -50,6 +51,8 @@ def score(output: Tensor, target: Tensor, border: int = 0, luma: bool = False) -
 class Meter:
     """Per-image scores of a pass over a dataset, without a border or on luma alone where that is asked, and their summary."""
 
+    target, best, drawn = "image", "psnr", ("psnr",)  # what an output is compared with, the score that chooses, the curves
+
     def __init__(self, border: int = 0, luma: bool = False):
         self.border, self.luma = border, luma
         self.rows: dict[str, list[Tensor]] = {}
@@ -57,6 +60,20 @@ class Meter:
     def add(self, output: Tensor, target: Tensor) -> None:
         for name, values in score(output, target, self.border, self.luma).items():
             self.rows.setdefault(name, []).append(values.cpu())
+
+    def latest(self) -> float:
+        """The best score's mean over the last batch."""
+        return self.rows[self.best][-1].mean().item()
+
+    def logged(self) -> dict[str, float]:
+        """What an epoch's row has of the summary."""
+        scores = self.summary()
+        return {name: scores[name] for name in ("psnr", "ssim")}
+
+    @staticmethod
+    def told(row: dict) -> str:
+        """An epoch's row in words."""
+        return f"train {row['train_psnr']:.2f} dB  val {row['val_psnr']:.2f} dB  ssim {row['val_ssim']:.4f}"
 
     def per_image(self) -> dict[str, Tensor]:
         return {name: torch.cat(values) for name, values in self.rows.items()}
@@ -71,3 +88,61 @@ class Meter:
             "psnr_pooled": -10 * log10(mse + 1e-8),
             "images": len(rows["psnr"]),
         }
+
+
+AVERAGES = ("micro", "macro", "weighted")  # of the scores of classes
+
+
+def class_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Cross-entropy; top-1 and top-3 in per cent; precision, recall, F1 and the area under ROC curves in scikit-learn's averages.
+
+    A class that a split lacks has no ROC curve, and is left out of the averages of areas.
+    """
+    from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+
+    classes, ranked = logits.shape[1], logits.argsort(dim=1, descending=True)
+    hits = (ranked == labels[:, None]).double()
+    scores = {"loss": F.cross_entropy(logits, labels).item(), "top1": 100 * hits[:, 0].mean().item(), "top3": 100 * hits[:, :3].sum(1).mean().item()}
+    for average in AVERAGES:
+        found = precision_recall_fscore_support(labels, ranked[:, 0], labels=range(classes), average=average, zero_division=0)
+        scores |= {f"{name}_{average}": float(value) for name, value in zip(("precision", "recall", "f1"), found, strict=False)}
+    truth, chances = F.one_hot(labels, classes), logits.double().softmax(1)
+    share = truth.double().mean(0)
+    there = (share > 0) & (share < 1)
+    for average in AVERAGES:
+        area = roc_auc_score(truth[:, there], chances[:, there], average=average) if there.any() else float("nan")
+        scores[f"auc_{average}"] = float(area)
+    return scores
+
+
+class ClassMeter:
+    """Logits and labels of a pass over a dataset, and their scores."""
+
+    target, best, drawn = "label", "top1", ("top1", "top3")
+
+    def __init__(self):
+        self.logits: list[Tensor] = []
+        self.labels: list[Tensor] = []
+
+    def add(self, output: Tensor, target: Tensor) -> None:
+        self.logits.append(output.detach().float().cpu())
+        self.labels.append(target.cpu())
+
+    def latest(self) -> float:
+        """Top-1 of the last batch, in per cent."""
+        return 100 * (self.logits[-1].argmax(1) == self.labels[-1]).double().mean().item()
+
+    def both(self) -> tuple[Tensor, Tensor]:
+        """All logits (N, classes) and labels (N,)."""
+        return torch.cat(self.logits), torch.cat(self.labels)
+
+    def logged(self) -> dict[str, float]:
+        return class_scores(*self.both())
+
+    def summary(self) -> dict[str, float]:
+        return self.logged() | {"images": sum(map(len, self.labels))}
+
+    @staticmethod
+    def told(row: dict) -> str:
+        """An epoch's row in words."""
+        return f"top-1 train {row['train_top1']:.1f} %  val {row['val_top1']:.1f} %  top-3 val {row['val_top3']:.1f} %"

@@ -18,7 +18,10 @@ def parse(argv=None):
     group.add_argument("--seed", type=options.natural, default=42, help="of the noise")
     group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
     group.add_argument("--results", default="results", help="folder of everything that is written")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if len(set(args.checkpoints)) < len(args.checkpoints):
+        parser.error("a checkpoint is given twice")
+    return args
 
 
 def main(args) -> dict:

@@ -1,17 +1,33 @@
-"""The whole story in one command: a teacher, a student alone and a distilled student, beside anchors that need no training."""
+"""The whole story in one command: a teacher, a student alone and a distilled student, for images or for classes."""
 
 from training import options
 
 
 def parse(argv=None):
     parser = options.Parser(__doc__)
-    parser.add_argument("--cr", type=options.ratio, default=0.1, help="the students' ratio")
-    parser.add_argument("--cr_teacher", type=options.ratio, default=0.5, help="the teacher's ratio")
-    parser.add_argument("--epochs", type=options.counting, default=6, help="passes over the training images, for each network")
-    parser.add_argument("--width", type=options.counting, default=16, help="channels of the networks at full resolution")
-    parser.add_argument("--limit_train", type=options.counting, help="use only so many training tiles")
+    parser.choosers["task"] = options.STORIES
+    stories = ", ".join(options.STORIES)
+    parser.add_argument(
+        "--task", type=options.one_of(options.STORIES, "task"), default="reconstruct", help=f"one of {stories}; in brackets who reads a flag"
+    )
+
+    def add(flag: str, text: str, **how) -> None:
+        parser.add_argument(flag, help=f"{text} {options.defaults_of(flag[2:], options.STORIES)}", **how)
+
+    add("--cr", "the students' ratio", type=options.ratio)
+    add("--cr_teacher", "the teacher's ratio", type=options.ratio)
+    add("--dataset", "labelled images", type=options.one_of(options.LABELLED, "dataset"))
+    add("--data_root", "their folder")
+    add("--n", "side of the images in pixels", type=options.within(2, 4096, int))
+    add("--c", "channels: grey or RGB", type=int, choices=(1, 3))
+    add("--model_teacher", "the teacher", type=options.one_of(options.CLASSIFIERS, "model"))
+    add("--model", "the students", type=options.one_of(options.CLASSIFIERS, "model"))
+    add("--balance", "of labels and teacher", type=options.one_of(options.BALANCES, "balance"))
+    add("--epochs", "passes over the training images, for each network", type=options.counting)
+    add("--width", "channels of the networks at full resolution", type=options.counting)
+    add("--pictures", "test images in the figure", type=options.within(1, 12, int))
+    parser.add_argument("--limit_train", type=options.counting, help="use only so many training images")
     parser.add_argument("--seed", type=options.natural, default=42, help="of weights, order and augmentation")
-    parser.add_argument("--pictures", type=options.within(1, 12, int), default=4, help="test images in the figure")
     parser.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
     parser.add_argument("--results", default="results/demo", help="folder of everything that is written")
     return parser.parse_args(argv)
@@ -21,30 +37,50 @@ def main(args) -> dict:
     import time
     from pathlib import Path
 
-    import main_unet
-    import main_unet_dist
-    from analysis import story
+    from tables import look_up
     from training import engine
 
     began = time.perf_counter()
     device = engine.start(args.device)
     folder = Path(args.results)
+    commands = images(args) if args.task == "reconstruct" else classes(args)
     shared = ["--width", args.width, "--epochs", args.epochs, "--seed", args.seed, "--device", args.device, "--results", folder]
     shared += ["--overwrite"]  # another demo's networks in the same folder
     shared += ["--limit_train", args.limit_train] if args.limit_train else []
-    commands = {
+    trained = {}
+    for name, (script, flags) in commands.items():
+        words = [str(trained.get(word, word)) for word in flags + shared]
+        print(f"\n{name}: python {script.__name__}.py {' '.join(words)}")
+        trained[name] = script.main(script.parse(words))["checkpoint"]
+    result = look_up(options.STORIES, args.task, "task")(trained, args, folder, device)
+    print(f"\n{result['text']}\n{folder}/table.csv, figure.png, report.md written; {time.perf_counter() - began:.0f} s in all")
+    return result
+
+
+def images(args) -> dict:
+    """A teacher that measures much, and students that measure little."""
+    import main_unet
+    import main_unet_dist
+
+    return {
         f"teacher, cr {args.cr_teacher:g}": (main_unet, ["--cr", args.cr_teacher]),
         f"student alone, cr {args.cr:g}": (main_unet, ["--cr", args.cr]),
         f"student distilled, cr {args.cr:g}": (main_unet_dist, ["--cr", args.cr, "--cr_teacher", args.cr_teacher]),
     }
-    trained = {}
-    for name, (script, flags) in commands.items():
-        words = [str(word) for word in flags + shared]
-        print(f"\n{name}: python {script.__name__}.py {' '.join(words)}")
-        trained[name] = script.main(script.parse(words))["checkpoint"]
-    result = story.tell(trained, args, folder, device)
-    print(f"\n{result['text']}\n{folder}/table.csv, figure.png, report.md written; {time.perf_counter() - began:.0f} s in all")
-    return result
+
+
+def classes(args) -> dict:
+    """A large classifier, and small ones."""
+    import main_classify
+    import main_classify_dist
+
+    data = ["--dataset", args.dataset, "--data_root", args.data_root, "--n", args.n, "--c", args.c]
+    teacher, student = f"teacher, {args.model_teacher}", ["--model", args.model, *data]
+    return {
+        teacher: (main_classify, ["--model", args.model_teacher, *data]),
+        f"student alone, {args.model}": (main_classify, student),
+        f"student distilled, {args.model}": (main_classify_dist, [*student, "--teacher", teacher, "--balance", args.balance]),
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Restore pictures, or reconstruct what a laboratory's detector measured, with a trained network; or export the network."""
+"""Restore or classify pictures, or what a laboratory's detector measured, with a trained network; or export the network."""
 
 from training import options
 
@@ -11,7 +11,7 @@ def parse(argv=None):
     group.add_argument("--simulate", action="store_true", help="the pictures are clean scenes: measure them first (spc and mri always do)")
     group.add_argument("--truth", metavar="PATH", help="the clean picture, or a folder with pictures of the same names")
     group.add_argument("--sigma", type=options.sigma, help="the pictures' noise on the 0..255 scale, for networks that are told it")
-    group.add_argument("--tile", type=options.within(16, 4096, int), default=512, help="larger pictures are cut into tiles of this side")
+    group.add_argument("--tile", type=options.within(16, 4096, int), help="larger pictures are cut into tiles of this side; 512")
     group.add_argument("--overlap", type=options.natural, help="pixels in which neighbouring tiles are blended; 32, simulated 0")
     group = parser.add_argument_group("measurements")
     group.add_argument("--measurements", metavar="FILE", help=".npy: m values, or 2 m of complementary pairs, a frame; one frame or several")
@@ -26,10 +26,15 @@ def parse(argv=None):
     args = parser.parse_args(argv)
     if bool(args.inputs) + bool(args.measurements) + bool(args.export) != 1:
         parser.error("give one of pictures, --measurements FILE, --export FORM")
+    what = "pictures" if args.inputs else "--measurements" if args.measurements else "--export"
+    for flag, reader in dict.fromkeys(("simulate", "truth", "sigma", "tile", "overlap"), "pictures").items() | {("scale", "--measurements")}:
+        if getattr(args, flag) not in (None, False) and reader != what:
+            parser.error(f"--{flag} {getattr(args, flag)}: it is read with {reader}, not with {what}")
     return args
 
 
 def main(args) -> dict:
+    from functools import partial
     from pathlib import Path
 
     from training import engine, export, prediction
@@ -42,6 +47,8 @@ def main(args) -> dict:
     if args.export:
         return {"exports": {kind: export.export(restored, kind, folder) for kind in args.export}}
     work = prediction.from_measurements if args.measurements else prediction.from_pictures
+    if "classes" in restored.content["network"]:
+        work = partial(prediction.classes_of, restored.content["network"]["classes"])
     return work(restored.network.to(device), restored.physics.to(device), args, folder, device)
 
 

@@ -66,6 +66,7 @@ def check(args) -> None:
     if args.redistill and not args.teacher:
         raise options.UserError("redistill: which teacher? give --teacher PATH")
     unused = args.typed & {"type_dist", "loss_distill", "alpha", "beta", "gamma", "temperature", "sup_loss", "awgn_teacher"}
+    unused |= {flag for flag in args.typed if flag.startswith("alpha_") or flag == "style_weight"}
     if args.encoder_from and not args.teacher and unused:
         raise options.UserError(f"{', '.join(sorted(unused))}: a hybrid is distilled only from a --teacher PATH")
 
@@ -124,6 +125,7 @@ def go_on(args) -> dict:
         network, recipe = pipeline.hybrid_of(start, restore(args.decoder_from), args.freeze)
     else:
         network, recipe = pipeline.thawed(start)
+    network = pipeline.lightened(network, args)
     splits = pipeline.splits_of(args)
     physics = physics.refitted(splits["train"].stack) if changed else physics
     print(f"physics: {physics.describe()}")

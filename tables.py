@@ -17,13 +17,16 @@ class Diverged(ArithmeticError):
 class Loss(NamedTuple):
     """Where a loss lives, its weight under the default recipe, the flags it reads, and when an adapter bridges two taps.
 
-    The bridge: where their shapes "differ", "always", or "never".
+    The bridge: where their shapes "differ", "always", "never", or "own": a class that is made of the two shapes, and learns or
+    remembers. `taps` is the selection that it compares where no other is asked for; `needs` is what it reads of a batch.
     """
 
     path: str
     weight: float = 1.0
     options: tuple[str, ...] = ()
     bridge: str = "differ"
+    taps: str | None = None
+    needs: tuple[str, ...] = ()
 
 
 class Entry(NamedTuple):
@@ -45,9 +48,47 @@ NETWORKS = {  # that a command line can begin afresh
     "restormer": Entry("models.restormer:Restormer", {"width": 16, "blocks": 1}),
     "restormer_large": Entry("models.restormer:Restormer", {"width": 48, "blocks": 4}),
 }
-MODELS = NETWORKS | {  # that a checkpoint can hold
-    "hybrid_unet": Entry("models.hybrid_unet:HybridUNet", UNET | {"freeze": "none"}),
+STORIES = {  # of the demo
+    "reconstruct": Entry("analysis.story:tell", {"cr": 0.1, "cr_teacher": 0.5, "epochs": 6, "width": 16, "pictures": 4}),
+    "classify": Entry(
+        "analysis.class_story:tell",
+        {
+            "dataset": "digits",
+            "data_root": "data",
+            "n": 32,
+            "c": 1,
+            "model_teacher": "vgg16",
+            "model": "resnet18",
+            "epochs": 8,
+            "width": 8,
+            "balance": "halves",
+        },
+    ),
 }
+
+CIFAR_RESNET = {"width": 16}
+IMAGENET = {"width": 64, "stem": "auto", "pretrained": False}
+CLASSIFIERS = {
+    "resnet8": Entry("models.cifar_resnet:resnet8", CIFAR_RESNET),
+    "resnet20": Entry("models.cifar_resnet:resnet20", CIFAR_RESNET),
+    "resnet56": Entry("models.cifar_resnet:resnet56", CIFAR_RESNET),
+    "resnet112": Entry("models.cifar_resnet:resnet112", CIFAR_RESNET),
+    "vgg16": Entry("models.library:vgg16", {"width": 64, "batch_norm": "on", "pretrained": False}),
+    "resnet18": Entry("models.library:resnet18", IMAGENET),
+    "resnet34": Entry("models.library:resnet34", IMAGENET),
+    "resnet50": Entry("models.library:resnet50", IMAGENET),
+    "resnext50": Entry("models.library:resnext50", {"stem": "auto", "pretrained": False}),
+    "shufflenet": Entry("models.library:shufflenet", {"stem": "auto", "pretrained": False}),
+    "vit_tiny": Entry("models.library:vit_tiny", {"patch": 16, "pretrained": False}),
+    "vit_small": Entry("models.library:vit_small", {"patch": 16, "pretrained": False}),
+}
+MODELS = (
+    NETWORKS
+    | CLASSIFIERS
+    | {  # that a checkpoint can hold
+        "hybrid_unet": Entry("models.hybrid_unet:HybridUNet", UNET | {"freeze": "none"}),
+    }
+)
 
 SPC = {"cr": ..., "ordering": "xy", "x0": "adjoint", "awgn_snr": None}
 PHYSICS = {
@@ -71,11 +112,21 @@ PHYSICS = {
     ),
     "degrade": Entry("physics.degradation:degrade", {"degradation": "real_esrgan"}, "degrade_{degradation}"),
     "given": Entry("physics.given:given", {}, "given"),
+    "image": Entry("physics.picture:picture", {"lessen_ratio": 1.0, "resize": "antialias"}, "image_{n}_lessened_{lessen_ratio}"),
 }
+RESTORED = {name: line for name, line in PHYSICS.items() if name != "image"}  # what images are restored from
+CLASSIFIED = {name: line for name, line in PHYSICS.items() if name != "given"}  # what classes are told from
 
 KERNELS = ("bicubic", "bilinear", "box", "gaussian", "motion")
 MASK_TYPES = ("gaussian", "uniform", "random")
 DEGRADATIONS = ("real_esrgan", "mild")
+
+RESIZES = {  # of a smaller image: torch's mode, and whether it is widened against aliasing
+    "antialias": ("bilinear", True),
+    "bilinear": ("bilinear", False),
+    "bicubic": ("bicubic", False),
+    "nearest": ("nearest-exact", False),
+}
 
 ORDERINGS = {  # of the Hadamard patterns, or dense patterns; file:PATH is the user's own
     "xy": "physics.single_pixel:xy_places",
@@ -105,6 +156,18 @@ DATASETS = {
     "hybrid": Entry("pairs:hybrid", PAIRS | {"unpaired": ..., "paired_share": 0.5}),
 }
 
+LABELLED = {  # datasets with a class for every image
+    "digits": "data_loader:digits",
+    "mnist": "data_loader:mnist",
+    "fashion_mnist": "data_loader:fashion_mnist",
+    "cifar10": "data_loader:cifar10",
+    "cifar100": "labelled:cifar100",
+    "folder": "labelled:class_folder",
+    "npz": "data_loader:npz",
+    "aircraft": "labelled:aircraft",
+    "cub": "labelled:cub",
+}
+
 LOSSES = {
     "mse": Loss("distill.feature:mse", 0.1),
     "mae": Loss("distill.feature:mae", 0.1),
@@ -132,7 +195,47 @@ TASK_LOSSES = {
     "perceptual": Loss("distill.perceptual:Perceptual", options=("style_weight",)),
 }
 
+CLASS_LOSSES = {
+    "kd": Loss("distill.response:kd", 1.0, ("temperature", "standardise"), "never", "output"),
+    "dkd": Loss("distill.response:dkd", 1.0, ("temperature", "dkd_alpha", "dkd_beta", "dkd_warmup"), "never", "output", ("label", "epoch")),
+    "dist": Loss("distill.response:dist", 1.0, ("dist_beta", "dist_gamma"), "never", "output"),
+    "mse": Loss("distill.feature:mse", 1.0, taps="latent"),
+    "hint": Loss("distill.feature:mse", 1.0, bridge="always", taps="latent"),
+    "at": Loss("distill.feature:at", 1000.0, bridge="never", taps="all"),
+    "sp": Loss("distill.relation:sp", 3000.0, bridge="never", taps="latent"),
+    "rkd": Loss("distill.relation:rkd", 1.0, ("rkd_distance", "rkd_angle"), "never", "pool"),
+    "comb_matrix": Loss("distill.relation:comb_matrix", 0.1, ("gamma",), "never", "latent"),
+    "ickd": Loss("distill.relation:ICKD", 2.5, bridge="own", taps="latent"),
+    "crd": Loss("distill.contrast:CRD", 0.8, ("crd_tau", "crd_negatives"), "own", "pool", ("index", "generator")),
+    "ft": Loss("distill.factor:FT", 500.0, ("ft_rate",), "own", "latent"),
+    "tucker": Loss("distill.factor:tucker", 125.0, ("tucker_ranks", "tucker_space", "tucker_over"), taps="latent"),
+    "isrd": Loss("distill.pixel:ISRD", 10.0, bridge="own", taps="first", needs=("seen",)),
+}
+
 LOSS_OPTIONS = {"gamma": "auto", "temperature": 4.0, "style_weight": 0.0}  # and what they are unless told
+CLASS_OPTIONS = {
+    "gamma": "auto",
+    "temperature": 4.0,
+    "standardise": False,
+    "dkd_alpha": 1.0,
+    "dkd_beta": 8.0,
+    "dkd_warmup": 20.0,
+    "dist_beta": 2.0,
+    "dist_gamma": 2.0,
+    "rkd_distance": 25.0,
+    "rkd_angle": 50.0,
+    "crd_tau": 0.07,
+    "crd_negatives": 1024,
+    "ft_rate": 0.5,
+    "tucker_ranks": 0.5,
+    "tucker_space": "projected",
+    "tucker_over": "batch",
+}
+BALANCES = {  # of the documents: weight of the labels, of `kd`, and its temperature
+    "halves": {"beta": 0.5, "loss_distill": ["kd:0.5"], "temperature": 2.0},
+    "pixel": {"beta": 0.1, "loss_distill": ["kd:0.9"], "temperature": 4.0},
+    "benchmark": {"beta": 0.1, "loss_distill": ["kd:0.9"], "temperature": 2.0},
+}
 
 SELECTIONS = (  # --type_dist: the place in this list, or the name
     "latent",
@@ -149,6 +252,8 @@ SELECTIONS = (  # --type_dist: the place in this list, or the name
     "output_first_latent",
     "output_first",
 )
+
+CLASS_SELECTIONS = ("latent", "all", "first", "first_latent", "pool", "latent_pool")
 
 SCHEDULES = {  # of the learning rate
     "cosine": Entry("training.schedule:cosine", {}),

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from analysis.figures import save
 from data_loader import build_loader
 from physics.given import camera_for
+from tables import UserError
 from training.checkpoint import Restored
 from training.loop import evaluate
 from training.run import write_csv
@@ -86,16 +87,22 @@ def latencies(network: nn.Module, x: Tensor, runs: int) -> np.ndarray:
 def compare(checkpoints: dict[str, Restored], args: Namespace, device: torch.device) -> list[dict]:
     """A row a checkpoint; what is `x` counts against the first."""
     rows = []
+    sizes = {path: (found.physics.recipe["n"], found.physics.recipe["c"]) for path, found in checkpoints.items()}
+    first = next(iter(sizes))
+    for path, (n, c) in sizes.items():
+        if (n, c) != sizes[first]:
+            raise UserError(f"{path} looks at images of {n} pixels and {c} channels, {first} of {sizes[first][0]} and {sizes[first][1]}")
     for path, name in names_of(checkpoints).items():
         network, (physics,) = checkpoints[path].network.to(device), at_levels(checkpoints[path].physics.to(device), args)
         test, meter = test_images(args, physics), meter_of(args)
         loader = build_loader(test, args.batch_size, args.num_workers)
-        for part in camera_for(test, physics).parts:
+        for part in camera_for(test, physics, network).parts:
             evaluate(*fitted(network, part, test), loader, device, args.seed, meter)
         scores = meter.summary()
         first = physics.parts[0].example(device)
         row = {
             "model": name,
+            "camera": physics.condition.replace("_", " "),
             "parameters": sum(w.numel() for w in network.parameters()),
             "MFLOPs": flops(network, first) / 1e6,
             "memory (MB)": peak_memory(network, first) / 1e6,

@@ -1,5 +1,6 @@
 """Pictures: curves, contact sheets, comparisons; always files, never windows."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -17,18 +18,19 @@ def save(figure: plt.Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def draw_curves(rows: list[dict], path: Path) -> None:
-    """Loss terms, PSNR and the terms' shares of the gradient over the epochs."""
+def draw_curves(rows: list[dict], drawn: Sequence[str], path: Path) -> None:
+    """Loss terms, the drawn scores and the terms' shares of the gradient over the epochs."""
     epochs = [row["epoch"] for row in rows]
+    scored = {name.removeprefix("val_") for name in rows[0] if name.startswith("val_")} - {"loss"}
     groups = {
-        "loss": [k for k in rows[0] if k.startswith("train_") and k not in ("train_psnr", "train_ssim")],
-        "PSNR (dB)": ["train_psnr", "val_psnr"],
+        "loss": [k for k in rows[0] if (k.startswith("train_") and k.removeprefix("train_") not in scored) or k == "val_loss"],
+        ", ".join(drawn): [f"{split}_{name}" for name in drawn for split in ("train", "val")],
         "share of the gradient": [k for k in rows[0] if k.startswith("share_")],
     }
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.4))
     for axis, (title, names) in zip(axes, groups.items(), strict=True):
         for name in names:
-            axis.plot(epochs, [row[name] for row in rows], marker=".", label=name.split("_", 1)[1] if title != "PSNR (dB)" else name[:-5])
+            axis.plot(epochs, [row[name] for row in rows], marker=".", label=name.removeprefix("share_"))
         axis.set(title=title, xlabel="epoch", yscale="log" if title == "loss" else "linear")
         axis.legend(fontsize=8)
         axis.grid(alpha=0.3)

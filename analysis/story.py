@@ -13,7 +13,7 @@ from analysis.report import markdown
 from data_loader import Images, build_loader, build_splits
 from models.base import AsSeen
 from training.checkpoint import restore
-from training.loop import reconstructions
+from training.loop import outputs
 from training.pipeline import request_of
 from training.run import write_csv, write_text
 from training.testing import notes_of
@@ -57,7 +57,8 @@ def run_all(estimates: dict, test: Images, device: torch.device) -> tuple[Tensor
     loader = build_loader(test, 50)
     images, meters = {}, {}
     for name, (network, physics, _) in estimates.items():
-        pairs = [(x, output) for x, _, output in reconstructions(network.to(device), physics.to(device), loader, device, seed=0)]
+        passed = outputs(network.to(device), physics.to(device), loader, device, seed=0)
+        pairs = [(batch["image"], output) for batch, _, output in passed]
         truth = torch.cat([x for x, _ in pairs])
         images[name], meters[name] = torch.cat([output for _, output in pairs]), Meter()
         meters[name].add(images[name], truth)

@@ -8,23 +8,28 @@ from tables import LOSSES, TASK_LOSSES, Loss, look_up
 
 
 class Term(NamedTuple):
-    """A distillation loss (student's tap, teacher's tap) -> scalar, its weight, and when an adapter bridges the taps."""
+    """A distillation loss (student's tap, teacher's tap) -> scalar, or what makes one of the taps' shapes; see `Loss`."""
 
     name: str
     weight: float
     distance: Callable
     bridge: str
+    taps: str | None = None
+    needs: tuple[str, ...] = ()
+    reads_input: bool = False  # whether it is made for the shape of what the teacher sees
 
 
-def build_term(name: str, weight: float | None = None, **options) -> Term:
-    """The distillation loss that a name stands for, with the table's weight unless another is given."""
-    line = LOSSES[name]
-    return Term(name, line.weight if weight is None else weight, build_loss(LOSSES, name, **options), line.bridge)
+def build_term(name: str, weight: float | None = None, table: dict[str, Loss] = LOSSES, taps: str | None = None, **options) -> Term:
+    """The distillation loss that a name stands for, with the table's weight and taps unless others are given."""
+    line, loss = table[name], look_up(table, name, "loss")
+    distance = partial(loss, **{option: options[option] for option in line.options}) if line.bridge == "own" else build_loss(table, name, **options)
+    reads_input = getattr(loss, "reads_input", False)
+    return Term(name, line.weight if weight is None else weight, distance, line.bridge, taps or line.taps, line.needs, reads_input)
 
 
-def build_task(name: str, **options) -> Callable:
+def build_task(name: str, table: dict[str, Loss] = TASK_LOSSES, **options) -> Callable:
     """The task loss (output, target) -> scalar that a name stands for."""
-    return build_loss(TASK_LOSSES, name, **options)
+    return build_loss(table, name, **options)
 
 
 def build_loss(table: dict[str, Loss], name: str, **options) -> Callable:

@@ -72,6 +72,7 @@ def at(s: Tensor, t: Tensor) -> Tensor:
 
 def feature_attention(s: Tensor, t: Tensor) -> Tensor:
     """mse(s, t) + at(s, t) / 2"""
+    need_places("feature_attention", same_size(s, t)[0])
     return F.mse_loss(s, t) + 0.5 * at(s, t)
 
 

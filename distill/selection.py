@@ -11,12 +11,13 @@ def selected_taps(selection: str, student: Sequence[str], teacher: Sequence[str]
     """
     shared = [tap for tap in student if tap in teacher]
     groups = {
-        "all": [tap for tap in shared if tap != "output"],
+        "all": [tap for tap in shared if tap not in ("output", "pool")],
         "decoder": [tap for tap in shared if tap.startswith("dec") or tap == "head"],
         "encoder": ["enc1"],
         "first": ["enc1"],
         "latent": ["latent"],
         "output": ["output"],
+        "pool": ["pool"],
     }
     chosen = {tap for word in selection.split("_") for tap in groups[word]}
     return [tap for tap in shared if tap in chosen]

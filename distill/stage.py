@@ -1,7 +1,7 @@
 """Stages: a batch in, named loss terms out. The loop knows no network, no physics and no loss."""
 
 from collections.abc import Callable, Sequence
-from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -13,100 +13,176 @@ from distill.selection import selected_taps
 from physics.base import Physics
 
 
-class Supervised(nn.Module):
-    """loss = L(student(x0), image)"""
+class Guide(NamedTuple):
+    """A teacher: its network, what it sees, and how much it counts among several."""
 
-    def __init__(self, student: nn.Module, physics: Physics, loss: Callable[[Tensor, Tensor], Tensor]):
+    network: nn.Module
+    physics: Physics
+    weight: float = 1.0
+
+
+class Comparison(NamedTuple):
+    """One loss between one tap of the student and the same tap of one teacher."""
+
+    term: Term
+    tap: str
+    guide: int
+    bridge: str  # the name of the adapter, or of the loss's own module, if there is one
+    name: str
+
+
+class Supervised(nn.Module):
+    """loss = L(student(x0), target)"""
+
+    def __init__(self, student: nn.Module, physics: Physics, loss: Callable[[Tensor, Tensor], Tensor], target: str = "image"):
         super().__init__()
-        self.student, self.physics, self.loss = student, physics, loss
+        self.student, self.physics, self.loss, self.target = student, physics, loss, target
+
+    def see(self, batch: dict, generator: Generator | None = None) -> dict:
+        """The batch with what the student sees of it."""
+        return batch | {"x0": self.physics.look(batch, generator)}
 
     def forward(self, batch: dict, generator: Generator | None = None) -> dict:
-        output = self.student(self.physics.look(batch, generator))
-        terms = {"task": self.loss(output, batch["image"])}
+        batch = batch if "x0" in batch else self.see(batch, generator)
+        output = self.student(batch["x0"])
+        terms = {"task": self.loss(output, batch[self.target])}
         return {"loss": terms["task"], "output": output, "terms": terms}
 
 
 class Distillation(nn.Module):
-    """loss = beta L(student(x0_s), target) + alpha(progress) sum_j w_j sum_k D_j(adapt_jk(s_k), t_k), the taps k named by a selection.
+    """loss = beta L(student(x0_s), target) + alpha(progress) sum_i v_i sum_j w_j sum_k D_j(adapt_ijk(s_k), t_ik)
 
-    A term of weight 0 is a metric: it is computed and named, and teaches nothing.
-
-    The target is the image or, without `supervised`, the teacher's output. An `online` teacher learns beside the student,
-    from its own task loss alone; any other is frozen and cannot leave eval mode.
+    over teachers i, losses j and the taps k that a selection names. A term of weight 0 is a metric: it is computed and named,
+    and teaches nothing. The target is what the batch has under that name or, without `supervised`, the teachers' output. An
+    `online` teacher learns beside the student, from its own task loss alone; any other is frozen and cannot leave eval mode.
     """
 
     def __init__(
         self,
         student: nn.Module,
-        teacher: nn.Module,
-        physics_s: Physics,
-        physics_t: Physics,
+        physics: Physics,
+        guides: Sequence[Guide],
         *,
         selection: str,
         losses: Sequence[Term],
         task: Callable[[Tensor, Tensor], Tensor],
+        target: str = "image",
         alpha: float = 1.0,
         schedule: Callable[[float], float] = constant,
         beta: float = 1.0,
         supervised: bool = True,
         online: bool = False,
+        count: int = 1,
     ):
+        """`count` is the number of training images, for losses that remember them."""
         super().__init__()
-        self.student, self.physics = student, physics_s
-        self.losses, self.task = losses, task
-        self.progress, self.schedule = 0.0, schedule  # the loop tells how far the training is
+        self.student, self.physics, self.guides = student, physics, tuple(guides)
+        self.losses, self.task, self.target = tuple(losses), task, target
+        self.progress, self.epoch, self.schedule = 0.0, 0.0, schedule  # the loop tells how far the training is
         self.alpha, self.beta, self.supervised, self.online = alpha, beta, supervised, online
         # A frozen teacher is no part of the stage's state: it is neither trained nor saved with the run.
         if online:
-            self.teacher, self.physics_t = teacher, physics_t
+            ((self.teacher, self.physics_t, _),) = self.guides
         else:
-            object.__setattr__(self, "teacher", teacher.requires_grad_(False).eval())
-            object.__setattr__(self, "physics_t", physics_t)
-        self.taps, self.adapters = self._dry_run(selection)
+            for guide in self.guides:
+                guide.network.requires_grad_(False).eval()
+        self.alike = [physics.measures_as(guide.physics) for guide in self.guides]
+        self.adapters = nn.ModuleDict()
+        self.comparisons = self._dry_run(losses, selection, count)
+
+    @property
+    def taps(self) -> list[str]:
+        """The taps that are compared."""
+        return list(dict.fromkeys(comparison.tap for comparison in self.comparisons))
 
     @torch.no_grad()
-    def _dry_run(self, selection: str) -> tuple[list[str], nn.ModuleDict]:
-        """The selected taps, and the adapters that the losses need between them, made once and before the optimiser."""
+    def _dry_run(self, losses: Sequence[Term], selection: str, count: int) -> list[Comparison]:
+        """What is compared, and the adapters and modules that this needs, made once and before the optimiser."""
         mode, device = self.student.training, next(self.student.parameters()).device
-        pairs = (self.student, self.physics), (self.teacher, self.physics_t)
-        s, t = (network.eval().features(camera.to(device).parts[0].example(device)) for network, camera in pairs)
+        self.student.eval()
+        s, _ = self._example(self.student, self.physics, device)
         self.student.train(mode)
-        taps = selected_taps(selection, list(s), list(t))
-        adapters = nn.ModuleDict()
-        for tap in taps:
-            for loss in self.losses:
-                if loss.bridge == "always" or (loss.bridge == "differ" and s[tap].shape != t[tap].shape):
-                    adapters[self._bridge(loss, tap)] = Adapter(s[tap].shape[1], t[tap].shape[1], loss.bridge == "always").to(device)
-                pair = adapters[self._bridge(loss, tap)](s[tap], t[tap]) if self._bridge(loss, tap) in adapters else (s[tap], t[tap])
-                loss.distance(*pair)  # says at once what it cannot compare
-        return taps, adapters
+        comparisons = []
+        for i, guide in enumerate(self.guides):
+            guide.network.eval()
+            t, seen = self._example(guide.network, guide.physics, device)
+            prefix = f"{i}/" if len(self.guides) > 1 else ""
+            labels = torch.zeros(len(seen), dtype=torch.long, device=device)
+            about = {"label": labels, "index": labels, "epoch": 0.0, "seen": seen, "generator": Generator().manual_seed(0)}
+            for term in losses:
+                for tap in selected_taps(term.taps or selection, list(s), list(t)):
+                    name = f"{prefix}{term.name}/{tap}"
+                    bridge = {"never": "", "differ": prefix + tap}.get(term.bridge, name)
+                    comparison = Comparison(term, tap, i, bridge, name)
+                    module = self._module(term, s[tap], t[tap], seen, count)
+                    if module is not None:
+                        self.adapters[bridge] = module.to(device)
+                    if term.bridge != "own":
+                        self.distance(comparison, s, t, about)  # says at once what it cannot compare
+                    comparisons.append(comparison)
+        return comparisons
 
     @staticmethod
-    def _bridge(loss: Term, tap: str) -> str:
-        """The adapter's name; losses that need one only where shapes differ share it."""
-        return f"{loss.name}/{tap}" if loss.bridge == "always" else "" if loss.bridge == "never" else tap
+    def _example(network: nn.Module, physics: Physics, device: torch.device) -> tuple[dict, Tensor]:
+        """The taps of two black images, and what the network sees of them."""
+        seen = physics.to(device).parts[0].example(device)
+        seen = seen.expand(2, *seen.shape[1:])
+        return network.features(seen), seen
 
-    def observe(self, batch: dict, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        """What student and teacher see of the same images; one observation for both where they share the physics."""
-        x0_s = self.physics.look(batch, generator)
-        return x0_s, x0_s if self.physics_t is self.physics else self.physics_t.look(batch, generator)
+    @staticmethod
+    def _module(term: Term, s: Tensor, t: Tensor, seen: Tensor, count: int) -> nn.Module | None:
+        """What is learnt or remembered between two taps: an adapter, or the loss itself."""
+        if term.bridge == "own":
+            return term.distance(s.shape, t.shape, count, seen=seen.shape) if term.reads_input else term.distance(s.shape, t.shape, count)
+        if term.bridge == "always" or (term.bridge == "differ" and s.shape != t.shape):
+            return Adapter(s.shape[1], t.shape[1], term.bridge == "always")
+        return None
+
+    def distance(self, comparison: Comparison, s: dict, t: dict, about: dict) -> Tensor:
+        """The value of a comparison; `about` is what else losses may read of the batch."""
+        term, pair = comparison.term, (s[comparison.tap], t[comparison.tap].detach())
+        needs = {name: about[name] for name in term.needs}
+        if term.bridge == "own":
+            return self.adapters[comparison.bridge](*pair, **needs)
+        return term.distance(*(self.adapters[comparison.bridge](*pair) if comparison.bridge in self.adapters else pair), **needs)
+
+    def observe(self, batch: dict, generator: Generator | None) -> tuple[Tensor, list[Tensor]]:
+        """What student and teachers see of the same images: one noise for all that measure alike, one first image for all that see alike."""
+        before = generator and generator.get_state()
+        views = {id(self.physics): self.physics.look(batch, generator)}
+        for guide, alike in zip(self.guides, self.alike, strict=True):
+            if id(guide.physics) not in views:
+                again = Generator().set_state(before) if alike and generator else generator
+                views[id(guide.physics)] = guide.physics.look(batch, again)
+        return views[id(self.physics)], [views[id(guide.physics)] for guide in self.guides]
+
+    def see(self, batch: dict, generator: Generator | None = None) -> dict:
+        """The batch with what student and teachers see of it."""
+        x0_s, views = self.observe(batch, generator)
+        return batch | {"x0": x0_s} | {f"x0_t/{i}": view for i, view in enumerate(views)}
 
     def forward(self, batch: dict, generator: Generator | None = None) -> dict:
-        image = batch["image"]
-        x0_s, x0_t = self.observe(batch, generator)
-        s = self.student.features(x0_s)
+        batch = batch if "x0" in batch else self.see(batch, generator)
+        views = [batch[f"x0_t/{i}"] for i in range(len(self.guides))]
+        s = self.student.features(batch["x0"])
         with torch.set_grad_enabled(self.online):
-            t = self.teacher.features(x0_t)
-        terms = {"task": self.beta * self.task(s["output"], image if self.supervised else t["output"].detach())}
+            taught = [guide.network.features(x0_t) for guide, x0_t in zip(self.guides, views, strict=True)]
+        target = batch[self.target]
+        terms = {"task": self.beta * self.task(s["output"], target if self.supervised else self.consensus(taught))}
         metrics, alpha = {}, self.alpha * self.schedule(self.progress)
-        for loss, tap in product(self.losses, self.taps):
-            pair = s[tap], t[tap].detach()
-            bridge = self._bridge(loss, tap)
-            value = loss.distance(*(self.adapters[bridge](*pair) if bridge in self.adapters else pair))
-            if loss.weight:
-                terms[f"distill/{loss.name}/{tap}"] = alpha * loss.weight * value
+        known = {name: batch.get(name) for name in ("label", "index")} | {"epoch": self.epoch, "generator": generator}
+        for comparison in self.comparisons:
+            guide, i = self.guides[comparison.guide], comparison.guide
+            value = self.distance(comparison, s, taught[i], known | {"seen": views[i]})
+            if comparison.term.weight:
+                terms[f"distill/{comparison.name}"] = alpha * guide.weight * comparison.term.weight * value
             else:
-                metrics[f"{loss.name}/{tap}"] = value.detach()
+                metrics[comparison.name] = value.detach()
         if self.online:
-            terms["teacher"] = self.task(t["output"], image)
+            terms["teacher"] = self.task(taught[0]["output"], target)
         return {"loss": sum(terms.values()), "output": s["output"], "terms": terms, "metrics": metrics}
+
+    def consensus(self, taught: list[dict]) -> Tensor:
+        """The teachers' mean output."""
+        total = sum(guide.weight for guide in self.guides)
+        return sum(guide.weight * t["output"].detach() for guide, t in zip(self.guides, taught, strict=True)) / total

@@ -11,6 +11,7 @@ class Restorer(nn.Module):
 
     looks_at_noise = False
     checkpointing = False  # whether the backward pass computes a block's features again instead of keeping them
+    lightens = True  # whether that saves anything
 
     def __init__(self, c: int):
         super().__init__()

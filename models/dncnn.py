@@ -8,6 +8,8 @@ from models.base import Restorer, he
 class DnCNN(Restorer):
     """A convolution, `blocks` of convolution and ReLU, a convolution; taps enc1, block1 .., latent (the last block), head, output."""
 
+    lightens = False  # its blocks are single convolutions, whose inputs are taps that are kept anyway
+
     def __init__(self, c: int = 1, features: int = 32, blocks: int = 6):
         super().__init__(c)
         self.first = nn.Conv2d(c, features, 3, padding=1)
@@ -21,7 +23,7 @@ class DnCNN(Restorer):
         taps = {"enc1": self.first(x).relu()}
         h = taps["enc1"]
         for k, layer in enumerate(self.body, 1):
-            taps["latent" if k == len(self.body) else f"block{k}"] = h = self.run(layer, h).relu()
+            taps["latent" if k == len(self.body) else f"block{k}"] = h = layer(h).relu()
         taps["head"] = self.last(h)
         taps["output"] = taps["head"] + x
         return taps

@@ -1,6 +1,7 @@
 """deepinv's DRUNet, a residual U-Net that is told the noise level, with named taps."""
 
 import deepinv
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.base import Restorer, padded
@@ -17,6 +18,7 @@ class DRUNet(Restorer):
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         height, width = x.shape[-2:]
+        x = F.pad(x, (0, 0, 0, 0, 0, self.c + 1 - x.shape[1]))  # noise that is not told is none
         taps = {"enc1": self.net.m_head(padded(x, 8))}
         for k in (1, 2, 3):
             taps[f"enc{k + 1}"] = self.run(self.net.get_submodule(f"m_down{k}"), taps[f"enc{k}"])

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Restorer, he, padded
+from tables import UserError
 
 STEP = 4  # pixels are folded into channels 4 x 4, and the image grows back in two doublings
 
@@ -83,4 +84,6 @@ def recipe_of(weights: dict[str, Tensor]) -> dict:
     blocks = len({name.split(".")[1] for name in weights if name.startswith("body.")})
     features, c = weights["conv_first.weight"].shape[0], weights["conv_last.weight"].shape[0]
     growth = weights["body.0.rdb1.conv1.weight"].shape[0]
+    if weights["conv_first.weight"].shape[1] != c * STEP**2:
+        raise UserError(f"an RRDBNet that takes {weights['conv_first.weight'].shape[1]} channels makes images larger: those of scale 1 are read")
     return {"name": "rrdbnet", "c": c, "features": features, "blocks": blocks, "growth": growth, "residual": False}

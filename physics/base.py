@@ -12,6 +12,15 @@ from tables import FIRST_IMAGES, UserError, label_of
 LARGEST_LMMSE = 64  # n: beyond it an n² x n² covariance is too much for a workstation
 
 
+def same(x, y) -> bool:
+    """Whether two nests of plain data and tensors are equal."""
+    if isinstance(x, dict) and isinstance(y, dict):
+        return x.keys() == y.keys() and all(same(x[k], y[k]) for k in x)
+    if isinstance(x, list) and isinstance(y, list):
+        return len(x) == len(y) and all(map(same, x, y))
+    return torch.equal(x, y) if isinstance(x, Tensor) and isinstance(y, Tensor) else type(x) is type(y) and x == y
+
+
 def seen_as(recipe: dict) -> str:
     """First image and noise of a linear camera in words."""
     snr = recipe["awgn_snr"]
@@ -110,7 +119,7 @@ class Physics(nn.Module):
             return self.observe(batch["image"], generator)
         x0, alone = batch["seen"].clone(), ~batch["paired"]
         if alone.any():
-            x0[alone] = self.observe(batch["image"][alone], generator)
+            x0[alone] = self.observe(batch["image"][alone], generator)[:, : x0.shape[1]]  # the noise level of pairs is not known
         return x0
 
     def example(self, device: torch.device) -> Tensor:
@@ -141,6 +150,15 @@ class Physics(nn.Module):
     def state(self) -> list[dict]:
         """What a checkpoint keeps of every part."""
         return [part.kept() for part in self.parts]
+
+    def sees_as(self, other: "Physics") -> bool:
+        """Whether both measure the same values and make the same first image of them."""
+        return same(self.recipe, other.recipe) and same(self.state(), other.state())
+
+    def measures_as(self, other: "Physics") -> bool:
+        """Whether both measure the same values, whatever they make of them."""
+        mine, theirs = ([camera.recipe | {"x0": None}, *({**kept, "lmmse": None} for kept in camera.state())] for camera in (self, other))
+        return same(mine, theirs)
 
     @property
     def label(self) -> str:

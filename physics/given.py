@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from physics.base import Physics
 from tables import UserError
@@ -31,10 +31,10 @@ def given(recipe: dict, images: Callable[[], Tensor] | None = None, state: list[
     return Given(recipe)
 
 
-def camera_for(images, camera: Physics) -> Physics:
+def camera_for(images, camera: Physics, network: nn.Module) -> Physics:
     """What an evaluation on a split sees: the degraded pictures of pairs, else what the camera measures."""
-    if images.paired and camera.tells_noise:
-        raise UserError(f"physics '{camera.recipe['name']}' tells its network the noise level, which is unknown of pairs: choose another physics")
+    if images.paired and camera.tells_noise and network.looks_at_noise:
+        raise UserError(f"physics '{camera.recipe['name']}' tells this network the noise level, which is unknown of pairs: choose another of them")
     if not images.paired and isinstance(camera, Given):
         raise UserError("physics 'given' measures nothing: it needs the pairs of --dataset paired; a bare file is told a denoiser's --n and --sigma")
     return Given({"name": "given", "n": camera.recipe["n"], "c": camera.recipe["c"]}) if images.paired else camera

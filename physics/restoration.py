@@ -1,5 +1,6 @@
 """Cameras other than single pixels: noise, a small image, blur, and magnetic resonance; deepinv's operators."""
 
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -198,8 +199,11 @@ def mri(recipe: dict, images: Callable[[], Tensor] | None = None, state: list[di
         mask = state[0]["mask"]
     else:
         try:
-            generator = MASKS[recipe["mask_type"]]((n, n), acceleration=recipe["acceleration"], rng=torch.Generator().manual_seed(0))
-        except ValueError as error:
+            with warnings.catch_warnings(action="ignore"):
+                generator = MASKS[recipe["mask_type"]]((n, n), acceleration=recipe["acceleration"], rng=torch.Generator().manual_seed(0))
+            mask = generator.step(batch_size=1, seed=0)["mask"][0, 0]
+        except (ValueError, RuntimeError) as error:
             raise UserError(f"acceleration {recipe['acceleration']} at n {n}: {error}") from None
-        mask = generator.step(batch_size=1, seed=0)["mask"][0, 0]
+    if mask.sum() * recipe["acceleration"] < mask.numel() / 2:
+        raise UserError(f"acceleration {recipe['acceleration']} leaves {int(mask[0].sum())} of {n} lines: choose a smaller one, or a larger --n")
     return KSpace(RealMRI(mask), recipe, mask).finished(images, state and state[0])

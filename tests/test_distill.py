@@ -16,7 +16,7 @@ from algo_functions import build_physics
 from distill import build_task, build_term
 from distill.feature import mse
 from distill.selection import selected_taps
-from distill.stage import Distillation, Supervised
+from distill.stage import Distillation, Guide, Supervised
 from models import build_network
 from tables import LOSS_OPTIONS, LOSSES, SELECTIONS, UserError
 
@@ -175,7 +175,7 @@ def stage_of(student=None, teacher=None, loss="mse", selection="output_latent", 
     physics = [build_physics(RECIPE | {"cr": cr}) for cr in (0.1, 0.5)]
     losses = [build_term(loss, 1.0, **LOSS_OPTIONS)]
     setting = {"selection": selection, "losses": losses, "task": mse} | more
-    return Distillation(student or network(), teacher or network(), *physics, **setting)
+    return Distillation(student or network(), physics[0], [Guide(teacher or network(), physics[1])], **setting)
 
 
 BATCH = {"image": torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))}
@@ -200,7 +200,7 @@ def test_every_selection_and_loss_teaches_the_student_and_never_the_teacher(sele
             grads = torch.autograd.grad(term, list(stage.student.parameters()), retain_graph=True, allow_unused=True)
             assert any(g is not None and g.abs().sum() > 0 for g in grads), f"{name} does not reach the student"
         result["loss"].backward()
-        assert all(w.grad is None for w in stage.teacher.parameters())
+        assert all(w.grad is None for w in stage.guides[0].network.parameters())
         assert all(w.grad is not None and torch.isfinite(w.grad).all() for w in stage.adapters.parameters())
         assert torch.isclose(result["loss"], sum(result["terms"].values()))
 
@@ -240,7 +240,10 @@ def test_several_losses_have_a_weight_each_and_one_of_weight_zero_is_only_measur
     stage = stage_of(student, teacher, losses=losses, selection="latent", alpha=0.5)
     result = stage(BATCH)
     assert set(stage.adapters) == {"latent"}  # shared by those that need one
-    s, t = student.features(stage.physics.observe(BATCH["image"]))["latent"], teacher.features(stage.physics_t.observe(BATCH["image"]))["latent"]
+    s, t = (
+        student.features(stage.physics.observe(BATCH["image"]))["latent"],
+        teacher.features(stage.guides[0].physics.observe(BATCH["image"]))["latent"],
+    )
     bridged = stage.adapters["latent"](s, t)
     assert torch.isclose(result["terms"]["distill/mse/latent"], 0.5 * 2 * mse(*bridged))
     assert torch.isclose(result["terms"]["distill/at/latent"], 0.5 * 500 * loss_of("at")(s, t))
@@ -249,21 +252,21 @@ def test_several_losses_have_a_weight_each_and_one_of_weight_zero_is_only_measur
 
 def test_teacher_stays_in_eval_mode():
     stage = stage_of(teacher=network(batch_norm="on"))
-    statistics = {name: tensor.clone() for name, tensor in stage.teacher.state_dict().items()}
+    statistics = {name: tensor.clone() for name, tensor in stage.guides[0].network.state_dict().items()}
     stage.train()
     stage(BATCH)["loss"].backward()
-    assert not any(module.training for module in stage.teacher.modules())
-    assert all(torch.equal(tensor, statistics[name]) for name, tensor in stage.teacher.state_dict().items())
+    assert not any(module.training for module in stage.guides[0].network.modules())
+    assert all(torch.equal(tensor, statistics[name]) for name, tensor in stage.guides[0].network.state_dict().items())
     assert not any(name.startswith("teacher") for name in stage.state_dict())
 
 
 def test_an_online_teacher_learns_from_its_own_task_alone():
     stage = stage_of(online=True).train()
     result = stage(BATCH)
-    expected = torch.autograd.grad(result["terms"]["teacher"], list(stage.teacher.parameters()), retain_graph=True)
+    expected = torch.autograd.grad(result["terms"]["teacher"], list(stage.guides[0].network.parameters()), retain_graph=True)
     result["loss"].backward()
-    assert all(torch.allclose(w.grad, g) for w, g in zip(stage.teacher.parameters(), expected, strict=True))
-    assert any(g.abs().sum() > 0 for g in expected) and stage.teacher.training
+    assert all(torch.allclose(w.grad, g) for w, g in zip(stage.guides[0].network.parameters(), expected, strict=True))
+    assert any(g.abs().sum() > 0 for g in expected) and stage.guides[0].network.training
 
 
 def test_weights_multiply_their_terms():
@@ -277,7 +280,7 @@ def test_the_target_is_the_image_or_the_teachers_output():
     student, teacher = network(), network()
     for supervised in (True, False):
         stage = stage_of(student, teacher, supervised=supervised)
-        x0_s, x0_t = stage.observe(BATCH, None)
+        x0_s, (x0_t,) = stage.observe(BATCH, None)
         target = BATCH["image"] if supervised else teacher(x0_t)
         assert torch.isclose(stage(BATCH)["terms"]["task"], (student(x0_s) - target).square().mean())
 
@@ -285,10 +288,10 @@ def test_the_target_is_the_image_or_the_teachers_output():
 def test_one_noise_draw_where_the_physics_is_shared_and_two_where_it_is_not():
     noisy = build_physics(RECIPE | {"awgn_snr": 10.0})
     setting = {"selection": "output", "losses": [build_term("mse")], "task": mse}
-    shared = Distillation(network(), network(), noisy, noisy, **setting)
-    apart = Distillation(network(), network(), noisy, build_physics(RECIPE | {"awgn_snr": 10.0}), **setting)
+    shared = Distillation(network(), noisy, [Guide(network(), noisy)], **setting)
+    apart = Distillation(network(), noisy, [Guide(network(), build_physics(RECIPE | {"awgn_snr": 10.0}))], **setting)
     for stage, same in ((shared, True), (apart, False)):
-        x0_s, x0_t = stage.observe(BATCH, torch.Generator().manual_seed(0))
+        x0_s, (x0_t,) = stage.observe(BATCH, torch.Generator().manual_seed(0))
         assert torch.equal(x0_s, x0_t) is same
 
 

@@ -164,7 +164,7 @@ def test_teacher_noise_is_the_students_only_on_request(teacher, monkeypatch):
     monkeypatch.setattr(pipeline, "fit", lambda stage, *_: seen.append(stage) or {})
     for words in ([], ["--awgn_teacher"]):
         call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], "--awgn_snr", "20", *TINY, *words)
-    assert [stage.physics_t.recipe["awgn_snr"] for stage in seen] == [None, 20.0]
+    assert [stage.guides[0].physics.recipe["awgn_snr"] for stage in seen] == [None, 20.0]
     assert all(stage.physics.recipe["awgn_snr"] == 20.0 for stage in seen)
 
 
@@ -256,7 +256,7 @@ def test_equal_cameras_are_shared_so_that_noise_is_drawn_once(monkeypatch):
     monkeypatch.setattr(pipeline, "fit", lambda stage, *_: seen.append(stage) or {})
     for snr in ("20", "21"):
         call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], "--awgn_snr", snr, *TINY)
-    assert [stage.physics_t is stage.physics for stage in seen] == [True, False]
+    assert [stage.guides[0].physics is stage.physics for stage in seen] == [True, False]
 
 
 def test_online_trains_both_and_saves_both():

@@ -16,7 +16,7 @@ from test_house import ROOT
 
 import main_unet
 import main_unet_dist
-from algo_functions import build_physics
+from algo_functions import Meter, build_physics
 from models import build_network
 from tables import Diverged, UserError
 from training import checkpoint, engine, loop, pipeline, tracking
@@ -141,11 +141,11 @@ def test_the_exported_network_scores_what_the_table_says():
     from training.pipeline import splits_of
 
     loader = loop.build_loader(splits_of(args)["val"], 7)
-    again = loop.evaluate(restored.network, restored.physics, loader, torch.device("cpu"), args.seed).summary()
+    again = loop.evaluate(restored.network, restored.physics, loader, torch.device("cpu"), args.seed, Meter()).summary()
     assert len(loader) == 2 and abs(again["psnr"] - scores["val_psnr"]) < 0.3  # other batches, other noise
     noiseless = train("--results", "clean")
     restored = checkpoint.restore(noiseless["export"])
-    again = loop.evaluate(restored.network, restored.physics, loader, torch.device("cpu"), 0).summary()
+    again = loop.evaluate(restored.network, restored.physics, loader, torch.device("cpu"), 0, Meter()).summary()
     assert math.isclose(again["psnr"], noiseless["val_psnr"], abs_tol=1e-3)
 
 
@@ -251,12 +251,12 @@ def test_alpha_follows_its_schedule(words, factors, monkeypatch):
     for stage.progress in (0.5, 0, 0.25, 0.5, 0.75, 0.9):
         values.append(stage(batch)["terms"]["distill/mse/latent"].item())
     assert np.allclose(np.array(values[1:]) / values[0] * factors[2], factors, rtol=1e-4)
-    assert math.isclose(values[0], 2 * factors[2] * 0.1 * stage.losses[0].distance(*latents(stage, batch["image"])).item(), rel_tol=1e-4)
+    assert math.isclose(values[0], 2 * factors[2] * 0.1 * stage.comparisons[0].term.distance(*latents(stage, batch["image"])).item(), rel_tol=1e-4)
 
 
 def latents(stage, image):
-    x0_s, x0_t = stage.observe({"image": image}, None)
-    return stage.student.features(x0_s)["latent"], stage.teacher.features(x0_t)["latent"]
+    x0_s, (x0_t,) = stage.observe({"image": image}, None)
+    return stage.student.features(x0_s)["latent"], stage.guides[0].network.features(x0_t)["latent"]
 
 
 def test_the_loop_tells_the_stage_how_far_it_is(monkeypatch):

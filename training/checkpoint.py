@@ -72,7 +72,7 @@ def bare(content: dict) -> dict | None:
     weights = content.get("params_ema", content.get("params", content))
     if isinstance(weights, dict) and "Conv1.0.weight" in weights:
         return {"weights": dict(weights), "network": unet.recipe_of(weights), "physics": None, "config": {}}
-    if isinstance(weights, dict) and "conv_first.weight" in weights:
+    if isinstance(weights, dict) and {"conv_first.weight", "conv_last.weight", "body.0.rdb1.conv1.weight"} <= weights.keys():
         network = rrdbnet.recipe_of(weights)
         return {"weights": dict(weights), "network": network, "physics": {"name": "given", "n": 64}, "config": {}}  # it restores given pictures
     return None
@@ -103,8 +103,11 @@ def restore(path: str | Path, given: dict | None = None, camera: dict | None = N
         raise UserError(f"checkpoint {path} has format {content['format']}: this version reads up to {FORMAT}")
     found = content["network"] | (content["physics"]["recipe"] if content["physics"] else {})
     for name, value in given.items():
-        if name in found and found[name] != value:
-            raise UserError(f"checkpoint {path} has {name} {found[name]}, which contradicts the {name} {value} that was asked for")
+        if name == "cr" and value in (found.get("cr") if isinstance(found.get("cr"), list) else ()):
+            continue  # one ratio of a mixture
+        if found.get(name, None if content["physics"] else value) != value:
+            has = f"has {name} {found[name]}" if name in found else f"has no {name}"
+            raise UserError(f"checkpoint {path} {has}, which contradicts the {name} {value} that was asked for")
     seen = content["physics"]
     try:
         network = build_network(content["network"])
@@ -125,6 +128,8 @@ def restore_with_physics(path: str | Path, given: dict, camera: dict | None = No
 
 def load_weights(network: nn.Module, weights: dict, path: str | Path) -> None:
     """Loads weights whose names and shapes must be the network's; denormal numbers become zero."""
+    if not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
+        raise UserError(f"checkpoint {path} has weights that are no tensors")
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if expected != found:

@@ -1,6 +1,7 @@
 """A trained network for other programs; what was written is read again and must give the same image."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,17 +53,21 @@ def as_onnx(restored: Restored, example: Tensor, path: Path) -> Callable[[Tensor
 @torch.no_grad()
 def export(restored: Restored, kind: str, folder: Path) -> dict:
     """Writes the network alone, for first images of its camera's size, and says how far what was written is from the original."""
-    recipe, network = restored.physics.recipe, restored.network.cpu()
+    network = restored.network.cpu()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"network.{EXPORTS[kind].suffix}"
-    image = torch.rand(3, recipe["c"], recipe["n"], recipe["n"], generator=torch.Generator().manual_seed(0))
-    first = restored.physics.cpu().parts[0].observe(image, torch.Generator().manual_seed(0))
+    draft = path.with_name(f"draft_{path.name}")
+    size = restored.physics.cpu().parts[0].example(torch.device("cpu")).shape[1:]
+    first = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
     try:
-        again = look_up(EXPORTS, kind, "export")(restored, first[:2], path)
+        again = look_up(EXPORTS, kind, "export")(restored, first[:2], draft)
+        distance = (again(first) - network(first)).abs().max().item()
+        if distance > TOLERANCE:
+            raise UserError(f"export {kind}: what is written gives other outputs, by up to {distance:.1e}; more than {TOLERANCE:g} is not accepted")
+        os.replace(draft, path)
     except ImportError as error:
         raise UserError(f"export {kind}: {error}; it is in requirements.txt") from None
-    distance = (again(first) - network(first)).abs().max().item()
-    if distance > TOLERANCE:
-        raise UserError(f"export {kind}: {path} gives other images, by up to {distance:.1e}; more than {TOLERANCE:g} is not accepted")
+    finally:
+        draft.unlink(missing_ok=True)
     print(f"{path}  {path.stat().st_size / 1e6:.2f} MB, within {distance:.1e} of the checkpoint")
     return {"path": str(path), "distance": distance}

@@ -45,22 +45,21 @@ def update_average(average: nn.Module, network: nn.Module, decay: float, step: i
 
 
 @torch.no_grad()
-def reconstructions(network: nn.Module, physics: Physics, loader: DataLoader, device: torch.device, seed: int) -> Iterator:
-    """Batch by batch: clean image, measurements, reconstruction, by one camera and with the noise that the seed draws."""
+def outputs(network: nn.Module, physics: Physics, loader: DataLoader, device: torch.device, seed: int) -> Iterator:
+    """Batch by batch: the batch, its measurements by one camera with the noise that the seed draws, and the network's output."""
     network.eval()
     generator = seeded(seed, VALIDATION)
     for batch in loader:
         batch = {name: value.to(device) for name, value in batch.items()}
         y = physics.take(batch, generator)
-        yield batch["image"], y, network(physics.first_image(y))
+        yield batch, y, network(physics.first_image(y))
 
 
-def evaluate(network: nn.Module, physics: Physics, loader: DataLoader, device: torch.device, seed: int, meter: Meter | None = None) -> Meter:
+def evaluate(network: nn.Module, physics: Physics, loader: DataLoader, device: torch.device, seed: int, meter: Meter) -> Meter:
     """Scores of every image of a split, once for each camera that the network has to cope with."""
-    meter = meter or Meter()
     for part in physics.parts:
-        for image, _, output in reconstructions(network, part, loader, device, seed):
-            meter.add(output, image)
+        for batch, _, output in outputs(network, part, loader, device, seed):
+            meter.add(output, batch[meter.target])
     return meter
 
 
@@ -77,13 +76,22 @@ def gradient_shares(stage: nn.Module, batch: dict, generator: torch.Generator) -
 
 
 class Fit:
-    """The state of a training: stage, optimiser, average, metrics so far."""
+    """The state of a training: stage, optimiser, average, metrics so far. The meter says what is scored, and what is best."""
 
-    def __init__(self, stage: nn.Module, recipe: dict, splits: dict[str, Images], args: Namespace, run: Run, before_export: Callable | None = None):
-        self.stage, self.recipe, self.args, self.run, self.before_export = stage, recipe, args, run, before_export
+    def __init__(
+        self,
+        stage: nn.Module,
+        recipe: dict,
+        splits: dict[str, Images],
+        args: Namespace,
+        run: Run,
+        before_export: Callable | None = None,
+        meter: type[Meter] = Meter,
+    ):
+        self.stage, self.recipe, self.args, self.run, self.before_export, self.meter = stage, recipe, args, run, before_export, meter
         self.train = build_loader(splits["train"], args.batch_size * args.accumulate, args.num_workers, shuffle_seed=args.seed)
         self.val = build_loader(splits["val"], args.batch_size, args.num_workers)
-        self.camera = camera_for(splits["val"], stage.physics)
+        self.camera = camera_for(splits["val"], stage.physics, stage.student)
         self.device = next(stage.student.parameters()).device
         momentum = {"momentum": 0.9} if args.optimizer == "sgd" else {}
         self.weights = [w for w in stage.parameters() if w.requires_grad]
@@ -128,9 +136,10 @@ class Fit:
         args, count = self.args, len(batch["image"])
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(args, self.epoch + 0.5 / len(self.train), self.total / len(self.train))
-        self.stage.progress = self.steps / self.total
+        self.stage.progress, self.stage.epoch = self.steps / self.total, self.epoch
         generator = seeded(args.seed, NOISE, self.steps)
         values, outputs = {}, []
+        batch = self.stage.see(batch, generator)  # all of it at once: noise does not depend on the parts
         for first in range(0, count, args.batch_size):
             part = {name: value[first : first + args.batch_size] for name, value in batch.items()}
             result, share = self.forward(part, generator), len(part["image"]) / count
@@ -159,24 +168,24 @@ class Fit:
 
     def round(self, last: int, bar: tqdm, tracker: Tracker) -> dict:
         """Updates up to a step; the means over their images, and each term's share of the gradient at the end."""
-        sums, count, meter = {}, 0, Meter()
+        sums, count, meter = {}, 0, self.meter()
         self.stage.train()
         while self.steps < last:
             batch = next(self.stream)
             values = self.step(batch)
-            meter.add(values.pop("output"), batch["image"])
+            meter.add(values.pop("output"), batch[meter.target])
             size = len(batch["image"])
             sums = {name: sums.get(name, 0.0) + value * size for name, value in values.items()}
             count += size
             bar.update()
-            bar.set_postfix(loss=f"{sums['loss'] / count:.2e}", PSNR=f"{meter.rows['psnr'][-1].mean():.2f}", refresh=False)
+            bar.set_postfix({"loss": f"{sums['loss'] / count:.2e}", meter.best: f"{meter.latest():.2f}"}, refresh=False)
             if self.args.log_every and self.steps % self.args.log_every == 0:
                 tqdm.write(f"step {self.steps:>6}/{self.total}  " + "  ".join(f"{name} {value:.3e}" for name, value in values.items()))
                 tracker.log({"step": self.steps, **{f"step_{name}": value for name, value in values.items()}})
-        scores = meter.summary()
+        scores = {f"train_{name}": value for name, value in meter.logged().items()}
         shares = gradient_shares(self.stage, batch, seeded(self.args.seed, PROBE, self.steps))
         means = {f"train_{name}": value / count for name, value in sums.items()}
-        return means | {"train_psnr": scores["psnr"], "train_ssim": scores["ssim"]} | shares
+        return means | scores | means | shares  # the loss is the one that is minimised
 
     def __call__(self) -> dict:
         """Trains to the last epoch, from where an interrupted run stopped; the best on validation is exported."""
@@ -184,42 +193,50 @@ class Fit:
         saved = run.begin()
         if saved is not None:
             self.load(saved["resume"])
+            run.log(self.rows, self.meter.drawn)
             print(f"run {run.name} goes on after step {self.steps} of {self.total}")
-        tracker = Tracker(args.wandb, args.wandb_project, run.name, run.record["wandb_id"], run.folder, run.identity, args.tensorboard)
+        tracker = Tracker(args.wandb, args.wandb_project, run.name, run.record["wandb_id"], run.folder, run.identity, args.tensorboard, self.steps)
         every = args.val_every or len(self.train)
         with tqdm(total=self.total, initial=self.steps, disable=None, leave=False, unit="step") as bar:
             while self.steps < self.total:
                 began = time.perf_counter()
                 values = self.round(min(self.total, self.steps - self.steps % every + every), bar, tracker)
                 row = {"epoch": round(self.epoch, 4), "step": self.steps, "lr": self.optimizer.param_groups[0]["lr"], **values}
-                scores = evaluate(self.network, self.camera, self.val, self.device, args.seed).summary()
-                row |= {"val_psnr": scores["psnr"], "val_ssim": scores["ssim"], "seconds": round(time.perf_counter() - began, 3)}
+                scores = evaluate(self.network, self.camera, self.val, self.device, args.seed, self.meter())
+                row |= {f"val_{name}": value for name, value in scores.logged().items()}
+                row["seconds"] = round(time.perf_counter() - began, 3)
                 self.rows.append(row)
-                self.save(scores)
-                self.draw(args.save_images)
+                self.save(scores.summary())
+                self.draw(getattr(args, "save_images", 0))  # a classifier makes no pictures
                 tracker.log(row)
                 tqdm.write(self.line(row))
         tracker.close()
         if self.before_export is not None:
             self.before_export()
-        best = max(self.rows, key=lambda row: row["val_psnr"])
-        return run.finish({"val_psnr": best["val_psnr"], "val_ssim": best["val_ssim"], "best_epoch": best["epoch"], "epochs": self.epoch})
+        best = max(self.rows, key=lambda row: row[self.best])
+        scores = {name: value for name, value in best.items() if name.startswith("val_")}
+        return run.finish(scores | {"best_epoch": best["epoch"], "epochs": self.epoch})
+
+    @property
+    def best(self) -> str:
+        """The column whose largest value is the best."""
+        return f"val_{self.meter.best}"
 
     def save(self, scores: dict) -> None:
         """The best so far, then the last, then the metrics: what is read again is never ahead of what it needs."""
         row = self.rows[-1]
         content = checkpoint.pack(self.network, self.recipe, self.stage.physics, self.run.identity, epoch=row["epoch"], scores=scores)
-        if row["val_psnr"] >= max(r["val_psnr"] for r in self.rows):
+        if row[self.best] >= max(r[self.best] for r in self.rows):
             checkpoint.write(self.run.best, content)
         checkpoint.write(self.run.last, content | {"resume": self.state()})
-        self.run.log(self.rows)
+        self.run.log(self.rows, self.meter.drawn)
 
     def draw(self, count: int) -> None:
         """Some validation images as they are restored now."""
         if count:
             camera, kept = self.camera.parts[0], []
-            for image, y, output in reconstructions(self.network, camera, self.val, self.device, self.args.seed):
-                kept.append((image, camera.back_projection(y), output))
+            for batch, y, output in outputs(self.network, camera, self.val, self.device, self.args.seed):
+                kept.append((batch["image"], camera.back_projection(y), output))
                 if sum(len(image) for image, *_ in kept) >= count:
                     break
             truth, first, output = (torch.cat(images)[:count] for images in zip(*kept, strict=True))
@@ -230,6 +247,6 @@ class Fit:
         before = self.rows[-2]["step"] if len(self.rows) > 1 else 0
         left = (self.total - self.steps) / (self.steps - before) * row["seconds"]
         return (
-            f"epoch {row['epoch']:>3g}/{self.total / len(self.train):g}  loss {row['train_loss']:.3e}  train {row['train_psnr']:.2f} dB  "
-            f"val {row['val_psnr']:.2f} dB  ssim {row['val_ssim']:.4f}  {row['seconds']:.1f} s  left {int(left) // 60}:{int(left) % 60:02d}"
+            f"epoch {row['epoch']:>3g}/{self.total / len(self.train):g}  loss {row['train_loss']:.3e}  {self.meter.told(row)}  "
+            f"{row['seconds']:.1f} s  left {int(left) // 60}:{int(left) % 60:02d}"
         )

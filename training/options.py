@@ -4,12 +4,19 @@ from argparse import BooleanOptionalAction, Namespace
 
 from tables import (
     ALPHA_SCHEDULES,
+    BALANCES,
     BATCH_NORMS,
+    CLASS_LOSSES,
+    CLASS_OPTIONS,
+    CLASS_SELECTIONS,
+    CLASSIFIED,
+    CLASSIFIERS,
     DATASETS,
     DEGRADATIONS,
     EXPORTS,
     FIRST_IMAGES,
     KERNELS,
+    LABELLED,
     LOSSES,
     MASK_TYPES,
     NETWORKS,
@@ -17,7 +24,10 @@ from tables import (
     ORDERINGS,
     PADDINGS,
     PHYSICS,
+    RESIZES,
+    RESTORED,
     SCHEDULES,
+    STORIES,
     TASK_LOSSES,
     Entry,
     UserError,
@@ -35,28 +45,48 @@ from training.parser import (
     not_negative,
     one_of,
     ordering,
-    physics,
+    physics_of,
     positive,
     ratio,
     run,
     selection,
     share,
     sigma,
-    weighted_loss,
+    weighted,
     within,
 )
 
-__all__ = ["EXPORTS", "UserError", "gain", "noise_level", "run"]  # for the scripts, beside what is defined here
+__all__ = [
+    "BALANCES",
+    "CLASSIFIERS",
+    "EXPORTS",
+    "LABELLED",
+    "PHYSICS",
+    "STORIES",
+    "UserError",
+    "gain",
+    "noise_level",
+    "run",
+]  # for the scripts, beside what is defined here
 
 # What may change between two calls without making them different experiments.
 TECHNICAL = {
-    "config", "device", "download", "dry_run", "num_workers", "overwrite", "results", "resume", "run_name", "tensorboard", "wandb", "wandb_project",
+    "config", "device", "download", "dry_run", "num_workers", "overwrite", "results", "resume", "run_name", "seeds", "tensorboard", "wandb",
+    "wandb_project",
 }  # fmt: skip
 
 
-def add_data(parser: Parser, n_default: int | None = 32, c_default: int | None = 1, limits=("train", "val", "test"), whole: bool = False) -> None:
+def add_data(
+    parser: Parser,
+    n_default: int | None = 32,
+    c_default: int | None = 1,
+    limits=("train", "val", "test"),
+    whole: bool = False,
+    table: dict = DATASETS,
+) -> None:
     group = parser.add_argument_group("data")
-    group.add_argument("--dataset", type=one_of(DATASETS, "dataset"), default="photos", help=f"one of {', '.join(DATASETS)}")
+    names = {"type": one_of(table, "dataset"), "default": next(iter(table)), "help": f"one of {', '.join(table)}"}
+    group.add_argument("--dataset", **names)
     group.add_argument("--data_root", default="data", help="folder of the data set's files; the file itself for npz")
     group.add_argument("--download", action="store_true", help="fetch a torchvision data set that is not there")
     group.add_argument("--n", type=within(2, 4096, int), default=n_default, help="side of the images in pixels")
@@ -65,15 +95,21 @@ def add_data(parser: Parser, n_default: int | None = 32, c_default: int | None =
     if whole:
         crops["whole"] = "folder's pictures in their own sizes, all of them"
     group.add_argument("--crop", choices=crops, default="center", help="; ".join(f"{name}: {what}" for name, what in crops.items()))
-    lines = {name: line if isinstance(line, Entry) else Entry(line, {}) for name, line in DATASETS.items()}
-    parser.choosers["dataset"] = lines
+    add_pairs(parser, group, table)
+    for split in limits:
+        group.add_argument(f"--limit_{split}", type=counting, help=f"use only so many {split} images, a fixed random subset")
+
+
+def add_pairs(parser: Parser, group, table: dict) -> None:
+    lines = {name: line for name, line in table.items() if isinstance(line, Entry)}
+    if not lines:
+        return
+    parser.choosers["dataset"] = {name: lines.get(name) or Entry(line, {}) for name, line in table.items()}
     group.add_argument("--gt", metavar="DIR", help=f"clean pictures of pairs {defaults_of('gt', lines)}")
     group.add_argument("--lq", metavar="DIR", help=f"their degraded pictures, which a network sees {defaults_of('lq', lines)}")
     group.add_argument("--pairs", metavar="FILE", help=f"'gt_name, lq_name' or one name for both a line {defaults_of('pairs', lines)}")
     group.add_argument("--unpaired", metavar="DIR", help=f"clean pictures that --physics degrades {defaults_of('unpaired', lines)}")
     group.add_argument("--paired_share", type=within(0, 1), help=f"of pairs among the training items {defaults_of('paired_share', lines)}")
-    for split in limits:
-        group.add_argument(f"--limit_{split}", type=counting, help=f"use only so many {split} images, a fixed random subset")
 
 
 BARE = ("n", "cr", "ordering", "scales", "width", "padding")  # what a bare file may have to be told
@@ -113,18 +149,25 @@ def add_patterns(parser: Parser) -> None:
     group.add_argument("--ordering", type=ordering, default="xy", help=f"{', '.join(ORDERINGS)} or file:PATH.npy")
 
 
-def add_physics(parser: Parser) -> None:
+def add_physics(parser: Parser, table: dict = RESTORED, default: str = "spc") -> None:
     """The camera: the flags of every physics; which of them are read, the table says."""
-    parser.choosers["physics"] = PHYSICS
+    parser.choosers["physics"] = table
+
+    def pairs_are_given(args: Namespace) -> None:
+        if args.dataset == "paired" and args.physics != "given":
+            parser.error(f"dataset 'paired' brings its degraded pictures: it goes with --physics given, not {args.physics}")
+
+    parser.rules.append(pairs_are_given)
     group = parser.add_argument_group("physics; in brackets the physics that read a flag, and their defaults")
-    group.add_argument("--physics", type=physics, default="spc", help=f"what a network sees: {', '.join(PHYSICS)}")
+    group.add_argument("--physics", type=physics_of(table), default=default, help=f"what a network sees: {', '.join(table)}")
 
     def add(flag: str, text: str, **how) -> None:
-        group.add_argument(flag, help=f"{text} {defaults_of(flag[2:], PHYSICS)}", **how)
+        if any(flag[2:] in entry.flags for entry in table.values()):
+            group.add_argument(flag, help=f"{text} {defaults_of(flag[2:], table)}", **how)
 
     ratios = group.add_mutually_exclusive_group()
     how = {"dest": "cr", "type": ratio, "nargs": "+", "action": Several, "metavar": "CR"}
-    ratios.add_argument("--cr", "--cr_student", **how, help=f"measurements / pixels, in (0, 1] {defaults_of('cr', PHYSICS)}")
+    ratios.add_argument("--cr", "--cr_student", **how, help=f"measurements / pixels, in (0, 1] {defaults_of('cr', table)}")
     ratios.add_argument("--crs_expert", **how, help="a mixture: one network for several ratios, one of them drawn for every batch")
     add("--ordering", type=ordering, text=f"{', '.join(ORDERINGS)} or file:PATH.npy")
     add("--sigma", type=sigma, nargs="+", action=Several, text="noise on the 0..255 scale; of a range, drawn for each image")
@@ -134,6 +177,8 @@ def add_physics(parser: Parser) -> None:
     add("--acceleration", type=within(2, 64, int), text="how many times fewer lines of k-space")
     add("--mask_type", type=one_of(MASK_TYPES, "mask_type"), text=f"lines beside the central ones: {', '.join(MASK_TYPES)}")
     add("--degradation", type=one_of(DEGRADATIONS, "degradation"), text=f"how strong: {', '.join(DEGRADATIONS)}")
+    add("--lessen_ratio", type=within(1, 4096), text="how many times smaller along a side")
+    add("--resize", type=one_of(RESIZES, "resize"), text=f"one of {', '.join(RESIZES)}")
     add("--x0", type=one_of(FIRST_IMAGES, "first image"), text="first image: adjoint or lmmse")
     add("--awgn_snr", type=decibels, text="dB of signal to noise on the measurements; none without it")
 
@@ -158,14 +203,15 @@ def add_network(parser: Parser, student: bool = False) -> None:
     add("padding", type=one_of(PADDINGS, "padding"), text=f"one of {', '.join(PADDINGS)}")
 
 
-def add_training(parser: Parser) -> None:
+def add_training(parser: Parser, pictures: bool = True) -> None:
     group = parser.add_argument_group("training")
     length = group.add_mutually_exclusive_group()
     length.add_argument("--epochs", "--iters", type=counting, help=f"passes over the training images; {EPOCHS} without --steps")
     length.add_argument("--steps", type=counting, help="updates, instead of epochs")
     group.add_argument("--val_every", type=counting, help="updates between validations; an epoch without it")
     group.add_argument("--log_every", type=counting, help="updates between lines with the loss")
-    group.add_argument("--save_images", type=natural, default=0, help="validation images drawn after every validation")
+    if pictures:
+        group.add_argument("--save_images", type=natural, default=0, help="validation images drawn after every validation")
     group.add_argument("--accumulate", type=counting, default=1, help="batches of --batch_size an update")
     group.add_argument("--gradient_checkpointing", action="store_true", help="compute features again in the backward pass to save memory")
     group.add_argument("--lr", type=positive, default=2e-3, help="highest learning rate")
@@ -174,7 +220,10 @@ def add_training(parser: Parser) -> None:
     parser.choosers["schedule"] = SCHEDULES
     group.add_argument("--schedule", type=one_of(SCHEDULES, "schedule"), default="cosine", help=f"of the learning rate: {', '.join(SCHEDULES)}")
     group.add_argument(
-        "--milestones", type=share, nargs="+", help=f"parts of the training after which it falls {defaults_of('milestones', SCHEDULES)}"
+        "--milestones",
+        type=share,
+        nargs="+",
+        help=f"parts of the training after warm-up when it falls {defaults_of('milestones', SCHEDULES)}",
     )
     group.add_argument("--lr_gamma", type=positive, help=f"what it is multiplied by {defaults_of('lr_gamma', SCHEDULES)}")
     group.add_argument("--warmup", type=not_negative, default=0.5, help="epochs of linear warm-up")
@@ -200,15 +249,9 @@ def add_run(parser: Parser) -> None:
 def add_distillation(parser: Parser) -> None:
     group = parser.add_argument_group("distillation")
     group.add_argument("--type_dist", type=selection, default="output_latent", help="taps to compare: 0..12 or a name")
-    group.add_argument("--loss_distill", type=weighted_loss, nargs="+", default=["mse"], metavar="NAME[:WEIGHT]", help=f"of {', '.join(LOSSES)}")
+    group.add_argument("--loss_distill", type=weighted(LOSSES), nargs="+", default=["mse"], metavar="NAME[:WEIGHT]", help=f"of {', '.join(LOSSES)}")
     group.add_argument("--loss_gt", type=one_of(TASK_LOSSES, "loss"), default="mae", help="task loss against the target")
-    group.add_argument("--alpha", type=not_negative, default=1.0, help="multiplies the distillation losses and their weights")
-    parser.choosers["alpha_schedule"] = ALPHA_SCHEDULES
-    names = ", ".join(ALPHA_SCHEDULES)
-    group.add_argument("--alpha_schedule", type=one_of(ALPHA_SCHEDULES, "schedule"), default="constant", help=f"how alpha changes: {names}")
-    group.add_argument("--alpha_milestones", type=share, nargs="+", help=f"parts of the training {defaults_of('alpha_milestones', ALPHA_SCHEDULES)}")
-    group.add_argument("--alpha_gamma", type=not_negative, help=f"what alpha is multiplied by {defaults_of('alpha_gamma', ALPHA_SCHEDULES)}")
-    group.add_argument("--alpha_warmup", type=share, help=f"part of the training in which alpha grows {defaults_of('alpha_warmup', ALPHA_SCHEDULES)}")
+    add_alpha(parser, group)
     group.add_argument("--beta", type=not_negative, default=1.0, help="multiplies the task loss")
     group.add_argument("--gamma", type=gamma, help="kernel width of comb_matrix: a number or auto (its default)")
     group.add_argument("--temperature", type=positive, help="of soft (4 without it)")
@@ -217,8 +260,76 @@ def add_distillation(parser: Parser) -> None:
     group.add_argument("--awgn_teacher", action="store_true", help="noise of --awgn_snr on the teacher's measurements too")
 
 
+def add_alpha(parser: Parser, group) -> None:
+    group.add_argument("--alpha", type=not_negative, default=1.0, help="multiplies the distillation losses and their weights")
+    parser.choosers["alpha_schedule"] = ALPHA_SCHEDULES
+    names = ", ".join(ALPHA_SCHEDULES)
+    group.add_argument("--alpha_schedule", type=one_of(ALPHA_SCHEDULES, "schedule"), default="constant", help=f"how alpha changes: {names}")
+    group.add_argument("--alpha_milestones", type=share, nargs="+", help=f"parts of the training {defaults_of('alpha_milestones', ALPHA_SCHEDULES)}")
+    group.add_argument("--alpha_gamma", type=not_negative, help=f"what alpha is multiplied by {defaults_of('alpha_gamma', ALPHA_SCHEDULES)}")
+    group.add_argument("--alpha_warmup", type=share, help=f"part of the training in which alpha grows {defaults_of('alpha_warmup', ALPHA_SCHEDULES)}")
+
+
 def add_style(group) -> None:
     group.add_argument("--style_weight", type=not_negative, help="of the Gram matrices in perceptual (0 without it)")
+
+
+def add_labelled(parser: Parser, limits=("train", "val", "test"), **defaults) -> None:
+    add_data(parser, limits=limits, table=LABELLED, **defaults)
+    parser.set_defaults(labelled=True)
+
+
+def add_seeing(parser: Parser) -> None:
+    """What a classifier sees."""
+    add_physics(parser, CLASSIFIED, "image")
+
+
+def add_classifier(parser: Parser) -> None:
+    """The classifier; `--model` names it."""
+    parser.choosers["network"] = CLASSIFIERS
+    group = parser.add_argument_group("classifier")
+
+    def add(flag: str, text: str, **how) -> None:
+        group.add_argument(f"--{flag}", help=f"{text} {defaults_of(flag, CLASSIFIERS)}", **how)
+
+    group.add_argument("--model", dest="network", type=one_of(CLASSIFIERS, "model"), default="resnet8", help=f"one of {', '.join(CLASSIFIERS)}")
+    add("width", type=counting, text="channels of the first stage; 64 is the published network, 16 of CIFAR's")
+    add("stem", choices=("auto", "large", "small"), text="large: 7 x 7, stride 2 and pooling; small: 3 x 3; auto is small below 64 pixels")
+    add("batch_norm", choices=("on", "off"), text="normalisation")
+    add("patch", type=counting, text="pixels of a patch along a side")
+    add("pretrained", action=BooleanOptionalAction, text="begin with the published weights, from the cache or with --download")
+    group.add_argument("--label_smoothing", type=within(0, 1), default=0.0, help="share of the target that is spread over all classes")
+    group.add_argument("--augment", action=BooleanOptionalAction, default=True, help="shifts, and mirror images but of digits, in training")
+    group.add_argument("--seeds", type=natural, nargs="+", help="one run each, instead of --seed; ends with mean ± std")
+
+
+def add_class_distillation(parser: Parser) -> None:
+    group = parser.add_argument_group("distillation")
+    losses = ", ".join(CLASS_LOSSES)
+    group.add_argument("--loss_distill", type=weighted(CLASS_LOSSES), nargs="+", metavar="NAME[:WEIGHT]", help=f"of {losses}; kd without it")
+    group.add_argument("--type_dist", type=one_of(CLASS_SELECTIONS, "selection"), help=f"taps of losses on features: {', '.join(CLASS_SELECTIONS)}")
+    group.add_argument("--beta", type=not_negative, help="multiplies the cross-entropy; 1 without it")
+    group.add_argument("--balance", type=one_of(BALANCES, "balance"), help=f"of labels and teacher, as published: {told_balances()}")
+    add_alpha(parser, group)
+    kinds = {"gamma": gamma, "crd_negatives": counting, "tucker_ranks": share, "ft_rate": share}
+    choices = {"tucker_space": ("core", "projected"), "tucker_over": ("batch", "sample")}
+    for option, value in CLASS_OPTIONS.items():
+        readers = ", ".join(name for name, loss in CLASS_LOSSES.items() if option in loss.options)
+        how = {"choices": choices[option]} if option in choices else {"type": kinds.get(option, not_negative)}
+        how = {"action": BooleanOptionalAction} if isinstance(value, bool) else how
+        group.add_argument(f"--{option}", help=f"of {readers} ({value} without it)", default=None, **how)
+    group.add_argument("--prepare_epochs", type=counting, default=5, help="passes in which ft's paraphraser learns, before the student")
+
+
+def told_balances() -> str:
+    return "; ".join(f"{name}: beta {b['beta']:g}, {' '.join(b['loss_distill'])}, temperature {b['temperature']:g}" for name, b in BALANCES.items())
+
+
+def add_class_teacher(parser: Parser) -> None:
+    group = parser.add_argument_group("teacher")
+    group.add_argument("--teacher", metavar="PATH", nargs="+", required=True, help="its checkpoint, or several")
+    group.add_argument("--teacher_weights", type=positive, nargs="+", metavar="WEIGHT", help="of several teachers; equal, summing to 1, without it")
+    group.add_argument("--assistant", action="store_true", help="first the teacher's network learns to see as the student does, then it teaches")
 
 
 def add_teacher(parser: Parser, what: str = "its checkpoint; else the exported UNET_cr_<cr_teacher>.pth") -> None:

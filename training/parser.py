@@ -6,7 +6,7 @@ from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, Argu
 from collections.abc import Callable
 from pathlib import Path
 
-from tables import LOSSES, ORDERINGS, PHYSICS, SELECTIONS, Diverged, UserError
+from tables import ORDERINGS, SELECTIONS, Diverged, UserError
 
 EPOCHS = 20  # unless --epochs or --steps says otherwise
 
@@ -22,7 +22,8 @@ class Several(Action):
     """One number as it is, several as the sorted list of the different ones."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        setattr(namespace, self.dest, values[0] if len(values) == 1 else sorted(set(values)))
+        different = sorted(set(values))
+        setattr(namespace, self.dest, different[0] if len(different) == 1 else different)
 
 
 class Parser(ArgumentParser):
@@ -34,10 +35,13 @@ class Parser(ArgumentParser):
     def __init__(self, description: str):
         super().__init__(description=description, formatter_class=Formatter, allow_abbrev=False)
         self.choosers: dict[str, dict] = {}
+        self.rules: list[Callable[[Namespace], None]] = []  # what must hold between flags
         self.demanding = True  # a flag without a default must be given
 
     def parse_args(self, args=None, namespace=None):
         args = super().parse_args(args, namespace)
+        for rule in self.rules:
+            rule(args)
         for chooser, table in self.choosers.items():
             self._settle(args, chooser, table)
         if getattr(args, "steps", 0) is None and args.epochs is None:
@@ -172,17 +176,27 @@ def noise_level(text: str) -> float | None:
     return None if text == "none" else decibels(text)
 
 
-def physics(text: str) -> str:
-    """cs is another word for spc."""
-    name = one_of(PHYSICS, "physics")(text)
-    return "spc" if name == "cs" else name
+def physics_of(table: dict) -> Callable[[str], str]:
+    """A physics of a table; cs is another word for spc."""
+
+    def physics(text: str) -> str:
+        name = one_of(table, "physics")(text)
+        return "spc" if name == "cs" else name
+
+    return physics
 
 
-def weighted_loss(text: str) -> str:
-    """NAME or NAME:WEIGHT; the weight replaces the table's."""
-    name, colon, weight = text.partition(":")
-    name = one_of(LOSSES, "loss")(name)
-    return f"{name}:{not_negative(weight):g}" if colon else name
+def weighted(table: dict) -> Callable[[str], str]:
+    """NAME or NAME:WEIGHT of a table of losses; the weight replaces the table's."""
+
+    def weighted_loss(text: str) -> str:
+        name, colon, weight = text.partition(":")
+        name = one_of(table, "loss")(name)
+        if colon and not weight:
+            raise ArgumentTypeError(f"'{text}': NAME, or NAME:WEIGHT with a number")
+        return f"{name}:{not_negative(weight):g}" if colon else name
+
+    return weighted_loss
 
 
 def gain(text: str) -> str | float:

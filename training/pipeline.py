@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from algo_functions import build_physics
+from algo_functions import Meter, build_physics
 from data_loader import Images, Request, build_splits
 from distill import Term, build_task, build_term
-from distill.stage import Distillation, Supervised
+from distill.stage import Distillation, Guide, Supervised
 from models import build_network
 from models.hybrid_unet import graft
 from physics.base import Physics
 from physics.given import camera_for
-from tables import ALPHA_SCHEDULES, LOSS_OPTIONS, LOSSES, NETWORKS, PHYSICS, TASK_LOSSES, UserError, bound, label_of, words
+from tables import ALPHA_SCHEDULES, LOSS_OPTIONS, LOSSES, MODELS, PHYSICS, TASK_LOSSES, UserError, bound, label_of, words
 from training import checkpoint
 from training.loop import Fit
 from training.run import Run
@@ -51,15 +51,22 @@ def physics_recipe(args: Namespace) -> dict:
     return {"name": args.physics, "n": args.n, "c": args.c, **{flag: getattr(args, flag) for flag in PHYSICS[args.physics].flags}}
 
 
-def network_of(args: Namespace) -> tuple[nn.Module, dict]:
+def network_of(args: Namespace, **more) -> tuple[nn.Module, dict]:
     """The network that the flags describe, and its recipe; one seed begins with the same weights in every script."""
-    recipe = {"name": args.network, "c": args.c, **{flag: getattr(args, flag) for flag in NETWORKS[args.network].flags}}
+    flags = {flag: getattr(args, flag) for flag in MODELS[args.network].flags if getattr(args, flag) is not None}
+    recipe = {"name": args.network, "c": args.c, **flags, **more}
     torch.manual_seed(args.seed)
-    network = build_network(recipe)
+    return lightened(build_network(recipe), args), recipe
+
+
+def lightened(network: nn.Module, args: Namespace) -> nn.Module:
+    """The network, which computes features again in the backward pass where that is asked."""
     network.checkpointing = args.gradient_checkpointing
+    if args.gradient_checkpointing and not network.lightens:
+        raise UserError(f"gradient_checkpointing saves nothing in a {type(network).__name__}: choose another network")
     if args.gradient_checkpointing and any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         raise UserError("gradient_checkpointing would count the statistics of batch normalisation twice: use --batch_norm off")
-    return network, recipe
+    return network
 
 
 def ordering_file(recipe: dict) -> dict[str, str]:
@@ -91,26 +98,13 @@ def camera_of(recipe: dict, splits: dict[str, Images]) -> Physics:
     return physics
 
 
-def check_pairs(dataset: str, images: Images, student: Physics, teacher: Physics) -> None:
-    """Refuses cameras that cannot see these images: pairs alone go with the physics that measures nothing, which sees nothing else."""
-    for camera in (student, teacher):
+def check_pairs(dataset: str, images: Images, seeing: list[tuple[nn.Module, Physics]]) -> None:
+    """Refuses networks and cameras that cannot see these images: what measures nothing needs pairs, and pairs tell no noise level."""
+    for network, camera in seeing:
         name = camera.recipe["name"]
-        if (dataset != "paired" and name == "given") or (dataset == "paired" and name != "given" and camera is student):
-            raise UserError(f"dataset '{dataset}' with physics '{name}': --dataset paired and --physics given belong together")
-        camera_for(images, camera)
-
-
-def same_camera(a: Physics, b: Physics) -> bool:
-    """Whether two physics measure the same values and make the same first image of them."""
-
-    def equal(x, y) -> bool:
-        if isinstance(x, dict) and isinstance(y, dict):
-            return x.keys() == y.keys() and all(equal(x[k], y[k]) for k in x)
-        if isinstance(x, list) and isinstance(y, list):
-            return len(x) == len(y) and all(map(equal, x, y))
-        return torch.equal(x, y) if isinstance(x, Tensor) and isinstance(y, Tensor) else type(x) is type(y) and x == y
-
-    return equal(a.recipe, b.recipe) and equal(a.state(), b.state())
+        if dataset != "paired" and name == "given":
+            raise UserError(f"dataset '{dataset}' with physics 'given': it needs a camera that can measure its clean pictures")
+        camera_for(images, camera, network)
 
 
 def check_distillation(args: Namespace) -> None:
@@ -121,13 +115,14 @@ def check_distillation(args: Namespace) -> None:
         raise UserError("awgn_teacher needs a noise level: give --awgn_snr")
 
 
-def losses_of(args: Namespace) -> list[Term]:
-    """The distillation losses, each name once, with the weights that the command line gives."""
+def losses_of(args: Namespace, table: dict = LOSSES, options: dict | None = None, taps: Callable = lambda line: None) -> list[Term]:
+    """The distillation losses, each name once, with the weights that the command line gives, and the taps that a table's line is to have."""
+    options = loss_options(args) if options is None else options
     pairs = [word.partition(":")[::2] for word in args.loss_distill]
     names = [name for name, _ in pairs]
     if len(set(names)) < len(names):
         raise UserError(f"loss_distill {' '.join(args.loss_distill)}: a loss is named twice")
-    return [build_term(name, float(weight) if weight else None, **loss_options(args)) for name, weight in pairs]
+    return [build_term(name, float(weight) if weight else None, table, taps(table[name]), **options) for name, weight in pairs]
 
 
 def loss_options(args: Namespace) -> dict:
@@ -135,11 +130,16 @@ def loss_options(args: Namespace) -> dict:
     chosen = {word.partition(":")[0]: LOSSES for word in getattr(args, "loss_distill", [])}
     task = {args.loss_gt if hasattr(args, "loss_gt") else args.loss: TASK_LOSSES}
     read = {option for table in (chosen, task) for name, lines in table.items() for option in lines[name].options}
-    for option in LOSS_OPTIONS:
+    return options_read(args, LOSS_OPTIONS, read, LOSSES)
+
+
+def options_read(args: Namespace, defaults: dict, read: set[str], table: dict) -> dict:
+    """The options of losses with their defaults; one that is given and not read is refused."""
+    for option in defaults:
         if getattr(args, option, None) is not None and option not in read:
-            readers = ", ".join(name for name, loss in LOSSES.items() if option in loss.options)
+            readers = ", ".join(name for name, loss in table.items() if option in loss.options)
             raise UserError(f"{option} {getattr(args, option)}: only {readers} reads --{option}")
-    return {option: value if (given := getattr(args, option, None)) is None else given for option, value in LOSS_OPTIONS.items()}
+    return {option: value if (given := getattr(args, option, None)) is None else given for option, value in defaults.items()}
 
 
 def teacher_path(args: Namespace) -> Path | None:
@@ -233,13 +233,12 @@ def distillation(
         if physics_t.level != "awgn_snr":
             raise UserError(f"awgn_teacher: the teacher's physics '{physics_t.recipe['name']}' does not read --awgn_snr")
         physics_t = physics_t.at_noise(args.awgn_snr).refitted(images)
-    physics_t = physics if same_camera(physics, physics_t) else physics_t
+    physics_t = physics if physics.sees_as(physics_t) else physics_t
     # Convolutions are faster with channels innermost; the numbers are the same up to rounding.
     return Distillation(
         student.to(device, memory_format=torch.channels_last),
-        teacher.network.to(device, memory_format=torch.channels_last),
         physics.to(device),
-        physics_t.to(device),
+        [Guide(teacher.network.to(device, memory_format=torch.channels_last), physics_t.to(device))],
         selection=args.type_dist,
         losses=losses_of(args),
         task=build_task(args.loss_gt, **loss_options(args)),
@@ -251,12 +250,20 @@ def distillation(
     )
 
 
-def fit(stage: nn.Module, recipe: dict, splits: dict[str, Images], args: Namespace, run: Run, before_export: Callable | None = None) -> dict:
+def fit(
+    stage: nn.Module,
+    recipe: dict,
+    splits: dict[str, Images],
+    args: Namespace,
+    run: Run,
+    before_export: Callable | None = None,
+    meter: type[Meter] = Meter,
+) -> dict:
     """Trains a stage, or says what would be trained."""
-    check_pairs(args.dataset, splits["val"], stage.physics, getattr(stage, "physics_t", stage.physics))
+    check_pairs(args.dataset, splits["val"], [(stage.student, stage.physics), *(guide[:2] for guide in getattr(stage, "guides", ()))])
     count = sum(w.numel() for w in stage.student.parameters())
     print(f"network: {recipe['name']}, {count:,} parameters; {len(splits['train'])} training and {len(splits['val'])} validation images")
     if args.dry_run:
         run.describe()
         return {}
-    return Fit(stage, recipe, splits, args, run, before_export)()
+    return Fit(stage, recipe, splits, args, run, before_export, meter)()

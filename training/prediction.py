@@ -11,16 +11,19 @@ from torch.nn import functional as F
 
 from algo_functions import score
 from analysis.figures import draw_grid, save_image
-from data_loader import pictures_in, read_picture
+from data_loader import Request, open_image, pictures_in, read_picture
 from physics.base import Linear, Physics
 from tables import UserError
 from training.engine import seeded
+from training.run import write_csv
+
+GRID = 16  # pixels: networks that pool see the same in a tile as in the whole picture where tiles begin on multiples
 
 
-def starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin so that they cover a length, the last one flush with its end."""
-    last = max(length - tile, 0)
-    return [*range(0, last, tile - overlap), last]
+def starts(length: int, tile: int, overlap: int, grid: int = 1) -> list[int]:
+    """Where tiles begin so that they cover a length, on multiples of a grid; the last one is flush with its end, or shorter."""
+    last = -(-max(length - tile, 0) // grid) * grid
+    return [*range(0, last, max((tile - overlap) // grid, 1) * grid), last]
 
 
 def ramp(tile: int, overlap: int) -> Tensor:
@@ -29,12 +32,12 @@ def ramp(tile: int, overlap: int) -> Tensor:
     return torch.minimum(edge, edge.flip(0)).clamp_max(1)
 
 
-def tiled(f: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap: int) -> Tensor:
+def tiled(f: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap: int, grid: int = 1) -> Tensor:
     """f of tiles of x, blended where they overlap."""
     height, width = x.shape[-2:]
     total, weights = 0, 0
-    for top in starts(height, tile, overlap):
-        for left in starts(width, tile, overlap):
+    for top in starts(height, tile, overlap, grid):
+        for left in starts(width, tile, overlap, grid):
             part = f(x[..., top : top + tile, left : left + tile])
             weight = torch.outer(*(ramp(side, overlap) for side in part.shape[-2:])).to(part)
             place = (left, width - left - part.shape[-1], top, height - top - part.shape[-2])
@@ -48,14 +51,21 @@ def restored(network: nn.Module, physics: Physics, picture: Tensor, args: Namesp
     """What the network sees of a picture (1, C, H, W), and what it makes of it."""
     simulated = args.simulate or not physics.takes_pictures
     n, generator = physics.recipe["n"], seeded(args.seed)
-    tile, overlap = (n, args.overlap or 0) if simulated else (args.tile, 32 if args.overlap is None else args.overlap)
+    tile, overlap = (n, args.overlap or 0) if simulated else (args.tile or 512, 32 if args.overlap is None else args.overlap)
     if overlap >= tile:
         raise UserError(f"overlap {overlap}: it must be smaller than the tile, {tile}")
-    if not simulated and physics.takes_pictures:
+    told = physics.tells_noise and (simulated or network.looks_at_noise)
+    if args.sigma is not None and not told:
+        raise UserError(f"sigma {args.sigma:g}: neither this network nor its camera, '{physics.label}', reads a noise level")
+    if not simulated:
         if physics.recipe.get("x0") == "lmmse":
             raise UserError("x0 lmmse belongs to one size of picture: give clean scenes and --simulate, or train with --x0 adjoint")
-        first = physics.from_picture(picture, args.sigma)
-        return first[:, : picture.shape[1]], tiled(network, first, tile, overlap)
+        first = physics.from_picture(picture, args.sigma if told else 0.0)
+        return first[:, : picture.shape[1]], tiled(network, first, tile, overlap, GRID)
+    for flag in ("tile", "truth"):
+        if getattr(args, flag):
+            raise UserError(f"{flag} {getattr(args, flag)}: a simulated camera looks at clean pictures, the truth itself, in tiles of {n} pixels")
+    physics = physics.at_noise(args.sigma) if args.sigma is not None else physics
     height, width = picture.shape[-2:]
     scene = F.pad(picture, (0, max(n - width, 0), 0, max(n - height, 0)), mode="replicate")  # the camera sees n x n pixels
     firsts = []
@@ -93,9 +103,18 @@ def inputs_of(args: Namespace) -> list[Path]:
     return paths
 
 
+def one_of(physics: Physics, args: Namespace) -> Physics:
+    """The camera, or the one of a mixture that --cr names."""
+    parts = [part for part in physics.parts if args.cr in (None, part.recipe.get("cr"))]
+    if len(parts) > 1:
+        ratios = ", ".join(f"{part.recipe['cr']:g}" for part in parts)
+        raise UserError(f"which camera of the mixture? give --cr, one of {ratios}")
+    return parts[0]
+
+
 def from_pictures(network: nn.Module, physics: Physics, args: Namespace, folder: Path, device: torch.device) -> dict:
     """Restores pictures; writes each, and a picture of before and after."""
-    physics, c, scores = physics.parts[0], physics.recipe["c"], {}
+    physics, c, scores = one_of(physics, args), physics.recipe["c"], {}
     simulated = args.simulate or not physics.takes_pictures
     for path in inputs_of(args):
         picture = read_picture(path, c)[None].to(device)
@@ -124,7 +143,7 @@ def frames_in(path: str, m: int, c: int) -> tuple[Tensor, bool]:
         raise UserError(f"measurements {path}: not a .npy array ({error})") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
         raise UserError(f"measurements {path}: not an array of finite numbers")
-    if array.ndim == 0 or array.ndim > 3 or array.shape[-1] not in (m, 2 * m):
+    if array.size == 0 or array.ndim > 3 or array.shape[-1] not in (m, 2 * m):
         raise UserError(f"measurements {path} has shape {array.shape}: the camera takes {m} values a frame, or {2 * m} in pairs")
     values = torch.from_numpy(array.astype(np.float64)).reshape(-1, *array.shape[-2:-1] if array.ndim == 3 else (1,), array.shape[-1])
     if values.shape[1] != c:
@@ -147,18 +166,52 @@ def scaled(values: Tensor, physics: Linear, scale: float | str | None, paired: b
     return values * (scale if scale is not None else physics.rows(1).abs().max().item() if paired else 1.0)
 
 
+def measured(physics: Physics, args: Namespace, device: torch.device) -> list[Tensor]:
+    """The measurements of a file, up to 64 frames at a time."""
+    physics = one_of(physics, args)
+    if not isinstance(physics, Linear):
+        raise UserError(f"measurements: physics '{physics.label}' is no linear camera")
+    values, paired = frames_in(args.measurements, physics.m, physics.recipe["c"])
+    values = scaled(values.to(device), physics, args.scale, paired)
+    return [physics.placed(some) for some in values.float().split(64)]
+
+
 @torch.no_grad()
 def from_measurements(network: nn.Module, physics: Physics, args: Namespace, folder: Path, device: torch.device) -> dict:
     """Reconstructs frames from measured values; writes them as pictures and, unrounded, as one array."""
-    if len(physics.parts) > 1 or not isinstance(physics, Linear):
-        raise UserError(f"measurements: physics '{physics.label}' is not one linear camera")
-    values, paired = frames_in(args.measurements, physics.m, physics.recipe["c"])
-    values = scaled(values.to(device), physics, args.scale, paired)
-    pairs = [(physics.back_projection(y), network(physics.first_image(y))) for y in map(physics.placed, values.float().split(64))]
+    part = one_of(physics, args)
+    pairs = [(part.back_projection(y), network(part.first_image(y))) for y in measured(part, args, device)]
     first, output = (torch.cat(images) for images in zip(*pairs, strict=True))
     for k, image in enumerate(output):
         save_image(image, folder / f"frame_{k:05d}.png")
     draw_grid({"before": first[:8], "after": output[:8]}, None, folder / "before_after.png")
     np.save(folder / "reconstructions.npy", output.cpu().numpy())
-    print(f"{len(output)} frames of {physics.m} values: {folder}")
+    print(f"{len(output)} frames of {part.m} values: {folder}")
     return {"folder": str(folder), "frames": len(output)}
+
+
+@torch.no_grad()
+def classes_of(classes: list[str], network: nn.Module, physics: Physics, args: Namespace, folder: Path, device: torch.device) -> dict:
+    """The three likeliest classes of pictures, seen as the classifier's camera sees them, or of measured frames; printed, and written as a table."""
+    for flag in ("simulate", "truth", "tile", "overlap"):
+        if getattr(args, flag) not in (None, False):
+            raise UserError(f"{flag}: a classifier's camera looks at the whole picture, and the answer is a class")
+    if args.sigma is not None and physics.level != "sigma":
+        raise UserError(f"sigma {args.sigma:g}: the classifier's camera, '{physics.label}', reads no noise level")
+    if args.measurements:
+        first = torch.cat([one_of(physics, args).first_image(y) for y in measured(physics, args, device)])
+        names = [f"frame_{k:05d}" for k in range(len(first))]
+    else:
+        part = one_of(physics, args) if args.sigma is None else physics.at_noise(args.sigma)
+        request = Request(n=physics.recipe["n"], c=physics.recipe["c"])
+        names = [str(path) for path in inputs_of(args)]
+        first = torch.cat([part.observe(open_image(Path(name), request)[None].to(device), seeded(args.seed)) for name in names])
+    chances, places = network(first).softmax(1).topk(min(3, len(classes)))
+    answers = [[(classes[k], p) for k, p in zip(*both, strict=True)] for both in zip(places.tolist(), chances.tolist(), strict=True)]
+    rows = []
+    for name, answer in zip(names, answers, strict=True):
+        print(f"{name}  " + "  ".join(f"{title} {chance:.3f}" for title, chance in answer))
+        ranked = [{f"class {k}": title, f"probability {k}": chance} for k, (title, chance) in enumerate(answer, 1)]
+        rows.append({"picture": name} | {column: value for place in ranked for column, value in place.items()})
+    write_csv(folder / "classes.csv", rows)
+    return {"folder": str(folder), "classes": dict(zip(names, answers, strict=True))}

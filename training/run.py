@@ -11,6 +11,7 @@ import shutil
 import sys
 import uuid
 from argparse import Namespace
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -36,6 +37,27 @@ def write_csv(path: Path, rows: list[dict]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def append_csv(path: Path, columns: Sequence[str], row: dict) -> None:
+    """One row more, under a header that names the columns."""
+    check_header(path, columns)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    if not path.is_file():
+        writer.writeheader()
+    writer.writerow(row)
+    with open(path, "a", newline="") as file:
+        file.write(text.getvalue())
+
+
+def check_header(path: Path, columns: Sequence[str]) -> None:
+    """A table that this version did not write is not added to."""
+    if path.is_file():
+        with open(path, newline="") as file:
+            if next(csv.reader(file), None) != list(columns):
+                raise UserError(f"{path} has other columns than this version writes: move it away")
 
 
 class Run:
@@ -131,9 +153,9 @@ class Run:
         self._save_record()
         return checkpoint.read(self.last) if self.last.is_file() else None
 
-    def log(self, rows: list[dict]) -> None:
+    def log(self, rows: list[dict], drawn: Sequence[str]) -> None:
         write_csv(self.folder / "metrics.csv", rows)
-        draw_curves(rows, self.folder / "curves.png")
+        draw_curves(rows, drawn, self.folder / "curves.png")
 
     def finish(self, scores: dict) -> dict:
         """Exports the best checkpoint and marks the run as done."""

@@ -1,7 +1,5 @@
 """Scores and pictures of a checkpoint on the test set, beside anchors that need no training."""
 
-import csv
-import io
 import shutil
 from argparse import Namespace
 from collections import Counter
@@ -23,10 +21,10 @@ from physics.given import camera_for
 from physics.mosaic import Mosaic
 from tables import UserError
 from training.checkpoint import Restored, restore_with_physics
-from training.loop import evaluate, reconstructions
+from training.loop import evaluate, outputs
 from training.options import BARE
 from training.pipeline import request_of
-from training.run import write_csv
+from training.run import append_csv, check_header, write_csv
 
 GRID = 8  # pictures on the contact sheet
 KINDS = ("originals", "measurements_backprojection", "reconstructions", "features")  # folders of pictures
@@ -108,13 +106,13 @@ def test_checkpoint(path: str, name: str, found: Restored, args: Namespace, devi
     """Evaluates one checkpoint at every noise level and ratio, writes its folder and its CSV rows, and returns its table."""
     network, n, c = found.network.to(device), found.physics.recipe["n"], found.physics.recipe["c"]
     test = test_images(args, found.physics)
-    physics = camera_for(test, found.physics)
+    physics = camera_for(test, found.physics, network)
     loader = build_loader(test, args.batch_size, args.num_workers)
     images = training_images(args, n, c) if args.anchors and not test.paired else None
     folder = Path(args.results) / "test" / name
     cameras = [part for camera in at_levels(physics, args) for part in camera.parts]
     rows, per_image = [], []
-    check_header(Path(args.results) / "test" / "psnr_results.csv")
+    check_header(Path(args.results) / "test" / "psnr_results.csv", COLUMNS)
     for kind in KINDS:
         for stale in list(folder.rglob(kind)):
             shutil.rmtree(stale)
@@ -150,7 +148,8 @@ def at_levels(physics: Physics, args: Namespace) -> list[Physics]:
 def write_pictures(network: nn.Module, part: Physics, loader: DataLoader, folder: Path, args: Namespace, device: torch.device) -> Meter:
     """Scores all images, and writes those of the first batches and a contact sheet."""
     meter, count = meter_of(args), 0
-    for k, (image, y, output) in enumerate(reconstructions(network, part, loader, device, args.seed)):
+    for k, (batch, y, output) in enumerate(outputs(network, part, loader, device, args.seed)):
+        image = batch["image"]
         meter.add(output, image)
         if k < args.save_batches:
             projection = part.back_projection(y)
@@ -199,19 +198,4 @@ def append_result(path: Path, checkpoint: str, part: Physics, scores: dict, besi
         "Crop Border": args.crop_border,
         "Y Channel": args.y_channel,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    if not path.is_file():
-        writer.writeheader()
-    writer.writerow(row)
-    with open(path, "a", newline="") as file:
-        file.write(text.getvalue())
-
-
-def check_header(path: Path) -> None:
-    """A table that this version did not write is not added to."""
-    if path.is_file():
-        with open(path, newline="") as file:
-            if next(csv.reader(file), None) != list(COLUMNS):
-                raise UserError(f"{path} has other columns than this version writes: move it away")
+    append_csv(path, COLUMNS, row)

@@ -29,12 +29,12 @@ def logged_in() -> bool:
 class Tracker:
     """A W&B run, or nothing where that is off, not installed or without a login; and TensorBoard's files where asked for."""
 
-    def __init__(self, mode: str, project: str, name: str, key: str, folder: Path, config: dict, tensorboard: bool = False):
+    def __init__(self, mode: str, project: str, name: str, key: str, folder: Path, config: dict, tensorboard: bool = False, done: int = 0):
         self.run, self.writer = None, None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(folder / "tensorboard"))
+            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)  # what is repeated is not shown twice
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "disabled")
         if mode == "disabled":
