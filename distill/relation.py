@@ -2,9 +2,22 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.feature import need_channels, need_places, same_size
+from tables import UserError
+
+
+def need_samples(loss: str, f: Tensor) -> None:
+    if len(f) < 2:
+        raise UserError(
+            f"loss '{loss}' compares the images of a batch, and this one holds a single image: choose a --batch_size that leaves none alone"
+        )
+
+
+def need_map(loss: str, *shapes: torch.Size) -> None:
+    if any(len(shape) != 4 for shape in shapes):
+        raise UserError(f"loss '{loss}' compares maps, and a tap here is a vector: choose --type_dist latent")
 
 
 def squared_distances(f: Tensor) -> Tensor:
@@ -45,3 +58,49 @@ def fakd(s: Tensor, t: Tensor) -> Tensor:
     need_places("fakd", s)
     need_channels("fakd", s)
     return (affinity(s) - affinity(t)).abs().mean()
+
+
+def similarity(f: Tensor) -> Tensor:
+    """F Fᵀ of the samples with unit rows, (B, B)."""
+    f = f.flatten(1)
+    return F.normalize(f @ f.T)
+
+
+def sp(s: Tensor, t: Tensor) -> Tensor:
+    """‖G_s - G_t‖_F² / B², G the similarity (arXiv:1907.09682)"""
+    need_samples("sp", s)
+    return F.mse_loss(similarity(s), similarity(t))
+
+
+def geometry(f: Tensor) -> tuple[Tensor, Tensor]:
+    """d_ij / mean d, and the cosine of the angle that samples j and k subtend at i by the law of cosines; zero where two of them are one."""
+    squares = squared_distances(f)
+    apart = 1 - torch.eye(len(f), dtype=squares.dtype, device=f.device)
+    d = squares.clamp_min(1e-12).sqrt()  # no gradient between samples that agree
+    inverse = apart / d
+    cosines = (squares[:, :, None] + squares[:, None, :] - squares) / 2 * inverse[:, :, None] * inverse[:, None, :]
+    return apart * d / (apart * d).sum() * apart.sum(), cosines
+
+
+def rkd(s: Tensor, t: Tensor, *, rkd_distance: float, rkd_angle: float) -> Tensor:
+    """w_d Huber(distances) + w_a Huber(cosines), means over all pairs and triples (arXiv:1904.05068)"""
+    need_samples("rkd", s)
+    (d_s, cosines_s), (d_t, cosines_t) = geometry(s), geometry(t)
+    return rkd_distance * F.smooth_l1_loss(d_s, d_t) + rkd_angle * F.smooth_l1_loss(cosines_s, cosines_t)
+
+
+class ICKD(nn.Module):
+    """sum (G_s - G_t)² / (C B), G_s and G_t the CxC correlations of BN(conv1x1(s)) and of t with unit rows (arXiv:2202.03680)"""
+
+    def __init__(self, s: torch.Size, t: torch.Size, count: int):
+        super().__init__()
+        need_map("ickd", s, t)
+        self.project = nn.Sequential(nn.Conv2d(s[1], t[1], 1, bias=False), nn.BatchNorm2d(t[1]))
+
+    def forward(self, s: Tensor, t: Tensor) -> Tensor:
+        need_channels("ickd", t)
+        s, t = same_size(s, t)
+        if s.shape[-2:] == (1, 1):
+            need_samples("ickd", s)
+        g_s, g_t = (F.normalize(f @ f.mT, dim=2) for f in (self.project(s).flatten(2), t.flatten(2)))  # (B, C, C)
+        return (g_s - g_t).square().sum() / (t.shape[1] * len(t))
