@@ -77,10 +77,10 @@ CLASSIFIERS = {
     "resnet18": Entry("models.library:resnet18", IMAGENET),
     "resnet34": Entry("models.library:resnet34", IMAGENET),
     "resnet50": Entry("models.library:resnet50", IMAGENET),
-    "resnext50": Entry("models.library:resnext50", {"stem": "auto", "pretrained": False}),
+    "resnext50": Entry("models.library:resnext50", IMAGENET),
     "shufflenet": Entry("models.library:shufflenet", {"stem": "auto", "pretrained": False}),
-    "vit_tiny": Entry("models.library:vit_tiny", {"patch": 16, "pretrained": False}),
-    "vit_small": Entry("models.library:vit_small", {"patch": 16, "pretrained": False}),
+    "vit_tiny": Entry("models.library:vit_tiny", {"patch": 16, "width": 192, "pretrained": False}),
+    "vit_small": Entry("models.library:vit_small", {"patch": 16, "width": 384, "pretrained": False}),
 }
 MODELS = (
     NETWORKS

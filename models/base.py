@@ -1,17 +1,44 @@
 """What every network is: an image in, named taps out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-class Restorer(nn.Module):
+class Network(nn.Module):
+    """What can compute a block's features again in the backward pass instead of keeping them."""
+
+    checkpointing = False  # whether it does
+    lightens = True  # whether that saves anything
+
+    def run(self, block: nn.Module, x: Tensor) -> Tensor:
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return block(x)
+        return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), counted(block)))
+
+
+@contextmanager
+def counted(block: nn.Module) -> Iterator[None]:
+    """Batch norms that have counted a batch do not count it again when it is computed again."""
+    norms = [(layer, layer.momentum, layer.num_batches_tracked) for layer in block.modules() if isinstance(layer, _BatchNorm)]
+    for layer, *_ in norms:
+        layer.momentum, layer.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for layer, momentum, count in norms:
+            layer.momentum, layer.num_batches_tracked = momentum, count
+
+
+class Restorer(Network):
     """A network of c channels; behind them the first image may carry a map of the noise level, which most networks do not look at."""
 
     looks_at_noise = False
-    checkpointing = False  # whether the backward pass computes a block's features again instead of keeping them
-    lightens = True  # whether that saves anything
 
     def __init__(self, c: int):
         super().__init__()
@@ -23,9 +50,6 @@ class Restorer(nn.Module):
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """Named taps in the order in which they are computed; the last is the output."""
         return {"output": x[:, : self.c]}
-
-    def run(self, block: nn.Module, x: Tensor) -> Tensor:
-        return checkpoint(block, x, use_reentrant=False) if self.checkpointing and torch.is_grad_enabled() else block(x)
 
 
 class AsSeen(Restorer):

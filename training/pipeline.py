@@ -64,8 +64,6 @@ def lightened(network: nn.Module, args: Namespace) -> nn.Module:
     network.checkpointing = args.gradient_checkpointing
     if args.gradient_checkpointing and not network.lightens:
         raise UserError(f"gradient_checkpointing saves nothing in a {type(network).__name__}: choose another network")
-    if args.gradient_checkpointing and any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
-        raise UserError("gradient_checkpointing would count the statistics of batch normalisation twice: use --batch_norm off")
     return network
 
 
