@@ -8,36 +8,15 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from pictures import Request, check_image, open_image, pictures_in, read_picture, to_tensor
 from tables import DATASETS, UserError, look_up
 
 SPLITS = ("train", "val", "test")
 SPLIT_SEED = 0  # of splits and subsets; a run's --seed must not move an image from test to training
-BAD_IMAGE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-
-
-class Request(NamedTuple):
-    """What a script asks of a dataset."""
-
-    dataset: str = "photos"
-    n: int = 32
-    c: int = 1
-    data_root: str = "data"
-    download: bool = False
-    crop: str = "center"
-    multiple: int = 1  # of which the sides of whole pictures are cut
-    limit_train: int | None = None
-    limit_val: int | None = None
-    limit_test: int | None = None
-    gt: str | None = None
-    lq: str | None = None
-    pairs: str | None = None
-    unpaired: str | None = None
-    paired_share: float = 0.5
 
 
 class Source(NamedTuple):
@@ -132,40 +111,6 @@ def build_loader(images: Images, batch_size: int, num_workers: int = 0, shuffle_
     if shuffle_seed is None:
         return DataLoader(images, batch_size if images.alike else 1, num_workers=num_workers)
     return DataLoader(images, batch_sampler=Order(images, batch_size, shuffle_seed), num_workers=num_workers)
-
-
-def to_tensor(image: Image.Image | np.ndarray, request: Request) -> Tensor:
-    """A picture as (C, n, n) in [0, 1]: grey or RGB, the whole image resized or its central square."""
-    image = converted(Image.fromarray(image) if isinstance(image, np.ndarray) else image, request.c)
-    if request.crop == "center":
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    if image.size != (request.n, request.n):
-        image = image.resize((request.n, request.n), Image.Resampling.BILINEAR)
-    return pixels_of(image)
-
-
-def converted(image: Image.Image, c: int) -> Image.Image:
-    """Grey or RGB, 16-bit pictures on the scale of bytes."""
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image, dtype=np.float32) / 65535 * 255).round().astype(np.uint8))
-    return image.convert("L" if c == 1 else "RGB")
-
-
-def pixels_of(image: Image.Image) -> Tensor:
-    """(C, H, W) in [0, 1]"""
-    array = np.asarray(image, dtype=np.float32) / 255
-    return torch.from_numpy(array.copy()).view(image.height, image.width, -1).movedim(-1, 0).contiguous()
-
-
-def read_picture(path: Path, c: int) -> Tensor:
-    """A whole picture (C, H, W) in [0, 1]."""
-    try:
-        with Image.open(path) as image:
-            return pixels_of(converted(image, c))
-    except BAD_IMAGE as error:
-        raise UserError(f"{path} is not a readable image: {error}") from None
 
 
 # ---------------------------------------------------------------- the datasets
@@ -340,29 +285,6 @@ def test_set(root: Path, request: Request) -> dict[str, Source]:
         return image[:, :height, :width]
 
     return {"train": Source([]), "val": Source([]), "test": Source(Lazy(picture, paths), kind=Whole)}
-
-
-def check_image(path: Path) -> None:
-    """Names a file that is no image, or a damaged one as far as its format can tell, before anything is trained."""
-    try:
-        with Image.open(path) as image:
-            image.verify()
-    except BAD_IMAGE as error:
-        raise UserError(f"{path} is not a readable image: {error}") from None
-
-
-def pictures_in(root: Path) -> list[Path]:
-    """The picture files of a tree, in order."""
-    return sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
-
-
-def open_image(path: Path, request: Request, box: tuple | None = None) -> Tensor:
-    """The picture of a file, or what a box (left, top, right, bottom) cuts out of it."""
-    try:
-        with Image.open(path) as image:
-            return to_tensor(image.crop(box) if box else image, request)
-    except BAD_IMAGE as error:
-        raise UserError(f"{path} is not a readable image: {error}") from None
 
 
 def npz(request: Request) -> dict[str, Source]:

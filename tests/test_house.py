@@ -9,7 +9,18 @@ import pytest
 import tables
 
 ROOT = Path(__file__).parents[1]
-FLOORS = {"tables": 0, "models": 1, "data_loader": 1, "pairs": 1, "distill": 2, "physics": 1, "algo_functions": 2, "training": 3, "analysis": 3}
+FLOORS = {
+    "tables": 0,
+    "models": 1,
+    "data_loader": 1,
+    "pictures": 1,
+    "pairs": 1,
+    "distill": 2,
+    "physics": 1,
+    "algo_functions": 2,
+    "training": 3,
+    "analysis": 3,
+}
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py") if path.stem not in FLOORS)
 SOURCES = [path for path in ROOT.rglob("*.py") if not {".venv", "tests"} & set(path.relative_to(ROOT).parts)]
 
