@@ -1,7 +1,8 @@
 """Datasets of clean images in three splits: validation comes out of training, the test set is for evaluation only."""
 
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import BadZipFile
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pictures import Request, check_image, open_image, pictures_in, read_picture, to_tensor
@@ -20,11 +22,13 @@ SPLIT_SEED = 0  # of splits and subsets; a run's --seed must not move an image f
 
 
 class Source(NamedTuple):
-    """One split: a sequence of images (C, n, n) in [0, 1], and the symmetries that training may use."""
+    """One split: a sequence of images (C, n, n) in [0, 1], the symmetries that training may use, and where there are labels one for each image."""
 
     images: Sequence
     symmetries: str = "none"  # none, flip, dihedral
     kind: type | None = None  # of Images, where it is another one
+    labels: Sequence[int] | None = None
+    classes: tuple[str, ...] = ()
 
 
 class Images(Dataset):
@@ -33,17 +37,24 @@ class Images(Dataset):
     paired = False  # whether every item brings the degraded picture that a network sees, in validation and test
     alike = True  # whether all items have one size
 
-    def __init__(self, source: Source, subset: Tensor, augment_seed: int | None = None):
-        self.source, self.subset, self.augment_seed, self.epoch = source, subset, augment_seed, 0
+    def __init__(self, source: Source, subset: Tensor, augment_seed: int | None = None, shift: bool = False):
+        self.source, self.subset, self.augment_seed, self.shift, self.epoch = source, subset, augment_seed, shift, 0
+        self.classes = source.classes
+        self.labels = None if source.labels is None else [source.labels[k] for k in subset.tolist()]
 
     def __len__(self) -> int:
         return len(self.subset)
 
     def __getitem__(self, i: int) -> dict:
         image = self.source.images[int(self.subset[i])]
-        if self.augment_seed is not None and self.source.symmetries != "none":
-            image = transform(image, self.source.symmetries, np.random.default_rng((self.augment_seed, self.epoch, i)))
-        return {"image": image, "index": i}
+        if self.augment_seed is not None:
+            rng = np.random.default_rng((self.augment_seed, self.epoch, i))
+            if self.source.symmetries != "none":
+                image = transform(image, self.source.symmetries, rng)
+            if self.shift:
+                image = shifted(image, rng)
+        item = {"image": image, "index": i}
+        return item if self.labels is None else item | {"label": self.labels[i]}
 
     def stack(self) -> Tensor:
         """All images (N, C, n, n), not augmented."""
@@ -69,26 +80,61 @@ def transform(image: Tensor, symmetries: str, rng: np.random.Generator) -> Tenso
     return torch.rot90(image, int(rng.integers(4)), (-2, -1)) if symmetries == "dihedral" else image
 
 
-def build_splits(request: Request, wanted: Sequence[str] = SPLITS, augment_seed: int | None = None) -> dict[str, Images]:
-    """The wanted splits of a dataset, limited to fixed random subsets where asked; only training is augmented."""
-    if request.crop == "whole" and request.dataset != "folder":
+def shifted(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """A random crop n x n of an image around which an eighth of a side is reflected."""
+    n = image.shape[-1]
+    top, left = rng.integers(2 * (n // 8) + 1, size=2)
+    return pad(image, (n // 8,) * 4, mode="reflect")[:, top : top + n, left : left + n]
+
+
+def build_splits(request: Request, wanted: Sequence[str] = SPLITS, augment_seed: int | None = None, table: dict = DATASETS) -> dict[str, Images]:
+    """The wanted splits of a table's dataset, limited to fixed random subsets where asked; only training is augmented."""
+    if request.crop == "whole" and (request.labelled or request.dataset != "folder"):
         raise UserError(f"crop whole: dataset '{request.dataset}' has no pictures of their own size; 'folder' has")
-    sources = look_up(DATASETS, request.dataset, "dataset")(request)
+    sources = look_up(table, request.dataset, "dataset")(request)
+    if sources["train"].labels is not None:
+        learnt = set(sources["train"].labels)
+        absent = [name for k, name in enumerate(sources["train"].classes) if k not in learnt]
+        if absent:
+            raise UserError(f"dataset '{request.dataset}': no training images of class {', '.join(absent)}")
     splits = {}
     for split in wanted:
-        count = len(sources[split].images)
-        limit = getattr(request, f"limit_{split}")
+        source, limit = sources[split], getattr(request, f"limit_{split}")
+        count = len(source.images)
         if count == 0:
             raise UserError(f"dataset '{request.dataset}' has no {split} images of {request.n} x {request.n}")
         subset = torch.arange(count)
         if limit is not None and limit < count:
-            subset = shuffled(count)[:limit]
-        splits[split] = (sources[split].kind or Images)(sources[split], subset, augment_seed if split == "train" else None)
+            subset = (shuffled(count) if source.labels is None else stratified(source.labels))[:limit]
+        splits[split] = (source.kind or Images)(source, subset, augment_seed if split == "train" else None, request.shift)
     return splits
 
 
 def shuffled(count: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED))
+
+
+def places(labels: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """In a fixed random order each image's number, its place in its class, and the size of the class."""
+    labels = [int(label) for label in labels]
+    sizes, before = Counter(labels), Counter()
+    for i in shuffled(len(labels)).tolist():
+        yield i, before[labels[i]], sizes[labels[i]]
+        before[labels[i]] += 1
+
+
+def stratified(labels: Sequence[int]) -> Tensor:
+    """A fixed random order that begins with one image of every class, and whose every beginning holds the classes in their shares."""
+    return torch.tensor([i for i, place, size in sorted(places(labels), key=lambda item: item[1] / item[2])])
+
+
+def hold_out_of_each(labels: Sequence[int], parts: int = 1, share: float = 0.1) -> list[list[int]]:
+    """Training indices, and parts with this share of every class, at least one image of it if one is left for training."""
+    groups = [[] for _ in range(1 + parts)]
+    for i, place, size in places(labels):
+        held = min(max(1, round(size * share)), (size - 1) // parts)
+        groups[1 + place // held if place < parts * held else 0].append(i)
+    return groups
 
 
 class Order(Sampler):
@@ -173,13 +219,21 @@ class Lazy(Sequence):
         return self.make(self.keys[i])
 
 
-def from_arrays(train: np.ndarray, test: np.ndarray, request: Request, symmetries: str) -> dict[str, Source]:
-    """Splits of arrays (N, H, W) or (N, H, W, 3) of bytes."""
-    training, validation = hold_out(len(train))
+def from_arrays(
+    train: np.ndarray, test: np.ndarray, request: Request, symmetries: str, labels: Sequence | None = None, classes: Sequence[str] = ()
+) -> dict[str, Source]:
+    """Splits of arrays (N, H, W) or (N, H, W, 3) of bytes, and where they are asked for of their labels, of training and of test."""
+    y_train, y_test = labels if request.labelled else (None, None)
+    training, validation = hold_out_of_each(y_train) if request.labelled else hold_out(len(train))
+
+    def source(x: np.ndarray, y: Sequence | None, keys: Sequence, symmetries: str = "none") -> Source:
+        images = Lazy(lambda i: to_tensor(x[i], request), keys)
+        return Source(images, symmetries, labels=None if y is None else [int(y[i]) for i in keys], classes=tuple(classes))
+
     return {
-        "train": Source(Lazy(lambda i: to_tensor(train[i], request), training), symmetries),
-        "val": Source(Lazy(lambda i: to_tensor(train[i], request), validation)),
-        "test": Source(Lazy(lambda i: to_tensor(test[i], request), range(len(test)))),
+        "train": source(train, y_train, training, symmetries),
+        "val": source(train, y_train, validation),
+        "test": source(test, y_test, range(len(test))),
     }
 
 
@@ -187,14 +241,17 @@ def digits(request: Request) -> dict[str, Source]:
     """scikit-learn's 1,797 handwritten digits, resized."""
     from sklearn.datasets import load_digits
 
-    images = (load_digits().images / 16 * 255).round().astype(np.uint8)
-    order = shuffled(len(images)).numpy()
-    held = len(images) // 5
-    return from_arrays(images[order[held:]], images[order[:held]], request, "none")
+    data = load_digits()
+    images = (data.images / 16 * 255).round().astype(np.uint8)
+    if request.labelled:
+        rest, held = hold_out_of_each(data.target, share=0.2)
+    else:
+        held, rest = np.split(shuffled(len(images)).numpy(), [len(images) // 5])
+    return from_arrays(images[rest], images[held], request, "none", (data.target[rest], data.target[held]), "0123456789")
 
 
-def _torchvision(name: str, request: Request, layout: str, **splits):
-    """The torchvision datasets of training and test; files are fetched only on request."""
+def from_torchvision(name: str, request: Request, layout: str, **splits) -> list:
+    """The splits of a torchvision dataset; files are fetched only on request."""
     import torchvision.datasets as available
 
     try:
@@ -221,24 +278,32 @@ def _unpack(raw: Path) -> None:
 
 def mnist(request: Request) -> dict[str, Source]:
     _unpack(Path(request.data_root) / "MNIST" / "raw")
-    train, test = _torchvision("MNIST", request, "MNIST/raw", train={"train": True}, test={"train": False})
-    return from_arrays(train.data.numpy(), test.data.numpy(), request, "none")
+    train, test = from_torchvision("MNIST", request, "MNIST/raw", train={"train": True}, test={"train": False})
+    return from_arrays(train.data.numpy(), test.data.numpy(), request, "none", (train.targets.tolist(), test.targets.tolist()), "0123456789")
 
 
 def fashion_mnist(request: Request) -> dict[str, Source]:
     _unpack(Path(request.data_root) / "FashionMNIST" / "raw")
-    train, test = _torchvision("FashionMNIST", request, "FashionMNIST/raw", train={"train": True}, test={"train": False})
-    return from_arrays(train.data.numpy(), test.data.numpy(), request, "flip")
+    train, test = from_torchvision("FashionMNIST", request, "FashionMNIST/raw", train={"train": True}, test={"train": False})
+    return from_arrays(train.data.numpy(), test.data.numpy(), request, "flip", (train.targets.tolist(), test.targets.tolist()), train.classes)
 
 
 def cifar10(request: Request) -> dict[str, Source]:
-    train, test = _torchvision("CIFAR10", request, "cifar-10-batches-py", train={"train": True}, test={"train": False})
-    return from_arrays(train.data, test.data, request, "flip")
+    return _cifar("CIFAR10", "cifar-10-batches-py", request)
+
+
+def cifar100(request: Request) -> dict[str, Source]:
+    return _cifar("CIFAR100", "cifar-100-python", request)
+
+
+def _cifar(name: str, layout: str, request: Request) -> dict[str, Source]:
+    train, test = from_torchvision(name, request, layout, train={"train": True}, test={"train": False})
+    return from_arrays(train.data, test.data, request, "flip", (train.targets, test.targets), train.classes)
 
 
 def celeba(request: Request) -> dict[str, Source]:
     """The release's first 20,000 training and 2,000 test faces."""
-    train, test = _torchvision("CelebA", request, "celeba", train={"split": "train"}, test={"split": "test"})
+    train, test = from_torchvision("CelebA", request, "celeba", train={"split": "train"}, test={"split": "test"})
     training, validation = hold_out(min(20_000, len(train)))
     return {
         "train": Source(Lazy(lambda i: to_tensor(train[int(i)][0], request), training), "flip"),
@@ -288,19 +353,41 @@ def test_set(root: Path, request: Request) -> dict[str, Source]:
 
 
 def npz(request: Request) -> dict[str, Source]:
-    """Arrays x_train and x_test, (N, H, W) or (N, H, W, 3) of bytes, in the file --data_root."""
+    """Arrays x_train and x_test, (N, H, W) or (N, H, W, 3) of bytes, in the file --data_root; y_train and y_test where labels are asked for."""
     path = Path(request.data_root)
     if path.suffix != ".npz" or not path.is_file():
         raise UserError(f"dataset 'npz': --data_root {path} is not an .npz file")
+    images = arrays_in(path, "x_train", "x_test")
+    for name, x in images.items():
+        if x.dtype != np.uint8 or x.ndim not in (3, 4) or x.shape[3:] not in ((), (3,)):
+            raise UserError(f"dataset 'npz': {name} is {x.dtype} {x.shape}: bytes (N, H, W) or (N, H, W, 3) are allowed")
+    train, test = images.values()
+    return from_arrays(train, test, request, "flip", *(labels_in(path, len(train), len(test)) if request.labelled else ()))
+
+
+def labels_in(path: Path, *counts: int) -> tuple[list[np.ndarray], list[str]]:
+    """The labels of training and test in an .npz file, and the names of the classes: `classes`, or else the numbers."""
+    labels = arrays_in(path, "y_train", "y_test", optional="classes")
+    names = labels.pop("classes", None)
+    for (name, y), count in zip(labels.items(), counts, strict=True):
+        if y.dtype.kind not in "iu" or y.shape != (count,):
+            raise UserError(f"dataset 'npz': {name} of {path} is {y.dtype} {y.shape}: integers ({count},) are allowed")
+    if names is None:
+        names = np.arange(1 + max((int(y.max()) for y in labels.values() if y.size), default=-1)).astype(str)
+    if names.dtype.kind != "U" or names.ndim != 1:
+        raise UserError(f"dataset 'npz': classes of {path} is {names.dtype} {names.shape}: strings (K,) are allowed")
+    for name, y in labels.items():
+        if y.size and not 0 <= y.min() <= y.max() < len(names):
+            raise UserError(f"dataset 'npz': {name} of {path} goes from {y.min()} to {y.max()}: 0 to {len(names) - 1} are allowed")
+    return list(labels.values()), names.tolist()
+
+
+def arrays_in(path: Path, *names: str, optional: str | None = None) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            missing = {"x_train", "x_test"} - set(arrays)
+            missing = [name for name in names if name not in arrays]
             if missing:
-                raise UserError(f"dataset 'npz': {path} lacks {', '.join(sorted(missing))}; it holds {', '.join(arrays)}")
-            train, test = arrays["x_train"], arrays["x_test"]
+                raise UserError(f"dataset 'npz': {path} lacks {', '.join(missing)}; it holds {', '.join(arrays)}")
+            return {name: arrays[name] for name in (*names, optional) if name in arrays}
     except (ValueError, TypeError, OSError, EOFError, BadZipFile) as error:
         raise error if isinstance(error, UserError) else UserError(f"dataset 'npz': {path} cannot be read: {error}") from None
-    for name, array in (("x_train", train), ("x_test", test)):
-        if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[3:] not in ((), (3,)):
-            raise UserError(f"dataset 'npz': {name} is {array.dtype} {array.shape}: bytes (N, H, W) or (N, H, W, 3) are allowed")
-    return from_arrays(train, test, request, "flip")

@@ -32,6 +32,8 @@ class Request(NamedTuple):
     pairs: str | None = None
     unpaired: str | None = None
     paired_share: float = 0.5
+    labelled: bool = False  # labels beside the images, and splits and subsets in which every class has its share
+    shift: bool = False  # training images by up to an eighth of a side
 
 
 def to_tensor(image: Image.Image | np.ndarray, request: Request) -> Tensor:
