@@ -15,6 +15,7 @@ FLOORS = {
     "data_loader": 1,
     "pictures": 1,
     "pairs": 1,
+    "labelled": 1,
     "distill": 2,
     "physics": 1,
     "algo_functions": 2,
