@@ -138,18 +138,23 @@ def hold_out_of_each(labels: Sequence[int], parts: int = 1, share: float = 0.1) 
 
 
 class Order(Sampler):
-    """Batches of places in an order that (seed, epoch) decides, from a batch on, so that a pass can be taken up again."""
+    """Batches of places in an order that (seed, epoch) decides, from a batch on, so that a pass can be taken up again.
+
+    A last batch of one, which has no relations and no variance, joins the one before it.
+    """
 
     def __init__(self, images: Images, batch_size: int, seed: int):
         self.images, self.batch_size, self.seed, self.first = images, batch_size, seed, 0
 
     def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
+        whole, rest = divmod(len(self.images), self.batch_size)
+        return whole + (rest > (1 if whole else 0))
 
     def __iter__(self):
         order = np.random.default_rng((self.seed, self.images.epoch)).permutation(len(self.images))
         for batch in range(self.first, len(self)):
-            yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+            last = len(order) if batch == len(self) - 1 else (batch + 1) * self.batch_size
+            yield order[batch * self.batch_size : last].tolist()
 
 
 def build_loader(images: Images, batch_size: int, num_workers: int = 0, shuffle_seed: int | None = None) -> DataLoader:

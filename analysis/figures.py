@@ -37,6 +37,17 @@ def draw_curves(rows: list[dict], drawn: Sequence[str], path: Path) -> None:
     save(figure, path)
 
 
+def draw_lines(rows: list[dict], over: str, path: Path) -> None:
+    """Every other column over one of them, on a logarithmic scale."""
+    figure, axis = plt.subplots(figsize=(5, 3.4))
+    for name in rows[0].keys() - {over}:
+        axis.plot([row[over] for row in rows], [row[name] for row in rows], marker=".", label=name)
+    axis.set(xlabel=over, ylabel="loss", yscale="log")
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    save(figure, path)
+
+
 def to_bytes(image: Tensor) -> np.ndarray:
     """(C, H, W) on the fixed scale [0, 1] as bytes (H, W) or (H, W, 3)."""
     array = (image.detach().cpu().clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy()

@@ -38,6 +38,10 @@ class Supervised(nn.Module):
         super().__init__()
         self.student, self.physics, self.loss, self.target = student, physics, loss, target
 
+    def prepared(self) -> list[nn.Parameter]:
+        """What is learnt before the student: nothing."""
+        return []
+
     def see(self, batch: dict, generator: Generator | None = None) -> dict:
         """The batch with what the student sees of it."""
         return batch | {"x0": self.physics.look(batch, generator)}
@@ -181,6 +185,22 @@ class Distillation(nn.Module):
         if self.online:
             terms["teacher"] = self.task(taught[0]["output"], target)
         return {"loss": sum(terms.values()), "output": s["output"], "terms": terms, "metrics": metrics}
+
+    def to_prepare(self) -> list[Comparison]:
+        """Comparisons by losses that learn something of the teacher before the student begins."""
+        learning = {name for name, module in self.adapters.items() if hasattr(module, "prepare")}
+        return [comparison for comparison in self.comparisons if comparison.bridge in learning]
+
+    def prepared(self) -> list[nn.Parameter]:
+        """What is learnt before the student."""
+        return [weight for comparison in self.to_prepare() for weight in self.adapters[comparison.bridge].prepared()]
+
+    def prepare(self, batch: dict, generator: Generator | None = None) -> dict[str, Tensor]:
+        """The losses of what is learnt before the student."""
+        batch = self.see(batch, generator)
+        with torch.no_grad():
+            taught = [guide.network.features(batch[f"x0_t/{i}"]) for i, guide in enumerate(self.guides)]
+        return {c.name: self.adapters[c.bridge].prepare(taught[c.guide][c.tap]) for c in self.to_prepare()}
 
     def consensus(self, taught: list[dict]) -> Tensor:
         """The teachers' mean output."""

@@ -19,6 +19,7 @@ from physics.given import camera_for
 from tables import OPTIMIZERS, SCHEDULES, Diverged, UserError, bound, look_up
 from training import checkpoint
 from training.engine import seeded
+from training.preparation import prepare
 from training.run import Run
 from training.tracking import Tracker
 
@@ -195,6 +196,8 @@ class Fit:
             self.load(saved["resume"])
             run.log(self.rows, self.meter.drawn)
             print(f"run {run.name} goes on after step {self.steps} of {self.total}")
+        else:
+            prepare(self.stage, self.train, args, run, self.device)
         tracker = Tracker(args.wandb, args.wandb_project, run.name, run.record["wandb_id"], run.folder, run.identity, args.tensorboard, self.steps)
         every = args.val_every or len(self.train)
         with tqdm(total=self.total, initial=self.steps, disable=None, leave=False, unit="step") as bar:

@@ -276,7 +276,6 @@ def add_style(group) -> None:
 
 def add_labelled(parser: Parser, limits=("train", "val", "test"), **defaults) -> None:
     add_data(parser, limits=limits, table=LABELLED, **defaults)
-    parser.set_defaults(labelled=True)
 
 
 def add_seeing(parser: Parser) -> None:

@@ -33,7 +33,7 @@ class Teacher(NamedTuple):
 
 def request_of(args: Namespace, **changes) -> Request:
     """What the flags ask of a dataset."""
-    return Request(**{name: getattr(args, name) for name in Request._fields if hasattr(args, name)} | changes)
+    return Request(**{name: getattr(args, name) for name in Request._fields if getattr(args, name, None) is not None} | changes)
 
 
 def splits_of(args: Namespace) -> dict[str, Images]:
@@ -211,7 +211,7 @@ def student_names(args: Namespace, camera: dict, teachers: dict | None, start: s
             what += f"_crt_{words(teachers['cr'])}"
         elif label_of(teachers) != what:
             what += f"_teacher_{label_of(teachers)}"
-        what += f"_type_{args.type_dist}_loss_{'_'.join(args.loss_distill).replace(':', '_')}"
+        what += f"_type_{args.type_dist}_loss_{'_'.join(args.loss_distill).replace(':', '_')[:80]}"  # names of files have an end
     return f"{start}_{what}_{args.dataset}", f"{date.today()}_{start}_weights_{what}_{args.dataset}_seed_{args.seed}_{{hash}}.pth"
 
 

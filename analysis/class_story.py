@@ -1,0 +1,72 @@
+"""The classification demo's table, figure and report: teacher, student alone and distilled student on the same test images."""
+
+import csv
+from argparse import Namespace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+
+from analysis.figures import save
+from analysis.report import markdown
+from analysis.story import paired_gain
+from training import classification, grading
+from training.run import write_csv, write_text
+
+
+def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.device) -> dict:
+    """Grades teacher, student alone and distilled student, in this order, on every split, and writes what was seen."""
+    asked = Namespace(
+        **vars(args) | {"results": str(folder), "batch_size": 64, "num_workers": 0, "splits": ["train", "val", "test"]},
+        awgn_snr=None,
+        sigma=None,
+    )
+    rows, right = [], {}
+    for name, path in trained.items():
+        found = classification.exported(path)
+        place = name.split(",")[0].replace(" ", "_")
+        test = grading.grade(path, place, found, asked, device)[-1]
+        parameters = sum(w.numel() for w in found.network.parameters())
+        rows.append(
+            {"": name} | {key: test[key] for key in ("top-1", "top-3", "F1", "AUC", "loss")} | {"parameters": parameters, "images": test["images"]}
+        )
+        right[name] = correct(folder / "test" / place / "per_image_test.csv")
+    _, alone, distilled = trained
+    gain, half = paired_gain(right[distilled], right[alone])
+    text = (
+        f"{markdown(rows)}\n\nTop-1 and top-3 in per cent of the {rows[0]['images']} test images of '{args.dataset}', "
+        "by the network that was best on validation; "
+        f"{args.epochs} epochs, width {args.width}, seed {args.seed}.\n"
+        f"Distillation against the same student alone: {100 * gain:+.2f} points of top-1, 95 % interval over the images "
+        f"{100 * (gain - half):+.2f} .. {100 * (gain + half):+.2f}. One seed: another one can change its sign."
+    )
+    write_csv(folder / "table.csv", rows)
+    draw(trained, rows, folder / "figure.png")
+    write_text(folder / "report.md", f"# Demo\n\n{text}\n\n![validation and test](figure.png)\n")
+    return {"rows": rows, "gain": gain, "text": text}
+
+
+def correct(path: Path) -> torch.Tensor:
+    with open(path, newline="") as file:
+        return torch.tensor([float(row["class"] == row["answer"]) for row in csv.DictReader(file)])
+
+
+def draw(trained: dict[str, str], rows: list[dict], path: Path) -> None:
+    """Top-1 on validation over the epochs, and top-1 and top-3 on the test images."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+    for name, checkpoint in trained.items():
+        with open(Path(checkpoint).parent / "metrics.csv", newline="") as file:
+            metrics = list(csv.DictReader(file))
+        left.plot([float(row["epoch"]) for row in metrics], [float(row["val_top1"]) for row in metrics], marker=".", label=name)
+    left.set(xlabel="epoch", ylabel="top-1 on validation (%)")
+    left.grid(alpha=0.3)
+    left.legend(fontsize=8)
+    places = torch.arange(len(rows)).double()
+    for shift, key in ((-0.2, "top-1"), (0.2, "top-3")):
+        bars = right.bar(places + shift, [row[key] for row in rows], width=0.38, label=key)
+        right.bar_label(bars, fmt="%.1f", fontsize=8)
+    right.set_xticks(places, [row[""].replace(", ", "\n") for row in rows], fontsize=8)
+    low = min(row["top-1"] for row in rows)
+    right.set(ylabel="test (%)", ylim=(max(0, low - 15), 104))
+    right.legend(fontsize=8, loc="lower right")
+    save(figure, path)

@@ -1,0 +1,58 @@
+"""What explains a classifier: confusion matrix, report of its classes, summary of its layers."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from analysis.figures import save
+
+
+def draw_confusion(answers: Tensor, labels: Tensor, classes: list[str], path: Path) -> None:
+    """Rows are true classes, columns answers; counts are written where there is room."""
+    from sklearn.metrics import confusion_matrix
+
+    counts = confusion_matrix(labels, answers, labels=range(len(classes)))
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(max(3.2, 0.45 * len(classes) + 1.6), 16)
+    figure, axis = plt.subplots(figsize=(side, side))
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    small = {"fontsize": 8 if len(classes) <= 20 else 4}
+    axis.set_xticks(range(len(classes)), classes, rotation=90, **small)
+    axis.set_yticks(range(len(classes)), classes, **small)
+    axis.set(xlabel="answer", ylabel="class", title=f"top-1 {100 * np.trace(counts) / max(counts.sum(), 1):.1f} %")
+    if len(classes) <= 20:
+        for i, j in np.argwhere(counts):
+            axis.text(j, i, counts[i, j], ha="center", va="center", fontsize=7, color="white" if shares[i, j] > 0.5 else "black")
+    save(figure, path)
+
+
+def report_of(answers: Tensor, labels: Tensor, classes: list[str]) -> str:
+    """Precision, recall and F1 of every class."""
+    from sklearn.metrics import classification_report
+
+    return classification_report(labels, answers, labels=range(len(classes)), target_names=classes, digits=4, zero_division=0)
+
+
+def summary_of(network: nn.Module, x: Tensor) -> str:
+    """Every layer with its output for one image and its parameters."""
+    lines, hooks = [], []
+
+    def note(name: str, layer: nn.Module):
+        def hook(_, __, output) -> None:
+            count = sum(w.numel() for w in layer.parameters(recurse=False))
+            lines.append(f"{name:<40} {type(layer).__name__:<20} {tuple(output.shape)!s:<22} {count:>12,}")
+
+        return hook
+
+    for name, layer in network.named_modules():
+        if not list(layer.children()):
+            hooks.append(layer.register_forward_hook(note(name, layer)))
+    with torch.no_grad():
+        network(x)
+    for hook in hooks:
+        hook.remove()
+    total = sum(w.numel() for w in network.parameters())
+    return "\n".join([f"{'layer':<40} {'kind':<20} {'output':<22} {'parameters':>12}", *lines, f"{total:,} parameters in all", ""])

@@ -1,0 +1,27 @@
+"""Distil one or several classifiers into a student that is smaller, sees a smaller image, or only a few measurements."""
+
+from training import options
+
+
+def parse(argv=None):
+    parser = options.Parser(__doc__)
+    options.add_labelled(parser, limits=("train", "val"))
+    options.add_loading(parser)
+    options.add_seeing(parser)
+    options.add_classifier(parser)
+    options.add_class_distillation(parser)
+    options.add_class_teacher(parser)
+    options.add_training(parser, pictures=False)
+    options.add_run(parser)
+    return parser.parse_args(argv)
+
+
+def main(args) -> dict:
+    from training import classification, engine
+
+    device = engine.start(args.device)
+    return classification.every_seed(lambda one: classification.teach(one, device), args)
+
+
+if __name__ == "__main__":
+    options.run(parse, main)

@@ -1,0 +1,203 @@
+"""What the classification scripts have in common: a label as the target, one or several teachers, one or several seeds."""
+
+import statistics
+from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from algo_functions import ClassMeter
+from data_loader import Images, build_splits
+from distill.stage import Distillation, Guide, Supervised
+from models.library import load_pretrained
+from physics.base import Physics
+from tables import ALPHA_SCHEDULES, BALANCES, CLASS_LOSSES, CLASS_OPTIONS, LABELLED, UserError, bound, label_of
+from training import checkpoint, pipeline
+from training.run import Run
+
+SMALL = 64  # pixels a side, below which a stem of 7 x 7 with stride and pooling leaves too little
+
+
+def every_seed(train: Callable[[Namespace], dict], args: Namespace) -> dict:
+    """One run, or one for each of --seeds and their mean and deviation."""
+    if not args.seeds:
+        return train(args)
+    own = vars(args) | {"seeds": None}
+    names = {seed: args.run_name and f"{args.run_name}_seed_{seed}" for seed in args.seeds}
+    runs = [train(Namespace(**own | {"seed": seed, "run_name": name})) for seed, name in names.items()]
+    if args.dry_run:
+        return {}
+    scores = [run["val_top1"] for run in runs]
+    print(f"validation top-1: {mean_and_deviation(scores)} % over seeds {', '.join(map(str, names))}")
+    return {"runs": runs, "val_top1": statistics.mean(scores), "checkpoints": [run["checkpoint"] for run in runs]}
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    deviation = f" ± {statistics.stdev(values):.2f} (n = {len(values)})" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
+
+
+def splits_of(args: Namespace, wanted: tuple[str, ...] = ("train", "val")) -> dict[str, Images]:
+    """Labelled splits; only training images are augmented."""
+    request = pipeline.request_of(args, labelled=True, shift=args.augment)
+    return build_splits(request, wanted, args.seed if args.augment else None, LABELLED)
+
+
+def network_of(args: Namespace, physics: Physics, classes: list[str]) -> tuple[nn.Module, dict]:
+    """The classifier that the flags describe for what its camera shows; its recipe names the classes."""
+    side = physics.parts[0].example(torch.device("cpu")).shape[-1]
+    stem = {"auto": "small" if side < SMALL else "large"}.get(args.stem, args.stem)
+    told = Namespace(**vars(args) | {"stem": stem, "pretrained": None})
+    network, recipe = pipeline.network_of(told, classes=classes, side=side)
+    if args.pretrained:
+        load_pretrained(network, args.network, args.download)
+    return network, recipe
+
+
+def task(args: Namespace) -> Callable[[Tensor, Tensor], Tensor]:
+    return partial(F.cross_entropy, label_smoothing=args.label_smoothing)
+
+
+def supervised(args: Namespace, network: nn.Module, physics: Physics, device: torch.device) -> Supervised:
+    return Supervised(network, physics, task(args), "label").to(device, memory_format=torch.channels_last)
+
+
+class Reordered(nn.Module):
+    """A classifier whose classes stand in another order."""
+
+    def __init__(self, network: nn.Module, order: list[int]):
+        super().__init__()
+        self.network, self.order = network, order
+
+    def features(self, x: Tensor) -> dict[str, Tensor]:
+        taps = self.network.features(x)
+        return taps | {"output": taps["output"][:, self.order]}
+
+
+def balanced(args: Namespace) -> Namespace:
+    """The flags with what --balance stands for."""
+    if args.balance:
+        for name in BALANCES[args.balance]:
+            if getattr(args, name) is not None:
+                raise UserError(f"balance {args.balance} sets --{name}: give one of them")
+        return Namespace(**vars(args) | BALANCES[args.balance])
+    return Namespace(**vars(args) | {"loss_distill": args.loss_distill or ["kd"], "beta": 1.0 if args.beta is None else args.beta})
+
+
+def weights_of(args: Namespace) -> list[float]:
+    """How much each teacher counts."""
+    weights = args.teacher_weights or [1 / len(args.teacher)] * len(args.teacher)
+    if len(weights) != len(args.teacher):
+        raise UserError(f"teacher_weights {' '.join(f'{w:g}' for w in weights)}: one for each of {len(args.teacher)} teachers")
+    return weights
+
+
+def teachers_of(args: Namespace, classes: list[str]) -> list[pipeline.Teacher]:
+    """The teachers of checkpoints; where they are asked for their opinion, on the same classes, in the student's order."""
+    teachers = []
+    asked = any(term.taps == "output" for term in losses_of(args))
+    for path in args.teacher:
+        teacher = pipeline.teacher_from(path, {"n": args.n, "c": args.c}, args.dataset)
+        theirs = teacher.recipe.get("classes")
+        if theirs is None:
+            raise UserError(f"teacher {path} tells no classes: it is a '{teacher.recipe['name']}' that restores images")
+        if asked and theirs != classes:
+            if sorted(theirs) != sorted(classes):
+                other = sorted(set(theirs) ^ set(classes))
+                raise UserError(f"teacher {path} tells other classes than dataset '{args.dataset}': {', '.join(other[:6])} are not in both")
+            teacher = teacher._replace(network=Reordered(teacher.network, [theirs.index(name) for name in classes]))
+        teachers.append(teacher)
+    return teachers
+
+
+def losses_of(args: Namespace) -> list:
+    """The distillation losses; --type_dist replaces the taps of those that look at features."""
+    return pipeline.losses_of(args, CLASS_LOSSES, options_of(args), lambda line: None if line.taps == "output" else args.type_dist)
+
+
+def options_of(args: Namespace) -> dict:
+    read = {option for word in args.loss_distill for option in CLASS_LOSSES[word.partition(":")[0]].options}
+    return pipeline.options_read(args, CLASS_OPTIONS, read, CLASS_LOSSES)
+
+
+def distillation(args: Namespace, student: nn.Module, physics: Physics, teachers: list, count: int, device: torch.device) -> Distillation:
+    """Student, teachers and what the losses learn, on the device; one physics object where two see alike."""
+    torch.manual_seed(args.seed)  # of adapters and other modules
+    guides = []
+    for teacher, weight in zip(teachers, weights_of(args), strict=True):
+        seen = [physics, *(guide.physics for guide in guides)]
+        shared = next((other for other in seen if other.sees_as(teacher.physics)), teacher.physics)
+        guides.append(Guide(teacher.network.to(device, memory_format=torch.channels_last), shared.to(device), weight))
+    return Distillation(
+        student.to(device, memory_format=torch.channels_last),
+        physics.to(device),
+        guides,
+        selection="latent",
+        losses=losses_of(args),
+        task=task(args),
+        target="label",
+        alpha=args.alpha,
+        schedule=bound(ALPHA_SCHEDULES, args.alpha_schedule, args),
+        beta=args.beta,
+        count=count,
+    ).to(device)
+
+
+def teach(args: Namespace, device: torch.device) -> dict:
+    """Trains one student of one or several teachers, or with --assistant two students, one after the other."""
+    args = balanced(args)
+    splits = splits_of(args)
+    classes = list(splits["train"].classes)
+    teachers = teachers_of(args, classes)
+    if args.assistant:
+        between = assistant(args, teachers[0].recipe, device)
+        if "checkpoint" not in between:
+            print("the student needs the assistant's checkpoint")
+            return between
+        args = Namespace(**vars(args) | {"teacher": [between["checkpoint"]], "teacher_weights": None, "assistant": False})
+        teachers = teachers_of(args, classes)
+    camera = pipeline.physics_recipe(args)
+    what = f"{args.network}_{label_of(camera)}_from_{'_'.join(label_of(t.physics.recipe) for t in teachers)}_{'_'.join(args.loss_distill)}"
+    what = f"{what.replace(':', '_')[:120]}_{args.dataset}"  # names of files have an end
+    files = {f"teacher {i}": path for i, path in enumerate(args.teacher)}
+    run = Run(args, f"student_{what}", f"student_{what}_seed_{args.seed}_{{hash}}.pth", files | pipeline.ordering_file(camera))
+    if run.finished:
+        return run.already()
+    physics = pipeline.camera_of(camera, splits)
+    network, recipe = network_of(args, physics, classes)
+    stage = distillation(args, network, physics, teachers, len(splits["train"]), device)
+    return pipeline.fit(stage, recipe, splits, args, run, meter=ClassMeter)
+
+
+def assistant(args: Namespace, recipe: dict, device: torch.device) -> dict:
+    """The first teacher's network, taught to see what the student sees."""
+    if len(args.teacher) > 1:
+        raise UserError("assistant: it stands between one teacher and the student")
+    flags = {name: recipe.get(name) for name in ("width", "stem", "batch_norm", "patch")}
+    name = args.run_name and f"{args.run_name}_assistant"
+    return teach(Namespace(**vars(args) | flags | {"network": recipe["name"], "assistant": False, "run_name": name, "balance": None}), device)
+
+
+def alone(args: Namespace, device: torch.device) -> dict:
+    """Trains one classifier on labels."""
+    camera = pipeline.physics_recipe(args)
+    stem = f"{args.network.upper()}_{label_of(camera)}_{args.dataset}"
+    run = Run(args, stem, f"{stem}_seed_{args.seed}.pth", pipeline.ordering_file(camera))
+    if run.finished:
+        return run.already()
+    splits = splits_of(args)
+    physics = pipeline.camera_of(camera, splits)
+    network, recipe = network_of(args, physics, list(splits["train"].classes))
+    return pipeline.fit(supervised(args, network, physics, device), recipe, splits, args, run, meter=ClassMeter)
+
+
+def exported(path: str | Path) -> checkpoint.Restored:
+    """A checkpoint that tells classes."""
+    found = checkpoint.restore_with_physics(path, {})
+    if "classes" not in found.content["network"]:
+        raise UserError(f"checkpoint {path} restores images and tells no classes: use test_UNet.py")
+    return found

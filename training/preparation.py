@@ -1,0 +1,40 @@
+"""What a loss learns of the teacher before the student begins."""
+
+from argparse import Namespace
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from analysis.figures import draw_lines
+from training.engine import seeded
+from training.run import Run, write_csv
+
+RATE = 1e-3  # of Adam
+STREAM = 4  # of random numbers, beside those of the loop
+
+
+def prepare(stage: nn.Module, loader: DataLoader, args: Namespace, run: Run, device: torch.device) -> None:
+    """Trains what the stage has to prepare for --prepare_epochs passes; its losses are written and drawn."""
+    weights = stage.prepared()
+    if not weights:
+        return
+    optimizer, rows = torch.optim.Adam(weights, lr=RATE), []
+    for weight in weights:
+        weight.requires_grad_(True)
+    for epoch in range(args.prepare_epochs):
+        loader.dataset.epoch, loader.batch_sampler.first, sums = epoch, 0, {}
+        for k, batch in enumerate(loader):
+            batch = {name: value.to(device) for name, value in batch.items()}
+            losses = stage.prepare(batch, seeded(args.seed, STREAM, epoch * len(loader) + k))
+            optimizer.zero_grad()
+            sum(losses.values()).backward()
+            optimizer.step()
+            sums = {name: sums.get(name, 0.0) + loss.item() * len(batch["image"]) for name, loss in losses.items()}
+        means = {name: value / len(loader.dataset) for name, value in sums.items()}
+        rows.append({"epoch": epoch + 1} | means)
+        print(f"prepared {epoch + 1}/{args.prepare_epochs}  " + "  ".join(f"{name} {value:.3e}" for name, value in means.items()))
+    for weight in weights:
+        weight.requires_grad_(False)
+    write_csv(run.folder / "prepared.csv", rows)
+    draw_lines(rows, "epoch", run.folder / "prepared.png")
