@@ -25,7 +25,7 @@ class Source(NamedTuple):
     """One split: a sequence of images (C, n, n) in [0, 1], the symmetries that training may use, and where there are labels one for each image."""
 
     images: Sequence
-    symmetries: str = "none"  # none, flip, dihedral
+    symmetries: str = "none"  # none, flip, dihedral; fixed allows not even shifts
     kind: type | None = None  # of Images, where it is another one
     labels: Sequence[int] | None = None
     classes: tuple[str, ...] = ()
@@ -49,9 +49,9 @@ class Images(Dataset):
         image = self.source.images[int(self.subset[i])]
         if self.augment_seed is not None:
             rng = np.random.default_rng((self.augment_seed, self.epoch, i))
-            if self.source.symmetries != "none":
+            if self.source.symmetries not in ("none", "fixed"):
                 image = transform(image, self.source.symmetries, rng)
-            if self.shift:
+            if self.shift and self.source.symmetries != "fixed":
                 image = shifted(image, rng)
         item = {"image": image, "index": i}
         return item if self.labels is None else item | {"label": self.labels[i]}
@@ -243,7 +243,7 @@ def from_arrays(
 
 
 def digits(request: Request) -> dict[str, Source]:
-    """scikit-learn's 1,797 handwritten digits, resized."""
+    """scikit-learn's 1,797 handwritten digits, resized; they fill their 8 x 8 pixels, so they are not shifted."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -252,7 +252,7 @@ def digits(request: Request) -> dict[str, Source]:
         rest, held = hold_out_of_each(data.target, share=0.2)
     else:
         held, rest = np.split(shuffled(len(images)).numpy(), [len(images) // 5])
-    return from_arrays(images[rest], images[held], request, "none", (data.target[rest], data.target[held]), "0123456789")
+    return from_arrays(images[rest], images[held], request, "fixed", (data.target[rest], data.target[held]), "0123456789")
 
 
 def from_torchvision(name: str, request: Request, layout: str, **splits) -> list:

@@ -23,6 +23,9 @@ def parse(argv=None):
     add("--model_teacher", "the teacher", type=options.one_of(options.CLASSIFIERS, "model"))
     add("--model", "the students", type=options.one_of(options.CLASSIFIERS, "model"))
     add("--balance", "of labels and teacher", type=options.one_of(options.BALANCES, "balance"))
+    add("--lessen_ratio", "how many times smaller the students' images are along a side", type=options.within(1, 4096))
+    add("--loss_distill", "what is compared", type=options.weighted(options.CLASS_LOSSES), nargs="+", metavar="NAME[:WEIGHT]")
+    add("--seeds", "of the students; the teacher's is 0", type=options.natural, nargs="+")
     add("--epochs", "passes over the training images, for each network", type=options.counting)
     add("--width", "channels of the networks at full resolution", type=options.counting)
     add("--pictures", "test images in the figure", type=options.within(1, 12, int))
@@ -43,15 +46,16 @@ def main(args) -> dict:
     began = time.perf_counter()
     device = engine.start(args.device)
     folder = Path(args.results)
-    commands = images(args) if args.task == "reconstruct" else classes(args)
-    shared = ["--width", args.width, "--epochs", args.epochs, "--seed", args.seed, "--device", args.device, "--results", folder]
+    commands = {"reconstruct": images, "classify": classes, "benchmark": losses}[args.task](args)
+    shared = ["--width", args.width, "--epochs", args.epochs, "--device", args.device, "--results", folder]
     shared += ["--overwrite"]  # another demo's networks in the same folder
     shared += ["--limit_train", args.limit_train] if args.limit_train else []
     trained = {}
     for name, (script, flags) in commands.items():
         words = [str(trained.get(word, word)) for word in flags + shared]
         print(f"\n{name}: python {script.__name__}.py {' '.join(words)}")
-        trained[name] = script.main(script.parse(words))["checkpoint"]
+        done = script.main(script.parse(words))
+        trained[name] = done.get("checkpoint") or done["checkpoints"]
     result = look_up(options.STORIES, args.task, "task")(trained, args, folder, device)
     print(f"\n{result['text']}\n{folder}/table.csv, figure.png, report.md written; {time.perf_counter() - began:.0f} s in all")
     return result
@@ -63,9 +67,9 @@ def images(args) -> dict:
     import main_unet_dist
 
     return {
-        f"teacher, cr {args.cr_teacher:g}": (main_unet, ["--cr", args.cr_teacher]),
-        f"student alone, cr {args.cr:g}": (main_unet, ["--cr", args.cr]),
-        f"student distilled, cr {args.cr:g}": (main_unet_dist, ["--cr", args.cr, "--cr_teacher", args.cr_teacher]),
+        f"teacher, cr {args.cr_teacher:g}": (main_unet, ["--cr", args.cr_teacher, "--seed", args.seed]),
+        f"student alone, cr {args.cr:g}": (main_unet, ["--cr", args.cr, "--seed", args.seed]),
+        f"student distilled, cr {args.cr:g}": (main_unet_dist, ["--cr", args.cr, "--cr_teacher", args.cr_teacher, "--seed", args.seed]),
     }
 
 
@@ -74,13 +78,24 @@ def classes(args) -> dict:
     import main_classify
     import main_classify_dist
 
-    data = ["--dataset", args.dataset, "--data_root", args.data_root, "--n", args.n, "--c", args.c]
+    data = ["--dataset", args.dataset, "--data_root", args.data_root, "--n", args.n, "--c", args.c, "--seed", args.seed]
     teacher, student = f"teacher, {args.model_teacher}", ["--model", args.model, *data]
     return {
         teacher: (main_classify, ["--model", args.model_teacher, *data]),
         f"student alone, {args.model}": (main_classify, student),
         f"student distilled, {args.model}": (main_classify_dist, [*student, "--teacher", teacher, "--balance", args.balance]),
     }
+
+
+def losses(args) -> dict:
+    """One teacher of large images; students of small ones, alone and with every loss, for every seed."""
+    import main_classify
+    import main_classify_dist
+
+    data = ["--dataset", args.dataset, "--data_root", args.data_root, "--n", args.n, "--c", args.c]
+    student = ["--model", args.model, *data, "--lessen_ratio", args.lessen_ratio, "--seeds", *args.seeds]
+    taught = {loss: (main_classify_dist, [*student, "--teacher", "teacher", "--loss_distill", loss]) for loss in args.loss_distill}
+    return {"teacher": (main_classify, ["--model", args.model_teacher, *data, "--seed", 0]), "alone": (main_classify, student)} | taught
 
 
 if __name__ == "__main__":

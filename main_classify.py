@@ -9,7 +9,7 @@ def parse(argv=None):
     options.add_loading(parser)
     options.add_seeing(parser)
     options.add_classifier(parser)
-    options.add_training(parser, pictures=False)
+    options.add_training(parser, pictures=False, lr=1e-3)
     options.add_run(parser)
     return parser.parse_args(argv)
 

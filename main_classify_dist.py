@@ -11,7 +11,7 @@ def parse(argv=None):
     options.add_classifier(parser)
     options.add_class_distillation(parser)
     options.add_class_teacher(parser)
-    options.add_training(parser, pictures=False)
+    options.add_training(parser, pictures=False, lr=1e-3)
     options.add_run(parser)
     return parser.parse_args(argv)
 

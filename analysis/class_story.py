@@ -16,11 +16,7 @@ from training.run import write_csv, write_text
 
 def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.device) -> dict:
     """Grades teacher, student alone and distilled student, in this order, on every split, and writes what was seen."""
-    asked = Namespace(
-        **vars(args) | {"results": str(folder), "batch_size": 64, "num_workers": 0, "splits": ["train", "val", "test"]},
-        awgn_snr=None,
-        sigma=None,
-    )
+    asked = asking(args, folder, ["train", "val", "test"])
     rows, right = [], {}
     for name, path in trained.items():
         found = classification.exported(path)
@@ -44,6 +40,51 @@ def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.d
     draw(trained, rows, folder / "figure.png")
     write_text(folder / "report.md", f"# Demo\n\n{text}\n\n![validation and test](figure.png)\n")
     return {"rows": rows, "gain": gain, "text": text}
+
+
+def rank(trained: dict[str, str | list[str]], args: Namespace, folder: Path, device: torch.device) -> dict:
+    """Tests the teacher, the student alone and the student of every loss, and sets each beside the student alone, seed by seed."""
+    asked = asking(args, folder, ["test"])
+    scores = {}
+    for name, paths in trained.items():
+        found = [(path, classification.exported(path)) for path in ([paths] if isinstance(paths, str) else paths)]
+        places = [f"{name.replace(':', '_')}_{i}" for i in range(len(found))]
+        scores[name] = [grading.grade(path, place, network, asked, device)[0] for (path, network), place in zip(found, places, strict=True)]
+    rows = []
+    for name, tests in scores.items():
+        alone = [] if name in ("teacher", "alone") else [a["top-1"] - b["top-1"] for a, b in zip(tests, scores["alone"], strict=True)]
+        row = {"": name} | {key: classification.mean_and_deviation([test[key] for test in tests]) for key in ("top-1", "top-3")}
+        rows.append(row | {"against alone, paired": classification.mean_and_deviation(alone, "+") if alone else ""})
+    side = round(args.n / args.lessen_ratio)
+    text = (
+        f"{markdown(rows)}\n\nPer cent of the {scores['alone'][0]['images']} test images of '{args.dataset}', mean ± standard deviation over seeds "
+        f"{', '.join(map(str, args.seeds))}; teacher {args.model_teacher} at {args.n} pixels (seed 0), students {args.model} at {side}, "
+        f"width {args.width}, {args.epochs} epochs each, every loss with its weight of the table unless one is named."
+    )
+    write_csv(folder / "table.csv", rows)
+    draw_ranking(scores, folder / "figure.png")
+    write_text(folder / "report.md", f"# Benchmark\n\n{text}\n\n![top-1 of every seed](figure.png)\n")
+    return {"rows": rows, "text": text}
+
+
+def asking(args: Namespace, folder: Path, splits: list[str]) -> Namespace:
+    """What test_classify.py would ask of its checkpoints."""
+    return Namespace(**vars(args) | {"results": str(folder), "batch_size": 64, "num_workers": 0, "splits": splits, "awgn_snr": None, "sigma": None})
+
+
+def draw_ranking(scores: dict[str, list[dict]], path: Path) -> None:
+    """Top-1 of every seed and their means, and the mean of the student alone as a line."""
+    figure, axis = plt.subplots(figsize=(7.5, 3.6))
+    for k, tests in enumerate(scores.values()):
+        tops = [test["top-1"] for test in tests]
+        axis.plot([k] * len(tops), tops, "o", alpha=0.5)
+        axis.plot(k, sum(tops) / len(tops), "k_", markersize=18)
+    alone = [test["top-1"] for test in scores["alone"]]
+    axis.axhline(sum(alone) / len(alone), color="grey", linewidth=0.8)
+    axis.set_xticks(range(len(scores)), scores, rotation=45)
+    axis.set(ylabel="test top-1 (%)")
+    axis.grid(alpha=0.3)
+    save(figure, path)
 
 
 def correct(path: Path) -> torch.Tensor:

@@ -36,9 +36,9 @@ def every_seed(train: Callable[[Namespace], dict], args: Namespace) -> dict:
     return {"runs": runs, "val_top1": statistics.mean(scores), "checkpoints": [run["checkpoint"] for run in runs]}
 
 
-def mean_and_deviation(values: list[float]) -> str:
+def mean_and_deviation(values: list[float], sign: str = "") -> str:
     deviation = f" ± {statistics.stdev(values):.2f} (n = {len(values)})" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
+    return f"{statistics.mean(values):{sign}.2f}{deviation}"
 
 
 def splits_of(args: Namespace, wanted: tuple[str, ...] = ("train", "val")) -> dict[str, Images]:

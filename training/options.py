@@ -203,7 +203,7 @@ def add_network(parser: Parser, student: bool = False) -> None:
     add("padding", type=one_of(PADDINGS, "padding"), text=f"one of {', '.join(PADDINGS)}")
 
 
-def add_training(parser: Parser, pictures: bool = True) -> None:
+def add_training(parser: Parser, pictures: bool = True, lr: float = 2e-3) -> None:
     group = parser.add_argument_group("training")
     length = group.add_mutually_exclusive_group()
     length.add_argument("--epochs", "--iters", type=counting, help=f"passes over the training images; {EPOCHS} without --steps")
@@ -214,7 +214,7 @@ def add_training(parser: Parser, pictures: bool = True) -> None:
         group.add_argument("--save_images", type=natural, default=0, help="validation images drawn after every validation")
     group.add_argument("--accumulate", type=counting, default=1, help="batches of --batch_size an update")
     group.add_argument("--gradient_checkpointing", action="store_true", help="compute features again in the backward pass to save memory")
-    group.add_argument("--lr", type=positive, default=2e-3, help="highest learning rate")
+    group.add_argument("--lr", type=positive, default=lr, help="highest learning rate")
     group.add_argument("--optimizer", type=one_of(OPTIMIZERS, "optimizer"), default="adamw", help=f"one of {', '.join(OPTIMIZERS)}")
     group.add_argument("--weight_decay", type=not_negative, default=1e-4, help="decoupled for adamw, coupled for adam and sgd")
     parser.choosers["schedule"] = SCHEDULES
