@@ -61,7 +61,10 @@ def restored(path: str, args: Namespace) -> Restored:
     """A checkpoint, with what the flags tell of a bare one: a single-pixel camera, or the noise of a denoiser."""
     given = {name: getattr(args, name) for name in ("c", *BARE)}
     told = {"name": "denoise", "n": args.n, "sigma": args.sigma[0], "x0": "adjoint"} if args.n and args.sigma else None
-    return restore_with_physics(path, given, told)
+    found = restore_with_physics(path, given, told)
+    if "classes" in found.content["network"]:
+        raise UserError(f"checkpoint {path} tells classes: use test_classify.py")
+    return found
 
 
 def training_images(args: Namespace, n: int, c: int) -> Callable[[], Tensor] | None:

@@ -1,0 +1,352 @@
+"""Classification from the command line: teachers, students, assistants, cameras, seeds, grades, and what is refused."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score, top_k_accuracy_score
+from test_scripts import call
+from torch import nn
+
+import demo
+import main_classify
+import main_classify_dist
+import predict
+import test_classify
+import test_UNet
+from algo_functions import ClassMeter, build_physics, class_scores
+from distill import build_term
+from distill.stage import Distillation, Guide
+from models import build_network
+from models.library import load_pretrained
+from tables import CLASS_LOSSES, CLASS_OPTIONS, CLASSIFIERS, UserError
+from training import checkpoint, classification
+
+DATA = ["--dataset", "digits", "--n", "16", "--limit_train", "40", "--limit_val", "20"]
+TINY = [*DATA, "--epochs", "1", "--model", "resnet8", "--width", "4"]
+TEST = ["--dataset", "digits", "--limit_train", "30", "--limit_val", "20", "--limit_test", "30"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    root = tmp_path_factory.mktemp("teacher")
+    return call(main_classify, *TINY, "--results", str(root), "--wandb", "disabled")["export"]
+
+
+def test_the_scores_are_scikit_learns():
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(200, 5, generator=generator), torch.randint(0, 5, (200,), generator=generator)
+    scores, chances = class_scores(logits, labels), logits.double().softmax(1).numpy()
+    answers = logits.argmax(1)
+    assert scores["top1"] == pytest.approx(100 * (answers == labels).double().mean().item())
+    assert scores["top3"] == pytest.approx(100 * top_k_accuracy_score(labels, chances, k=3))
+    assert scores["loss"] == pytest.approx(F.cross_entropy(logits, labels).item())
+    for average in ("micro", "macro", "weighted"):
+        assert scores[f"precision_{average}"] == pytest.approx(precision_score(labels, answers, average=average))
+        assert scores[f"recall_{average}"] == pytest.approx(recall_score(labels, answers, average=average))
+        assert scores[f"f1_{average}"] == pytest.approx(f1_score(labels, answers, average=average))
+        assert scores[f"auc_{average}"] == pytest.approx(roc_auc_score(labels, chances, multi_class="ovr", average=average))
+
+
+def test_a_class_that_a_split_lacks_has_no_area_and_spoils_none():
+    logits, labels = torch.eye(4)[[0, 1, 2, 0]] * 5, torch.tensor([0, 1, 2, 0])
+    scores = class_scores(logits, labels)
+    assert scores["auc_macro"] == 1 and scores["top1"] == 100
+    meter = ClassMeter()
+    meter.add(logits[:3], labels[:3])
+    meter.add(logits[3:], labels[3:])
+    assert meter.summary() == scores | {"images": 4} and meter.latest() == 100
+
+
+@pytest.mark.parametrize("resize, expected", [("antialias", 1e-6), ("nearest", 0), ("bilinear", 1e-6), ("bicubic", 1e-6)])
+def test_a_smaller_image_is_torchs_resize_and_the_same_crop(resize, expected):
+    x = torch.rand(2, 3, 24, 24)
+    camera = build_physics({"name": "image", "n": 24, "c": 3, "lessen_ratio": 4.0, "resize": resize})
+    options = {"antialias": {"mode": "bilinear", "antialias": True}, "nearest": {"mode": "nearest-exact"}}.get(resize, {"mode": resize})
+    assert (camera.observe(x) - F.interpolate(x, (6, 6), **options)).abs().max() <= expected
+    assert torch.equal(build_physics({"name": "image", "n": 24, "c": 3, "lessen_ratio": 1.0, "resize": resize}).observe(x), x)
+
+
+@pytest.mark.parametrize("loss", CLASS_LOSSES)
+@pytest.mark.parametrize("ratio", [1.0, 4.0])
+def test_every_loss_teaches_the_student_at_equal_and_at_smaller_sizes(loss, ratio):
+    torch.manual_seed(0)
+    image, classes = {"name": "image", "n": 32, "c": 1, "resize": "antialias"}, ["a", "b", "c"]
+    seen_t, seen_s = (build_physics(image | {"lessen_ratio": r}) for r in (1.0, ratio))
+    teacher = build_network({"name": "resnet18", "c": 1, "classes": classes, "side": 32, "width": 4, "stem": "small"})
+    student = build_network({"name": "resnet8", "c": 1, "classes": classes, "side": round(32 / ratio), "width": 8})
+    term = build_term(loss, None, CLASS_LOSSES, **CLASS_OPTIONS)
+    stage = Distillation(
+        student, seen_s, [Guide(teacher, seen_t)], selection="latent", losses=[term], task=F.cross_entropy, target="label", count=8
+    ).train()
+    batch = {"image": torch.rand(6, 1, 32, 32), "label": torch.tensor([0, 1, 2, 0, 1, 2]), "index": torch.arange(6)}
+    stage.epoch = 5.0
+    result = stage(batch, torch.Generator().manual_seed(0))
+    terms = {name: value for name, value in result["terms"].items() if name != "task"}
+    assert {name.split("/")[1] for name in terms} == {loss} and all(value.isfinite() for value in terms.values())
+    sum(terms.values()).backward()
+    assert any(w.grad is not None and w.grad.abs().sum() > 0 for w in student.parameters())
+    assert all(w.grad is None for w in teacher.parameters()) and not teacher.training
+    own = [w for w in stage.adapters.parameters() if w.requires_grad]
+    assert all(w.grad is not None for w in own)
+    names = set(student.state_dict())
+    assert not any(name.startswith("adapters") for name in names)
+
+
+def test_what_losses_learn_is_in_the_run_and_not_in_the_exported_student(teacher):
+    done = call(main_classify_dist, *TINY, "--teacher", teacher, "--loss_distill", "hint", "ft", "crd", "--prepare_epochs", "1")
+    last, export = checkpoint.read(f"{done['run']}/last.pth"), checkpoint.read(done["export"])
+    learnt = [name for name in last["resume"]["stage"] if name.startswith("adapters.")]
+    assert any("memory" in name for name in learnt) and any("paraphraser" in name for name in learnt)
+    assert set(export["weights"]) == set(build_network(export["network"]).state_dict())
+    with open(f"{done['run']}/prepared.csv", newline="") as file:
+        assert float(next(csv.DictReader(file))["ft/latent"]) > 0
+    with open(f"{done['run']}/metrics.csv", newline="") as file:
+        row = next(csv.DictReader(file))
+    shares = [float(value) for name, value in row.items() if name.startswith("share_")]
+    assert len(shares) == 4 and sum(shares) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_paraphraser_is_learnt_first_and_then_stays(teacher, monkeypatch):
+    stages = []
+    fit = classification.pipeline.fit
+    monkeypatch.setattr(classification.pipeline, "fit", lambda stage, *a, **k: stages.append(stage) or fit(stage, *a, **k))
+    before = []
+    from training import loop
+
+    prepare = loop.prepare
+    monkeypatch.setattr(loop, "prepare", lambda stage, *a: prepare(stage, *a) or before.extend(w.clone() for w in stage.prepared()))
+    call(main_classify_dist, *TINY, "--teacher", teacher, "--loss_distill", "ft", "--prepare_epochs", "2")
+    assert before and all(torch.equal(a, b) for a, b in zip(before, stages[0].prepared(), strict=True))
+
+
+def test_an_interrupted_student_ends_like_an_uninterrupted_one(teacher, monkeypatch):
+    words = [*TINY, "--epochs", "3", "--teacher", teacher, "--loss_distill", "kd", "crd", "ickd", "ft", "--prepare_epochs", "1"]
+    whole = call(main_classify_dist, *words, "--results", "whole")
+    from training.loop import Fit
+
+    save, count = Fit.save, []
+
+    def interrupted(self, scores):
+        save(self, scores)
+        count.append(1)
+        if len(count) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Fit, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        call(main_classify_dist, *words, "--results", "parts")
+    parts = call(main_classify_dist, *words, "--results", "parts")
+    a, b = (checkpoint.read(f"{done['run']}/last.pth") for done in (whole, parts))
+    assert all(torch.equal(a["resume"]["stage"][name], b["resume"]["stage"][name]) for name in a["resume"]["stage"])
+    assert len(count) == 3
+
+
+def test_several_teachers_count_as_told(teacher):
+    other = call(main_classify, *TINY, "--seed", "1", "--results", "other")["export"]
+    done = call(main_classify_dist, *TINY, "--teacher", teacher, other, "--teacher_weights", "3", "1")
+    with open(f"{done['run']}/metrics.csv", newline="") as file:
+        row = next(csv.DictReader(file))
+    assert {"train_distill/0/kd/output", "train_distill/1/kd/output"} <= row.keys()
+    with pytest.raises(UserError, match="teacher_weights 1: one for each of 2 teachers"):
+        call(main_classify_dist, *TINY, "--teacher", teacher, other, "--teacher_weights", "1", "--overwrite")
+
+
+def test_a_teachers_classes_are_brought_into_the_students_order():
+    network = build_network({"name": "resnet8", "c": 1, "classes": ["a", "b", "c"], "side": 8, "width": 4}).eval()
+    turned = classification.Reordered(network, [2, 0, 1])
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(turned.features(x)["output"], network(x)[:, [2, 0, 1]])
+    assert torch.equal(turned.features(x)["latent"], network.features(x)["latent"])
+
+
+def class_tree(root, names, seed=0):
+    rng = np.random.default_rng(seed)
+    for split, count in (("train", 6), ("val", 2), ("test", 2)):
+        for name in names:
+            (root / split / name).mkdir(parents=True)
+            for k in range(count):
+                Image.fromarray(rng.integers(0, 256, (20, 24), dtype=np.uint8)).save(root / split / name / f"{k}.png")
+    return ["--dataset", "folder", "--data_root", str(root), "--n", "16", "--model", "resnet8", "--width", "4", "--epochs", "1"]
+
+
+def test_a_teacher_from_another_dataset_must_tell_the_same_classes(tmp_path):
+    here, there, elsewhere = (class_tree(tmp_path / str(k), names, k) for k, names in enumerate(("abc", "abc", "abd")))
+    teacher = call(main_classify, *there, "--results", "there")["export"]
+    assert call(main_classify_dist, *here, "--teacher", teacher)["val_top1"] >= 0
+    with pytest.raises(UserError, match="tells other classes than dataset 'folder': c, d are not in both"):
+        call(main_classify_dist, *elsewhere, "--teacher", teacher)
+    assert call(main_classify_dist, *elsewhere, "--teacher", teacher, "--loss_distill", "at")["val_top1"] >= 0  # looks at features alone
+
+
+def test_a_chain_of_teacher_assistant_and_student(teacher):
+    done = call(main_classify_dist, *TINY, "--teacher", teacher, "--lessen_ratio", "2", "--assistant", "--model", "resnet20")
+    runs = sorted(path.name for path in Path("results/runs").iterdir())
+    assert len(runs) == 2 and runs[0].startswith("student_resnet20") and runs[1].startswith("student_resnet8_image_16_lessened_2")
+    record = json.loads((Path(done["run"]) / "run.json").read_text())
+    assistant = next(Path("results/runs").glob("student_resnet8*")) / "best.pth"
+    assert record["identity"]["teacher 0"] == checkpoint.digest(assistant)
+    assert checkpoint.restore(assistant).content["network"]["width"] == 4
+
+
+@pytest.mark.parametrize(
+    "camera", [["spc", "--cr", "0.1"], ["denoise", "--sigma", "50"], ["mri", "--acceleration", "4"], ["spc", "--cr", "0.1", "--x0", "lmmse"]]
+)
+def test_classes_are_told_from_few_measurements(camera, teacher):
+    done = call(main_classify_dist, *TINY, "--teacher", teacher, "--physics", *camera.split())
+    result = call(test_classify, "--checkpoint", done["export"], *TEST, "--splits", "test")
+    assert result["rows"][0]["images"] == 30 and 0 <= result["top1"] <= 100
+
+
+def test_noise_levels_of_the_camera_are_graded_each(teacher):
+    done = call(main_classify, *TINY, "--physics", "denoise", "--sigma", "10", "60")
+    rows = call(test_classify, "--checkpoint", done["export"], *TEST, "--splits", "test", "--sigma", "5", "90")["rows"]
+    assert [row["camera"] for row in rows] == ["denoise sigma 5", "denoise sigma 90"]
+
+
+def test_seeds_are_runs_of_their_own_and_end_in_a_mean(teacher, capsys):
+    done = call(main_classify_dist, *TINY, "--teacher", teacher, "--seeds", "3", "4")
+    alone = call(main_classify_dist, *TINY, "--teacher", teacher, "--seed", "4", "--results", "other")
+    assert done["runs"][1]["val_top1"] == alone["val_top1"] and len(done["checkpoints"]) == 2
+    mean = (done["runs"][0]["val_top1"] + done["runs"][1]["val_top1"]) / 2
+    assert done["val_top1"] == pytest.approx(mean) and f"{mean:.2f} ± " in capsys.readouterr().out
+
+
+def test_everything_that_explains_a_classifier_is_written(teacher, capsys):
+    result = call(test_classify, "--checkpoint", teacher, *TEST)
+    folder = next(Path("results/test").iterdir()) if Path("results/test").is_dir() else None
+    folder = Path("results/test") / Path(teacher).stem
+    for split in ("train", "val", "test"):
+        assert {f"confusion_{split}.png", f"report_{split}.txt", f"per_image_{split}.csv"} <= {path.name for path in folder.iterdir()}
+    scores = json.loads((folder / "results.json").read_text())["scores"]
+    assert scores["test"]["top1"] == pytest.approx(result["top1"])
+    summary = (folder / "model_summary.txt").read_text()
+    assert f"{sum(w.numel() for w in checkpoint.restore(teacher).network.parameters()):,} parameters in all" in summary
+    with open(folder / "per_image_test.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert 100 * np.mean([row["class"] == row["answer"] for row in rows]) == pytest.approx(result["top1"])
+    with open("results/test/class_results.csv", newline="") as file:
+        assert [row["Split"] for row in csv.DictReader(file)] == ["train", "val", "test"]
+
+
+def test_one_picture_is_classified(teacher, capsys):
+    from sklearn.datasets import load_digits
+
+    picture = (load_digits().images[0] / 16 * 255).round().astype(np.uint8)
+    Image.fromarray(picture).save("three.png")
+    answer = call(predict, "--checkpoint", teacher, "three.png")["classes"]["three.png"]
+    network = checkpoint.restore(teacher).network
+    seen = torch.from_numpy(np.asarray(Image.fromarray(picture).resize((16, 16), Image.Resampling.BILINEAR), dtype=np.float32) / 255)
+    chances = network(seen[None, None]).softmax(1)[0]
+    assert [name for name, _ in answer] == [str(k) for k in chances.topk(3).indices.tolist()]
+    assert answer[0][1] == pytest.approx(chances.max().item(), abs=1e-5)
+    with pytest.raises(UserError, match="tile: a classifier's camera looks at the whole picture"):
+        call(predict, "--checkpoint", teacher, "three.png", "--tile", "32")
+
+
+def test_the_demo_tells_the_story_of_classes(capsys):
+    flags = ["--limit_train", "40", "--epochs", "1", "--results", "demo"]
+    result = call(demo, "--task", "classify", *flags, "--model_teacher", "resnet20", "--model", "resnet8", "--width", "4", "--n", "16")
+    assert [row[""].split(",")[0] for row in result["rows"]] == ["teacher", "student alone", "student distilled"]
+    assert {"table.csv", "figure.png", "report.md"} <= {path.name for path in Path("demo").iterdir()}
+    assert "95 % interval" in capsys.readouterr().out
+
+
+def test_the_demo_ranks_losses():
+    flags = ["--limit_train", "30", "--epochs", "1", "--results", "rank", "--width", "4", "--n", "16", "--lessen_ratio", "2", "--seeds", "0", "1"]
+    result = call(demo, "--task", "benchmark", *flags, "--loss_distill", "kd", "isrd:50", "--model_teacher", "resnet8")
+    assert [row[""] for row in result["rows"]] == ["teacher", "alone", "kd", "isrd:50"]
+    assert all("(n = 2)" in row["top-1"] for row in result["rows"][1:]) and (Path("rank") / "figure.png").is_file()
+
+
+def test_balances_are_those_of_the_documents(teacher):
+    args = classification.balanced(main_classify_dist.parse([*TINY, "--teacher", teacher, "--balance", "benchmark"]))
+    assert (args.beta, args.loss_distill, args.temperature) == (0.1, ["kd:0.9"], 2.0)
+    with pytest.raises(UserError, match="balance halves sets --temperature"):
+        classification.balanced(main_classify_dist.parse([*TINY, "--teacher", teacher, "--balance", "halves", "--temperature", "3"]))
+
+
+def test_a_stem_is_small_for_small_images():
+    parse = main_classify.parse
+    for n, stem in (("32", "small"), ("64", "large")):
+        args = parse(["--model", "resnet18", "--width", "4", "--n", n])
+        camera = build_physics({"name": "image", "n": int(n), "c": 1, "lessen_ratio": 1.0, "resize": "nearest"})
+        assert classification.network_of(args, camera, ["a", "b"])[1]["stem"] == stem
+
+
+def test_published_weights_are_asked_for_and_missed_clearly(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(UserError, match="--download"):
+        call(main_classify, *DATA, "--model", "resnet18", "--stem", "large", "--pretrained", "--epochs", "1")
+    assert isinstance(load_pretrained, type(call)) and not Path("results").exists()
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--loss_distill", "nonsense"], "unknown loss 'nonsense': choose from kd, dkd"),
+        (["--loss_distill", "kd:"], "NAME:WEIGHT with a number"),
+        (["--type_dist", "decoder"], "unknown selection 'decoder'"),
+        (["--model", "lenet"], "unknown model 'lenet'"),
+        (["--stem", "small"], "network 'resnet8' does not read --stem"),
+        (["--lessen_ratio", "0.5"], "0.5 is outside"),
+        (["--physics", "spc"], "physics 'spc' needs --cr"),
+        (["--physics", "spc", "--cr", "0.1", "--lessen_ratio", "2"], "physics 'spc' does not read --lessen_ratio"),
+        (["--resize", "lanczos"], "unknown resize 'lanczos'"),
+        (["--dataset", "photos"], "unknown dataset 'photos'"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        main_classify_dist.parse(["--teacher", "x.pth", *words])
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--standardise", "--loss_distill", "at"], "standardise True: only kd reads --standardise"),
+        (["--dkd_beta", "2"], "dkd_beta 2.0: only dkd reads --dkd_beta"),
+        (["--loss_distill", "kd", "kd:2"], "a loss is named twice"),
+        (["--teacher", "nowhere.pth"], "nowhere.pth: no such file"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(words, message, teacher):
+    with pytest.raises(UserError, match=message):
+        call(main_classify_dist, *TINY, "--teacher", teacher, *words)
+
+
+def test_restorers_and_classifiers_are_not_mistaken_for_one_another(teacher):
+    import main_unet
+
+    unet = call(main_unet, "--cr", "0.5", *DATA, "--width", "4", "--epochs", "1")["export"]
+    with pytest.raises(UserError, match="restores images and tells no classes"):
+        call(test_classify, "--checkpoint", unet, *TEST)
+    with pytest.raises(UserError, match="tells no classes"):
+        call(main_classify_dist, *TINY, "--teacher", unet)
+    with pytest.raises(UserError, match=r"tells classes: use test_classify\.py"):
+        call(test_UNet, "--checkpoint", teacher, "--dataset", "digits")
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_classifier_is_trained_exported_and_rebuilt(name):
+    words = ["--model", name, *DATA[:4], "--limit_train", "6", "--limit_val", "4", "--steps", "1", "--batch_size", "6"]
+    small = {"vit_tiny": ["--patch", "8", "--width", "64"], "vit_small": ["--patch", "8", "--width", "64"], "shufflenet": []}
+    done = call(main_classify, *words, *small.get(name, ["--width", "16" if name == "resnext50" else "4"]))
+    restored = checkpoint.restore(done["export"])
+    assert restored.network(torch.rand(2, 1, 16, 16)).shape == (2, 10) and isinstance(restored.network, nn.Module)
+    assert restored.content["network"]["classes"] == list("0123456789")
+
+
+def test_the_real_small_sets_are_learnt_a_little(shared):
+    words = ["--dataset", "npz", "--data_root", str(shared / "cifar10_small" / "cifar10_small.npz"), "--c", "3", "--limit_train", "500"]
+    done = call(main_classify, *words, "--limit_val", "100", "--epochs", "3", "--model", "resnet8", "--width", "8")
+    assert done["val_top1"] > 15
+    cloth = ["--dataset", "folder", "--data_root", str(shared / "clothing"), "--c", "3", "--n", "32", "--limit_train", "60", "--limit_val", "20"]
+    assert call(main_classify, *cloth, "--epochs", "1", "--model", "resnet8", "--width", "4")["val_top1"] >= 0
