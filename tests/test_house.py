@@ -45,7 +45,9 @@ def test_the_loop_knows_no_distillation():
     assert "import distill" not in text and "from distill" not in text
 
 
-@pytest.mark.parametrize("table", ["NETWORKS", "MODELS", "PHYSICS", "ORDERINGS", "DATASETS", "LOSSES", "TASK_LOSSES", "OPTIMIZERS"])
+@pytest.mark.parametrize(
+    "table", ["NETWORKS", "MODELS", "PHYSICS", "ORDERINGS", "DATASETS", "LABELLED", "LOSSES", "CLASS_LOSSES", "TASK_LOSSES", "OPTIMIZERS", "STORIES"]
+)
 def test_every_table_line_leads_to_something_callable(table):
     entries = getattr(tables, table)
     for name in entries:
@@ -72,5 +74,6 @@ def test_readme_names_every_script_flag_and_choice():
     readme = (ROOT / "README.md").read_text()
     flags = {flag for path in SOURCES for flag in re.findall(r"(?:add_argument|add)\(\s*\"(--\w+)", path.read_text())}
     choices = [*tables.ORDERINGS, *tables.DATASETS, *tables.LOSSES, *tables.SELECTIONS, *tables.TASK_LOSSES, *tables.MODELS, *tables.PHYSICS]
+    choices += [*tables.LABELLED, *tables.CLASS_LOSSES, *tables.CLASS_SELECTIONS, *tables.BALANCES, *tables.RESIZES, *tables.STORIES]
     missing = [word for word in [*flags, *choices, *(f"{script}.py" for script in SCRIPTS)] if word not in readme]
     assert not missing, f"README.md does not name {missing}"

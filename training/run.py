@@ -155,6 +155,7 @@ class Run:
 
     def log(self, rows: list[dict], drawn: Sequence[str]) -> None:
         write_csv(self.folder / "metrics.csv", rows)
+        write_text(self.folder / "metrics.json", json.dumps(rows, indent=1) + "\n")
         draw_curves(rows, drawn, self.folder / "curves.png")
 
     def finish(self, scores: dict) -> dict:
