@@ -155,7 +155,7 @@ LABELLED = {  # datasets with a class for every image
     "mnist": "data_loader:mnist",
     "fashion_mnist": "data_loader:fashion_mnist",
     "cifar10": "data_loader:cifar10",
-    "cifar100": "labelled:cifar100",
+    "cifar100": "data_loader:cifar100",
     "folder": "labelled:class_folder",
     "npz": "data_loader:npz",
     "aircraft": "labelled:aircraft",
