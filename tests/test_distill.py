@@ -285,14 +285,26 @@ def test_the_target_is_the_image_or_the_teachers_output():
         assert torch.isclose(stage(BATCH)["terms"]["task"], (student(x0_s) - target).square().mean())
 
 
-def test_one_noise_draw_where_the_physics_is_shared_and_two_where_it_is_not():
-    noisy = build_physics(RECIPE | {"awgn_snr": 10.0})
+def views(physics_s, physics_t):
     setting = {"selection": "output", "losses": [build_term("mse")], "task": mse}
-    shared = Distillation(network(), noisy, [Guide(network(), noisy)], **setting)
-    apart = Distillation(network(), noisy, [Guide(network(), build_physics(RECIPE | {"awgn_snr": 10.0}))], **setting)
-    for stage, same in ((shared, True), (apart, False)):
-        x0_s, (x0_t,) = stage.observe(BATCH, torch.Generator().manual_seed(0))
-        assert torch.equal(x0_s, x0_t) is same
+    x0_s, (x0_t,) = Distillation(network(), physics_s, [Guide(network(), physics_t)], **setting).observe(BATCH, torch.Generator().manual_seed(0))
+    return x0_s, x0_t
+
+
+@pytest.mark.parametrize("changes, same", [({}, True), ({"awgn_snr": 11.0}, False), ({"ordering": "strip"}, False)])
+def test_cameras_that_measure_alike_see_one_noise_and_others_their_own(changes, same):
+    recipes = [RECIPE | {"cr": 1.0, "awgn_snr": 10.0}, RECIPE | {"cr": 1.0, "awgn_snr": 10.0} | changes]
+    noises = [(x0 - BATCH["image"]).flatten() for x0 in views(*map(build_physics, recipes))]
+    assert torch.equal(*noises) is same and (abs(torch.cosine_similarity(*noises, dim=0).item()) < 0.2) is not same
+
+
+def test_one_denoiser_camera_with_two_first_images_draws_one_noise(images):
+    recipe = {"name": "denoise", "n": 16, "c": 1, "sigma": [5.0, 50.0], "x0": "adjoint"}
+    adjoint, lmmse = (build_physics(recipe | {"x0": x0}, images=lambda: images[:50]) for x0 in ("adjoint", "lmmse"))
+    x0_s, x0_t = views(adjoint, lmmse)
+    assert torch.equal(x0_t, lmmse.first_image(x0_s))
+    x0_s, x0_t = views(adjoint, build_physics(recipe | {"sigma": [5.0, 49.0]}))
+    assert abs(torch.cosine_similarity(*((x0[:, :1] - BATCH["image"]).flatten() for x0 in (x0_s, x0_t)), dim=0)) < 0.2
 
 
 def test_supervised_training_overfits_one_batch():

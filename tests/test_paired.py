@@ -17,9 +17,11 @@ from algo_functions import build_physics
 from data_loader import Request, build_loader, build_splits
 from distill.feature import mse
 from distill.stage import Supervised
+from models import build_network
 from models.base import AsSeen
 from physics.given import Given
 from tables import UserError
+from training import checkpoint, pipeline
 
 NET = ["--network", "dncnn", "--features", "4", "--blocks", "2", "--n", "16", "--epochs", "1", "--batch_size", "8", "--lr", "0.02"]
 
@@ -244,41 +246,70 @@ def test_whole_command_lines(tmp_path, pairs, dataset):
     assert teacher["val_psnr"] > oracle(pairs), "a network learns the pointwise function a little"
 
 
-@pytest.mark.parametrize(
-    "dataset, words, message",
-    [
-        ("paired", ["--cr", "0.1"], "--dataset paired and --physics given belong together"),
-        ("paired", ["--physics", "denoise", "--sigma", "10"], "--dataset paired and --physics given belong together"),
-        ("hybrid", ["--physics", "given"], "--dataset paired and --physics given belong together"),
-        ("hybrid", ["--physics", "denoise", "--sigma", "10"], "tells its network the noise level, which is unknown of pairs"),
-    ],
-)
-def test_cameras_that_pairs_do_not_go_with(pairs, tmp_path, dataset, words, message):
-    with pytest.raises(UserError, match=message):
-        call(main_unet, *flags_of(pairs, dataset), *words, *NET)
+DRUNET = ["--network", "drunet", "--width", "2", "--n", "16", "--batch_size", "8", "--steps", "1"]
+NOISY = ["--physics", "denoise", "--sigma", "10"]
+
+
+@pytest.mark.parametrize("dataset, words", [("hybrid", ["--physics", "given", *NET]), ("digits", ["--physics", "given", *NET])])
+def test_a_camera_that_measures_nothing_goes_with_pairs_alone(pairs, tmp_path, dataset, words):
+    with pytest.raises(UserError, match=f"dataset '{dataset}' with physics 'given': it needs a camera that can measure its clean pictures"):
+        call(main_unet, *(flags_of(pairs, dataset) if dataset == "hybrid" else ["--dataset", dataset]), *words)
     assert not (tmp_path / "results").exists()
 
 
-def test_other_data_have_no_given_physics_and_no_pairs(pairs, tmp_path, capsys):
-    with pytest.raises(UserError, match="belong together"):
-        call(main_unet, "--dataset", "digits", "--physics", "given", *NET)
+def test_a_network_that_looks_at_the_noise_is_not_trained_on_pairs_whose_noise_is_unknown(pairs, tmp_path):
+    with pytest.raises(UserError, match="tells this network the noise level, which is unknown of pairs"):
+        call(main_unet, *flags_of(pairs, "hybrid"), *NOISY, *DRUNET)
+    assert not (tmp_path / "results").exists()
+
+
+def test_flags_that_do_not_go_with_the_data_are_one_line(pairs, capsys):
     for words, message in (
+        ([*flags_of(pairs), "--cr", "0.1"], "dataset 'paired' brings its degraded pictures: it goes with --physics given, not spc"),
+        ([*flags_of(pairs), *NOISY], "it goes with --physics given, not denoise"),
         (["--dataset", "digits", "--gt", "x", "--cr", "0.1"], "dataset 'digits' does not read --gt: it reads no such flag"),
         (["--dataset", "paired", "--physics", "given", "--gt", "x"], "dataset 'paired' needs --lq"),
         ([*flags_of(pairs), "--physics", "given", "--paired_share", "0.5"], "dataset 'paired' does not read --paired_share"),
     ):
         with pytest.raises(SystemExit) as end:
             main_unet.parse(words)
-        assert end.value.code == 2 and message in capsys.readouterr().err
-    assert not (tmp_path / "results").exists()
+        error = capsys.readouterr().err
+        assert end.value.code == 2 and message in error and error.count("\n") == 1
 
 
-def test_a_checkpoint_meets_only_data_that_it_can_see(pairs):
+def test_what_learnt_from_pairs_alone_is_not_tested_and_does_not_teach_elsewhere(pairs):
     of_pairs = call(main_unet, *flags_of(pairs), "--physics", "given", *NET)["checkpoint"]
-    of_noise = call(main_unet, "--dataset", "digits", "--physics", "denoise", "--sigma", "10", "--limit_train", "8", *NET)["checkpoint"]
     with pytest.raises(UserError, match="it needs the pairs"):
         call(test_UNet, "--checkpoint", of_pairs, "--dataset", "digits")
-    with pytest.raises(UserError, match="unknown of pairs"):
-        call(test_UNet, "--checkpoint", of_noise, *flags_of(pairs))
-    with pytest.raises(UserError, match="belong together"):
+    with pytest.raises(UserError, match="it needs a camera that can measure"):
         call(main_unet_dist, "--dataset", "digits", "--cr", "0.1", "--teacher", of_pairs, *NET)
+
+
+def test_a_denoiser_meets_pairs_as_they_are_and_teaches_on_them(pairs, monkeypatch):
+    denoiser = call(main_unet, *flags_of(pairs, "hybrid"), *NOISY, *NET)["checkpoint"]
+    rows = call(test_UNet, "--checkpoint", denoiser, *flags_of(pairs))["rows"]
+    assert [row["camera"] for row in rows] == ["given", "given"] and abs(rows[0]["PSNR"] - oracle(pairs)) < 1e-4
+    network, test = checkpoint.restore(denoiser).network, build_splits(pairs)["test"]
+    with torch.no_grad():
+        outputs = network(torch.stack([item["seen"] for item in gets({"test": test}, "test")]))
+    expected = [peak_signal_noise_ratio(test[i]["image"].numpy(), outputs[i].numpy(), data_range=1) for i in range(len(test))]
+    assert abs(rows[1]["PSNR"] - np.mean(expected)) < 1e-4
+    seen = []
+    monkeypatch.setattr(pipeline, "fit", lambda stage, *_: seen.append(stage) or {})
+    call(main_unet_dist, *flags_of(pairs), "--physics", "given", "--teacher", denoiser, *NET)
+    batch = next(iter(build_loader(build_splits(pairs, augment_seed=0)["train"], 4)))
+    assert all(torch.equal(x0, batch["seen"]) for x0 in (seen[0].observe(batch, None)[0], *seen[0].observe(batch, None)[1]))
+
+
+def test_a_denoiser_that_looks_at_the_noise_neither_meets_pairs_nor_teaches_on_them(pairs):
+    told = call(main_unet, "--dataset", "digits", "--limit_train", "8", "--limit_val", "4", *NOISY, *DRUNET)["checkpoint"]
+    for script, words in ((test_UNet, ["--checkpoint", told]), (main_unet_dist, ["--physics", "given", "--teacher", told, *NET])):
+        with pytest.raises(UserError, match=r"^physics 'denoise' tells this network the noise level.*$"):
+            call(script, *flags_of(pairs), *words)
+
+
+def test_basicsrs_large_network_is_tested_on_pairs(pairs):
+    network = build_network({"name": "rrdbnet", "c": 1, "features": 4, "blocks": 1, "growth": 2, "residual": False})
+    torch.save({"params": network.state_dict()}, "large.pth")
+    rows = call(test_UNet, "--checkpoint", "large.pth", "--n", "16", *flags_of(pairs))["rows"]
+    assert [row["camera"] for row in rows] == ["given", "given"] and abs(rows[0]["PSNR"] - oracle(pairs)) < 1e-4

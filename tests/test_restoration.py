@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from algo_functions import build_physics
 from physics.restoration import Resized
-from tables import KERNELS, MASK_TYPES, PHYSICS, UserError, label_of
+from tables import KERNELS, MASK_TYPES, RESTORED, UserError, label_of
 
 LINEAR = {
     "denoise": {"name": "denoise", "sigma": 25.0},
@@ -127,5 +127,5 @@ def test_impossible_cameras_are_refused(changes, message):
         camera(changes, torch.rand(5, 1, 16, 16))
 
 
-def test_every_physics_of_the_table_is_tested_here_or_with_the_orderings():
-    assert {recipe["name"] for recipe in LINEAR.values()} | {"spc", "cs", "degrade", "given"} == set(PHYSICS)
+def test_every_physics_that_images_are_restored_from_is_tested_here_or_with_the_orderings():
+    assert {recipe["name"] for recipe in LINEAR.values()} | {"spc", "cs", "degrade", "given"} == set(RESTORED)
