@@ -28,7 +28,7 @@ def parse(argv=None):
         parser.error("give one of pictures, --measurements FILE, --export FORM")
     what = "pictures" if args.inputs else "--measurements" if args.measurements else "--export"
     for flag, reader in dict.fromkeys(("simulate", "truth", "sigma", "tile", "overlap"), "pictures").items() | {("scale", "--measurements")}:
-        if getattr(args, flag) not in (None, False) and reader != what:
+        if getattr(args, flag) is not None and getattr(args, flag) is not False and reader != what:
             parser.error(f"--{flag} {getattr(args, flag)}: it is read with {reader}, not with {what}")
     return args
 

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from test_scripts import DATA, TINY, call
 import main_unet
 import predict
 import visualize_mask_spc
+from algo_functions import build_physics
+from models import build_network
 from tables import EXPORTS, UserError
 from training import checkpoint, export
-from training.prediction import starts, tiled
+from training.prediction import GRID, restored, starts, tiled
 
 
 def scene(height=16, width=16, seed=0):
@@ -116,9 +119,95 @@ def test_what_cannot_be_is_refused():
     assert call(predict, "--checkpoint", noisy, "a.png", "--sigma", "10")["psnr"] == {}
     with pytest.raises(UserError, match="smaller than the tile"):
         call(predict, "--checkpoint", noisy, "a.png", "--sigma", "10", "--tile", "16", "--overlap", "16")
+    np.save("y.npy", np.zeros((0, 64)))
+    with pytest.raises(UserError, match=r"shape \(0, 64\): the camera takes 64 values"):
+        call(predict, "--checkpoint", spc, "--measurements", "y.npy")
     for words in ([], ["a.png", "--measurements", "y.npy"], ["a.png", "--export", "onnx"]):
         with pytest.raises(SystemExit):
             predict.parse(["--checkpoint", spc, *words])
+
+
+@pytest.mark.parametrize("what", [["a.png"], ["--measurements", "y.npy"], ["--export", "safetensors"]], ids=" ".join)
+@pytest.mark.parametrize("flag", [["--simulate"], ["--truth", "a.png"], ["--sigma", "0"], ["--tile", "32"], ["--overlap", "0"], ["--scale", "2"]])
+def test_a_flag_is_read_with_what_it_belongs_to_and_else_refused(what, flag, capsys):
+    reader = "--measurements" if flag[0] == "--scale" else "pictures"
+    if (what[0] if what[0].startswith("--") else "pictures") == reader:
+        assert predict.parse(["--checkpoint", "x", *what, *flag])
+    else:
+        with pytest.raises(SystemExit) as end:
+            predict.parse(["--checkpoint", "x", *what, *flag])
+        error = capsys.readouterr().err
+        assert end.value.code == 2 and error.count("\n") == 1 and f"{flag[0]} " in error and f"it is read with {reader}, not with" in error
+
+
+def test_what_a_simulated_camera_or_a_network_would_not_read_is_refused():
+    Image.fromarray(scene()).save("a.png")
+    spc, noisy = (call(main_unet, *words, *TINY)["export"] for words in (["--cr", "0.25"], ["--physics", "denoise", "--sigma", "25"]))
+    for checkpoint, words, message in (
+        (spc, ["--truth", "a.png"], "truth a.png: a simulated camera looks at clean pictures"),
+        (spc, ["--tile", "32"], "tile 32: a simulated camera looks at clean pictures"),
+        (noisy, ["--simulate", "--truth", "a.png"], "truth a.png: a simulated camera"),
+        (noisy, ["--simulate", "--tile", "32"], "tile 32: a simulated camera"),
+        (noisy, ["--sigma", "10"], "sigma 10: neither this network nor its camera, 'denoise_sigma_25', reads a noise level"),
+        (spc, ["--sigma", "10"], "sigma 10: neither this network nor its camera, 'cr_0.25'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            call(predict, "--checkpoint", checkpoint, "a.png", *words)
+
+
+def test_simulated_noise_has_the_level_that_is_asked_for():
+    noisy = call(main_unet, "--physics", "denoise", "--sigma", "5", "10", *TINY)["export"]
+    Image.fromarray(scene(160, 160)).save("a.png")
+    for sigma in (5, 50):
+        before = call(predict, "--checkpoint", noisy, "a.png", "--simulate", "--sigma", sigma)["psnr"]["a"]["before"]
+        assert abs(before - 20 * np.log10(255 / sigma)) < 0.2
+
+
+def test_one_camera_of_a_mixture_is_named_and_used():
+    mixed = call(main_unet, "--crs_expert", "0.25", "0.5", *TINY)["export"]
+    Image.fromarray(scene()).save("a.png")
+    np.save("y.npy", np.ones((2, 64)))
+    for words in (["a.png"], ["--measurements", "y.npy"]):
+        with pytest.raises(UserError, match="which camera of the mixture\\? give --cr, one of 0.25, 0.5"):
+            call(predict, "--checkpoint", mixed, *words)
+    restored = checkpoint.restore(mixed)
+    image = torch.from_numpy(scene()).float()[None, None] / 255
+    for part in restored.physics.parts:
+        words, y = ["--checkpoint", mixed, "--cr", part.recipe["cr"]], part.measure(image)
+        before = call(predict, *words, "a.png")["psnr"]["a"]["before"]
+        assert np.isclose(before, peak_signal_noise_ratio(image.numpy(), part.back_projection(y).numpy(), data_range=1), atol=1e-4)
+        np.save("y.npy", part.values(y)[0].numpy())
+        again = np.load(call(predict, *words, "--measurements", "y.npy")["folder"] + "/reconstructions.npy")
+        assert np.allclose(again, restored.network(part.first_image(y)).detach(), atol=1e-5)
+
+
+def test_basicsrs_large_network_restores_a_picture():
+    network = build_network({"name": "rrdbnet", "c": 1, "features": 4, "blocks": 1, "growth": 2, "residual": False}).eval()
+    torch.save({"params_ema": network.state_dict()}, "large.pth")
+    Image.fromarray(scene(30, 41)).save("a.png")
+    result = np.asarray(Image.open(call(predict, "--checkpoint", "large.pth", "a.png")["folder"] + "/a.png"))
+    with torch.no_grad():
+        expected = network(torch.from_numpy(scene(30, 41)).float()[None, None] / 255).clamp(0, 1)[0, 0] * 255
+    assert np.abs(result - expected.numpy()).max() <= 0.51
+
+
+def test_tiles_that_begin_on_the_grid_give_what_the_whole_picture_gives():
+    torch.manual_seed(0)
+    network = build_network({"name": "unet", "scales": 3, "width": 4}).eval()
+    torch.nn.init.normal_(network.Conv_1x1.weight)
+    camera = build_physics({"name": "denoise", "n": 16, "c": 1, "sigma": 25.0, "x0": "adjoint"})
+    x = torch.rand(1, 1, 321, 417)
+    whole, tiles = (restored(network, camera, x, Namespace(simulate=False, sigma=None, tile=t, overlap=None, seed=0))[1] for t in (512, 128))
+    reach = 5 * 1 + 5 * 2 + 2 * 4 + 1 + 2  # pixels: 3 x 3 convolutions at each resolution, and two poolings
+    deep = []
+    for length in x.shape[-2:]:  # where no tile's border within the picture is in reach
+        deep.append(torch.ones(length, dtype=torch.bool))
+        for start in starts(length, 128, 32, GRID):
+            deep[-1][start : start + reach] &= start == 0
+            deep[-1][start + 128 - reach : start + 128] &= start + 128 >= length
+    inside = torch.outer(*deep)
+    assert inside[-1, -1] and inside.float().mean() > 0.2
+    assert (whole - tiles)[0, 0, inside].abs().max() < 1e-5 * whole.abs().max()
 
 
 NETWORK_WORDS = [
@@ -139,8 +228,15 @@ def test_exports_give_the_same_images(words):
         assert json.loads(file.metadata()["network"])["name"] == words[0] and json.loads(file.metadata()["physics"])["sigma"] == 25
 
 
-def test_an_export_that_gives_other_images_is_refused(monkeypatch):
+def test_a_network_of_pairs_is_exported_though_its_camera_measures_nothing():
+    torch.save({"params": build_network({"name": "rrdbnet", "c": 3, "features": 4, "blocks": 1, "growth": 2}).state_dict()}, "large.pth")
+    done = call(predict, "--checkpoint", "large.pth", "--export", "safetensors")["exports"]["safetensors"]
+    assert done["distance"] == 0 and Path(done["path"]).is_file()
+
+
+def test_an_export_that_gives_other_images_is_refused_and_leaves_no_file(monkeypatch):
     scores = call(main_unet, "--cr", "0.25", *TINY)
     monkeypatch.setattr(export, "as_safetensors", lambda restored, example, path: (path.write_text("") and None) or (lambda x: x + 1))
     with pytest.raises(UserError, match="gives other outputs"):
         call(predict, "--checkpoint", scores["export"], "--export", "safetensors")
+    assert not [path for path in Path("results/predict").rglob("*") if path.is_file()]

@@ -194,7 +194,7 @@ def from_measurements(network: nn.Module, physics: Physics, args: Namespace, fol
 def classes_of(classes: list[str], network: nn.Module, physics: Physics, args: Namespace, folder: Path, device: torch.device) -> dict:
     """The three likeliest classes of pictures, seen as the classifier's camera sees them, or of measured frames; printed, and written as a table."""
     for flag in ("simulate", "truth", "tile", "overlap"):
-        if getattr(args, flag) not in (None, False):
+        if getattr(args, flag) is not None and getattr(args, flag) is not False:
             raise UserError(f"{flag}: a classifier's camera looks at the whole picture, and the answer is a class")
     if args.sigma is not None and physics.level != "sigma":
         raise UserError(f"sigma {args.sigma:g}: the classifier's camera, '{physics.label}', reads no noise level")
