@@ -1,7 +1,6 @@
 """What every network is: an image in, named taps out."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -19,20 +18,23 @@ class Network(nn.Module):
     def run(self, block: nn.Module, x: Tensor) -> Tensor:
         if not (self.checkpointing and torch.is_grad_enabled()):
             return block(x)
-        return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), counted(block)))
+        return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), Counted(block)))
 
 
-@contextmanager
-def counted(block: nn.Module) -> Iterator[None]:
-    """Batch norms that have counted a batch do not count it again when it is computed again."""
-    norms = [(layer, layer.momentum, layer.num_batches_tracked) for layer in block.modules() if isinstance(layer, _BatchNorm)]
-    for layer, *_ in norms:
-        layer.momentum, layer.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for layer, momentum, count in norms:
-            layer.momentum, layer.num_batches_tracked = momentum, count
+class Counted:
+    """Batch norms that have counted a batch do not count it again when it is computed again, once for every backward pass."""
+
+    def __init__(self, block: nn.Module):
+        self.norms = [layer for layer in block.modules() if isinstance(layer, _BatchNorm)]
+
+    def __enter__(self) -> None:
+        self.kept = [(layer.momentum, layer.num_batches_tracked) for layer in self.norms]
+        for layer in self.norms:
+            layer.momentum, layer.num_batches_tracked = 0.0, None
+
+    def __exit__(self, *_) -> None:
+        for layer, kept in zip(self.norms, self.kept, strict=True):
+            layer.momentum, layer.num_batches_tracked = kept
 
 
 class Restorer(Network):

@@ -89,14 +89,18 @@ def test_a_bare_state_dict_tells_its_recipe(scales, width, batch_norm):
     assert recipe_of(build_network(recipe).state_dict()) == recipe
 
 
+def tiny(name: str) -> dict:
+    """The flags of a network, made small."""
+    small = {flag: min(value, 8) if isinstance(value, int) else value for flag, value in NETWORKS[name].flags.items()}
+    return small | ({"blocks": 1} if "blocks" in small else {})
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("c", [1, 3])
 class TestEveryNetwork:
     def build(self, name, c):
         torch.manual_seed(0)
-        small = {flag: min(value, 8) if isinstance(value, int) else value for flag, value in NETWORKS[name].flags.items()}
-        recipe = {"name": name, "c": c} | small | ({"blocks": 1} if "blocks" in small else {})
-        return build_network(recipe).eval()
+        return build_network({"name": name, "c": c} | tiny(name)).eval()
 
     def test_any_size_goes_through_and_the_last_tap_is_the_output(self, name, c):
         network = self.build(name, c)
@@ -143,6 +147,22 @@ class TestEveryNetwork:
             optimizer.step()
             losses.append(loss.item())
         assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", ["unet", "hybrid_unet"])
+def test_gradient_checkpointing_counts_no_batch_twice(name):
+    states, x = [], torch.rand(3, 4, 1, 16, 16)
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        network = build_network({"name": name, "scales": 3, "width": 4, "batch_norm": "on"}).train()
+        network.checkpointing = checkpointing
+        for batch in x:
+            loss = network(batch).square().mean()
+            for again in (True, False):
+                loss.backward(retain_graph=again)
+        states.append(network.state_dict())
+    assert states[0]["Conv1.1.num_batches_tracked"] == 3
+    assert all(torch.allclose(states[0][k], states[1][k], atol=1e-6) for k in states[0])
 
 
 def test_the_large_dense_network_has_the_published_size():

@@ -322,6 +322,17 @@ class TestProgressive:
         begun = checkpoint.read(student["export"])["weights"]
         assert all(torch.equal(seen[0][k], begun[k]) for k in begun)
 
+    def test_gradient_checkpointing_reaches_a_redistilled_student(self, student, teacher, monkeypatch):
+        from models import base
+
+        calls, kept = [], base.checkpoint
+        monkeypatch.setattr(base, "checkpoint", lambda *args, **more: calls.append(args) or kept(*args, **more))
+        words = ["--redistill", student["export"], "--teacher", teacher["export"], "--limit_test", "5", *DATA, "--steps", "2"]
+        call(progressive_distill, *words)
+        assert not calls
+        call(progressive_distill, *words, "--gradient_checkpointing")
+        assert len(calls) >= 2 * 4  # steps, and blocks of two resolutions
+
     @pytest.mark.parametrize("freeze", ["encoder", "decoder", "none"])
     def test_hybrids_join_two_checkpoints_and_keep_the_frozen_part(self, student, teacher, freeze):
         words = ["--encoder_from", student["export"], "--decoder_from", teacher["export"], "--freeze", freeze, "--limit_test", "5"]
@@ -434,7 +445,13 @@ WRONG = [
         ["--encoder_from", "a.pth", "--decoder_from", "b.pth", "--alpha", "2"],
         "alpha: a hybrid is distilled only from a --teacher",
     ),
+    (
+        progressive_distill,
+        ["--encoder_from", "a.pth", "--decoder_from", "b.pth", "--alpha_schedule", "linear"],
+        "alpha_schedule: a hybrid is distilled only from a --teacher",
+    ),
     (progressive_distill, ["--ladder", "0.5", "0.1", "--freeze", "encoder"], "only a hybrid"),
+    (main_unet, ["--cr", "0.1", "--dataset", "digits", "--network", "dncnn", "--gradient_checkpointing"], "saves nothing in a DnCNN"),
     (test_UNet, [], "the following arguments are required: --checkpoint"),
     (test_UNet, ["--checkpoint", "nowhere.pth"], "nowhere.pth: no such file"),
     (visualize_mask_spc, ["--cr", "0.1", "--n", "20"], "power of two"),
@@ -486,6 +503,12 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(script, words, capsy
     assert not call(script, *words, *TINY, "--dry_run")
     said = capsys.readouterr().out
     assert '"lr"' in said and "results/runs/" in said and "results/trained_models/" in said and not any(Path().iterdir())
+
+
+def test_a_range_with_equal_ends_is_one_number():
+    assert main_unet.parse(["--physics", "denoise", "--sigma", "25", "25"]).sigma == 25
+    assert main_unet.parse(["--physics", "denoise", "--sigma", "50", "5"]).sigma == [5, 50]
+    assert main_unet.parse(["--crs_expert", "0.5", "0.5"]).cr == 0.5
 
 
 def test_a_config_file_may_say_yes_and_no():

@@ -20,6 +20,7 @@ from algo_functions import Meter, build_physics
 from models import build_network
 from tables import Diverged, UserError
 from training import checkpoint, engine, loop, pipeline, tracking
+from training.run import Run
 
 TINY = ["--dataset", "digits", "--n", "16", "--width", "4", "--limit_train", "30", "--limit_val", "10", "--batch_size", "10"]
 NOISY = ["--awgn_snr", "20", "--ema", "0.9", "--batch_norm", "on", "--x0", "lmmse"]
@@ -76,6 +77,24 @@ def test_a_finished_run_says_so_and_is_not_trained_again(capsys, monkeypatch):
     monkeypatch.setattr(loop.Fit, "round", None)
     assert train("--device", "cpu", "--num_workers", "1") == first
     assert "is finished" in capsys.readouterr().out
+
+
+def test_metrics_lost_after_the_last_checkpoint_are_written_again(monkeypatch):
+    whole = train("--results", "a")
+    write = Run.log
+
+    def interrupted(self, table, *more):
+        if len(table) == 3:
+            raise KeyboardInterrupt
+        write(self, table, *more)
+
+    monkeypatch.setattr(Run, "log", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train("--results", "b")
+    monkeypatch.setattr(Run, "log", write)
+    (run,) = Path("b/runs").iterdir()
+    assert len(rows(run)) == 2
+    assert train("--results", "b")["val_psnr"] == whole["val_psnr"] and rows(run) == rows(whole["run"])
 
 
 def test_no_resume_starts_again(monkeypatch):
@@ -298,10 +317,17 @@ def test_a_run_stopped_inside_an_epoch_goes_on_with_the_images_that_are_left(mon
     assert same(weights(f"{whole['run']}/last.pth"), weights(f"{parts['run']}/last.pth")) and rows(whole["run"]) == rows(parts["run"])
 
 
-def test_accumulated_batches_are_one_large_batch():
-    plain = ["--epochs", "2", "--optimizer", "sgd", "--lr", "0.1"]
-    large = train("--results", "a", *plain, "--batch_size", "12")
-    small = train("--results", "b", *plain, "--batch_size", "4", "--accumulate", "3")
+@pytest.mark.parametrize(
+    "camera",
+    [["--cr", "0.25"], ["--cr", "0.25", "--awgn_snr", "20"], ["--physics", "denoise", "--sigma", "5", "50"], ["--crs_expert", "0.25", "0.5"]],
+    ids=" ".join,
+)
+def test_accumulated_batches_are_one_large_batch(camera):
+    plain = [*camera, *TINY, "--epochs", "2", "--optimizer", "sgd", "--lr", "0.1"]
+    large, small = (
+        main_unet.main(main_unet.parse([*plain, "--results", name, *words]))
+        for name, words in (("a", ["--batch_size", "12"]), ("b", ["--batch_size", "4", "--accumulate", "3"]))
+    )
     a, b = weights(large["checkpoint"]), weights(small["checkpoint"])
     assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a) and len(rows(small["run"])) == 2
 
@@ -369,6 +395,36 @@ class TestCheckpoint:
         with pytest.raises(UserError, match=r"checkpoint .*b\.pth"):
             checkpoint.restore(path)
 
+    @pytest.mark.parametrize(
+        "content",
+        [
+            {"params": {"conv_first.weight": torch.zeros(4, 1, 3, 3), "body.0.conv1.weight": torch.zeros(4, 4, 3, 3)}},
+            {"params": {}},
+            {"params": 3},
+            {"params_ema": {"Conv1.0.weight": 3}},
+        ],
+        ids=["EDSR", "empty", "number", "no tensors"],
+    )
+    def test_a_file_of_another_project_is_one_line(self, tmp_path, content):
+        torch.save(content, tmp_path / "a.pth")
+        with pytest.raises(UserError, match=r"checkpoint .*a\.pth is neither of this project") as error:
+            checkpoint.restore(tmp_path / "a.pth")
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("spoil", [lambda name, w: 3, lambda name, w: w.tolist(), lambda name, w: None])
+    def test_weights_that_are_no_tensors_are_one_line(self, tmp_path, spoil):
+        path, *_ = self.saved(tmp_path)
+        content = checkpoint.read(path)
+        torch.save(content | {"weights": {name: spoil(name, w) for name, w in content["weights"].items()}}, path)
+        with pytest.raises(UserError, match="has weights that are no tensors"):
+            checkpoint.restore(path)
+
+    def test_a_network_that_makes_images_four_times_larger_is_one_line(self, tmp_path):
+        large = build_network({"name": "rrdbnet", "c": 3, "features": 4, "blocks": 1, "growth": 2}).state_dict()
+        torch.save({"params_ema": large | {"conv_first.weight": torch.zeros(4, 3, 3, 3)}}, tmp_path / "a.pth")
+        with pytest.raises(UserError, match="an RRDBNet that takes 3 channels makes images larger"):
+            checkpoint.restore(tmp_path / "a.pth")
+
     def test_a_program_in_a_checkpoint_is_not_run(self, tmp_path):
         class Canary:
             def __reduce__(self):
@@ -433,6 +489,26 @@ class TestTracker:
             found = events.Scalars(tag)
             assert [event.step for event in found] == [3, 6]
             assert np.allclose([event.value for event in found], [float(row[column]) for row in table], rtol=1e-5)
+
+    def test_tensorboard_has_each_step_once_after_a_resume(self, monkeypatch):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        log = tracking.Tracker.log
+
+        def interrupted(self, row):
+            log(self, row)
+            self.writer.flush()
+            if row["step"] == 5:
+                raise KeyboardInterrupt
+
+        words = ["--tensorboard", "--log_every", "1"]
+        monkeypatch.setattr(tracking.Tracker, "log", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(*words)
+        monkeypatch.setattr(tracking.Tracker, "log", log)
+        events = EventAccumulator(f"{train(*words)['run']}/tensorboard").Reload()
+        assert [event.step for event in events.Scalars("step/loss")] == [*range(1, 10)]
+        assert [event.step for event in events.Scalars("val/psnr")] == [3, 6, 9]
 
     def test_a_logger_that_fails_is_let_go(self, tmp_path, monkeypatch, capsys):
         import wandb

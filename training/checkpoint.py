@@ -70,9 +70,11 @@ def pack(network: nn.Module, recipe: dict, physics: Physics, config: dict, **mor
 def bare(content: dict) -> dict | None:
     """What a state dict of another project tells: a U-Net of the original release, or BasicSR's RRDBNet under its average's key or its own."""
     weights = content.get("params_ema", content.get("params", content))
-    if isinstance(weights, dict) and "Conv1.0.weight" in weights:
+    if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
+        return None
+    if "Conv1.0.weight" in weights:
         return {"weights": dict(weights), "network": unet.recipe_of(weights), "physics": None, "config": {}}
-    if isinstance(weights, dict) and {"conv_first.weight", "conv_last.weight", "body.0.rdb1.conv1.weight"} <= weights.keys():
+    if {"conv_first.weight", "conv_last.weight", "body.0.rdb1.conv1.weight"} <= weights.keys():
         network = rrdbnet.recipe_of(weights)
         return {"weights": dict(weights), "network": network, "physics": {"name": "given", "n": 64}, "config": {}}  # it restores given pictures
     return None
