@@ -14,6 +14,7 @@ import main_unet
 import test_UNet
 from analysis.comparison import flops, latencies, peak_memory
 from models import build_network
+from tables import UserError
 
 
 def test_flops_are_two_a_multiplication():
@@ -54,6 +55,39 @@ def test_models_are_compared_with_the_first():
     with open("results/compare/models.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 2
     assert Path("results/compare/models.png").stat().st_size > 1000
+
+
+def test_noise_is_that_of_all_models_and_rows_name_the_camera():
+    low, high = (call(main_unet, "--physics", "denoise", "--sigma", sigma, *TINY)["export"] for sigma in ("5", "50"))
+    words = ["--dataset", "digits", "--limit_test", "6", "--runs", "2", "--batches", "1"]
+    own, told = (call(compare_models, low, high, *words, *more)["rows"] for more in ([], ["--sigma", "25"]))
+    assert [row["camera"] for row in own] == ["denoise sigma 5", "denoise sigma 50"]
+    assert [row["camera"] for row in told] == ["denoise sigma 25"] * 2
+    for path, row in zip((low, high), told, strict=True):
+        tested = call(test_UNet, "--checkpoint", path, *words[:4], "--sigma", "25", "--no-anchors")
+        assert np.isclose(row["PSNR"], tested["psnr"], atol=1e-4)
+    spc = call(main_unet, "--cr", "0.25", *TINY)["export"]
+    with pytest.raises(UserError, match="the noise of physics 'spc' is set by --awgn_snr"):
+        call(compare_models, low, spc, *words, "--sigma", "25")
+
+
+def test_basicsrs_large_network_is_compared_where_size_and_noise_are_told():
+    network = build_network({"name": "rrdbnet", "c": 1, "features": 4, "blocks": 1, "growth": 2, "residual": False})
+    torch.save({"params": network.state_dict()}, "large.pth")
+    light = call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY)["export"]
+    words = ["--n", "16", "--sigma", "25", "--dataset", "digits", "--limit_test", "4", "--runs", "2", "--batches", "1"]
+    rows = call(compare_models, "large.pth", light, *words)["rows"]
+    assert [row["camera"] for row in rows] == ["denoise sigma 25"] * 2
+    assert rows[0]["parameters"] == sum(w.numel() for w in network.parameters())
+
+
+def test_models_that_cannot_be_compared_are_refused(capsys):
+    small, large = (call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY, "--n", n, "--results", n)["export"] for n in ("8", "16"))
+    with pytest.raises(UserError, match=r"looks at images of 16 pixels and 1 channels, .* of 8 and 1"):
+        call(compare_models, small, large, "--dataset", "digits")
+    with pytest.raises(SystemExit) as end:
+        compare_models.parse([small, large, small])
+    assert end.value.code == 2 and "a checkpoint is given twice" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -195,3 +195,17 @@ def test_mnist_is_read_from_its_four_files_without_a_download(tmp_path, shared):
     reference = MNIST(str(tmp_path), train=False, transform=Compose([Resize((32, 32)), ToTensor()]))
     expected = torch.stack([reference[int(k)][0] for k in splits["test"].subset])
     assert torch.allclose(splits["test"].stack(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("count, sizes", [(30, [10] * 3), (31, [10, 10, 11]), (32, [10, 10, 10, 2]), (1, [1]), (11, [11])])
+def test_a_last_batch_of_one_joins_the_one_before_it_and_every_image_comes_once_an_epoch(count, sizes):
+    images = build_splits(Request("digits", 16, limit_train=count))["train"]
+    loader, orders = build_loader(images, 10, shuffle_seed=0), []
+    for images.epoch in range(2):
+        batches = [batch["index"].tolist() for batch in loader]
+        assert [len(batch) for batch in batches] == sizes and len(loader) == len(sizes)
+        orders.append([index for batch in batches for index in batch])
+        assert sorted(orders[-1]) == list(range(count))
+    assert count < 2 or orders[0] != orders[1]
+    loader.batch_sampler.first = len(sizes) - 1
+    assert [batch["index"].tolist() for batch in loader] == batches[-1:]

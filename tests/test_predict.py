@@ -20,8 +20,8 @@ import visualize_mask_spc
 from algo_functions import build_physics
 from models import build_network
 from tables import EXPORTS, UserError
-from training import checkpoint, export
-from training.prediction import GRID, restored, starts, tiled
+from training import checkpoint, export, prediction
+from training.prediction import GRID, starts, tiled
 
 
 def scene(height=16, width=16, seed=0):
@@ -143,7 +143,7 @@ def test_a_flag_is_read_with_what_it_belongs_to_and_else_refused(what, flag, cap
 def test_what_a_simulated_camera_or_a_network_would_not_read_is_refused():
     Image.fromarray(scene()).save("a.png")
     spc, noisy = (call(main_unet, *words, *TINY)["export"] for words in (["--cr", "0.25"], ["--physics", "denoise", "--sigma", "25"]))
-    for checkpoint, words, message in (
+    for path, words, message in (
         (spc, ["--truth", "a.png"], "truth a.png: a simulated camera looks at clean pictures"),
         (spc, ["--tile", "32"], "tile 32: a simulated camera looks at clean pictures"),
         (noisy, ["--simulate", "--truth", "a.png"], "truth a.png: a simulated camera"),
@@ -152,7 +152,7 @@ def test_what_a_simulated_camera_or_a_network_would_not_read_is_refused():
         (spc, ["--sigma", "10"], "sigma 10: neither this network nor its camera, 'cr_0.25'"),
     ):
         with pytest.raises(UserError, match=message):
-            call(predict, "--checkpoint", checkpoint, "a.png", *words)
+            call(predict, "--checkpoint", path, "a.png", *words)
 
 
 def test_simulated_noise_has_the_level_that_is_asked_for():
@@ -168,7 +168,7 @@ def test_one_camera_of_a_mixture_is_named_and_used():
     Image.fromarray(scene()).save("a.png")
     np.save("y.npy", np.ones((2, 64)))
     for words in (["a.png"], ["--measurements", "y.npy"]):
-        with pytest.raises(UserError, match="which camera of the mixture\\? give --cr, one of 0.25, 0.5"):
+        with pytest.raises(UserError, match=r"which camera of the mixture\? give --cr, one of 0\.25, 0\.5"):
             call(predict, "--checkpoint", mixed, *words)
     restored = checkpoint.restore(mixed)
     image = torch.from_numpy(scene()).float()[None, None] / 255
@@ -197,7 +197,8 @@ def test_tiles_that_begin_on_the_grid_give_what_the_whole_picture_gives():
     torch.nn.init.normal_(network.Conv_1x1.weight)
     camera = build_physics({"name": "denoise", "n": 16, "c": 1, "sigma": 25.0, "x0": "adjoint"})
     x = torch.rand(1, 1, 321, 417)
-    whole, tiles = (restored(network, camera, x, Namespace(simulate=False, sigma=None, tile=t, overlap=None, seed=0))[1] for t in (512, 128))
+    flags = {"simulate": False, "sigma": None, "overlap": None, "seed": 0}
+    whole, tiles = (prediction.restored(network, camera, x, Namespace(tile=tile, **flags))[1] for tile in (512, 128))
     reach = 5 * 1 + 5 * 2 + 2 * 4 + 1 + 2  # pixels: 3 x 3 convolutions at each resolution, and two poolings
     deep = []
     for length in x.shape[-2:]:  # where no tile's border within the picture is in reach

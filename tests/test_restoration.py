@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import correlate
+from test_models import tiny
 from torch.nn import functional as F
 
 from algo_functions import build_physics
+from models import build_network
 from physics.restoration import Resized
-from tables import KERNELS, MASK_TYPES, RESTORED, UserError, label_of
+from tables import KERNELS, MASK_TYPES, NETWORKS, RESTORED, UserError, label_of
 
 LINEAR = {
     "denoise": {"name": "denoise", "sigma": 25.0},
@@ -118,14 +120,32 @@ def test_mri_measures_a_quarter_of_the_fourier_lines(mask_type):
         ({"name": "blur", "kernel": "bicubic", "blur_width": 2.0}, "blur has gaussian"),
         ({"name": "blur", "kernel": "box", "blur_width": 4.0}, "odd number of pixels"),
         ({"name": "blur", "kernel": "box", "blur_width": 17.0}, "larger than the image"),
+        ({"name": "mri", "acceleration": 64, "mask_type": "gaussian"}, "^acceleration 64 .*16"),
+        ({"name": "mri", "acceleration": 64, "mask_type": "uniform"}, "^acceleration 64 .*16"),
         ({"name": "denoise", "sigma": [1.0, 2.0, 3.0]}, "the two ends of a range"),
         ({"name": "denoise", "sigma": 5.0, "n": 128, "x0": "lmmse"}, "above the allowed 64"),
     ],
 )
-def test_impossible_cameras_are_refused(changes, message):
-    with pytest.raises(UserError, match=message):
+def test_impossible_cameras_are_refused_in_one_line(changes, message):
+    with pytest.raises(UserError, match=message) as error:
         camera(changes, torch.rand(5, 1, 16, 16))
+    assert "\n" not in str(error.value)
 
 
 def test_every_physics_that_images_are_restored_from_is_tested_here_or_with_the_orderings():
     assert {recipe["name"] for recipe in LINEAR.values()} | {"spc", "cs", "degrade", "given"} == set(RESTORED)
+
+
+ASKED = {"cr": 0.25, "sigma": 25.0, "factor": 2, "acceleration": 4}
+
+
+@pytest.mark.parametrize("c", [1, 3])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_makes_images_of_what_every_camera_sees(name, c):
+    network = build_network({"name": name, "c": c} | tiny(name)).eval()
+    batch = {"image": torch.rand(2, c, 16, 16), "seen": torch.rand(2, c, 16, 16)}
+    for physics, line in RESTORED.items():
+        seeing = camera({"name": physics} | {flag: ASKED.get(flag, value) for flag, value in line.flags.items()}, c=c)
+        x0 = seeing.first_image(seeing.take(batch, torch.Generator().manual_seed(0)))
+        assert x0.shape == (2, c + seeing.tells_noise, 16, 16), physics
+        assert network(x0).shape == (2, c, 16, 16) == network(x0[:, :c]).shape, physics
