@@ -201,7 +201,7 @@ def mri(recipe: dict, images: Callable[[], Tensor] | None = None, state: list[di
         try:
             with warnings.catch_warnings(action="ignore"):
                 generator = MASKS[recipe["mask_type"]]((n, n), acceleration=recipe["acceleration"], rng=torch.Generator().manual_seed(0))
-            mask = generator.step(batch_size=1, seed=0)["mask"][0, 0]
+                mask = generator.step(batch_size=1, seed=0)["mask"][0, 0]
         except (ValueError, RuntimeError) as error:
             raise UserError(f"acceleration {recipe['acceleration']} at n {n}: {error}") from None
     if mask.sum() * recipe["acceleration"] < mask.numel() / 2:

@@ -126,6 +126,7 @@ def test_mri_measures_a_quarter_of_the_fourier_lines(mask_type):
         ({"name": "denoise", "sigma": 5.0, "n": 128, "x0": "lmmse"}, "above the allowed 64"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_impossible_cameras_are_refused_in_one_line(changes, message):
     with pytest.raises(UserError, match=message) as error:
         camera(changes, torch.rand(5, 1, 16, 16))

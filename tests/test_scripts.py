@@ -451,7 +451,7 @@ WRONG = [
         "alpha_schedule: a hybrid is distilled only from a --teacher",
     ),
     (progressive_distill, ["--ladder", "0.5", "0.1", "--freeze", "encoder"], "only a hybrid"),
-    (main_unet, ["--cr", "0.1", "--dataset", "digits", "--network", "dncnn", "--gradient_checkpointing"], "saves nothing in a DnCNN"),
+    (main_unet, ["--cr", "0.1", "--dataset", "digits", "--network", "dncnn", "--steps", "1", "--gradient_checkpointing"], "saves nothing in a DnCNN"),
     (test_UNet, [], "the following arguments are required: --checkpoint"),
     (test_UNet, ["--checkpoint", "nowhere.pth"], "nowhere.pth: no such file"),
     (visualize_mask_spc, ["--cr", "0.1", "--n", "20"], "power of two"),

@@ -319,7 +319,7 @@ def test_a_run_stopped_inside_an_epoch_goes_on_with_the_images_that_are_left(mon
 
 @pytest.mark.parametrize(
     "camera",
-    [["--cr", "0.25"], ["--cr", "0.25", "--awgn_snr", "20"], ["--physics", "denoise", "--sigma", "5", "50"], ["--crs_expert", "0.25", "0.5"]],
+    [["--cr", "0.25"], ["--cr", "0.03", "--awgn_snr", "20"], ["--physics", "denoise", "--sigma", "5", "50"], ["--crs_expert", "0.25", "0.5"]],
     ids=" ".join,
 )
 def test_accumulated_batches_are_one_large_batch(camera):
