@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pictures import Request, check_image, open_image, pictures_in, read_picture, to_tensor
+from ranks import world
 from tables import DATASETS, UserError, look_up
 
 SPLITS = ("train", "val", "test")
@@ -140,7 +141,7 @@ def hold_out_of_each(labels: Sequence[int], parts: int = 1, share: float = 0.1) 
 class Order(Sampler):
     """Batches of places in an order that (seed, epoch) decides, from a batch on, so that a pass can be taken up again.
 
-    A last batch of one, which has no relations and no variance, joins the one before it.
+    A last batch of one, which has no relations and no variance, or of fewer images than there are processes, joins the one before it.
     """
 
     def __init__(self, images: Images, batch_size: int, seed: int):
@@ -148,7 +149,7 @@ class Order(Sampler):
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.images), self.batch_size)
-        return whole + (rest > (1 if whole else 0))
+        return whole + (rest > (max(1, world() - 1) if whole else 0))
 
     def __iter__(self):
         order = np.random.default_rng((self.seed, self.images.epoch)).permutation(len(self.images))

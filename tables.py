@@ -19,6 +19,7 @@ class Loss(NamedTuple):
 
     The bridge: where their shapes "differ", "always", "never", or "own": a class that is made of the two shapes, and learns or
     remembers. `taps` is the selection that it compares where no other is asked for; `needs` is what it reads of a batch.
+    A loss that relates samples must be `together` with those of other processes.
     """
 
     path: str
@@ -27,6 +28,7 @@ class Loss(NamedTuple):
     bridge: str = "differ"
     taps: str | None = None
     needs: tuple[str, ...] = ()
+    together: bool = False
 
 
 class Entry(NamedTuple):
@@ -176,7 +178,7 @@ LOSSES = {
     "at": Loss("distill.feature:at", 2.0, bridge="never"),
     "feature_attention": Loss("distill.feature:feature_attention", 0.1),
     "fakd": Loss("distill.relation:fakd", 0.03, bridge="never"),
-    "comb_matrix": Loss("distill.relation:comb_matrix", 0.0005, options=("gamma",), bridge="never"),
+    "comb_matrix": Loss("distill.relation:comb_matrix", 0.0005, options=("gamma",), bridge="never", together=True),
     "perceptual": Loss("distill.perceptual:Perceptual", 0.01, options=("style_weight",)),
 }
 
@@ -192,17 +194,17 @@ TASK_LOSSES = {
 CLASS_LOSSES = {
     "kd": Loss("distill.response:kd", 1.0, ("temperature", "standardise"), "never", "output"),
     "dkd": Loss("distill.response:dkd", 1.0, ("temperature", "dkd_alpha", "dkd_beta", "dkd_warmup"), "never", "output", ("label", "epoch")),
-    "dist": Loss("distill.response:dist", 1.0, ("dist_beta", "dist_gamma"), "never", "output"),
+    "dist": Loss("distill.response:dist", 1.0, ("dist_beta", "dist_gamma"), "never", "output", together=True),
     "mse": Loss("distill.feature:mse", 1.0, taps="latent"),
     "hint": Loss("distill.feature:mse", 1.0, bridge="always", taps="latent"),
     "at": Loss("distill.feature:at", 1000.0, bridge="never", taps="all"),
-    "sp": Loss("distill.relation:sp", 3000.0, bridge="never", taps="latent"),
-    "rkd": Loss("distill.relation:rkd", 1.0, ("rkd_distance", "rkd_angle"), "never", "pool"),
-    "comb_matrix": Loss("distill.relation:comb_matrix", 0.1, ("gamma",), "never", "latent"),
+    "sp": Loss("distill.relation:sp", 3000.0, bridge="never", taps="latent", together=True),
+    "rkd": Loss("distill.relation:rkd", 1.0, ("rkd_distance", "rkd_angle"), "never", "pool", together=True),
+    "comb_matrix": Loss("distill.relation:comb_matrix", 0.1, ("gamma",), "never", "latent", together=True),
     "ickd": Loss("distill.relation:ICKD", 2.5, bridge="own", taps="latent"),
-    "crd": Loss("distill.contrast:CRD", 0.8, ("crd_tau", "crd_negatives"), "own", "pool", ("index", "generator")),
+    "crd": Loss("distill.contrast:CRD", 0.8, ("crd_tau", "crd_negatives"), "own", "pool", ("index", "generator"), together=True),
     "ft": Loss("distill.factor:FT", 500.0, ("ft_rate",), "own", "latent"),
-    "tucker": Loss("distill.factor:tucker", 125.0, ("tucker_ranks", "tucker_space", "tucker_over"), taps="latent"),
+    "tucker": Loss("distill.factor:tucker", 125.0, ("tucker_ranks", "tucker_space", "tucker_over"), taps="latent", together=True),
     "isrd": Loss("distill.pixel:ISRD", 10.0, bridge="own", taps="first", needs=("seen",)),
 }
 

@@ -11,6 +11,7 @@ from distill.adapters import Adapter
 from distill.schedule import constant
 from distill.selection import selected_taps
 from physics.base import Physics
+from ranks import together
 
 
 class Guide(NamedTuple):
@@ -146,9 +147,12 @@ class Distillation(nn.Module):
         """The value of a comparison; `about` is what else losses may read of the batch."""
         term, pair = comparison.term, (s[comparison.tap], t[comparison.tap].detach())
         needs = {name: about[name] for name in term.needs}
-        if term.bridge == "own":
-            return self.adapters[comparison.bridge](*pair, **needs)
-        return term.distance(*(self.adapters[comparison.bridge](*pair) if comparison.bridge in self.adapters else pair), **needs)
+        if term.bridge != "own" and comparison.bridge in self.adapters:
+            pair = self.adapters[comparison.bridge](*pair)
+        if term.together:
+            pair = tuple(map(together, pair))
+            needs = {name: together(value) if isinstance(value, Tensor) else value for name, value in needs.items()}
+        return (self.adapters[comparison.bridge] if term.bridge == "own" else term.distance)(*pair, **needs)
 
     def observe(self, batch: dict, generator: Generator | None) -> tuple[Tensor, list[Tensor]]:
         """What student and teachers see of the same images: one noise for all that measure alike, one first image for all that see alike."""

@@ -11,6 +11,7 @@ import tables
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     "tables": 0,
+    "ranks": 0,
     "models": 1,
     "data_loader": 1,
     "pictures": 1,

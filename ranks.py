@@ -1,0 +1,53 @@
+"""Several processes that train one network: which part of a batch is ours, and what all of them know together."""
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+
+
+def start(device: torch.device) -> None:
+    """Joins the processes that torchrun started, if it did."""
+    if "RANK" in os.environ and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def share(count: int) -> range:
+    """Our places among `count`, as even as can be."""
+    return range(count * rank() // world(), count * (rank() + 1) // world())
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum over all processes, in place."""
+    if world() > 1:
+        dist.all_reduce(x)
+    return x
+
+
+def everything(x) -> list:
+    """Every process's object, in the order of the ranks."""
+    found = [None] * world()
+    if world() > 1:
+        dist.all_gather_object(found, x)
+        return found
+    return [x]
+
+
+def together(x: Tensor) -> Tensor:
+    """The samples (B, ...) of all processes, in the order of the ranks; gradients find their way back."""
+    if world() == 1:
+        return x
+    counts = everything(len(x))
+    padded = torch.cat((x, x.new_zeros(max(counts) - len(x), *x.shape[1:])))
+    parts = all_gather(padded.contiguous())
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
