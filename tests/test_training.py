@@ -171,10 +171,12 @@ def test_the_exported_network_scores_what_the_table_says():
 def test_the_run_folder_holds_what_the_readme_says():
     scores = train("--run_name", "mine")
     folder = {path.name for path in Path("results/runs/mine").iterdir()}
-    assert folder == {"best.pth", "last.pth", "config.json", "run.json", "metrics.csv", "curves.png"}
+    assert folder == {"best.pth", "last.pth", "config.json", "run.json", "metrics.csv", "metrics.json", "curves.png"}
     columns = rows(scores["run"])[0]
     expected = {"epoch", "lr", "train_loss", "train_task", "train_psnr", "train_ssim", "val_psnr", "val_ssim", "share_task"}
     assert expected <= columns.keys()
+    with open("results/runs/mine/metrics.json") as file:
+        assert [{k: str(v) for k, v in row.items() if k != "seconds"} for row in json.load(file)] == rows(scores["run"])
 
 
 def test_config_of_a_run_repeats_it(capsys):
