@@ -8,6 +8,7 @@ from deepinv.loss.metric import PSNR, SSIM
 from torch import Tensor
 from torch.nn import functional as F
 
+import ranks
 from physics.base import Physics
 from tables import PHYSICS, UserError, look_up
 
@@ -64,6 +65,12 @@ class Meter:
     def latest(self) -> float:
         """The best score's mean over the last batch."""
         return self.rows[self.best][-1].mean().item()
+
+    def gathered(self) -> "Meter":
+        """With the scores of all processes."""
+        found = ranks.everything(self.rows)
+        self.rows = {name: [part for rows in found for part in rows.get(name, [])] for name in dict.fromkeys(name for rows in found for name in rows)}
+        return self
 
     def logged(self) -> dict[str, float]:
         """What an epoch's row has of the summary."""
@@ -131,6 +138,12 @@ class ClassMeter:
     def latest(self) -> float:
         """Top-1 of the last batch, in per cent."""
         return 100 * (self.logits[-1].argmax(1) == self.labels[-1]).double().mean().item()
+
+    def gathered(self) -> "ClassMeter":
+        """With the answers of all processes."""
+        found = ranks.everything((self.logits, self.labels))
+        self.logits, self.labels = ([part for both in found for part in both[k]] for k in (0, 1))
+        return self
 
     def both(self) -> tuple[Tensor, Tensor]:
         """All logits (N, classes) and labels (N,)."""

@@ -1,17 +1,26 @@
 """Several processes that train one network: which part of a batch is ours, and what all of them know together."""
 
+import atexit
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
+GATHERING = True
+
 
 def start(device: torch.device) -> None:
     """Joins the processes that torchrun started, if it did."""
     if "RANK" in os.environ and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)
+        if rank():
+            sys.stdout = open(os.devnull, "w")  # one of them speaks  # noqa: SIM115
 
 
 def rank() -> int:
@@ -34,6 +43,16 @@ def total(x: Tensor) -> Tensor:
     return x
 
 
+def add_gradients(weights: list[Tensor]) -> None:
+    """Gives every process the sum of all gradients."""
+    if world() > 1:
+        for weight in weights:
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        flat = total(torch.cat([weight.grad.flatten() for weight in weights]))
+        for weight, part in zip(weights, flat.split([weight.numel() for weight in weights]), strict=True):
+            weight.grad.copy_(part.view_as(weight))
+
+
 def everything(x) -> list:
     """Every process's object, in the order of the ranks."""
     found = [None] * world()
@@ -43,9 +62,26 @@ def everything(x) -> list:
     return [x]
 
 
+def wait() -> None:
+    """Until all processes are here."""
+    if world() > 1:
+        dist.barrier()
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Where every process does the same work, and nothing is gathered."""
+    global GATHERING
+    GATHERING = False
+    try:
+        yield
+    finally:
+        GATHERING = True
+
+
 def together(x: Tensor) -> Tensor:
     """The samples (B, ...) of all processes, in the order of the ranks; gradients find their way back."""
-    if world() == 1:
+    if world() == 1 or not GATHERING:
         return x
     counts = everything(len(x))
     padded = torch.cat((x, x.new_zeros(max(counts) - len(x), *x.shape[1:])))

@@ -11,8 +11,13 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ranks import rank
+
 
 def save(figure: plt.Figure, path: Path) -> None:
+    if rank():
+        plt.close(figure)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)

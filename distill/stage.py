@@ -11,7 +11,7 @@ from distill.adapters import Adapter
 from distill.schedule import constant
 from distill.selection import selected_taps
 from physics.base import Physics
-from ranks import together
+from ranks import apart, together
 
 
 class Guide(NamedTuple):
@@ -93,7 +93,8 @@ class Distillation(nn.Module):
                 guide.network.requires_grad_(False).eval()
         self.alike = [physics.measures_as(guide.physics) for guide in self.guides]
         self.adapters = nn.ModuleDict()
-        self.comparisons = self._dry_run(losses, selection, count)
+        with apart():
+            self.comparisons = self._dry_run(losses, selection, count)
 
     @property
     def taps(self) -> list[str]:

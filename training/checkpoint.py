@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+import ranks
 from algo_functions import build_physics
 from models import build_network, rrdbnet, unet
 from physics.base import Physics
@@ -29,6 +30,8 @@ class Restored(NamedTuple):
 
 def write(path: Path, content: dict) -> None:
     """Saves so that a reader finds the old file or the new one, never a part."""
+    if ranks.rank():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as file:

@@ -1,8 +1,11 @@
 """The process: denormals, device, random numbers."""
 
+import os
+
 import numpy as np
 import torch
 
+import ranks
 from tables import UserError
 
 
@@ -10,7 +13,12 @@ def start(device: str) -> torch.device:
     """Flushes denormals before the first worker thread starts, and resolves --device."""
     torch.set_flush_denormal(True)
     torch.backends.cudnn.deterministic = True
-    return resolve(device)
+    found = resolve(device)
+    if found.type == "cuda" and "LOCAL_RANK" in os.environ:
+        found = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(found)
+    ranks.start(found)
+    return found
 
 
 def resolve(device: str) -> torch.device:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+import ranks
 from algo_functions import Meter
 from analysis.figures import draw_grid
 from data_loader import Images, build_loader
@@ -50,10 +51,11 @@ def outputs(network: nn.Module, physics: Physics, loader: DataLoader, device: to
     """Batch by batch: the batch, its measurements by one camera with the noise that the seed draws, and the network's output."""
     network.eval()
     generator = seeded(seed, VALIDATION)
-    for batch in loader:
+    for k, batch in enumerate(loader):
         batch = {name: value.to(device) for name, value in batch.items()}
-        y = physics.take(batch, generator)
-        yield batch, y, network(physics.first_image(y))
+        y = physics.take(batch, generator)  # by every process, so that all draw the same noise
+        if k % ranks.world() == ranks.rank():
+            yield batch, y, network(physics.first_image(y))
 
 
 def evaluate(network: nn.Module, physics: Physics, loader: DataLoader, device: torch.device, seed: int, meter: Meter) -> Meter:
@@ -61,7 +63,7 @@ def evaluate(network: nn.Module, physics: Physics, loader: DataLoader, device: t
     for part in physics.parts:
         for batch, _, output in outputs(network, part, loader, device, seed):
             meter.add(output, batch[meter.target])
-    return meter
+    return meter.gathered()
 
 
 def gradient_shares(stage: nn.Module, batch: dict, generator: torch.Generator) -> dict[str, float]:
@@ -141,13 +143,15 @@ class Fit:
         generator = seeded(args.seed, NOISE, self.steps)
         values, outputs = {}, []
         batch = self.stage.see(batch, generator)  # all of it at once: noise does not depend on the parts
-        for first in range(0, count, args.batch_size):
-            part = {name: value[first : first + args.batch_size] for name, value in batch.items()}
-            result, share = self.forward(part, generator), len(part["image"]) / count
+        places = torch.arange(count)[list(ranks.share(count))]
+        for part in places.chunk(max(1, min(-(-count // args.batch_size), count // ranks.world()))):
+            result, share = self.forward({name: value[part] for name, value in batch.items()}, generator), len(part) / count
             (share * result["loss"]).backward()
             for name, value in {"loss": result["loss"], **result["terms"], **result.get("metrics", {})}.items():
                 values[name] = values.get(name, 0.0) + share * value.item()
             outputs.append(result["output"].detach())
+        values = dict(zip(values, ranks.total(torch.tensor(list(values.values()), dtype=torch.float64)).tolist(), strict=True))
+        ranks.add_gradients(self.weights)
         norm = nn.utils.clip_grad_norm_(self.weights, args.grad_clip or math.inf).item()
         if not math.isfinite(norm + values["loss"]):
             bad = [name for name in result["terms"] if not math.isfinite(values[name])] or ["a gradient"]
@@ -157,7 +161,7 @@ class Fit:
         if self.average is not None:
             update_average(self.average, self.stage.student, args.ema, self.steps)
         self.steps += 1
-        return values | {"output": torch.cat(outputs)}
+        return values | {"output": torch.cat(outputs), "places": places}
 
     def forward(self, batch: dict, generator: torch.Generator) -> dict:
         try:
@@ -174,7 +178,7 @@ class Fit:
         while self.steps < last:
             batch = next(self.stream)
             values = self.step(batch)
-            meter.add(values.pop("output"), batch[meter.target])
+            meter.add(values.pop("output"), batch[meter.target][values.pop("places")])
             size = len(batch["image"])
             sums = {name: sums.get(name, 0.0) + value * size for name, value in values.items()}
             count += size
@@ -183,8 +187,9 @@ class Fit:
             if self.args.log_every and self.steps % self.args.log_every == 0:
                 tqdm.write(f"step {self.steps:>6}/{self.total}  " + "  ".join(f"{name} {value:.3e}" for name, value in values.items()))
                 tracker.log({"step": self.steps, **{f"step_{name}": value for name, value in values.items()}})
-        scores = {f"train_{name}": value for name, value in meter.logged().items()}
-        shares = gradient_shares(self.stage, batch, seeded(self.args.seed, PROBE, self.steps))
+        scores = {f"train_{name}": value for name, value in meter.gathered().logged().items()}
+        with ranks.apart():
+            shares = gradient_shares(self.stage, batch, seeded(self.args.seed, PROBE, self.steps))
         means = {f"train_{name}": value / count for name, value in sums.items()}
         return means | scores | means | shares  # the loss is the one that is minimised
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import ranks
 from analysis.figures import draw_curves
 from tables import UserError
 from training import checkpoint
@@ -23,6 +24,8 @@ from training.options import TECHNICAL, identity
 
 def write_text(path: Path, text: str) -> None:
     """Writes a small file whole or not at all."""
+    if ranks.rank():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text)
@@ -137,12 +140,16 @@ class Run:
 
     def begin(self) -> dict | None:
         """Makes the folder, and gives back what an interrupted run had saved."""
+        self.record.setdefault("wandb_id", f"{self.hash}-{uuid.uuid4().hex[:8]}")
+        ranks.wait()  # until all have read what was there
+        if ranks.rank():
+            ranks.wait()
+            return checkpoint.read(self.last) if self.last.is_file() else None
         if self.fresh and self.folder.exists():
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         for stray in self.folder.glob(".*.tmp"):
             stray.unlink()
-        self.record.setdefault("wandb_id", f"{self.hash}-{uuid.uuid4().hex[:8]}")
         self.record |= {
             "identity": self.identity,
             "export": self.export.name,
@@ -151,6 +158,7 @@ class Run:
         }
         write_text(self.folder / "config.json", json.dumps(self._settings(), indent=2) + "\n")
         self._save_record()
+        ranks.wait()
         return checkpoint.read(self.last) if self.last.is_file() else None
 
     def log(self, rows: list[dict], drawn: Sequence[str]) -> None:

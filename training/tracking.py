@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from ranks import rank
+
 RELEASE_KEYS = {  # the original release's names; its "Test" is the pass after every epoch, here over the validation split
     "train_loss": "Student/Train Loss",
     "train_psnr": "Student/Train PSNR",
@@ -31,6 +33,8 @@ class Tracker:
 
     def __init__(self, mode: str, project: str, name: str, key: str, folder: Path, config: dict, tensorboard: bool = False, done: int = 0):
         self.run, self.writer = None, None
+        if rank():
+            return
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 

@@ -1,0 +1,100 @@
+"""Several processes under torchrun train like one, and stop and go on together."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_house import ROOT
+
+import main_classify
+import main_classify_dist
+import main_unet
+import main_unet_dist
+from training import checkpoint
+
+DATA = ["--dataset", "digits", "--n", "16", "--limit_train", "30", "--limit_val", "11", "--batch_size", "8", "--wandb", "disabled"]
+UNET = [*DATA, "--width", "4", "--epochs", "2"]
+VIT = [*DATA, "--model", "vit_tiny", "--patch", "8", "--width", "64", "--epochs", "2"]
+
+
+def torchrun(script, *words, ranks=2):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", "--", str(ROOT / f"{script.__name__}.py")]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([*command, *words], **streams, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def together(script, *words):
+    process = torchrun(script, *words)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    return said
+
+
+def alone(script, *words):
+    return script.main(script.parse(list(words)))
+
+
+def last(root):
+    (path,) = Path(root).glob("runs/*/last.pth")
+    return checkpoint.read(path)
+
+
+def rows(root):
+    (path,) = Path(root).glob("runs/*/metrics.csv")
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_equal_runs(a, b):
+    first, second = (last(root)["resume"] for root in (a, b))
+    for name, tensor in first["stage"].items():
+        assert torch.allclose(tensor.float(), second["stage"][name].float(), atol=1e-5), name
+    for ours, theirs in zip(rows(a), rows(b), strict=True):
+        for name in ours.keys() - {"seconds"}:
+            assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=2e-3, abs=2e-3), name
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    root = tmp_path_factory.mktemp("teachers")
+    unet = alone(main_unet, "--cr", "0.5", *UNET, "--results", str(root))["export"]
+    return {"unet": unet, "vit": alone(main_classify, *VIT, "--results", str(root))["export"]}
+
+
+@pytest.mark.parametrize(
+    "script, teacher, words",
+    [
+        (main_unet, None, ["--cr", "0.25", "--awgn_snr", "20", "--ema", "0.9", "--accumulate", "2", *UNET]),
+        (main_unet_dist, "unet", ["--cr", "0.25", "--awgn_snr", "20", "--loss_distill", "mse", "comb_matrix:0.1", "hint", *UNET]),
+        (main_classify_dist, "vit", ["--loss_distill", "kd", "sp:10", "rkd:0.1", "crd", "dist", *VIT]),
+    ],
+    ids=["supervised", "distilled", "classified"],
+)
+def test_two_processes_train_like_one(script, teacher, words, teachers):
+    words = [*words, "--teacher", teachers[teacher]] if teacher else words
+    said = together(script, *words, "--results", "two")
+    alone(script, *words, "--results", "one")
+    assert_equal_runs("one", "two")
+    assert said.count("parameters;") == 1  # only one of them speaks
+
+
+def test_all_stop_when_one_is_killed_and_the_run_goes_on_equal():
+    words = ["--cr", "0.25", *UNET[:-2], "--epochs", "12"]
+    process = torchrun(main_unet, *words, "--results", "two")
+    while not list(Path("two").glob("runs/*/last.pth")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    mine = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
+    os.kill(int(mine[-1]), signal.SIGKILL)
+    began = time.monotonic()
+    process.communicate(timeout=60)
+    assert process.returncode != 0 and time.monotonic() - began < 60
+    together(main_unet, *words, "--results", "two")
+    alone(main_unet, *words, "--results", "one")
+    assert_equal_runs("one", "two")
