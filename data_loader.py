@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pictures import Request, check_image, open_image, pictures_in, read_picture, to_tensor
+from pictures import Request, open_image, pictures_in, read_picture, sound, to_tensor
 from ranks import world
 from tables import DATASETS, UserError, look_up
 
@@ -331,17 +331,15 @@ def folder(request: Request) -> dict[str, Source]:
         paths |= {"train": [paths["train"][i] for i in training], "val": [paths["train"][i] for i in validation]}
     elif not any(paths.values()):
         paths = tenths(pictures_in(root))
-    for path in (path for split in SPLITS for path in paths[split]):
-        check_image(path)
+    paths = sound(paths, request)
     return {split: Source(Lazy(lambda path: open_image(path, request), paths[split]), "flip") for split in SPLITS}
 
 
 def test_set(root: Path, request: Request) -> dict[str, Source]:
     """All pictures of a folder, or of its test/ where it has one, in their own sizes; there is nothing to train on."""
-    paths, multiple = pictures_in(root / "test") or pictures_in(root), request.multiple
+    paths, multiple = sound({"test": pictures_in(root / "test") or pictures_in(root)}, request)["test"], request.multiple
     cut = 0
     for path in paths:
-        check_image(path)
         with Image.open(path) as image:
             size = image.size
         if min(size) < request.n:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_loader import SPLITS, Lazy, Request, Source, from_torchvision, hold_out_of_each
-from pictures import open_image, pictures_in
+from pictures import open_image, pictures_in, sound
 from tables import UserError
 
 
@@ -127,6 +127,8 @@ def sources(files: dict[str, list[Labelled]], classes: Sequence[str], request: R
         train = files["train"]
         parts = hold_out_of_each([file.label for file in train], len(missing))
         files = files | {split: [train[i] for i in part] for split, part in zip(("train", *missing), parts, strict=True)}
+
+    files = sound(files, request, lambda file: (file.path,))
 
     def source(split: str) -> Source:
         images = Lazy(lambda path: open_image(path, request), [file.path for file in files[split]])

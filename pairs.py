@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data_loader import SPLITS, Images, Lazy, Request, Source, check_image, hold_out, open_image, pictures_in, shuffled, tenths, transform
+from data_loader import SPLITS, Images, Lazy, Request, Source, hold_out, open_image, pictures_in, shuffled, tenths, transform
+from pictures import sound
 from tables import UserError
 
 
@@ -66,7 +67,8 @@ def hybrid(request: Request) -> dict[str, Source]:
         raise UserError(f"paired_share {request.paired_share:g}: a mixture needs a share between 0 and 1; --dataset paired has pairs alone")
     splits = splits_of_pairs(request)
     held = {pair.clean.resolve() for split in ("val", "test") for pair in splits[split]}
-    alone = [Pair(path, None, size_of(path, request)) for path in pictures_in(Path(request.unpaired))]
+    pictures = sound({"unpaired": pictures_in(Path(request.unpaired))}, request)["unpaired"]
+    alone = [Pair(path, None, size_of(path, request)) for path in pictures]
     for path in (pair.clean for pair in alone):
         if path.resolve() in held:
             raise UserError(f"dataset 'hybrid': {path} of --unpaired is a validation or test picture of --gt")
@@ -108,10 +110,11 @@ def splits_of_pairs(request: Request) -> dict[str, list[Pair]]:
             splits |= {"train": [splits["train"][i] for i in training], "val": [splits["train"][i] for i in validation]}
     else:
         splits = tenths(clean)
-    pairs = {name: [] for name in clean}
+    others = {name: [] for name in clean}
     for name, other in names:
-        pairs[name].append(checked(gt / name, lq / other, request))
-    return {split: [pair for name in splits[split] for pair in pairs[name]] for split in SPLITS}
+        others[name].append(other)
+    files = {split: [(gt / name, lq / other) for name in splits[split] for other in others[name]] for split in SPLITS}
+    return {split: [checked(*pair, request) for pair in pairs] for split, pairs in sound(files, request, lambda pair: pair).items()}
 
 
 def matched(gt: Path, lq: Path, in_folders: bool) -> list[tuple[Path, Path]]:
@@ -169,7 +172,6 @@ def checked(clean: Path, degraded: Path, request: Request) -> Pair:
 
 
 def size_of(path: Path, request: Request) -> tuple[int, int]:
-    check_image(path)
     with Image.open(path) as image:
         size = image.size
     if min(size) < request.n:

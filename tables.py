@@ -1,9 +1,12 @@
 """Every name a user can type and where its code lives; nothing here is imported until it is used."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from typing import NamedTuple
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # what no line that is printed holds
 
 
 class UserError(ValueError):

@@ -182,7 +182,7 @@ class TestMixture:
     [
         (lambda root, r: r._replace(gt="nowhere"), "--gt nowhere is not a folder"),
         (lambda root, r: r._replace(lq=None), "--lq None is not a folder"),
-        (lambda root, r: r._replace(n=23), r"00\.png is 27 x 22, smaller than n 23"),
+        (lambda root, r: r._replace(n=23), r"gt/\d\d\.png is 27 x 22, smaller than n 23"),
         (lambda root, r: r._replace(crop="none"), "crop none: .* cut into pieces"),
         (lambda root, r: (root / "lq" / "07.png").unlink(), r"gt/07\.png has no picture of its name in .*lq; 19 pairs match"),
         (lambda root, r: (root / "gt" / "07.png").unlink(), r"lq/07\.png has no picture of its name in .*gt; 19 pairs match"),

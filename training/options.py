@@ -71,8 +71,8 @@ __all__ = [
 
 # What may change between two calls without making them different experiments.
 TECHNICAL = {
-    "config", "device", "download", "dry_run", "num_workers", "overwrite", "results", "resume", "run_name", "seeds", "tensorboard", "wandb",
-    "wandb_project",
+    "config", "device", "download", "dry_run", "num_workers", "on_bad_image", "overwrite", "results", "resume", "run_name", "seeds", "tensorboard",
+    "wandb", "wandb_project",
 }  # fmt: skip
 
 
@@ -89,6 +89,8 @@ def add_data(
     group.add_argument("--dataset", **names)
     group.add_argument("--data_root", default="data", help="folder of the data set's files; the file itself for npz")
     group.add_argument("--download", action="store_true", help="fetch a torchvision data set that is not there")
+    broken = "broken picture files, all of which are read first: name one and stop, or leave them out"
+    group.add_argument("--on_bad_image", choices=("stop", "skip"), default="stop", help=broken)
     group.add_argument("--n", type=within(2, 4096, int), default=n_default, help="side of the images in pixels")
     group.add_argument("--c", type=int, choices=(1, 3), default=c_default, help="channels: grey or RGB")
     crops = {"center": "the central square, resized", "none": "the picture, resized"}

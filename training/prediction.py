@@ -13,6 +13,7 @@ from algo_functions import score
 from analysis.figures import draw_grid, save_image
 from data_loader import Request, open_image, pictures_in, read_picture
 from physics.base import Linear, Physics
+from pictures import check_image
 from tables import UserError
 from training.engine import seeded
 from training.run import write_csv
@@ -100,6 +101,8 @@ def inputs_of(args: Namespace) -> list[Path]:
     names = [path.stem for path in paths]
     if not paths or len(set(names)) < len(names):
         raise UserError(f"{' '.join(args.inputs)}: {'two pictures of the same name' if paths else 'no pictures'}")
+    for path in paths:
+        check_image(path)
     return paths
 
 

@@ -1,0 +1,251 @@
+"""Broken pictures are named before anything is trained, or left out and counted; strange ones that are whole come out right."""
+
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_paired import make
+from test_scripts import call
+
+import main_classify
+import main_unet
+import pictures
+import predict
+from data_loader import Request, build_loader, build_splits
+from pictures import open_image, read_picture
+from tables import LABELLED, UserError
+from training import options
+
+SHORT = ["--n", "16", "--epochs", "1", "--batch_size", "8", "--width", "4"]
+
+
+def noise(seed, size=(22, 27)):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
+
+
+def cut_off(form):
+    def write(path):
+        noise(0).save(path, form)
+        path.write_bytes(path.read_bytes()[:-200])
+
+    return write
+
+
+def bomb(path):
+    """A PNG of a few bytes that says it has 60,000 x 60,000 pixels."""
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    chunks = [struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+BROKEN = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut PNG": cut_off("PNG"),
+    "cut JPEG": cut_off("JPEG"),
+    "cut TIFF": cut_off("TIFF"),
+    "text": lambda path: path.write_text("this is text"),
+    "bomb": bomb,
+    "no scale": lambda path: Image.fromarray(np.zeros((22, 27), np.float32)).save(path, "TIFF"),
+    "a folder": lambda path: path.mkdir(),
+    "a link to nowhere": lambda path: path.symlink_to("nowhere"),
+}
+
+
+def folder(root):
+    for k in range(20):
+        write(root / f"{k:02d}.png", k)
+    return root / "07.png", main_unet, ["--dataset", "folder", "--data_root", root, "--cr", "0.25"]
+
+
+def write(path, k):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise(k).save(path)
+
+
+def class_folder(root):
+    for k in range(20):
+        write(root / "train" / ("ant", "bee")[k % 2] / f"{k:02d}.png", k)
+    return root / "train" / "bee" / "07.png", main_classify, ["--dataset", "folder", "--data_root", root]
+
+
+def paired(root):
+    request = make(root, size=(22, 27))
+    return root / "lq" / "07.png", main_unet, ["--dataset", "paired", "--gt", request.gt, "--lq", request.lq, "--physics", "given"]
+
+
+def hybrid(root):
+    request = make(root, size=(22, 27))
+    words = ["--dataset", "hybrid", "--gt", request.gt, "--lq", request.lq, "--unpaired", root / "more", "--cr", "0.25"]
+    return root / "more" / "07.png", main_unet, words
+
+
+DATASETS = {f.__name__: f for f in (folder, class_folder, paired, hybrid)}
+
+
+def ran(script, words, monkeypatch, capsys):
+    """The exit code of a script's entry point, and its standard output and error."""
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, words)])
+    code = 0
+    try:
+        options.run(script.parse, script.main)
+    except SystemExit as end:
+        code = end.code
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_picture_is_named_and_stops_or_is_left_out_and_counted(dataset, kind, tmp_path, monkeypatch, capsys):
+    path, script, words = DATASETS[dataset](tmp_path / "data")
+    words = [*words, *SHORT, "--dry_run"]
+    code, before, _ = ran(script, words, monkeypatch, capsys)
+    assert code == 0 and "left out" not in before
+    path.unlink()
+    BROKEN[kind](path)
+    code, _, error = ran(script, words, monkeypatch, capsys)
+    assert code == 2 and error.count("\n") == 1 and f"{path} is not a readable image" in error and "--on_bad_image skip" in error, error
+    code, said, error = ran(script, [*words, "--on_bad_image", "skip"], monkeypatch, capsys)
+    assert code == 0 and f"broken pictures left out: 1 ({path})" in said and said.count("left out") == 1, error
+    assert not Path("results").exists()
+
+
+def test_the_others_stay_in_their_splits(tmp_path):
+    root = folder(tmp_path)[0].parent
+    request = Request("folder", 16, 3, str(root), on_bad_image="skip")
+    before = {split: images.source.images.keys for split, images in build_splits(request).items()}
+    for path in (before["train"][3], before["val"][0]):
+        path.write_text("text")
+    after = {split: images.source.images.keys for split, images in build_splits(request).items()}
+    assert after == {split: [path for path in keys if path.read_bytes() != b"text"] for split, keys in before.items()}
+    assert [len(keys) for keys in after.values()] == [15, 1, 2]
+
+
+def test_labels_stay_with_their_pictures_and_pairs_together(tmp_path):
+    for dataset in (class_folder, paired):
+        dataset(tmp_path / dataset.__name__)[0].write_text("text")
+    trees = build_splits(Request("folder", 16, 3, str(tmp_path / "class_folder"), on_bad_image="skip", labelled=True), table=LABELLED)
+    for images in trees.values():
+        assert [path.parent.name for path in images.source.images.keys] == [images.classes[label] for label in images.labels]
+    root = tmp_path / "paired"
+    pairs = build_splits(Request("paired", 16, 3, gt=str(root / "gt"), lq=str(root / "lq"), on_bad_image="skip"))
+    found = [images.source.images.keys for images in pairs.values()]
+    assert sum(map(len, found)) == 19 and all(pair.clean.name == pair.degraded.name != "07.png" for keys in found for pair in keys)
+
+
+def test_many_are_counted_and_a_split_of_broken_ones_alone_is_refused(tmp_path, capsys):
+    paths = [tmp_path / split / f"{k}.png" for split in ("train", "val", "test") for k in range(6)]
+    for k, path in enumerate(paths):
+        write(path, k)
+    request = Request("folder", 16, 3, str(tmp_path), on_bad_image="skip")
+    for path in paths[:5]:
+        path.write_text("text")
+    assert [len(images) for images in build_splits(request).values()] == [1, 6, 6]
+    assert capsys.readouterr().out == f"broken pictures left out: 5 ({', '.join(map(str, paths[:3]))}, ...)\n"
+    for path in paths[6:12]:
+        path.write_text("text")
+    with pytest.raises(UserError, match="dataset 'folder': no val picture is left, all 6 are broken"):
+        build_splits(request)
+
+
+def test_whole_pictures_and_those_of_prediction_are_read_before_the_first_is_used(tmp_path, monkeypatch, capsys):
+    path, _, words = folder(tmp_path / "data")
+    export = call(main_unet, *words, *SHORT)["export"]
+    cut_off("PNG")(path)
+    code, _, error = ran(predict, ["--checkpoint", export, path.parent], monkeypatch, capsys)
+    assert code == 2 and error == f"predict.py: error: {error.split('error: ', 1)[1]}" and f"{path} is not a readable image" in error
+    assert not Path("results/predict").exists()
+    request = Request("folder", 16, 1, str(path.parent), crop="whole")
+    with pytest.raises(UserError, match=r"07\.png is not a readable image"):
+        build_splits(request, wanted=("test",))
+    assert len(build_splits(request._replace(on_bad_image="skip"), wanted=("test",))["test"]) == 19
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_picture_that_goes_away_during_training_is_one_line(workers, tmp_path, monkeypatch, capsys):
+    path, script, words = folder(tmp_path / "data")
+    monkeypatch.setattr(main_unet, "main", lambda args: deleting(args, path, workers))
+    code, _, error = ran(script, [*words, *SHORT], monkeypatch, capsys)
+    assert code == 2 and error.count("\n") == 1 and f"{path} is not a readable image" in error, error
+
+
+def deleting(args, path, workers):
+    train = build_splits(Request("folder", 16, 1, args.data_root))["train"]
+    path = train.source.images.keys[0] if path not in train.source.images.keys else path
+    path.unlink()
+    list(build_loader(train, 4, workers, shuffle_seed=0))
+
+
+def test_a_picture_is_decoded_once_unless_it_changes(tmp_path):
+    folder(tmp_path)
+    request = Request("folder", 16, 3, str(tmp_path))
+    build_splits(request)
+    known = pictures.decoded.cache_info()
+    build_splits(request)
+    assert pictures.decoded.cache_info().misses == known.misses
+    (tmp_path / "07.png").write_text("text")
+    with pytest.raises(UserError, match=r"07\.png"):
+        build_splits(request)
+
+
+GREY = np.tile(np.array([[0, 64, 128, 255]], np.uint8).repeat(2, 1), (8, 1))
+SCALED = {
+    "16-bit PNG": lambda path: Image.fromarray(GREY.astype(np.uint16) * 257).save(path.with_suffix(".png")),
+    "16-bit TIFF": lambda path: Image.fromarray(GREY.astype(np.uint16) * 257).save(path.with_suffix(".tiff")),
+    "16-bit PGM": lambda path: Image.fromarray(GREY.astype(np.uint16) * 257).save(path.with_suffix(".pgm")),
+    "16-bit TIFF, high byte first": lambda path: Image.frombytes("I;16B", (8, 8), (GREY.astype(">u2") * 257).tobytes()).save(
+        path.with_suffix(".tiff")
+    ),
+    "CMYK": lambda path: Image.merge("CMYK", [Image.new("L", (8, 8))] * 3 + [Image.fromarray(255 - GREY)]).save(path.with_suffix(".tiff")),
+    "palette": lambda path: Image.fromarray(GREY).convert("P").save(path.with_suffix(".png")),
+    "palette and transparency": lambda path: Image.fromarray(GREY).convert("P").save(path.with_suffix(".png"), transparency=bytes(range(0, 256, 2))),
+    "RGBA": lambda path: Image.merge("RGBA", [Image.fromarray(GREY)] * 3 + [Image.fromarray(GREY // 2)]).save(path.with_suffix(".png")),
+    "grey and alpha": lambda path: Image.merge("LA", [Image.fromarray(GREY), Image.new("L", (8, 8))]).save(path.with_suffix(".png")),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("c", [1, 3])
+@pytest.mark.parametrize("kind", SCALED)
+def test_good_pictures_of_other_kinds_come_out_on_their_scale(kind, c, tmp_path):
+    SCALED[kind](tmp_path / "a")
+    path = next(tmp_path.iterdir())
+    expected = torch.from_numpy(GREY / 255).float().expand(c, 8, 8)
+    pictures.check_image(path)
+    for found in (open_image(path, Request(n=8, c=c)), read_picture(path, c)):
+        assert torch.allclose(found, expected, atol=1.01 / 255), kind
+
+
+def test_a_cmyk_jpeg_and_a_picture_of_one_pixel_are_good(tmp_path):
+    Image.new("CMYK", (9, 9), (0, 0, 0, 128)).save(tmp_path / "a.jpg")
+    Image.new("RGB", (1, 1), (10, 20, 30)).save(tmp_path / "b.png")
+    for path in tmp_path.iterdir():
+        pictures.check_image(path)
+    assert torch.allclose(open_image(tmp_path / "a.jpg", Request(n=8, c=3)), torch.tensor(127 / 255), atol=2 / 255)
+    one = open_image(tmp_path / "b.png", Request(n=8, c=3))
+    assert torch.equal((255 * one).round(), torch.tensor([10.0, 20, 30]).view(3, 1, 1).expand(3, 8, 8))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM"])
+def test_what_is_damaged_anywhere_is_a_picture_or_one_line(form, tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / f"a.{form.lower()}"
+    noise(0).save(path)
+    whole = path.read_bytes()
+    for k in range(60):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged if k % 2 else whole[: rng.integers(len(whole) - 20)])
+        try:
+            pictures.check_image(path)
+            read_picture(path, 3)
+        except UserError as error:
+            assert "\n" not in str(error)
+            continue
+        assert k % 2, f"cut at {path.stat().st_size} of {len(whole)} bytes"
