@@ -167,6 +167,13 @@ LABELLED = {  # datasets with a class for every image
     "cub": "labelled:cub",
 }
 
+FETCHED = ("mnist", "fashion_mnist", "cifar10", "cifar100", "celeba", "aircraft")  # by torchvision, which may write beside them
+READERS = {  # of a flag of the data group, where not every dataset reads it
+    "data_root": (*FETCHED, "folder", "npz", "cub"),
+    "download": FETCHED,
+    "on_bad_image": ("folder", "paired", "hybrid", "aircraft", "cub"),
+}
+
 LOSSES = {
     "mse": Loss("distill.feature:mse", 0.1),
     "mae": Loss("distill.feature:mae", 0.1),

@@ -24,6 +24,7 @@ from tables import (
     ORDERINGS,
     PADDINGS,
     PHYSICS,
+    READERS,
     RESIZES,
     RESTORED,
     SCHEDULES,
@@ -98,6 +99,14 @@ def add_data(
         crops["whole"] = "folder's pictures in their own sizes, all of them"
     group.add_argument("--crop", choices=crops, default="center", help="; ".join(f"{name}: {what}" for name, what in crops.items()))
     add_pairs(parser, group, table)
+
+    def flags_are_read(args: Namespace) -> None:
+        for flag, readers in READERS.items():
+            needed = args.dataset in readers or (flag == "download" and getattr(args, "pretrained", False))
+            if getattr(args, flag) != parser.get_default(flag) and not needed:
+                parser.error(f"dataset '{args.dataset}' does not read --{flag}: {', '.join(name for name in readers if name in table)} do")
+
+    parser.rules.append(flags_are_read)
     for split in limits:
         group.add_argument(f"--limit_{split}", type=counting, help=f"use only so many {split} images, a fixed random subset")
 
