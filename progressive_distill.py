@@ -35,6 +35,8 @@ def main(args) -> dict:
 
     check(args)
     pipeline.check_distillation(args)
+    if args.ladder:
+        pipeline.check_camera(args, pipeline.physics_recipe(Namespace(**vars(args) | {"cr": args.ladder})))
     build_splits(pipeline.request_of(args))  # the test images too: what is missing is said before the first rung
     rungs = climb(args) if args.ladder else [go_on(args)]
     if args.dry_run:

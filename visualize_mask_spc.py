@@ -27,8 +27,9 @@ def main(args) -> dict:
     from training import engine, pipeline
 
     engine.start("cpu")
-    images = build_splits(pipeline.request_of(args), wanted=("train",))["train"].stack
     recipe = pipeline.physics_recipe(Namespace(**vars(args), physics="spc", x0="adjoint", awgn_snr=None))
+    pipeline.check_camera(args, recipe)
+    images = build_splits(pipeline.request_of(args), wanted=("train",))["train"].stack
     physics = build_physics(recipe, images=images)
     print(f"physics: {physics.describe()}")
     folder = Path(args.results) / "masks" / f"{args.ordering.replace('/', '_').replace(':', '_')}_cr_{args.cr:g}_n_{args.n}"

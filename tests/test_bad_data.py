@@ -1,5 +1,6 @@
 """Broken pictures are named before anything is trained, or left out and counted; strange ones that are whole come out right."""
 
+import gzip
 import struct
 import sys
 import zlib
@@ -16,6 +17,8 @@ import main_classify
 import main_unet
 import pictures
 import predict
+import progressive_distill
+import visualize_mask_spc
 from data_loader import Request, build_loader, build_splits
 from pictures import open_image, read_picture
 from tables import LABELLED, UserError
@@ -191,6 +194,53 @@ def test_a_picture_is_decoded_once_unless_it_changes(tmp_path):
     (tmp_path / "07.png").write_text("text")
     with pytest.raises(UserError, match=r"07\.png"):
         build_splits(request)
+
+
+@pytest.mark.parametrize(
+    "script, words, message",
+    [
+        (main_unet, ["--cr", "0.1", "--data_root", "x"], "dataset 'photos' does not read --data_root: mnist, fashion_mnist"),
+        (main_unet, ["--cr", "0.1", "--dataset", "digits", "--download"], "dataset 'digits' does not read --download: mnist"),
+        (main_unet, ["--cr", "0.1", "--dataset", "npz", "--data_root", "x.npz", "--download"], "dataset 'npz' does not read --download"),
+        (main_unet, ["--cr", "0.1", "--dataset", "npz", "--data_root", "x.npz", "--on_bad_image", "skip"], "does not read --on_bad_image: folder"),
+        (
+            main_unet,
+            ["--dataset", "paired", "--gt", "a", "--lq", "b", "--physics", "given", "--data_root", "x"],
+            "'paired' does not read --data_root",
+        ),
+        (main_classify, ["--dataset", "digits", "--data_root", "x"], "dataset 'digits' does not read --data_root"),
+        (main_classify, ["--dataset", "folder", "--download"], "dataset 'folder' does not read --download: mnist"),
+    ],
+)
+def test_a_flag_that_the_dataset_does_not_read_is_refused(script, words, message, monkeypatch, capsys):
+    code, _, error = ran(script, words, monkeypatch, capsys)
+    assert code == 2 and error.count("\n") == 1 and message in error and not any(Path().iterdir()), error
+
+
+def test_what_is_given_as_it_is_anyway_and_weights_to_fetch_are_accepted():
+    assert main_unet.parse(["--cr", "0.1", "--data_root", "data", "--on_bad_image", "stop"]) == main_unet.parse(["--cr", "0.1"])
+    words = ["--dataset", "digits", "--model", "resnet18", "--width", "64", "--pretrained", "--download"]
+    assert main_classify.parse(words).download
+
+
+@pytest.mark.parametrize(
+    "script, words",
+    [
+        (main_unet, ["--cr", "0.1"]),
+        (main_unet, ["--cr", "0.1", "--x0", "lmmse"]),
+        (main_unet, ["--cr", "0.1", "--ordering", "variance"]),
+        (progressive_distill, ["--ladder", "0.5", "0.1"]),
+        (main_classify, ["--physics", "spc", "--cr", "0.1"]),
+        (visualize_mask_spc, ["--cr", "0.1"]),
+    ],
+)
+def test_a_wrong_side_is_refused_before_archives_are_unpacked(script, words, tmp_path, monkeypatch, capsys):
+    raw = tmp_path / "d" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    with gzip.open(raw / "train-images-idx3-ubyte.gz", "wb") as file:
+        file.write(b"anything")
+    code, _, error = ran(script, [*words, "--dataset", "mnist", "--data_root", "d", "--n", "24"], monkeypatch, capsys)
+    assert code == 2 and "power of two" in error and [path.name for path in raw.iterdir()] == ["train-images-idx3-ubyte.gz"], error
 
 
 GREY = np.tile(np.array([[0, 64, 128, 255]], np.uint8).repeat(2, 1), (8, 1))

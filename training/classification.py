@@ -43,6 +43,7 @@ def mean_and_deviation(values: list[float], sign: str = "") -> str:
 
 def splits_of(args: Namespace, wanted: tuple[str, ...] = ("train", "val")) -> dict[str, Images]:
     """Labelled splits; only training images are augmented."""
+    pipeline.check_camera(args, pipeline.physics_recipe(args))
     request = pipeline.request_of(args, labelled=True, shift=args.augment)
     return build_splits(request, wanted, args.seed if args.augment else None, LABELLED)
 

@@ -2,12 +2,13 @@
 
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from algo_functions import Meter, build_physics
 from data_loader import Images, Request, build_splits
@@ -17,7 +18,7 @@ from models import build_network
 from models.hybrid_unet import graft
 from physics.base import Physics
 from physics.given import camera_for
-from tables import ALPHA_SCHEDULES, LOSS_OPTIONS, LOSSES, MODELS, PHYSICS, TASK_LOSSES, UserError, bound, label_of, words
+from tables import ALPHA_SCHEDULES, FETCHED, LOSS_OPTIONS, LOSSES, MODELS, PHYSICS, TASK_LOSSES, UserError, bound, label_of, words
 from training import checkpoint
 from training.loop import Fit
 from training.run import Run
@@ -38,7 +39,23 @@ def request_of(args: Namespace, **changes) -> Request:
 
 def splits_of(args: Namespace) -> dict[str, Images]:
     """The splits that a training uses: the test set is not among them."""
+    check_camera(args, physics_recipe(args))
     return build_splits(request_of(args), wanted=("train", "val"), augment_seed=args.seed)
+
+
+class Asked(Exception):
+    """The images are asked for: all else of a camera is right."""
+
+
+def check_camera(args: Namespace, recipe: dict) -> None:
+    """Refuses a wrong camera before a dataset is fetched or unpacked."""
+
+    def images() -> Tensor:
+        raise Asked
+
+    if args.dataset in FETCHED:
+        with suppress(Asked):
+            build_physics(recipe, images)
 
 
 def export_name(network: str, label: str) -> str:
