@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pictures import Request, open_image, pictures_in, read_picture, sound, to_tensor
+from pictures import BAD_ARRAY, Request, open_image, pictures_in, read_array, read_picture, sound, to_tensor
 from ranks import world
-from tables import DATASETS, UserError, look_up
+from tables import CONTROL, DATASETS, UserError, in_a_line, look_up
 
 SPLITS = ("train", "val", "test")
+DEFLATED = 1032  # bytes that a compressed byte can stand for
 SPLIT_SEED = 0  # of splits and subsets; a run's --seed must not move an image from test to training
 
 
@@ -93,6 +94,9 @@ def build_splits(request: Request, wanted: Sequence[str] = SPLITS, augment_seed:
     if request.crop == "whole" and (request.labelled or request.dataset != "folder"):
         raise UserError(f"crop whole: dataset '{request.dataset}' has no pictures of their own size; 'folder' has")
     sources = look_up(table, request.dataset, "dataset")(request)
+    strange = next((name for name in sources["test"].classes if CONTROL.search(name)), None)
+    if strange:
+        raise UserError(f"dataset '{request.dataset}': class '{in_a_line(strange)}' has a name with control characters")
     if sources["train"].labels is not None:
         learnt = set(sources["train"].labels)
         absent = [name for k, name in enumerate(sources["train"].classes) if k not in learnt]
@@ -386,12 +390,19 @@ def labels_in(path: Path, *counts: int) -> tuple[list[np.ndarray], list[str]]:
     return list(labels.values()), names.tolist()
 
 
+def member(archive: ZipFile, name: str, most: int) -> np.ndarray:
+    """An array of an .npz file, which holds at most so many bytes."""
+    with archive.open(name) as file:
+        return read_array(file, min(archive.getinfo(name).file_size, most))
+
+
 def arrays_in(path: Path, *names: str, optional: str | None = None) -> dict[str, np.ndarray]:
+    most = DEFLATED * path.stat().st_size
     try:
         with np.load(path, allow_pickle=False) as arrays:
             missing = [name for name in names if name not in arrays]
             if missing:
                 raise UserError(f"dataset 'npz': {path} lacks {', '.join(missing)}; it holds {', '.join(arrays)}")
-            return {name: arrays[name] for name in (*names, optional) if name in arrays}
-    except (ValueError, TypeError, OSError, EOFError, BadZipFile) as error:
+            return {name: member(arrays.zip, f"{name}.npy", most) for name in (*names, optional) if name in arrays}
+    except BAD_ARRAY as error:
         raise error if isinstance(error, UserError) else UserError(f"dataset 'npz': {path} cannot be read: {error}") from None

@@ -293,6 +293,11 @@ EXPORTS = {
 OPTIMIZERS = {"adam": "torch.optim:Adam", "adamw": "torch.optim:AdamW", "sgd": "torch.optim:SGD"}
 
 
+def in_a_line(text: str) -> str:
+    """A text whose control characters are written out."""
+    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def words(value) -> str:
     """A number, or several, in a file name."""
     return "_".join(f"{v:g}" for v in value) if isinstance(value, list) else value if isinstance(value, str) else f"{value:g}"

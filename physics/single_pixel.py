@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from math import floor
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from deepinv.physics.singlepixel import (
 from torch import Tensor
 
 from physics.base import Linear, Physics, seen_as
+from pictures import BAD_ARRAY, array_in
 from tables import ORDERINGS, UserError, look_up
 
 LARGEST_DENSE = 64  # n: beyond it the decomposition of dense patterns is too much for a workstation
@@ -84,11 +84,9 @@ def file_patterns(path: str, n: int, m: int) -> Tensor:
     if not Path(path).is_file():
         raise UserError(f"ordering 'file:{path}': no such file")
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
+        array = array_in(path)
+    except BAD_ARRAY as error:
         raise UserError(f"ordering 'file:{path}': not a .npy array of numbers ({error})") from None
-    if not isinstance(array, np.ndarray):
-        raise UserError(f"ordering 'file:{path}': an archive, not a .npy array")
     real = array.dtype == bool or np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
     if not real or not np.isfinite(array.astype(np.float32)).all():
         raise UserError(f"ordering 'file:{path}': holds {array.dtype} values that are not finite real numbers")

@@ -1,8 +1,10 @@
 """Broken pictures are named before anything is trained, or left out and counted; strange ones that are whole come out right."""
 
 import gzip
+import io
 import struct
 import sys
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -22,7 +24,7 @@ import visualize_mask_spc
 from data_loader import Request, build_loader, build_splits
 from pictures import open_image, read_picture
 from tables import LABELLED, UserError
-from training import options
+from training import checkpoint, options
 
 SHORT = ["--n", "16", "--epochs", "1", "--batch_size", "8", "--width", "4"]
 
@@ -241,6 +243,57 @@ def test_a_wrong_side_is_refused_before_archives_are_unpacked(script, words, tmp
         file.write(b"anything")
     code, _, error = ran(script, [*words, "--dataset", "mnist", "--data_root", "d", "--n", "24"], monkeypatch, capsys)
     assert code == 2 and "power of two" in error and [path.name for path in raw.iterdir()] == ["train-images-idx3-ubyte.gz"], error
+
+
+def npy(shape, kind="<f8"):
+    """A short file whose header promises a shape."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
+    return file.getvalue() + bytes(100)
+
+
+@pytest.mark.parametrize("content", [npy((10**12,)), npy((10**30,)), npy((2**33, 2**31)), npy((3,), "|O"), b"", b"text", npy((5, -1))], ids=range(7))
+def test_arrays_that_are_objects_or_promise_what_is_not_there_are_one_line(content, tmp_path, monkeypatch, capsys):
+    export = call(main_unet, "--dataset", "digits", "--cr", "0.25", *SHORT, "--limit_train", "20", "--limit_val", "9")["export"]
+    Path("a.npy").write_bytes(content)
+    with zipfile.ZipFile("a.npz", "w") as archive:
+        for name in ("x_train", "x_test"):
+            archive.writestr(f"{name}.npy", content)
+    for script, words, message in (
+        (predict, ["--checkpoint", export, "--measurements", "a.npy"], "measurements a.npy: not a .npy array"),
+        (main_unet, ["--cr", "0.1", "--ordering", "file:a.npy"], "ordering 'file:a.npy': not a .npy array"),
+        (main_unet, ["--cr", "0.1", "--dataset", "npz", "--data_root", "a.npz"], "a.npz cannot be read"),
+    ):
+        code, _, error = ran(script, words, monkeypatch, capsys)
+        assert code == 2 and error.count("\n") == 1 and message in error, error
+
+
+STRANGE = ["a\nb", "\x1b[2Jb", "caf\udce9"]
+
+
+@pytest.mark.parametrize("name", STRANGE, ids=ascii)
+def test_names_with_control_characters_are_refused_and_written_out(name, tmp_path, monkeypatch, capsys):
+    path, script, words = folder(tmp_path / "pictures")
+    path.rename(path.with_stem(name))
+    shown = ascii(name)[1:-1]
+    code, _, error = ran(script, [*words, *SHORT, "--dry_run"], monkeypatch, capsys)
+    assert code == 2 and error.count("\n") == 1 and shown in error and "control characters" in error, error
+    code, said, _ = ran(script, [*words, *SHORT, "--dry_run", "--on_bad_image", "skip"], monkeypatch, capsys)
+    assert code == 0 and shown in said and name not in said
+    _, script, words = class_folder(tmp_path / "classes")
+    (tmp_path / "classes" / "train" / "bee").rename(tmp_path / "classes" / "train" / name)
+    code, _, error = ran(script, [*words, *SHORT], monkeypatch, capsys)
+    assert code == 2 and error.count("\n") == 1 and shown in error, error
+
+
+@pytest.mark.parametrize("classes", [["ant", "b\nee"], ["ant", 3], "ab", {"ant": 1, "bee": 2}], ids=repr)
+def test_a_checkpoint_whose_classes_are_no_names_is_refused(classes, tmp_path, monkeypatch, capsys):
+    _, script, words = class_folder(tmp_path / "classes")
+    path = call(script, *words, *SHORT)["export"]
+    content = checkpoint.read(path)
+    checkpoint.write(Path("strange.pth"), content | {"network": content["network"] | {"classes": classes}})
+    code, _, error = ran(predict, ["--checkpoint", "strange.pth", tmp_path / "classes" / "train" / "ant"], monkeypatch, capsys)
+    assert code == 2 and error.count("\n") == 1 and "classes that are not names" in error, error
 
 
 GREY = np.tile(np.array([[0, 64, 128, 255]], np.uint8).repeat(2, 1), (8, 1))

@@ -14,7 +14,7 @@ import ranks
 from algo_functions import build_physics
 from models import build_network, rrdbnet, unet
 from physics.base import Physics
-from tables import UserError
+from tables import CONTROL, UserError
 
 FORMAT = 1
 
@@ -119,6 +119,9 @@ def restore(path: str | Path, given: dict | None = None, camera: dict | None = N
         physics = build_physics(seen["recipe"], state=seen["state"]) if seen else None
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"checkpoint {path} has a recipe that builds nothing: {error!r}") from None
+    classes = content["network"].get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(name, str) and not CONTROL.search(name) for name in classes):
+        raise UserError(f"checkpoint {path} tells classes that are not names: {classes!r:.200}")
     load_weights(network, content["weights"], path)
     return Restored(network.eval(), physics, content, digest(path))
 

@@ -6,7 +6,7 @@ from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, Argu
 from collections.abc import Callable
 from pathlib import Path
 
-from tables import ORDERINGS, SELECTIONS, Diverged, UserError
+from tables import ORDERINGS, SELECTIONS, Diverged, UserError, in_a_line
 
 EPOCHS = 20  # unless --epochs or --steps says otherwise
 
@@ -60,13 +60,13 @@ class Parser(ArgumentParser):
                 setattr(args, flag, None if reads[flag] is ... else reads[flag])
 
     def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {in_a_line(message)}\n")
 
     def parse_known_args(self, args=None, namespace=None):
         args = [self._spelling(word) for word in (sys.argv[1:] if args is None else args)]
         if "--config" in self._option_string_actions:
             finder = ArgumentParser(add_help=False, allow_abbrev=False)
-            finder.add_argument("--config")
+            finder.add_argument("--config", nargs="?")
             path = finder.parse_known_args(args)[0].config
             if path:
                 args = self._from_file(path) + args
@@ -213,11 +213,13 @@ def run(parse: Callable, main: Callable) -> None:
     try:
         main(parse())
     except UserError as error:
-        message = str(error).strip().splitlines()[-1].removeprefix("tables.UserError: ")  # of a loader's worker, the last line
-        print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+        message = str(error)
+        if message.startswith("Caught UserError in DataLoader worker"):  # behind its traceback
+            message = message.rpartition("tables.UserError: ")[2].strip()
+        print(f"{Path(sys.argv[0]).name}: error: {in_a_line(message)}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: error: {in_a_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except Diverged as error:
         print(f"{Path(sys.argv[0]).name}: stopped: {error}", file=sys.stderr)

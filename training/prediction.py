@@ -13,7 +13,7 @@ from algo_functions import score
 from analysis.figures import draw_grid, save_image
 from data_loader import Request, open_image, pictures_in, read_picture
 from physics.base import Linear, Physics
-from pictures import check_image
+from pictures import BAD_ARRAY, array_in, check_image
 from tables import UserError
 from training.engine import seeded
 from training.run import write_csv
@@ -141,10 +141,10 @@ def from_pictures(network: nn.Module, physics: Physics, args: Namespace, folder:
 def frames_in(path: str, m: int, c: int) -> tuple[Tensor, bool]:
     """The frames of a file as values (frames, C, m), and whether they came in pairs; pairs stand one behind the other, positive first."""
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array = array_in(path)
+    except BAD_ARRAY as error:
         raise UserError(f"measurements {path}: not a .npy array ({error})") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+    if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
         raise UserError(f"measurements {path}: not an array of finite numbers")
     if array.size == 0 or array.ndim > 3 or array.shape[-1] not in (m, 2 * m):
         raise UserError(f"measurements {path} has shape {array.shape}: the camera takes {m} values a frame, or {2 * m} in pairs")
