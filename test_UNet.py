@@ -10,15 +10,9 @@ def parse(argv=None):
     options.add_loading(parser)
     options.add_bare(parser)
     options.add_scoring(parser)
-    group = parser.add_argument_group("evaluation")
-    group.add_argument("--awgn_snr", type=options.noise_level, nargs="+", help="noise levels in dB, or none; the checkpoint's own without it")
-    group.add_argument("--sigma", type=options.sigma, nargs="+", help="noise levels of a denoiser, on the 0..255 scale")
+    group = options.add_evaluation(parser)
     group.add_argument("--save_batches", type=options.natural, default=1, help="batches whose pictures are written")
     group.add_argument("--anchors", action=options.BooleanOptionalAction, default=True, help="back-projection and LMMSE beside the network")
-    group.add_argument("--seed", type=options.natural, default=42, help="of the noise")
-    group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
-    group.add_argument("--results", default="results", help="folder of everything that is written")
-    group.add_argument("--config", metavar="FILE", help="JSON or YAML of these flags; the command line wins")
     return parser.parse_args(argv)
 
 

@@ -8,14 +8,8 @@ def parse(argv=None):
     parser.add_argument("--checkpoint", nargs="+", required=True, metavar="PATH", help="one or several; they tell network, physics and classes")
     options.add_labelled(parser, limits=("train", "val", "test"), n_default=None, c_default=None)
     options.add_loading(parser)
-    group = parser.add_argument_group("evaluation")
+    group = options.add_evaluation(parser)
     group.add_argument("--splits", nargs="+", choices=("train", "val", "test"), default=["train", "val", "test"], help="what is scored")
-    group.add_argument("--awgn_snr", type=options.noise_level, nargs="+", help="noise levels in dB, or none; the checkpoint's own without it")
-    group.add_argument("--sigma", type=options.sigma, nargs="+", help="noise levels of a denoiser's camera, on the 0..255 scale")
-    group.add_argument("--seed", type=options.natural, default=42, help="of the noise")
-    group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
-    group.add_argument("--results", default="results", help="folder of everything that is written")
-    group.add_argument("--config", metavar="FILE", help="JSON or YAML of these flags; the command line wins")
     return parser.parse_args(argv)
 
 

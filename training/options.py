@@ -143,6 +143,17 @@ def add_scoring(parser: Parser) -> None:
     group.add_argument("--y_channel", action="store_true", help="the luma of RGB images alone")
 
 
+def add_evaluation(parser: Parser):
+    group = parser.add_argument_group("evaluation")
+    group.add_argument("--awgn_snr", type=noise_level, nargs="+", help="noise levels in dB, or none; the checkpoint's own without it")
+    group.add_argument("--sigma", type=sigma, nargs="+", help="noise levels of a denoiser's camera, on the 0..255 scale")
+    group.add_argument("--seed", type=natural, default=42, help="of the noise")
+    group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
+    group.add_argument("--results", default="results", help="folder of everything that is written")
+    group.add_argument("--config", metavar="FILE", help="JSON or YAML of these flags; the command line wins")
+    return group
+
+
 def add_loading(parser: Parser) -> None:
     group = parser.add_argument_group("loading")
     group.add_argument("--batch_size", type=counting, default=16, help="images a step")
