@@ -94,12 +94,12 @@ class Parser(ArgumentParser):
             self.error(f"--config {path}: {error}")
         try:
             settings = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             import yaml
 
             try:
                 settings = yaml.safe_load(text)
-            except yaml.YAMLError as error:
+            except (yaml.YAMLError, ValueError, AttributeError, LookupError, RecursionError) as error:
                 self.error(f"--config {path} is neither JSON nor YAML: {' '.join(str(error).split())}")
         if not isinstance(settings, dict):
             self.error(f"--config {path}: expected settings 'name: value'")
