@@ -10,8 +10,8 @@ import torch
 from analysis.figures import save
 from analysis.report import markdown
 from analysis.story import paired_gain
+from files import write_csv, write_text
 from training import classification, grading
-from training.run import write_csv, write_text
 
 
 def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.device) -> dict:

@@ -15,11 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from analysis.figures import save
 from data_loader import build_loader
+from files import write_csv
 from physics.given import camera_for
 from tables import UserError
 from training.checkpoint import Restored
 from training.loop import evaluate
-from training.run import write_csv
 from training.testing import at_levels, fitted, meter_of, names_of, test_images
 
 

@@ -11,15 +11,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ranks import rank
+from files import durable
 
 
 def save(figure: plt.Figure, path: Path) -> None:
-    if rank():
-        plt.close(figure)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    durable(path, lambda temporary: figure.savefig(temporary, dpi=110, bbox_inches="tight"))
     plt.close(figure)
 
 
@@ -66,8 +62,7 @@ def stretched(image: Tensor) -> Tensor:
 
 
 def save_image(image: Tensor, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(to_bytes(image)).save(path)
+    durable(path, Image.fromarray(to_bytes(image)).save)
 
 
 def draw_grid(columns: dict[str, Tensor], truth: Tensor | None, path: Path, notes: dict[str, list[str]] | None = None) -> None:

@@ -1,7 +1,5 @@
 """Sensing patterns as pictures, as energy curves, and as files for a micromirror device."""
 
-import csv
-import io
 import json
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from analysis.figures import save
+from files import durable, write_csv, write_text
 from physics.single_pixel import SinglePixel, is_hadamard, patterns_of
 from tables import ORDERINGS, UserError
 
@@ -81,13 +80,9 @@ def export(physics: SinglePixel, folder: Path, magnify: int = 1) -> int:
         names = {"positive": f"pattern_{k:05d}_positive.png", "negative": f"pattern_{k:05d}_negative.png"}
         for sign, name in names.items():
             mirrors = (row if sign == "positive" else ~row).numpy().repeat(magnify, 0).repeat(magnify, 1)
-            Image.fromarray(mirrors.astype(np.uint8) * 255).convert("1").save(folder / name)
+            durable(folder / name, Image.fromarray(mirrors.astype(np.uint8) * 255).convert("1").save)
         lines.append({"measurement": k, **names})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    (folder / "patterns.csv").write_text(text.getvalue())
+    write_csv(folder / "patterns.csv", lines)
     manifest = {
         "recipe": physics.recipe,
         "measurements": len(rows),
@@ -96,5 +91,5 @@ def export(physics: SinglePixel, folder: Path, magnify: int = 1) -> int:
         "value": "y[k] = scale * (detector(positive k) - detector(negative k)), a detector summing the light of mirrors that are 1",
         "scale": scale.item() / magnify**2,
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    write_text(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
     return len(rows)

@@ -11,11 +11,11 @@ from algo_functions import Meter
 from analysis.figures import draw_grid
 from analysis.report import markdown
 from data_loader import Images, build_loader, build_splits
+from files import write_csv, write_text
 from models.base import AsSeen
 from training.checkpoint import restore
 from training.loop import outputs
 from training.pipeline import request_of
-from training.run import write_csv, write_text
 from training.testing import notes_of
 
 

@@ -75,6 +75,7 @@ def variance_places(n: int, images: Callable[[], Tensor] | None, **_) -> Tensor:
 
 def random_patterns(n: int, m: int, **_) -> Tensor:
     """Dense patterns of equally likely ±1: the first m rows of one fixed stream, so that ratios nest and seeds of runs agree."""
+    need_small(n)
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 2, (m, n * n), generator=generator).to(torch.int8) * 2 - 1
 
@@ -159,6 +160,11 @@ def need_power_of_two(ordering: str, n: int) -> None:
         raise UserError(f"n {n}: ordering '{ordering}' measures Hadamard patterns, whose side is a power of two (2, 4, 8, 16, ...)")
 
 
+def need_small(n: int) -> None:
+    if n > LARGEST_DENSE:
+        raise UserError(f"n {n}: dense patterns need a singular value decomposition, allowed up to n {LARGEST_DENSE}")
+
+
 def patterns_of(ordering: str, n: int, m: int, images: Callable[[], Tensor] | None = None) -> Tensor:
     """Places (n, n) over the Hadamard grid in natural order, or dense patterns (rows, n²)."""
     if ordering.startswith("file:"):
@@ -231,8 +237,7 @@ def camera(recipe: dict, images: Callable[[], Tensor] | None, kept: dict | None)
         operator.mask = (patterns < m).float().expand(1, *size).contiguous()
         taken = int(operator.mask[0, 0].sum())
     else:
-        if n > LARGEST_DENSE:
-            raise UserError(f"n {n}: dense patterns need a singular value decomposition, allowed up to n {LARGEST_DENSE}")
+        need_small(n)
         patterns = patterns[:m].clone()
         index = torch.arange(m)
         # Rows of unit norm, as the Hadamard patterns have; a user's own matrix is taken as it is.

@@ -1,5 +1,6 @@
 """One thread, no denormals, tiny images; real data only where it lies beside the project."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ def images() -> torch.Tensor:
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch, tmp_path, tmp_path_factory):
-    """No test logs to W&B, and what a script writes by default lands in a folder of the test's own."""
+    """No test logs to W&B or waits for the disk, and what a script writes by default lands in a folder of the test's own."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     "tables": 0,
     "ranks": 0,
+    "files": 0,
     "models": 1,
     "data_loader": 1,
     "pictures": 1,

@@ -1,22 +1,31 @@
 """The one checkpoint format: weights, and the recipes that rebuild the network and the physics without guessing."""
 
 import hashlib
-import os
+import io
+import math
 import pickle
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-import ranks
 from algo_functions import build_physics
+from files import durable
 from models import build_network, rrdbnet, unet
 from physics.base import Physics
 from tables import CONTROL, UserError
 
-FORMAT = 1
+FORMAT = 2  # 1 had no digest
+SEAL = 64  # hexadecimal digits of a sha256
+UNREADABLE = (  # what the readers of zip archives and of torch's files make of bytes that are none
+    zipfile.BadZipFile, pickle.UnpicklingError, struct.error, zlib.error,
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
+LARGEST = 4096  # number in a recipe, unless a tensor of the file has such a side
 
 
 class Restored(NamedTuple):
@@ -28,32 +37,37 @@ class Restored(NamedTuple):
     digest: str
 
 
-def write(path: Path, content: dict) -> None:
-    """Saves so that a reader finds the old file or the new one, never a part."""
-    if ranks.rank():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def write(path: Path, content: dict, before: Path | None = None) -> None:
+    """Saves so that a reader finds the old file or the new one, never a part; the old one may be kept as `before`."""
+    torch.save(content, buffer := io.BytesIO())
+    durable(path, lambda temporary: temporary.write_bytes(sealed(buffer.getvalue())), before)
+
+
+def sealed(archive: bytes) -> bytes:
+    """A zip archive whose comment is the sha256 of all that stands before it."""
+    archive = archive[:-2] + SEAL.to_bytes(2, "little")  # the end of an archive tells the length of its comment
+    return archive + hashlib.sha256(archive).hexdigest().encode()
 
 
 def read(path: str | Path) -> dict:
-    """The plain data of a checkpoint; nothing in the file is ever executed."""
-    path = Path(path)
-    if not path.is_file():
+    """The plain data of a checkpoint that is what was written; nothing in the file is ever executed, nothing in it is larger than the file."""
+    if not Path(path).is_file():
         raise UserError(f"checkpoint {path}: no such file")
+    data = Path(path).read_bytes()
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged:
-            raise UserError(f"checkpoint {path} is damaged: {damaged}")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from None
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            seal, size = archive.comment, sum(member.file_size for member in archive.infolist())
+            damaged = "too large a content" if size > len(data) else archive.testzip()
+        if seal and seal != hashlib.sha256(data[:-SEAL]).hexdigest().encode():
+            damaged = "it is not what was written"
+        content = {} if damaged else torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise UserError(f"checkpoint {path} cannot be read: {(str(error) or repr(error)).splitlines()[0]}") from None
+    if not seal and isinstance(content, dict) and content.get("format") == FORMAT:
+        damaged = "its digest is missing"
+    if damaged:
+        raise UserError(f"checkpoint {path} is damaged: {damaged}")
+    return content
 
 
 def digest(path: str | Path) -> str:
@@ -102,23 +116,28 @@ def restore(path: str | Path, given: dict | None = None, camera: dict | None = N
     content = read(path)
     foreign = bare(content) if isinstance(content, dict) else None
     content = told(foreign, given, camera) if foreign else content
-    if not isinstance(content, dict) or not {"weights", "network", "physics", "config"} <= content.keys():
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), dict) for name in ("weights", "network", "config")):
         raise UserError(f"checkpoint {path} is neither of this project, nor a U-Net of the original release, nor an RRDBNet of BasicSR")
     if content.get("format", FORMAT) > FORMAT:
         raise UserError(f"checkpoint {path} has format {content['format']}: this version reads up to {FORMAT}")
-    found = content["network"] | (content["physics"]["recipe"] if content["physics"] else {})
+    seen = content.get("physics")
+    if seen is not None and not (isinstance(seen, dict) and isinstance(seen.get("recipe"), dict) and "state" in seen):
+        raise UserError(f"checkpoint {path} has a physics that is no recipe")
+    found = content["network"] | (seen["recipe"] if seen else {})
     for name, value in given.items():
         if name == "cr" and value in (found.get("cr") if isinstance(found.get("cr"), list) else ()):
             continue  # one ratio of a mixture
-        if found.get(name, None if content["physics"] else value) != value:
+        if found.get(name, None if seen else value) != value:
             has = f"has {name} {found[name]}" if name in found else f"has no {name}"
             raise UserError(f"checkpoint {path} {has}, which contradicts the {name} {value} that was asked for")
-    seen = content["physics"]
+    check_sizes(found, content["weights"], path)
     try:
+        with torch.device("meta"):
+            check_weights(build_network(content["network"]), content["weights"], path)  # before anything of that size is made
         network = build_network(content["network"])
         physics = build_physics(seen["recipe"], state=seen["state"]) if seen else None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"checkpoint {path} has a recipe that builds nothing: {error!r}") from None
+    except (KeyError, TypeError, AttributeError, RuntimeError, MemoryError, OverflowError) as error:
+        raise UserError(f"checkpoint {path} has a recipe that builds nothing: {repr(error).splitlines()[0]}") from None
     classes = content["network"].get("classes", [])
     if not isinstance(classes, list) or not all(isinstance(name, str) and not CONTROL.search(name) for name in classes):
         raise UserError(f"checkpoint {path} tells classes that are not names: {classes!r:.200}")
@@ -134,14 +153,30 @@ def restore_with_physics(path: str | Path, given: dict, camera: dict | None = No
     return restored
 
 
-def load_weights(network: nn.Module, weights: dict, path: str | Path) -> None:
-    """Loads weights whose names and shapes must be the network's; denormal numbers become zero."""
+def check_sizes(recipe: dict, weights: dict, path: str | Path) -> None:
+    """Refuses recipes and weights of a size that their file cannot have."""
     if not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
         raise UserError(f"checkpoint {path} has weights that are no tensors")
+    sides = [side for tensor in weights.values() for side in tensor.shape]
+    for name, value in recipe.items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int | float) and not abs(number) <= max(LARGEST, len(weights), *sides):
+                raise UserError(f"checkpoint {path} has an absurd recipe: {name} {number}")
+    if any(math.prod(tensor.shape) * tensor.element_size() > tensor.untyped_storage().nbytes() for tensor in weights.values()):
+        raise UserError(f"checkpoint {path} has weights larger than what it holds of them")
+
+
+def check_weights(network: nn.Module, weights: dict, path: str | Path) -> None:
+    """Refuses weights whose names and shapes are not the network's."""
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if expected != found:
         name = next(name for name in sorted({*expected, *found}) if expected.get(name) != found.get(name))
         raise UserError(f"checkpoint {path} is of another network: {name} is {found.get(name)}, expected {expected.get(name)}")
+
+
+def load_weights(network: nn.Module, weights: dict, path: str | Path) -> None:
+    """Loads weights whose names and shapes must be the network's; denormal numbers become zero."""
+    check_weights(network, weights, path)
     # Numbers this small cost a CPU thirty times the work and change nothing.
     network.load_state_dict({k: v.where(v.abs() >= 1e-30, 0) if v.is_floating_point() else v for k, v in weights.items()})

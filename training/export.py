@@ -1,13 +1,14 @@
 """A trained network for other programs; what was written is read again and must give the same image."""
 
+import io
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from files import durable
 from models import build_network
 from tables import EXPORTS, UserError, look_up
 from training.checkpoint import Restored
@@ -18,11 +19,11 @@ TOLERANCE = 1e-5
 def as_safetensors(restored: Restored, example: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
     """The weights, and the recipes of network and physics in the header."""
     from safetensors import safe_open
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     recipes = {"network": json.dumps(restored.content["network"]), "physics": json.dumps(restored.content["physics"]["recipe"])}
     weights = {name: tensor.cpu().contiguous() for name, tensor in restored.network.state_dict().items()}
-    save_file(weights, path, metadata=recipes)
+    path.write_bytes(save(weights, metadata=recipes))
     with safe_open(path, "pt") as file:
         network = build_network(json.loads(file.metadata()["network"]))
         network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
@@ -32,7 +33,8 @@ def as_safetensors(restored: Restored, example: Tensor, path: Path) -> Callable[
 def as_torch_export(restored: Restored, example: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
     """A graph that needs torch alone; any number of images."""
     program = torch.export.export(restored.network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-    torch.export.save(program, path)
+    torch.export.save(program, buffer := io.BytesIO())
+    path.write_bytes(buffer.getvalue())
     return torch.export.load(path).module()
 
 
@@ -54,20 +56,21 @@ def as_onnx(restored: Restored, example: Tensor, path: Path) -> Callable[[Tensor
 def export(restored: Restored, kind: str, folder: Path) -> dict:
     """Writes the network alone, for first images of its camera's size, and says how far what was written is from the original."""
     network = restored.network.cpu()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"network.{EXPORTS[kind].suffix}"
-    draft = path.with_name(f"draft_{path.name}")
+    path, distances = folder / f"network.{EXPORTS[kind].suffix}", []
     size = restored.physics.cpu().parts[0].example(torch.device("cpu")).shape[1:]
     first = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
-    try:
+
+    def write_and_compare(draft: Path) -> None:
         again = look_up(EXPORTS, kind, "export")(restored, first[:2], draft)
-        distance = (again(first) - network(first)).abs().max().item()
-        if distance > TOLERANCE:
-            raise UserError(f"export {kind}: what is written gives other outputs, by up to {distance:.1e}; more than {TOLERANCE:g} is not accepted")
-        os.replace(draft, path)
+        distances.append((again(first) - network(first)).abs().max().item())
+        if distances[0] > TOLERANCE:
+            raise UserError(
+                f"export {kind}: what is written gives other outputs, by up to {distances[0]:.1e}; more than {TOLERANCE:g} is not accepted"
+            )
+
+    try:
+        durable(path, write_and_compare)
     except ImportError as error:
         raise UserError(f"export {kind}: {error}; it is in requirements.txt") from None
-    finally:
-        draft.unlink(missing_ok=True)
-    print(f"{path}  {path.stat().st_size / 1e6:.2f} MB, within {distance:.1e} of the checkpoint")
-    return {"path": str(path), "distance": distance}
+    print(f"{path}  {path.stat().st_size / 1e6:.2f} MB, within {distances[0]:.1e} of the checkpoint")
+    return {"path": str(path), "distance": distances[0]}

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from algo_functions import score
 from analysis.figures import draw_grid, save_image
 from data_loader import Request, open_image, pictures_in, read_picture
+from files import durable, write_csv
 from physics.base import Linear, Physics
 from pictures import BAD_ARRAY, array_in, check_image
 from tables import UserError
 from training.engine import seeded
-from training.run import write_csv
 
 GRID = 16  # pixels: networks that pool see the same in a tile as in the whole picture where tiles begin on multiples
 
@@ -188,7 +188,7 @@ def from_measurements(network: nn.Module, physics: Physics, args: Namespace, fol
     for k, image in enumerate(output):
         save_image(image, folder / f"frame_{k:05d}.png")
     draw_grid({"before": first[:8], "after": output[:8]}, None, folder / "before_after.png")
-    np.save(folder / "reconstructions.npy", output.cpu().numpy())
+    durable(folder / "reconstructions.npy", lambda temporary: np.save(temporary, output.cpu().numpy()))
     print(f"{len(output)} frames of {part.m} values: {folder}")
     return {"folder": str(folder), "frames": len(output)}
 

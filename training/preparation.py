@@ -7,8 +7,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from analysis.figures import draw_lines
+from files import write_csv
 from training.engine import seeded
-from training.run import Run, write_csv
+from training.run import Run
 
 RATE = 1e-3  # of Adam
 STREAM = 4  # of random numbers, beside those of the loop

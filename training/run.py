@@ -1,8 +1,6 @@
 """The run folder: configuration, metrics, curves, checkpoints, and the file that a run exports."""
 
-import csv
 import hashlib
-import io
 import json
 import os
 import platform
@@ -14,53 +12,14 @@ from argparse import Namespace
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import IO
 
 import ranks
 from analysis.figures import draw_curves
+from files import inside, lock, sweep, write_csv, write_text
 from tables import UserError
 from training import checkpoint
 from training.options import TECHNICAL, identity
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a small file whole or not at all."""
-    if ranks.rank():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
-def write_csv(path: Path, rows: list[dict]) -> None:
-    """A table with the columns of all its rows, in order of appearance."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
-
-
-def append_csv(path: Path, columns: Sequence[str], row: dict) -> None:
-    """One row more, under a header that names the columns."""
-    check_header(path, columns)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    if not path.is_file():
-        writer.writeheader()
-    writer.writerow(row)
-    with open(path, "a", newline="") as file:
-        file.write(text.getvalue())
-
-
-def check_header(path: Path, columns: Sequence[str]) -> None:
-    """A table that this version did not write is not added to."""
-    if path.is_file():
-        with open(path, newline="") as file:
-            if next(csv.reader(file), None) != list(columns):
-                raise UserError(f"{path} has other columns than this version writes: move it away")
 
 
 class Run:
@@ -74,8 +33,9 @@ class Run:
         self.name = args.run_name or f"{stem}_{self.hash}"
         if not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", self.name):
             raise UserError(f"run_name '{self.name}': letters, digits, '_', '-', '.' and '+' make a name")
-        self.folder = Path(args.results) / "runs" / self.name
-        self.record = self._read_record()
+        self.folder = inside(Path(args.results) / "runs", self.name)
+        self.found = self._read_record()
+        self.record = dict(self.found)
         found = self.record.get("identity", self.identity)
         if found != self.identity and not args.overwrite:
             names = sorted({*found, *self.identity})
@@ -84,8 +44,9 @@ class Run:
         self.fresh = found != self.identity or not args.resume
         if self.fresh:
             self.record = {}
-        self.export = Path(args.results) / "trained_models" / self.record.get("export", export.format(hash=self.hash))
+        self.export = inside(Path(args.results) / "trained_models", self.record.get("export", export.format(hash=self.hash)))
         self._guard_export()
+        self.lock = self._lock() if self.folder.is_dir() and not (args.dry_run or self.finished) else None
 
     def _read_record(self) -> dict:
         path = self.folder / "run.json"
@@ -129,6 +90,10 @@ class Run:
     def last(self) -> Path:
         return self.folder / "last.pth"
 
+    @property
+    def before(self) -> Path:
+        return self.folder / "last_before.pth"
+
     def describe(self) -> None:
         """--dry_run: the resolved configuration and where the run would write."""
         print(json.dumps(self._settings(), indent=2))
@@ -138,18 +103,27 @@ class Run:
         """The configuration as --config reads it."""
         return {name: value for name, value in vars(self.args).items() if name not in TECHNICAL}
 
+    def _lock(self) -> IO:
+        return lock(self.folder / ".lock")
+
     def begin(self) -> dict | None:
-        """Makes the folder, and gives back what an interrupted run had saved."""
+        """Makes the folder this run's own, and gives back what an interrupted run had saved."""
         self.record.setdefault("wandb_id", f"{self.hash}-{uuid.uuid4().hex[:8]}")
         ranks.wait()  # until all have read what was there
-        if ranks.rank():
-            ranks.wait()
-            return checkpoint.read(self.last) if self.last.is_file() else None
-        if self.fresh and self.folder.exists():
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for stray in self.folder.glob(".*.tmp"):
-            stray.unlink()
+        saved = None if ranks.rank() else self._claim()
+        ranks.wait()
+        return self._saved() if ranks.rank() else saved
+
+    def _claim(self) -> dict | None:
+        """Locks the folder, empties it where the run is afresh, and says in it what the run is."""
+        self.lock = self.lock or self._lock()
+        if self._read_record() != self.found:
+            raise UserError(f"run folder {self.folder} was written to meanwhile: repeat the command")
+        for path in list(self.folder.iterdir()) if self.fresh else ():
+            if path.name != ".lock":
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        sweep(self.folder)
+        sweep(self.export.parent, seconds=3600)
         self.record |= {
             "identity": self.identity,
             "export": self.export.name,
@@ -158,8 +132,25 @@ class Run:
         }
         write_text(self.folder / "config.json", json.dumps(self._settings(), indent=2) + "\n")
         self._save_record()
-        ranks.wait()
-        return checkpoint.read(self.last) if self.last.is_file() else None
+        return self._saved()
+
+    def _saved(self) -> dict | None:
+        """The last state, or where that is damaged the one before it."""
+        there, damaged = [path for path in (self.last, self.before) if path.is_file()], []
+        for path in there:
+            try:
+                content = checkpoint.read(path)
+            except UserError as error:
+                damaged.append(str(error))
+                continue
+            if damaged:
+                print(f"{damaged[0]}; the one before it is good")
+            if path == self.before:
+                os.replace(path, self.last)
+            return content
+        if there:
+            raise UserError(f"{'; '.join(damaged)}: nothing to resume from, --no-resume starts again")
+        return None
 
     def log(self, rows: list[dict], drawn: Sequence[str]) -> None:
         write_csv(self.folder / "metrics.csv", rows)
@@ -171,6 +162,8 @@ class Run:
         checkpoint.write(self.export, checkpoint.read(self.best))
         self.record["scores"] = scores
         self._save_record()
+        if self.lock:  # the first process has it
+            self.lock.close()
         return self.scores()
 
     def _save_record(self) -> None:

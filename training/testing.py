@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from algo_functions import Meter, score
 from analysis.figures import draw_grid, save_image, stretched
 from data_loader import Images, build_loader, build_splits
+from files import append_csv, check_header, inside, write_csv
 from models.base import AsSeen
 from models.piecewise import Piecewise
 from physics.base import Physics
@@ -24,7 +25,6 @@ from training.checkpoint import Restored, restore_with_physics
 from training.loop import evaluate, outputs
 from training.options import BARE
 from training.pipeline import request_of
-from training.run import append_csv, check_header, write_csv
 
 GRID = 8  # pictures on the contact sheet
 KINDS = ("originals", "measurements_backprojection", "reconstructions", "features")  # folders of pictures
@@ -79,7 +79,7 @@ def training_images(args: Namespace, n: int, c: int) -> Callable[[], Tensor] | N
 def name_of(path: str | Path) -> str:
     """A checkpoint's name; the best and the last of a run are told apart by the run."""
     path = Path(path)
-    return f"{path.parent.name}_{path.stem}" if path.stem in ("best", "last", "teacher") else path.stem
+    return f"{path.parent.name}_{path.stem}" if path.stem in ("best", "last", "last_before", "teacher") else path.stem
 
 
 def names_of(checkpoints: dict[str, Restored]) -> dict[str, str]:
@@ -112,7 +112,7 @@ def test_checkpoint(path: str, name: str, found: Restored, args: Namespace, devi
     physics = camera_for(test, found.physics, network)
     loader = build_loader(test, args.batch_size, args.num_workers)
     images = training_images(args, n, c) if args.anchors and not test.paired else None
-    folder = Path(args.results) / "test" / name
+    folder = inside(Path(args.results) / "test", name)
     cameras = [part for camera in at_levels(physics, args) for part in camera.parts]
     rows, per_image = [], []
     check_header(Path(args.results) / "test" / "psnr_results.csv", COLUMNS)
@@ -123,7 +123,7 @@ def test_checkpoint(path: str, name: str, found: Restored, args: Namespace, devi
         label = part.condition
         seeing, part = fitted(network, part.to(device), test)
         print(f"{path}: {part.describe()}")
-        meter = write_pictures(seeing, part, loader, folder / label if len(cameras) > 1 else folder, args, device)
+        meter = write_pictures(seeing, part, loader, inside(folder, label) if len(cameras) > 1 else folder, args, device)
         beside = anchors(part, images, loader, args, device) if args.anchors else {}
         rows += [table_row(name, part, anchor.summary(), 0) for name, anchor in beside.items()]
         scores = meter.summary()
