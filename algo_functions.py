@@ -62,6 +62,13 @@ class Meter:
         for name, values in score(output, target, self.border, self.luma).items():
             self.rows.setdefault(name, []).append(values.cpu())
 
+    def state(self) -> dict[str, Tensor]:
+        """What a pass that is taken up again goes on from."""
+        return self.per_image()
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.rows = {name: [values] for name, values in state.items()}
+
     def latest(self) -> float:
         """The best score's mean over the last batch."""
         return self.rows[self.best][-1].mean().item()
@@ -134,6 +141,12 @@ class ClassMeter:
     def add(self, output: Tensor, target: Tensor) -> None:
         self.logits.append(output.detach().float().cpu())
         self.labels.append(target.cpu())
+
+    def state(self) -> dict[str, Tensor]:
+        return dict(zip(("logits", "labels"), self.both(), strict=True)) if self.logits else {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.logits, self.labels = ([state[name]] if state else [] for name in ("logits", "labels"))
 
     def latest(self) -> float:
         """Top-1 of the last batch, in per cent."""

@@ -1,5 +1,6 @@
 """Datasets of clean images in three splits: validation comes out of training, the test set is for evaluation only."""
 
+import signal
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -164,9 +165,16 @@ class Order(Sampler):
 
 def build_loader(images: Images, batch_size: int, num_workers: int = 0, shuffle_seed: int | None = None) -> DataLoader:
     """Batches of a split, in an order that --seed and the epoch decide, or as they stand."""
+    how = {"num_workers": num_workers, "worker_init_fn": deaf}
     if shuffle_seed is None:
-        return DataLoader(images, batch_size if images.alike else 1, num_workers=num_workers)
-    return DataLoader(images, batch_sampler=Order(images, batch_size, shuffle_seed), num_workers=num_workers)
+        return DataLoader(images, batch_size if images.alike else 1, **how)
+    return DataLoader(images, batch_sampler=Order(images, batch_size, shuffle_seed), **how)
+
+
+def deaf(_: int) -> None:
+    """A worker leaves the signals that reach the whole group to the main process, with which it ends."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 # ---------------------------------------------------------------- the datasets

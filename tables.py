@@ -17,6 +17,10 @@ class Diverged(ArithmeticError):
     """A loss that is not a number: scripts print it as one line and exit with code 3."""
 
 
+class Stopped(BaseException):
+    """A signal asked for an end: scripts print it as one line and exit with code 75, on which a scheduler can try again."""
+
+
 class Loss(NamedTuple):
     """Where a loss lives, its weight under the default recipe, the flags it reads, and when an adapter bridges two taps.
 

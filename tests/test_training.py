@@ -171,7 +171,7 @@ def test_the_exported_network_scores_what_the_table_says():
 def test_the_run_folder_holds_what_the_readme_says():
     scores = train("--run_name", "mine")
     folder = {path.name for path in Path("results/runs/mine").iterdir()}
-    assert folder == {"best.pth", "last.pth", "config.json", "run.json", "metrics.csv", "metrics.json", "curves.png"}
+    assert folder == {".lock", "best.pth", "last.pth", "last_before.pth", "config.json", "run.json", "metrics.csv", "metrics.json", "curves.png"}
     columns = rows(scores["run"])[0]
     expected = {"epoch", "lr", "train_loss", "train_task", "train_psnr", "train_ssim", "val_psnr", "val_ssim", "share_task"}
     assert expected <= columns.keys()
@@ -417,7 +417,7 @@ class TestCheckpoint:
     def test_weights_that_are_no_tensors_are_one_line(self, tmp_path, spoil):
         path, *_ = self.saved(tmp_path)
         content = checkpoint.read(path)
-        torch.save(content | {"weights": {name: spoil(name, w) for name, w in content["weights"].items()}}, path)
+        checkpoint.write(path, content | {"weights": {name: spoil(name, w) for name, w in content["weights"].items()}})
         with pytest.raises(UserError, match="has weights that are no tensors"):
             checkpoint.restore(path)
 

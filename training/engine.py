@@ -1,12 +1,17 @@
-"""The process: denormals, device, random numbers."""
+"""The process: denormals, device, random numbers, and when to stop."""
 
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 import ranks
-from tables import UserError
+from tables import Stopped, UserError
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 def start(device: str) -> torch.device:
@@ -36,3 +41,33 @@ def resolve(device: str) -> torch.device:
 def seeded(*numbers: int) -> torch.Generator:
     """A generator whose stream belongs to these numbers alone."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1))
+
+
+class Stop:
+    """Decides when to stop: a first signal raises `Stopped`, but not before what is held is done; a second one ends the process at once."""
+
+    def __enter__(self) -> "Stop":
+        self.asked, self.holding = "", False
+        self.before = {number: signal.signal(number, self.ask) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *error) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def ask(self, number: int, _) -> None:
+        self.asked = signal.Signals(number).name
+        for other in SIGNALS:
+            signal.signal(other, signal.SIG_DFL)
+        if not self.holding and ranks.world() == 1:
+            raise Stopped(self.asked)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """What is done here is done whole."""
+        self.holding = True
+        yield
+        self.holding = False
+        asked = [name for name in ranks.everything(self.asked) if name]  # several processes stop after the same step
+        if asked:
+            raise Stopped(asked[0])

@@ -17,14 +17,14 @@ from analysis.figures import draw_grid
 from data_loader import Images, build_loader
 from physics.base import Physics
 from physics.given import camera_for
-from tables import OPTIMIZERS, SCHEDULES, Diverged, UserError, bound, look_up
+from tables import OPTIMIZERS, SCHEDULES, Diverged, Stopped, UserError, bound, look_up
 from training import checkpoint
-from training.engine import seeded
+from training.engine import Stop, seeded
 from training.preparation import prepare
 from training.run import Run
 from training.tracking import Tracker
 
-NOISE, VALIDATION, PROBE = range(1, 4)  # streams of random numbers that a run draws from
+NOISE, VALIDATION, PROBE, _, DROPOUT = range(1, 6)  # streams of random numbers that a run draws from; the fourth is the preparation's
 
 
 def learning_rate(args: Namespace, epoch: float, epochs: float) -> float:
@@ -103,17 +103,17 @@ class Fit:
         self.average = copy.deepcopy(stage.student) if args.ema else None
         self.rows: list[dict] = []
         self.steps, self.total = 0, args.steps or args.epochs * len(self.train)
-        self.stream = self._batches()
+        self.stream, self.sums, self.scored = self._batches(), {}, meter()
 
     @property
     def epoch(self) -> float:
         """Passes over the training images so far."""
         return self.steps / len(self.train)
 
-    def _batches(self) -> Iterator[dict]:
-        """Batches from the present step on, for ever."""
+    def _batches(self, back: int = 0) -> Iterator[dict]:
+        """Batches from the present step on, or from some before it, for ever."""
         while True:
-            self.train.dataset.epoch, self.train.batch_sampler.first = divmod(self.steps, len(self.train))
+            self.train.dataset.epoch, self.train.batch_sampler.first = divmod(self.steps - back, len(self.train))
             for batch in self.train:
                 yield {name: value.to(self.device) for name, value in batch.items()}
 
@@ -125,7 +125,7 @@ class Fit:
     def state(self) -> dict:
         average = None if self.average is None else self.average.state_dict()
         modules = {"stage": self.stage.state_dict(), "optimizer": self.optimizer.state_dict(), "average": average}
-        return modules | {"rows": self.rows, "steps": self.steps}
+        return modules | {"rows": self.rows, "steps": self.steps, "sums": self.sums, "scored": copy.copy(self.scored).gathered().state()}
 
     def load(self, state: dict) -> None:
         self.stage.load_state_dict(state["stage"])
@@ -133,6 +133,10 @@ class Fit:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.rows, self.steps = state["rows"], state["steps"]
+        if "sums" in state:
+            self.sums = state["sums"]
+            if not ranks.rank():  # it has the scores of all
+                self.scored.load(state["scored"])
 
     def step(self, batch: dict) -> dict:
         """One update by the mean gradient of a batch, in parts of --batch_size; the values are means over the batch."""
@@ -140,6 +144,7 @@ class Fit:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(args, self.epoch + 0.5 / len(self.train), self.total / len(self.train))
         self.stage.progress, self.stage.epoch = self.steps / self.total, self.epoch
+        torch.manual_seed(seeded(args.seed, DROPOUT, self.steps).initial_seed())
         generator = seeded(args.seed, NOISE, self.steps)
         values, outputs = {}, []
         batch = self.stage.see(batch, generator)  # all of it at once: noise does not depend on the parts
@@ -155,7 +160,7 @@ class Fit:
         norm = nn.utils.clip_grad_norm_(self.weights, args.grad_clip or math.inf).item()
         if not math.isfinite(norm + values["loss"]):
             bad = [name for name in result["terms"] if not math.isfinite(values[name])] or ["a gradient"]
-            raise Diverged(f"{', '.join(bad)} is not finite in epoch {self.epoch:.2f}; the checkpoints before it are kept in {self.run.folder}")
+            self.diverge(", ".join(bad), f"step {self.steps + 1}, a batch of training images {' '.join(map(str, batch['index'].tolist()))}")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
@@ -171,59 +176,78 @@ class Fit:
                 raise
             raise UserError(f"a batch of {len(batch['image'])}: {error}; choose another --batch_size") from None
 
+    def diverge(self, what: str, where: str) -> None:
+        raise Diverged(f"{what} is not finite in epoch {self.epoch:.2f}, {where}; the checkpoints before it are kept in {self.run.folder}")
+
     def round(self, last: int, bar: tqdm, tracker: Tracker) -> dict:
         """Updates up to a step; the means over their images, and each term's share of the gradient at the end."""
-        sums, count, meter = {}, 0, self.meter()
+        args, batch = self.args, None
         self.stage.train()
         while self.steps < last:
             batch = next(self.stream)
-            values = self.step(batch)
-            meter.add(values.pop("output"), batch[meter.target][values.pop("places")])
-            size = len(batch["image"])
-            sums = {name: sums.get(name, 0.0) + value * size for name, value in values.items()}
-            count += size
+            with self.stop.held():
+                values = self.step(batch)
+                self.scored.add(values.pop("output"), batch[self.meter.target][values.pop("places")])
+                for name, value in {**values, "images": 1}.items():
+                    self.sums[name] = self.sums.get(name, 0.0) + value * len(batch["image"])
+                if args.save_every and self.steps % args.save_every == 0 and self.steps < last:
+                    self.save_state()
             bar.update()
-            bar.set_postfix({"loss": f"{sums['loss'] / count:.2e}", meter.best: f"{meter.latest():.2f}"}, refresh=False)
-            if self.args.log_every and self.steps % self.args.log_every == 0:
+            bar.set_postfix({"loss": f"{self.sums['loss'] / self.sums['images']:.2e}", self.meter.best: f"{self.scored.latest():.2f}"}, refresh=False)
+            if args.log_every and self.steps % args.log_every == 0:
                 tqdm.write(f"step {self.steps:>6}/{self.total}  " + "  ".join(f"{name} {value:.3e}" for name, value in values.items()))
                 tracker.log({"step": self.steps, **{f"step_{name}": value for name, value in values.items()}})
-        scores = {f"train_{name}": value for name, value in meter.gathered().logged().items()}
+        batch = batch or next(self._batches(back=1))  # of a round that was stopped after its last step
+        scores = {f"train_{name}": value for name, value in self.scored.gathered().logged().items()}
         with ranks.apart():
-            shares = gradient_shares(self.stage, batch, seeded(self.args.seed, PROBE, self.steps))
-        means = {f"train_{name}": value / count for name, value in sums.items()}
+            shares = gradient_shares(self.stage, batch, seeded(args.seed, PROBE, self.steps))
+        means = {f"train_{name}": value / self.sums["images"] for name, value in self.sums.items() if name != "images"}
         return means | scores | means | shares  # the loss is the one that is minimised
 
     def __call__(self) -> dict:
         """Trains to the last epoch, from where an interrupted run stopped; the best on validation is exported."""
+        run = self.run
+        with Stop() as self.stop:
+            saved = run.begin()
+            if saved is not None:
+                self.load(saved["resume"])
+                run.log(self.rows, self.meter.drawn)
+                print(f"run {run.name} goes on after step {self.steps} of {self.total}")
+            else:
+                prepare(self.stage, self.train, self.args, run, self.device)
+            try:
+                self.go_on()
+            except Stopped as signal:
+                self.save_state()
+                raise Stopped(f"{signal}; step {self.steps} of {self.total} is saved in {run.folder}, the same command goes on") from None
+        best = max(self.rows, key=lambda row: row[self.best])
+        scores = {name: value for name, value in best.items() if name.startswith("val_")}
+        return run.finish(scores | {"best_epoch": best["epoch"], "epochs": self.epoch})
+
+    def go_on(self) -> None:
+        """Rounds of updates, each with a validation behind it, to the last step."""
         args, run = self.args, self.run
-        saved = run.begin()
-        if saved is not None:
-            self.load(saved["resume"])
-            run.log(self.rows, self.meter.drawn)
-            print(f"run {run.name} goes on after step {self.steps} of {self.total}")
-        else:
-            prepare(self.stage, self.train, args, run, self.device)
         tracker = Tracker(args.wandb, args.wandb_project, run.name, run.record["wandb_id"], run.folder, run.identity, args.tensorboard, self.steps)
         every = args.val_every or len(self.train)
         with tqdm(total=self.total, initial=self.steps, disable=None, leave=False, unit="step") as bar:
-            while self.steps < self.total:
+            while self.steps < self.total or self.sums:
                 began = time.perf_counter()
-                values = self.round(min(self.total, self.steps - self.steps % every + every), bar, tracker)
+                seen = self.rows[-1]["step"] if self.rows else 0
+                values = self.round(min(self.total, seen + every), bar, tracker)
                 row = {"epoch": round(self.epoch, 4), "step": self.steps, "lr": self.optimizer.param_groups[0]["lr"], **values}
                 scores = evaluate(self.network, self.camera, self.val, self.device, args.seed, self.meter())
                 row |= {f"val_{name}": value for name, value in scores.logged().items()}
                 row["seconds"] = round(time.perf_counter() - began, 3)
-                self.rows.append(row)
-                self.save(scores.summary())
+                with self.stop.held():
+                    self.rows.append(row)
+                    self.sums, self.scored = {}, self.meter()
+                    self.save(scores.summary())
                 self.draw(getattr(args, "save_images", 0))  # a classifier makes no pictures
                 tracker.log(row)
                 tqdm.write(self.line(row))
         tracker.close()
         if self.before_export is not None:
             self.before_export()
-        best = max(self.rows, key=lambda row: row[self.best])
-        scores = {name: value for name, value in best.items() if name.startswith("val_")}
-        return run.finish(scores | {"best_epoch": best["epoch"], "epochs": self.epoch})
 
     @property
     def best(self) -> str:
@@ -232,12 +256,21 @@ class Fit:
 
     def save(self, scores: dict) -> None:
         """The best so far, then the last, then the metrics: what is read again is never ahead of what it needs."""
-        row = self.rows[-1]
-        content = checkpoint.pack(self.network, self.recipe, self.stage.physics, self.run.identity, epoch=row["epoch"], scores=scores)
-        if row[self.best] >= max(r[self.best] for r in self.rows):
+        content = self.content(scores)
+        if self.rows[-1][self.best] >= max(row[self.best] for row in self.rows):
             checkpoint.write(self.run.best, content)
-        checkpoint.write(self.run.last, content | {"resume": self.state()})
+        self.save_state(content)
         self.run.log(self.rows, self.meter.drawn)
+
+    def save_state(self, content: dict | None = None) -> None:
+        """The last state, and the one before it."""
+        checkpoint.write(self.run.last, (content or self.content()) | {"resume": self.state()}, self.run.before)
+
+    def content(self, scores: dict | None = None) -> dict:
+        """What is saved of the network, whose numbers are finite."""
+        content = checkpoint.pack(self.network, self.recipe, self.stage.physics, self.run.identity, epoch=round(self.epoch, 4), scores=scores)
+        bad = [name for name, tensor in content["weights"].items() if not tensor.isfinite().all()]
+        return self.diverge(f"weight {bad[0]}", f"step {self.steps}") if bad else content
 
     def draw(self, count: int) -> None:
         """Some validation images as they are restored now."""

@@ -72,7 +72,8 @@ __all__ = [
 
 # What may change between two calls without making them different experiments.
 TECHNICAL = {
-    "config", "device", "download", "dry_run", "num_workers", "on_bad_image", "overwrite", "results", "resume", "run_name", "seeds", "tensorboard",
+    "config", "device", "download", "dry_run", "num_workers", "on_bad_image", "overwrite", "results", "resume", "run_name", "save_every",
+    "seeds", "tensorboard",
     "wandb", "wandb_project",
 }  # fmt: skip
 
@@ -231,6 +232,7 @@ def add_training(parser: Parser, pictures: bool = True, lr: float = 2e-3) -> Non
     length.add_argument("--epochs", "--iters", type=counting, help=f"passes over the training images; {EPOCHS} without --steps")
     length.add_argument("--steps", type=counting, help="updates, instead of epochs")
     group.add_argument("--val_every", type=counting, help="updates between validations; an epoch without it")
+    group.add_argument("--save_every", type=counting, help="updates between saves of the state to resume from, beside those after validations")
     group.add_argument("--log_every", type=counting, help="updates between lines with the loss")
     if pictures:
         group.add_argument("--save_images", type=natural, default=0, help="validation images drawn after every validation")

@@ -6,7 +6,7 @@ from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, Argu
 from collections.abc import Callable
 from pathlib import Path
 
-from tables import ORDERINGS, SELECTIONS, Diverged, UserError, in_a_line
+from tables import ORDERINGS, SELECTIONS, Diverged, Stopped, UserError, in_a_line
 
 EPOCHS = 20  # unless --epochs or --steps says otherwise
 
@@ -224,5 +224,8 @@ def run(parse: Callable, main: Callable) -> None:
     except Diverged as error:
         print(f"{Path(sys.argv[0]).name}: stopped: {error}", file=sys.stderr)
         sys.exit(3)
+    except Stopped as error:
+        print(f"{Path(sys.argv[0]).name}: stopped: {error}", file=sys.stderr)
+        sys.exit(75)
     except KeyboardInterrupt:
         sys.exit(130)
