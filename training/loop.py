@@ -211,7 +211,8 @@ class Fit:
             saved = run.begin()
             if saved is not None:
                 self.load(saved["resume"])
-                run.log(self.rows, self.meter.drawn)
+                if self.rows:
+                    run.log(self.rows, self.meter.drawn)
                 print(f"run {run.name} goes on after step {self.steps} of {self.total}")
             else:
                 prepare(self.stage, self.train, self.args, run, self.device)

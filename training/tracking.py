@@ -61,6 +61,7 @@ class Tracker:
         if self.writer is not None:
             for column, value in row.items():
                 self.writer.add_scalar(column.replace("_", "/", 1), value, row["step"])
+            self.writer.flush()  # a run that is killed has written what it saved
         self._send(lambda run: run.log(row | {RELEASE_KEYS[name]: row[name] for name in RELEASE_KEYS if name in row}))
 
     def close(self) -> None:
