@@ -194,9 +194,10 @@ def test_a_chain_of_teacher_assistant_and_student(teacher):
     assert checkpoint.restore(assistant).content["network"]["width"] == 4
 
 
-@pytest.mark.parametrize(
-    "camera", [["spc", "--cr", "0.1"], ["denoise", "--sigma", "50"], ["mri", "--acceleration", "4"], ["spc", "--cr", "0.1", "--x0", "lmmse"]]
-)
+CAMERAS = ["spc --cr 0.1", "denoise --sigma 50", "mri --acceleration 4", "spc --cr 0.1 --x0 lmmse"]
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
 def test_classes_are_told_from_few_measurements(camera, teacher):
     done = call(main_classify_dist, *TINY, "--teacher", teacher, "--physics", *camera.split())
     result = call(test_classify, "--checkpoint", done["export"], *TEST, "--splits", "test")

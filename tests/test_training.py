@@ -142,7 +142,7 @@ def test_flags_of_the_optimiser_reach_it(monkeypatch):
 
 def test_a_batch_too_small_to_normalise_is_one_line():
     with pytest.raises(UserError, match="choose another --batch_size"):
-        train("--batch_norm", "on", "--scales", "5", "--limit_train", "11")
+        train("--batch_norm", "on", "--scales", "5", "--limit_train", "3", "--batch_size", "1")
 
 
 def test_the_best_epoch_on_validation_is_exported():
