@@ -24,6 +24,9 @@ from training.loop import Fit
 from training.run import Run
 
 
+LARGEST = 2_000_000_000  # parameters
+
+
 class Teacher(NamedTuple):
     """A network that saw more, what rebuilds it, and what it sees."""
 
@@ -72,6 +75,10 @@ def network_of(args: Namespace, **more) -> tuple[nn.Module, dict]:
     """The network that the flags describe, and its recipe; one seed begins with the same weights in every script."""
     flags = {flag: getattr(args, flag) for flag in MODELS[args.network].flags if getattr(args, flag) is not None}
     recipe = {"name": args.network, "c": args.c, **flags, **more}
+    with torch.device("meta"):  # before anything of that size is made
+        count = sum(w.numel() for w in build_network(recipe).parameters())
+    if count > LARGEST:
+        raise UserError(f"network '{args.network}' would have {count:,} parameters: at most {LARGEST:,} are made")
     torch.manual_seed(args.seed)
     return lightened(build_network(recipe), args), recipe
 
