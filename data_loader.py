@@ -1,5 +1,6 @@
 """Datasets of clean images in three splits: validation comes out of training, the test set is for evaluation only."""
 
+import os
 import signal
 import zlib
 from collections import Counter
@@ -172,9 +173,11 @@ def build_loader(images: Images, batch_size: int, num_workers: int = 0, shuffle_
 
 
 def deaf(_: int) -> None:
-    """A worker leaves the signals that reach the whole group to the main process, with which it ends."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    """A worker leaves the signals that reach the whole group to the main process; SIGTERM, by which that one ends it, it obeys a second later."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(1))
 
 
 # ---------------------------------------------------------------- the datasets

@@ -24,12 +24,12 @@ def main(args) -> dict:
     from training.run import Run
 
     device = engine.start(args.device)
-    splits = pipeline.splits_of(args)
     camera = pipeline.physics_recipe(args)
     name = pipeline.export_name(args.network, label_of(camera))
     run = Run(args, f"{name.removesuffix('.pth')}_{args.dataset}", name, {"train_again": args.train_again} | pipeline.ordering_file(camera))
     if run.finished:
         return run.already()
+    splits = pipeline.splits_of(args)
     physics = pipeline.camera_of(camera, splits)
     network, recipe = pipeline.network_of(args)
     pipeline.warm_start(network, recipe, args.train_again)

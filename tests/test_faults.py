@@ -295,10 +295,18 @@ def test_what_is_not_finite_is_named_and_never_saved(monkeypatch):
         assert content["epoch"] == 1 and all(tensor.isfinite().all() for tensor in content["weights"].values())
 
 
+def test_a_run_that_diverged_ends_its_loaders(tmp_path):
+    words = [*LONG, "--epochs", "3", "--optimizer", "sgd", "--lr", "1e30", "--grad_clip", "0", "--num_workers", "2"]
+    process = script("main_unet", *words)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 3 and said.count("\n") == 1 and "is not finite in epoch" in said
+
+
 def test_two_runs_into_one_folder_and_a_dead_owner(tmp_path):
     words = [*LONG, "--steps", "1000000", "--val_every", "1", "--run_name", "r"]
     first = script("main_unet", *words)
     until((tmp_path / "results/runs/r/last.pth").exists, first)
+    train("--dry_run")  # what has to be imported is
     began = time.time()
     with pytest.raises(UserError, match=f"results/runs/r belongs to process {first.pid} on .*, which is still at work"):
         train("--steps", "1000000", "--val_every", "1", "--run_name", "r", "--device", "cpu")

@@ -46,7 +46,7 @@ class Run:
             self.record = {}
         self.export = inside(Path(args.results) / "trained_models", self.record.get("export", export.format(hash=self.hash)))
         self._guard_export()
-        self.lock = self._lock() if self.folder.is_dir() and not (args.dry_run or self.finished) else None
+        self.lock = None if ranks.rank() or args.dry_run or self.finished or not self.folder.is_dir() else self._lock()
 
     def _read_record(self) -> dict:
         path = self.folder / "run.json"
