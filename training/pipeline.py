@@ -23,7 +23,6 @@ from training import checkpoint
 from training.loop import Fit
 from training.run import Run
 
-
 LARGEST = 2_000_000_000  # parameters
 
 
