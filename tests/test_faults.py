@@ -29,7 +29,9 @@ LONG = ["--cr", "0.25", *TINY, "--device", "cpu", "--wandb", "disabled"]
 
 
 def script(name, *words, **how):
-    return subprocess.Popen([sys.executable, str(ROOT / f"{name}.py"), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
+    """A script in a process of its own, with as many threads as the tests have: sums of several threads round in another order."""
+    how = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | how
+    return subprocess.Popen([sys.executable, str(ROOT / f"{name}.py"), *words], **how)
 
 
 def until(there, process, seconds=60):

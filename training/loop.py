@@ -155,7 +155,7 @@ class Fit:
             for name, value in {"loss": result["loss"], **result["terms"], **result.get("metrics", {})}.items():
                 values[name] = values.get(name, 0.0) + share * value.item()
             outputs.append(result["output"].detach())
-        values = dict(zip(values, ranks.total(torch.tensor(list(values.values()), dtype=torch.float64)).tolist(), strict=True))
+        values = dict(zip(values, ranks.total(torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)).tolist(), strict=True))
         ranks.add_gradients(self.weights)
         norm = nn.utils.clip_grad_norm_(self.weights, args.grad_clip or math.inf).item()
         if not math.isfinite(norm + values["loss"]):
