@@ -28,12 +28,23 @@ def durable(path: Path, write: Callable[[Path], object], before: Path | None = N
             write(temporary)
             sync(temporary)
             if before is not None and path.exists():
-                os.replace(path, before)
+                keep(path, before)
             os.replace(temporary, path)
             sync(path.parent)
         finally:
             with suppress(OSError):
                 temporary.unlink()
+
+
+def keep(path: Path, name: Path) -> None:
+    """Gives a file's content a second name, so that its first one is never without a file; or moves it where links cannot be made."""
+    link = name.with_name(f".{uuid.uuid4().hex[:12]}.tmp{name.suffix}")
+    try:
+        os.link(path, link)
+    except OSError:
+        os.replace(path, name)
+    else:
+        os.replace(link, name)
 
 
 @contextmanager
@@ -60,6 +71,13 @@ def sweep(folder: Path, seconds: float = 0) -> None:
         with suppress(FileNotFoundError):
             if time.time() - stray.stat().st_mtime >= seconds:
                 stray.unlink()
+
+
+def folder_for(root: Path, name: str) -> Path:
+    """A folder below another for results, which two calls may write at a time: only old strays are swept out."""
+    folder = inside(root, name)
+    sweep(folder, seconds=3600)
+    return folder
 
 
 def inside(root: Path, name: str) -> Path:

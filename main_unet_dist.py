@@ -20,6 +20,8 @@ def parse(argv=None):
 
 
 def main(args) -> dict:
+    from functools import cache
+
     from training import engine, pipeline
     from training.checkpoint import pack, write
     from training.run import Run
@@ -27,22 +29,23 @@ def main(args) -> dict:
     device = engine.start(args.device)
     pipeline.check_distillation(args)
     path = pipeline.teacher_path(args)
-    splits = pipeline.splits_of(args)
-    teacher = pipeline.teacher_of(args, path, splits)
+    splits = cache(lambda: pipeline.splits_of(args))  # read when they are needed: a folder that is taken is said first
+    teacher = pipeline.teacher_of(args, path, lambda: splits()["train"].stack())
     camera = pipeline.physics_recipe(args)
     names = pipeline.student_names(args, camera, teacher.physics.recipe, "online_student" if args.online else "student")
     run = Run(args, *names, {"teacher": path, "init_student": args.init_student} | pipeline.ordering_file(camera))
     if run.finished:
         return run.already()
-    physics = pipeline.camera_of(camera, splits)
+    images = splits()
+    physics = pipeline.camera_of(camera, images)
     network, recipe = pipeline.network_of(args)
     pipeline.warm_start(network, recipe, args.init_student)
-    stage = pipeline.distillation(args, network, physics, teacher, splits["train"].stack, device, args.online)
+    stage = pipeline.distillation(args, network, physics, teacher, images["train"].stack, device, args.online)
 
     def keep_teacher() -> None:
         write(run.folder / "teacher.pth", pack(stage.teacher, teacher.recipe, stage.physics_t, run.identity))
 
-    return pipeline.fit(stage, recipe, splits, args, run, keep_teacher if args.online else None)
+    return pipeline.fit(stage, recipe, images, args, run, keep_teacher if args.online else None)
 
 
 if __name__ == "__main__":

@@ -37,14 +37,14 @@ def main(args) -> dict:
     from functools import partial
     from pathlib import Path
 
-    from files import inside
+    from files import folder_for
     from training import engine, export, prediction
     from training.checkpoint import restore_with_physics
     from training.testing import name_of
 
     device = engine.start(args.device)
     restored = restore_with_physics(args.checkpoint, {name: getattr(args, name) for name in options.BARE})
-    folder = inside(Path(args.results) / "predict", name_of(args.checkpoint))
+    folder = folder_for(Path(args.results) / "predict", name_of(args.checkpoint))
     if args.export:
         return {"exports": {kind: export.export(restored, kind, folder) for kind in args.export}}
     work = prediction.from_measurements if args.measurements else prediction.from_pictures

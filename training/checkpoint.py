@@ -89,9 +89,10 @@ def bare(content: dict) -> dict | None:
     weights = content.get("params_ema", content.get("params", content))
     if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
         return None
-    if "Conv1.0.weight" in weights:
+    kernels = {name for name, tensor in weights.items() if tensor.dim() == 4}
+    if "Conv1.0.weight" in kernels:
         return {"weights": dict(weights), "network": unet.recipe_of(weights), "physics": None, "config": {}}
-    if {"conv_first.weight", "conv_last.weight", "body.0.rdb1.conv1.weight"} <= weights.keys():
+    if {"conv_first.weight", "conv_last.weight", "body.0.rdb1.conv1.weight"} <= kernels:
         network = rrdbnet.recipe_of(weights)
         return {"weights": dict(weights), "network": network, "physics": {"name": "given", "n": 64}, "config": {}}  # it restores given pictures
     return None

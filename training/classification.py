@@ -97,22 +97,28 @@ def weights_of(args: Namespace) -> list[float]:
     return weights
 
 
-def teachers_of(args: Namespace, classes: list[str]) -> list[pipeline.Teacher]:
-    """The teachers of checkpoints; where they are asked for their opinion, on the same classes, in the student's order."""
-    teachers = []
-    asked = any(term.taps == "output" for term in losses_of(args))
-    for path in args.teacher:
-        teacher = pipeline.teacher_from(path, {"n": args.n, "c": args.c}, args.dataset)
-        theirs = teacher.recipe.get("classes")
-        if theirs is None:
+def teachers_of(args: Namespace) -> list[pipeline.Teacher]:
+    """The teachers of checkpoints."""
+    teachers = [pipeline.teacher_from(path, {"n": args.n, "c": args.c}, args.dataset) for path in args.teacher]
+    for path, teacher in zip(args.teacher, teachers, strict=True):
+        if "classes" not in teacher.recipe:
             raise UserError(f"teacher {path} tells no classes: it is a '{teacher.recipe['name']}' that restores images")
+    return teachers
+
+
+def agreeing(args: Namespace, teachers: list[pipeline.Teacher], classes: list[str]) -> list[pipeline.Teacher]:
+    """The teachers, which where they are asked for their opinion must tell the same classes, and tell them in the student's order."""
+    agree = []
+    asked = any(term.taps == "output" for term in losses_of(args))
+    for path, teacher in zip(args.teacher, teachers, strict=True):
+        theirs = teacher.recipe["classes"]
         if asked and theirs != classes:
             if sorted(theirs) != sorted(classes):
                 other = sorted(set(theirs) ^ set(classes))
                 raise UserError(f"teacher {path} tells other classes than dataset '{args.dataset}': {', '.join(other[:6])} are not in both")
             teacher = teacher._replace(network=Reordered(teacher.network, [theirs.index(name) for name in classes]))
-        teachers.append(teacher)
-    return teachers
+        agree.append(teacher)
+    return agree
 
 
 def losses_of(args: Namespace) -> list:
@@ -151,16 +157,15 @@ def distillation(args: Namespace, student: nn.Module, physics: Physics, teachers
 def teach(args: Namespace, device: torch.device) -> dict:
     """Trains one student of one or several teachers, or with --assistant two students, one after the other."""
     args = balanced(args)
-    splits = splits_of(args)
-    classes = list(splits["train"].classes)
-    teachers = teachers_of(args, classes)
+    losses_of(args)  # a wrong one is said first
+    teachers = teachers_of(args)
     if args.assistant:
         between = assistant(args, teachers[0].recipe, device)
         if "checkpoint" not in between:
             print("the student needs the assistant's checkpoint")
             return between
         args = Namespace(**vars(args) | {"teacher": [between["checkpoint"]], "teacher_weights": None, "assistant": False})
-        teachers = teachers_of(args, classes)
+        teachers = teachers_of(args)
     camera = pipeline.physics_recipe(args)
     what = f"{args.network}_{label_of(camera)}_from_{'_'.join(label_of(t.physics.recipe) for t in teachers)}_{'_'.join(args.loss_distill)}"
     what = f"{what.replace(':', '_')[:120]}_{args.dataset}"  # names of files have an end
@@ -168,9 +173,11 @@ def teach(args: Namespace, device: torch.device) -> dict:
     run = Run(args, f"student_{what}", f"student_{what}_seed_{args.seed}_{{hash}}.pth", files | pipeline.ordering_file(camera))
     if run.finished:
         return run.already()
+    splits = splits_of(args)
+    classes = list(splits["train"].classes)
     physics = pipeline.camera_of(camera, splits)
     network, recipe = network_of(args, physics, classes)
-    stage = distillation(args, network, physics, teachers, len(splits["train"]), device)
+    stage = distillation(args, network, physics, agreeing(args, teachers, classes), len(splits["train"]), device)
     return pipeline.fit(stage, recipe, splits, args, run, meter=ClassMeter)
 
 

@@ -9,7 +9,7 @@ import torch
 from algo_functions import ClassMeter
 from analysis.classes import draw_confusion, report_of, summary_of
 from data_loader import build_loader, build_splits
-from files import append_csv, inside, write_csv, write_text
+from files import append_csv, folder_for, write_csv, write_text
 from tables import LABELLED, UserError
 from training import pipeline
 from training.checkpoint import Restored
@@ -23,7 +23,7 @@ def grade(path: str, name: str, found: Restored, args: Namespace, device: torch.
     """Grades one checkpoint on every split and at every noise level; writes its folder and its CSV rows, and returns its table."""
     recipe, n, c = found.content["network"], found.physics.recipe["n"], found.physics.recipe["c"]
     splits = build_splits(pipeline.request_of(args, n=n, c=c, labelled=True), args.splits, table=LABELLED)
-    network, folder = found.network.to(device), inside(Path(args.results) / "test", name)
+    network, folder = found.network.to(device), folder_for(Path(args.results) / "test", name)
     cameras = [part for camera in at_levels(found.physics, args) for part in camera.parts]
     rows, results = [], {}
     for split, images in splits.items():

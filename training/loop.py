@@ -102,6 +102,7 @@ class Fit:
         self.optimizer = optimizer(self.weights, lr=args.lr, weight_decay=args.weight_decay, **momentum)
         self.average = copy.deepcopy(stage.student) if args.ema else None
         self.rows: list[dict] = []
+        self.images = [len(splits[name]) for name in ("train", "val")]
         self.steps, self.total = 0, args.steps or args.epochs * len(self.train)
         self.stream, self.sums, self.scored = self._batches(), {}, meter()
 
@@ -125,9 +126,13 @@ class Fit:
     def state(self) -> dict:
         average = None if self.average is None else self.average.state_dict()
         modules = {"stage": self.stage.state_dict(), "optimizer": self.optimizer.state_dict(), "average": average}
-        return modules | {"rows": self.rows, "steps": self.steps, "sums": self.sums, "scored": copy.copy(self.scored).gathered().state()}
+        far = {"rows": self.rows, "steps": self.steps, "images": self.images}
+        return modules | far | {"sums": self.sums, "scored": copy.copy(self.scored).gathered().state()}
 
     def load(self, state: dict) -> None:
+        if state.get("images", self.images) != self.images:
+            began, now = (" and ".join(map(str, counts)) for counts in (state["images"], self.images))
+            raise UserError(f"run {self.run.name} began with {began} training and validation images, now there are {now}: --no-resume starts again")
         self.stage.load_state_dict(state["stage"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
@@ -221,7 +226,7 @@ class Fit:
             except Stopped as signal:
                 self.save_state()
                 raise Stopped(f"{signal}; step {self.steps} of {self.total} is saved in {run.folder}, the same command goes on") from None
-        best = max(self.rows, key=lambda row: row[self.best])
+        best = max(self.rows, key=self.score)
         scores = {name: value for name, value in best.items() if name.startswith("val_")}
         return run.finish(scores | {"best_epoch": best["epoch"], "epochs": self.epoch})
 
@@ -250,15 +255,14 @@ class Fit:
         if self.before_export is not None:
             self.before_export()
 
-    @property
-    def best(self) -> str:
-        """The column whose largest value is the best."""
-        return f"val_{self.meter.best}"
+    def score(self, row: dict) -> float:
+        """The largest is the best, the first one of several."""
+        return row[f"val_{self.meter.best}"]
 
     def save(self, scores: dict) -> None:
         """The best so far, then the last, then the metrics: what is read again is never ahead of what it needs."""
         content = self.content(scores)
-        if self.rows[-1][self.best] >= max(row[self.best] for row in self.rows):
+        if self.rows[-1] is max(self.rows, key=self.score):
             checkpoint.write(self.run.best, content)
         self.save_state(content)
         self.run.log(self.rows, self.meter.drawn)

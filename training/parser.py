@@ -212,6 +212,7 @@ def run(parse: Callable, main: Callable) -> None:
     """The entry point of a script: a user's mistake is one line and exit code 2."""
     try:
         main(parse())
+        sys.stdout.flush()
     except UserError as error:
         message = str(error)
         if message.startswith("Caught UserError in DataLoader worker"):  # behind its traceback
@@ -220,6 +221,10 @@ def run(parse: Callable, main: Callable) -> None:
         sys.exit(2)
     except OSError as error:
         print(f"{Path(sys.argv[0]).name}: error: {in_a_line(str(error))}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            sys.stdout = None  # what a full device did not take is not tried again at the end
         sys.exit(2)
     except Diverged as error:
         print(f"{Path(sys.argv[0]).name}: stopped: {error}", file=sys.stderr)

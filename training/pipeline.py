@@ -190,15 +190,15 @@ def teacher_from(path: str | Path, given: dict, dataset: str, camera: dict | Non
     return Teacher(network, content["network"], physics)
 
 
-def teacher_of(args: Namespace, path: Path | None, splits: dict[str, Images]) -> Teacher:
-    """The teacher of a checkpoint; an online teacher without one is the student's network at the teacher's ratio."""
+def teacher_of(args: Namespace, path: Path | None, images: Callable[[], Tensor]) -> Teacher:
+    """The teacher of a checkpoint; one that learns beside the student may also be the student's network at its own ratio."""
     if path is not None:
         given = {"n": args.n, "c": args.c, "cr": args.cr_teacher, "ordering": args.ordering_teacher}
         shared = None if "cr" in PHYSICS[args.physics].flags else physics_recipe(args) | {"x0": "adjoint"}
         return teacher_from(path, given, args.dataset, shared)
     if "cr" not in PHYSICS[args.physics].flags:
         raise UserError(f"cr_teacher {words(args.cr_teacher)}: physics '{args.physics}' has no ratio; give --teacher PATH")
-    physics = build_physics(physics_recipe(args) | {"cr": args.cr_teacher, "awgn_snr": None}, images=splits["train"].stack)
+    physics = build_physics(physics_recipe(args) | {"cr": args.cr_teacher, "awgn_snr": None}, images=images)
     network, recipe = network_of(Namespace(**vars(args) | {"seed": args.seed + 1}))  # unlike the student
     return Teacher(network, recipe, physics)
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import uuid
+import weakref
 from argparse import Namespace
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -104,7 +105,9 @@ class Run:
         return {name: value for name, value in vars(self.args).items() if name not in TECHNICAL}
 
     def _lock(self) -> IO:
-        return lock(self.folder / ".lock")
+        file = lock(self.folder / ".lock")
+        weakref.finalize(self, file.close)
+        return file
 
     def begin(self) -> dict | None:
         """Makes the folder this run's own, and gives back what an interrupted run had saved."""

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from algo_functions import Meter, score
 from analysis.figures import draw_grid, save_image, stretched
 from data_loader import Images, build_loader, build_splits
-from files import append_csv, check_header, inside, write_csv
+from files import append_csv, check_header, folder_for, inside, write_csv
 from models.base import AsSeen
 from models.piecewise import Piecewise
 from physics.base import Physics
@@ -112,7 +112,7 @@ def test_checkpoint(path: str, name: str, found: Restored, args: Namespace, devi
     physics = camera_for(test, found.physics, network)
     loader = build_loader(test, args.batch_size, args.num_workers)
     images = training_images(args, n, c) if args.anchors and not test.paired else None
-    folder = inside(Path(args.results) / "test", name)
+    folder = folder_for(Path(args.results) / "test", name)
     cameras = [part for camera in at_levels(physics, args) for part in camera.parts]
     rows, per_image = [], []
     check_header(Path(args.results) / "test" / "psnr_results.csv", COLUMNS)

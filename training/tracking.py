@@ -14,6 +14,7 @@ RELEASE_KEYS = {  # the original release's names; its "Test" is the pass after e
     "val_ssim": "Student/Test SSIM",
     "lr": "Student/Learning Rate",
 }
+TIMEOUT = 60  # seconds
 
 
 def logged_in() -> bool:
@@ -52,7 +53,7 @@ class Tracker:
             print("wandb: not installed, not logged")
             return
         try:
-            settings = wandb.Settings(silent=True, init_timeout=60)
+            settings = wandb.Settings(silent=True, init_timeout=TIMEOUT)
             self.run = wandb.init(project=project, name=name, id=key, resume="allow", mode=mode, dir=str(folder), config=config, settings=settings)
         except (wandb.errors.Error, OSError) as error:
             print(f"wandb: off ({str(error).splitlines()[0]})")

@@ -1,0 +1,801 @@
+"""Kills, floods, flips and races trainings: `python -m tests.drill` counts what survives each fault, and fails if anything is lost.
+
+A try gets a folder, random numbers and its number; it raises where a promise is broken. Trainings run in forked processes, which
+have imported everything already: what is drilled is the training and not the interpreter.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import pickle
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import zipfile
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT)]
+
+from tables import UserError  # noqa: E402
+from training import checkpoint, loop, options, tracking  # noqa: E402
+from training.engine import SIGNALS  # noqa: E402
+
+for name in ("main_classify", "training.classification", "training.grading", "sklearn.covariance", "sklearn.datasets", "torch._dynamo"):
+    importlib.import_module(name)  # once, and not in every process
+
+SHARED = ROOT.parent / "shared" / "data" / "upstream_unet"
+COMMON = "--dataset digits --n 16 --limit_train 30 --limit_val 10 --batch_size 10 --device cpu --wandb disabled"
+NARROW = f"{COMMON} --width 4"
+TRAININGS = {  # every script that trains, each with what is hard to resume
+    "main_unet": f"{NARROW} --cr 0.25 --awgn_snr 20 --ema 0.9 --batch_norm on --x0 lmmse",
+    "main_unet_dist": f"{COMMON} --width 2 --cr 0.25 --awgn_snr 20 --loss_distill hint comb_matrix:0.1 --teacher TEACHER",
+    "progressive_distill": f"{NARROW} --ladder 0.5 0.25 --limit_test 10 --awgn_snr 20 --type_dist latent",
+    "main_classify": f"{COMMON} --model vgg16 --width 1",
+    "main_classify_dist": f"{NARROW} --model resnet8 --loss_distill kd crd ft --prepare_epochs 2 --teacher CLASSIFIER",
+}
+LENGTH = ["--epochs", "6", "--val_every", "5", "--save_every", "2"]
+ENDLESS = ["--steps", "1000000", "--val_every", "20", "--save_every", "2"]
+
+
+def script_of(number: int) -> str:
+    return list(TRAININGS)[number % len(TRAININGS)]
+
+
+@cache
+def ground() -> Path:
+    """A folder for what all tries share."""
+    return Path(tempfile.mkdtemp(prefix="drill_"))
+
+
+@cache
+def teacher(name: str) -> str:
+    """The exported file of a teacher."""
+    script, words = {"TEACHER": ("main_unet", f"{NARROW} --cr 0.5"), "CLASSIFIER": ("main_classify", f"{NARROW} --model resnet8")}[name]
+    code, said = ran(script, f"{words} --epochs 1".split(), ground() / name)
+    assert code == 0, said
+    (path,) = (ground() / name / "results" / "trained_models").glob("*.pth")
+    return str(path)
+
+
+def taught(line: str) -> list[str]:
+    """The words of a line, with the paths of the teachers."""
+    return [teacher(word) if word in ("TEACHER", "CLASSIFIER") else word for word in line.split()]
+
+
+def words_of(script: str) -> list[str]:
+    return taught(TRAININGS[script])
+
+
+def endless_of(script: str) -> list[str]:
+    """Without an end; of a ladder the first rung, as the others are main_unet_dist.py's."""
+    return [word for word in words_of(script) if word != "0.25" or script != "progressive_distill"] + ENDLESS
+
+
+class Process:
+    """A script in a process of its own; `before` is called in it first."""
+
+    def __init__(self, script: str, words: list[str], folder: Path, before: Callable[[], None] = lambda: None):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.errors, self.output = folder / "stderr.txt", folder / "stdout.txt"
+        self.pid, self.code = os.fork(), None
+        if not self.pid:
+            self._become(script, words, folder, before)
+
+    def _become(self, script: str, words: list[str], folder: Path, before: Callable[[], None]) -> None:
+        code = 1
+        try:
+            os.setsid()
+            os.chdir(folder)
+            for stream, path in ((1, self.output), (2, self.errors)):
+                os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+            sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+            sys.argv = [f"{script}.py", *words]
+            before()
+            module = importlib.import_module(script)
+            options.run(module.parse, module.main)
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+    @property
+    def said(self) -> str:
+        return self.errors.read_text()
+
+    def ended(self) -> bool:
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code is not None
+
+    def wait(self, seconds: float = 120) -> int:
+        """The exit code."""
+        until(self.ended, seconds)
+        return self.code
+
+    def kill(self) -> None:
+        """Ends it and its workers."""
+        if not self.ended():
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self.wait()
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.kill()
+
+
+def until(there: Callable[[], bool], seconds: float = 60, alive: Process | None = None) -> None:
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end, f"nothing within {seconds:g} s"
+        assert alive is None or not alive.ended(), alive.said
+        time.sleep(0.005)
+
+
+def ran(script: str, words: list[str], folder: Path, before: Callable[[], None] = lambda: None) -> tuple[int, str]:
+    """The exit code of a whole run, and what it said on standard error."""
+    with Process(script, words, folder, before) as process:
+        return process.wait(), process.said
+
+
+def refused(code_said: tuple[int, str], *parts: str, code: int = 2) -> None:
+    """One line, this exit code, and these words in it."""
+    found, said = code_said
+    assert found == code and said.count("\n") == 1 and all(part in said for part in parts), (found, said)
+
+
+def timeless(row: dict) -> dict:
+    return {name: value for name, value in row.items() if name != "seconds"}
+
+
+def state(folder: Path) -> dict:
+    """All that a training leaves behind: rows, weights, and the whole state to resume from."""
+    left = {}
+    results = folder / "results"
+    for run in sorted((results / "runs").iterdir()):
+        rows = json.loads((run / "metrics.json").read_text())
+        assert len((run / "metrics.csv").read_text().splitlines()) == len(rows) + 1
+        last = checkpoint.read(run / "last.pth")["resume"]
+        assert rows == last["rows"] and [row["step"] for row in rows] == sorted({row["step"] for row in rows})
+        best = checkpoint.read(run / "best.pth")
+        left[run.name] = [list(map(timeless, rows)), last | {"rows": None}, best["weights"], best["epoch"]]
+        assert not list(run.glob(".*tmp*")), "strays"
+    for path in sorted((results / "trained_models").iterdir()):
+        left[path.name] = checkpoint.read(path)["weights"]
+    return left
+
+
+def assert_same(a, b, where: str = "") -> None:
+    """Equal to the last bit."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), (where, a.keys() ^ b.keys())
+        for name in a:
+            assert_same(a[name], b[name], f"{where}/{name}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for k, both in enumerate(zip(a, b, strict=True)):
+            assert_same(*both, f"{where}/{k}")
+    else:
+        assert a == b or (a != a and b != b), (where, a, b)
+
+
+@cache
+def uninterrupted(script: str) -> tuple[dict, float]:
+    """What a training leaves behind that nothing disturbed, and how long it took."""
+    folder, began = ground() / f"whole_{script}", time.monotonic()
+    code, said = ran(script, [*words_of(script), *LENGTH], folder)
+    assert code == 0, said
+    return state(folder), time.monotonic() - began
+
+
+def goes_on_equal(script: str, folder: Path, *more: str) -> None:
+    """The repeated command ends as if nothing had happened."""
+    code, said = ran(script, [*words_of(script), *LENGTH, *more], folder)
+    assert code == 0, said
+    assert_same(state(folder), uninterrupted(script)[0])
+
+
+def last_of(folder: Path) -> Path | None:
+    """The newest state of a training that is under way."""
+    found = [*folder.glob("results/runs/*/last.pth")]
+    return max(found, key=lambda path: path.stat().st_mtime) if found else None
+
+
+@contextmanager
+def endless(script: str, folder: Path, *more: str, before: Callable[[], None] = lambda: None):
+    """A training that does not end by itself, from its first save on."""
+    with Process(script, [*endless_of(script), *more], folder, before) as process:
+        until(lambda: last_of(folder) is not None, alive=process)
+        yield process
+
+
+# ---------------------------------------------------------------- the faults
+
+
+def killed_while_saving(folder: Path, chance: random.Random, _: int) -> None:
+    """A reader finds the old checkpoint or the new one, and so does who comes back after the kill."""
+    path, before = folder / "last.pth", folder / "last_before.pth"
+    save_back_to_back(path, before, chance.random() * 0.05)
+    numbers = {name: checkpoint.read(name)["resume"] for name in (path, before) if name.exists()}
+    assert path in numbers, "no last.pth"
+    assert before not in numbers or numbers[before] in (numbers[path], numbers[path] - 1), numbers
+
+
+def save_back_to_back(path: Path, before: Path, seconds: float) -> None:
+    """Saves in a child for a while behind the first save; then it is killed."""
+    pid = os.fork()
+    if not pid:
+        with suppress(BaseException):
+            content = {"weights": {"a": torch.rand(20_000)}, "format": checkpoint.FORMAT}
+            for k in range(10**9):
+                checkpoint.write(path, content | {"resume": k}, before)
+        os._exit(1)
+    try:
+        until(path.exists)
+        time.sleep(seconds)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def killed_anywhere(folder: Path, chance: random.Random, number: int) -> None:
+    script = script_of(number)
+    _, seconds = uninterrupted(script)
+    workers = ["--num_workers", str(2 * (number % 2))]
+    while True:
+        with Process(script, [*words_of(script), *LENGTH, *workers], folder) as process:
+            time.sleep(seconds * chance.random())
+            if not process.ended():
+                process.kill()
+                break
+        shutil.rmtree(folder)
+    goes_on_equal(script, folder, *workers)
+
+
+def stopped_within_an_epoch(folder: Path, chance: random.Random, number: int) -> None:
+    """At a random step, by a signal in its middle."""
+    script, asked = script_of(number), SIGNALS[number % 3]
+    when = chance.randrange(17)
+    code, said = ran(script, [*words_of(script), *LENGTH], folder, lambda: signalled(when, asked))
+    refused((code, said), f"stopped: {asked.name}; step {when + 1} of", "the same command goes on", code=75)
+    goes_on_equal(script, folder, "--num_workers", str(2 * (number // 5 % 2)))
+
+
+def signalled(when: int, number: int) -> None:
+    """A signal to ourselves within a step."""
+    step = loop.Fit.step
+
+    def within(self, batch):
+        if self.steps == when:
+            os.kill(os.getpid(), number)
+        return step(self, batch)
+
+    loop.Fit.step = within
+
+
+def signal_from_outside(folder: Path, chance: random.Random, number: int) -> None:
+    """To the whole group, loaders and all; the end comes within five seconds, with a second signal within one."""
+    script, asked, twice = script_of(number), SIGNALS[number % 3], number % 4 == 3
+    more = ["--num_workers", "2"] if number % 2 else []
+    with endless(script, folder, *more, before=dawdle if twice else lambda: None) as process:
+        time.sleep(chance.random())
+        began = time.monotonic()
+        os.killpg(process.pid, asked)
+        if twice:
+            time.sleep(0.3)
+            os.killpg(process.pid, asked)
+            assert process.wait(1.5) == -asked, process.code
+        else:
+            refused((process.wait(5), process.said), f"stopped: {asked.name}", code=75)
+        assert time.monotonic() - began < 5
+        assert checkpoint.read(last_of(folder))["resume"]["steps"] > 0
+
+
+def dawdle() -> None:
+    """Steps that take long."""
+    step = loop.Fit.step
+
+    def slow(self, batch):
+        if self.steps > 4:
+            time.sleep(30)
+        return step(self, batch)
+
+    loop.Fit.step = slow
+
+
+def disk_is_full(folder: Path, chance: random.Random, number: int) -> None:
+    """The limit on the size of files falls while a training runs: one line that names a file, and the old files stay."""
+    script = script_of(number)
+    with endless(script, folder) as process:
+        size = chance.choice([0, 100, 4000])
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, size))
+        process.wait()
+        left = process.said  # the limit holds for this file too: it may be cut
+        assert process.code == 2 and left.count("\n") <= 1 and (size < 4000 or "not written, File too large" in left), (process.code, left)
+    whole_and_swept(folder)
+
+
+def whole_and_swept(folder: Path) -> None:
+    (run,) = (folder / "results" / "runs").iterdir()
+    assert checkpoint.read(run / "last.pth")["resume"]["steps"] > 0 and not list(run.glob(".*tmp*"))
+
+
+def folder_is_read_only(folder: Path, _: random.Random, number: int) -> None:
+    """Of another user, or below a file; results are refused in a line that names the place, and nothing else is written."""
+    script, place = script_of(number), folder / "place"
+    if number % 2:
+        place.write_text("a file")
+        words, name = [*words_of(script), *LENGTH, "--results", str(place / "results")], "place"
+        refused(ran(script, words, folder / "at"), name)
+        assert place.read_text() == "a file"
+        return
+    place.mkdir(mode=0o555)
+    teachers = [Path(word) for word in words_of(script) if word.endswith(".pth")]
+    for parent in (folder, *(parent for path in (folder, *teachers) for parent in path.parents)):
+        with suppress(PermissionError):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    (folder / "at").mkdir()
+    refused(ran(script, [*words_of(script), *LENGTH, "--results", str(place / "results")], folder / "at", nobody), "place", "ermission denied")
+    assert not list(place.iterdir())
+
+
+def nobody() -> None:
+    """Gives up the rights of root, for whom no folder is read-only."""
+    if os.getuid() == 0:
+        os.environ["HOME"] = "/nonexistent"
+        os.setgid(65534)
+        os.setuid(65534)
+
+
+def device_is_full(folder: Path, _: random.Random, number: int) -> None:
+    """What a run says goes to a full device."""
+    script = script_of(number)
+
+    def full() -> None:
+        os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+    code, said = ran(script, [*words_of(script), *LENGTH], folder, full)
+    assert code == 2 and said.count("\n") == 1 and "No space left" in said, (code, said)
+
+
+@cache
+def example() -> Path:
+    """A whole checkpoint."""
+    return Path(teacher("TEACHER"))
+
+
+def cut_or_flipped(folder: Path, chance: random.Random, number: int) -> None:
+    """Cut at four points, then random bits of the file."""
+    whole = bytearray(example().read_bytes())
+    if number < 4:
+        whole = whole[: len(whole) * number // 4]
+    else:
+        place = chance.randrange(8 * len(whole))
+        whole[place // 8] ^= 1 << place % 8
+    path = folder / "damaged.pth"
+    path.write_bytes(whole)
+    try:
+        checkpoint.restore(path)
+    except UserError as error:
+        assert str(path) in str(error)
+    else:
+        raise AssertionError("read without a word")
+
+
+def damaged_state(folder: Path, chance: random.Random, number: int) -> None:
+    """A run whose last state is damaged falls back to the one before it, says so, and ends equal."""
+    script, when = script_of(number), 12 + chance.randrange(3)
+    words = [*words_of(script), *LENGTH]
+    code, said = ran(script, words, folder, lambda: signalled(when, signal.SIGTERM))
+    assert code == 75, said
+    last = last_of(folder)
+    content = bytearray(last.read_bytes())
+    content[chance.randrange(len(content))] ^= 255
+    last.write_bytes(content)
+    goes_on_equal(script, folder)
+    assert "the one before it is good" in (folder / "stdout.txt").read_text()
+
+
+class Canary:
+    """What runs code when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+READING = {  # ways in which a file of another person is read
+    "test_UNet": "--checkpoint FILE",
+    "predict": "--checkpoint FILE --export safetensors",
+    "compare_models": "FILE",
+    "main_unet": f"{NARROW} --cr 0.25 --train_again FILE",
+    "main_unet_dist": f"{NARROW} --cr 0.25 --teacher FILE",
+    "progressive_distill": f"{NARROW} --redistill FILE --teacher FILE",
+    "test_classify": "--checkpoint FILE --dataset digits",
+    "main_classify_dist": f"{NARROW} --model resnet8 --teacher FILE",
+}
+
+
+def malicious(folder: Path, _: random.Random, number: int) -> None:
+    """A pickle of the old form, one in a zip archive, and one under a good seal."""
+    script = list(READING)[number % len(READING)]
+    path, canary = folder / "stranger.pth", folder / "canary"
+    if number // len(READING) % 2:
+        content = checkpoint.read(example()) | {"config": Canary(canary)}
+        torch.save(content, path)
+        path.write_bytes(checkpoint.sealed(path.read_bytes()))
+        with zipfile.ZipFile(path) as archive:
+            assert b"touch" in archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+    else:
+        path.write_bytes(pickle.dumps({"weights": Canary(canary)}))
+    refused(ran(script, READING[script].replace("FILE", str(path)).split(), folder), str(path))
+    assert not canary.exists()
+
+
+WRONG_CHECKPOINTS = [
+    ("main_unet", "--train_again TEACHER --width 8", "width 4, not 8"),
+    ("main_unet", "--train_again TEACHER --scales 3", "scales 2, not 3"),
+    ("main_unet", "--train_again TEACHER --padding circular", "padding zeros, not circular"),
+    ("main_unet", "--train_again TEACHER --c 3", "c 1, not 3"),
+    ("main_unet", "--train_again CLASSIFIER", "is of another network"),
+    ("main_unet_dist", "--teacher TEACHER --cr_teacher 0.9", "has cr 0.5, which contradicts the cr 0.9"),
+    ("main_unet_dist", "--teacher TEACHER --ordering_teacher strip", "has ordering xy, which contradicts the ordering strip"),
+    ("main_unet_dist", "--teacher TEACHER --n 32", "has n 16, which contradicts the n 32"),
+    ("main_unet_dist", "--teacher TEACHER --c 3", "has c 1, which contradicts the c 3"),
+    ("main_unet_dist", "--teacher TEACHER --init_student TEACHER --width 8", "width 4, not 8"),
+    ("progressive_distill", "--redistill TEACHER --teacher TEACHER --width 8", "width 8 contradicts the checkpoint's 4"),
+    ("test_UNet", "--checkpoint TEACHER --scales 3", "has scales 2, which contradicts the scales 3"),
+    ("test_UNet", "--checkpoint TEACHER --padding release", "has padding zeros, which contradicts the padding release"),
+    ("test_UNet", "--checkpoint CLASSIFIER", "tells classes"),
+    ("main_classify_dist", "--teacher TEACHER", "tells no classes"),
+    ("main_classify_dist", "--teacher CLASSIFIER --n 32", "has n 16, which contradicts the n 32"),
+    ("test_classify", "--checkpoint TEACHER", "tells no classes"),
+]
+
+
+def wrong_checkpoint(folder: Path, _: random.Random, number: int) -> None:
+    """Expected and found are named before the first epoch."""
+    script, words, said = WRONG_CHECKPOINTS[number % len(WRONG_CHECKPOINTS)]
+    own = {"main_unet": f"{NARROW} --cr 0.25", "main_unet_dist": f"{NARROW} --cr 0.25", "main_classify_dist": f"{NARROW} --model resnet8"}
+    refused(ran(script, taught(f"{own.get(script, '--dataset digits')} {words}"), folder), said)
+    assert not (folder / "results").exists()
+
+
+def bare_release(*_) -> None:
+    """Its golden outputs, and the question for what the file does not tell."""
+    golden = np.load(next(SHARED.glob("golden*.npz")))
+    path = next(SHARED.glob("*.pth"))
+    network = checkpoint.restore(path).network
+    found = network(torch.from_numpy(golden["x0"])).detach()
+    assert (found - torch.from_numpy(golden["output"])).abs().max() < 1e-5
+    try:
+        checkpoint.restore_with_physics(path, {})
+    except UserError as error:
+        assert "n, cr and ordering must be given" in str(error)
+    else:
+        raise AssertionError("an ordering was guessed")
+
+
+BROKEN = ("empty", "cut", "text", "bomb")
+SOUND = ("16 bits", "CMYK", "1 x 1")
+
+
+def strange_picture(folder: Path, chance: random.Random, number: int) -> None:
+    """A broken one is named and stops, or is left out and counted; a whole one of an unusual kind is read."""
+    kind = (*BROKEN, *SOUND)[number % 7]
+    classes = number // 7 % 2
+    root = folder / "data"
+    for k in range(20):
+        path = root / ("train/" + ("ant", "bee")[k % 2] if classes else ".") / f"{k:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(k).integers(0, 256, (20, 22, 3), dtype=np.uint8)).save(path)
+    path = next(root.rglob(f"{chance.randrange(20):02d}.png"))
+    path = spoil(path, kind)
+    script = "main_classify" if classes else "main_unet"
+    words = f"--dataset folder --data_root {root} --n 16 --epochs 1 --batch_size 8 --width 4 --device cpu".split()
+    words += ["--model", "resnet8"] if classes else ["--cr", "0.25"]
+    code, said = ran(script, words, folder)
+    if kind in SOUND:
+        assert code == 0, said
+        return
+    refused((code, said), str(path), "is not a readable image")
+    assert not (folder / "results").exists()
+    code, said = ran(script, [*words, "--on_bad_image", "skip"], folder)
+    assert code == 0 and f"broken pictures left out: 1 ({path})" in (folder / "stdout.txt").read_text(), said
+
+
+def spoil(path: Path, kind: str) -> Path:
+    """Puts a strange picture in a good one's place."""
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "cut":
+        path.write_bytes(path.read_bytes()[:-300])
+    elif kind == "text":
+        path.write_text("this is no picture")
+    elif kind == "bomb":
+        Image.new("1", (60_000, 60_000)).save(path)
+    elif kind == "16 bits":
+        Image.fromarray(np.random.default_rng(0).integers(0, 65536, (20, 22), dtype=np.uint16)).save(path)
+    elif kind == "1 x 1":
+        Image.new("RGB", (1, 1)).save(path)
+    else:
+        path.unlink()
+        path = path.with_suffix(".jpg")
+        Image.new("CMYK", (20, 22), (9, 99, 199, 29)).save(path)
+    return path
+
+
+WRONG = [
+    ("main_unet", "--cr 0"),
+    ("main_unet", "--cr 1.5"),
+    ("main_unet", "--cr nan"),
+    ("main_unet", "--cr 0.1 --n 24"),
+    ("main_unet", "--cr 0.1 --n 0"),
+    ("main_unet", "--cr 0.1 --c 2"),
+    ("main_unet", "--cr 0.1 --ordering best"),
+    ("main_unet", "--cr 0.1 --network unet9"),
+    ("main_unet", "--cr 0.1 --dataset nothing"),
+    ("main_unet", "--cr 0.1 --dataset folder --data_root ."),
+    ("main_unet", "--cr 0.1 --dataset npz --data_root nowhere.npz"),
+    ("main_unet", "--cr 0.1 --dataset mnist --data_root ."),
+    ("main_unet", "--cr 0.1 --epochs 0"),
+    ("main_unet", "--cr 0.1 --lr -1"),
+    ("main_unet", "--cr 0.1 --lr inf"),
+    ("main_unet", "--cr 0.1 --run_name ../x"),
+    ("main_unet", "--cr 0.1 --physics denoise"),
+    ("main_unet", "--cr 0.1 --config nowhere.yml"),
+    ("main_unet", "--cr 0.1 --nothing"),
+    ("main_unet_dist", "--cr 0.1"),
+    ("main_unet_dist", "--cr 0.1 --cr_teacher 0.5"),
+    ("main_unet_dist", "--cr 0.1 --teacher nowhere.pth"),
+    ("main_unet_dist", "--cr 0.1 --cr_teacher 0.5 --type_dist 13"),
+    ("main_unet_dist", "--cr 0.1 --cr_teacher 0.5 --loss_distill mst"),
+    ("progressive_distill", "--ladder 0.1 0.5"),
+    ("progressive_distill", "--ladder 0.5 2"),
+    ("progressive_distill", "--encoder_from nowhere.pth"),
+    ("main_classify", "--model resnet9"),
+    ("main_classify", "--model resnet8 --lessen_ratio 0.5"),
+    ("main_classify_dist", "--model resnet8"),
+    ("main_classify_dist", "--model resnet8 --teacher nowhere.pth --loss_distill kd:x"),
+    ("test_UNet", ""),
+    ("test_UNet", "--checkpoint nowhere.pth"),
+    ("test_classify", "--checkpoint nowhere.pth"),
+    ("predict", "--checkpoint nowhere.pth"),
+    ("compare_models", "nowhere.pth"),
+    ("visualize_mask_spc", "--cr 2"),
+    ("demo", "--task nothing"),
+]
+
+
+def wrong_words(folder: Path, chance: random.Random, number: int) -> None:
+    """A table of bad command lines, then random words among the good ones."""
+    if number < len(WRONG):
+        script, line = WRONG[number]
+        refused(ran(script, line.split(), folder), "error: ")
+    else:
+        script = script_of(number)
+        words = [*words_of(script), *LENGTH]
+        words[chance.randrange(len(words))] = chance.choice(["--cr", "nan", "-1", "", "é\n", "1e400", "/", "--physics=blur", "9" * 99, "--seed"])
+        code, said = ran(script, [*words, "--dry_run"], folder)
+        assert (code == 0 and not said) or (code == 2 and said.count("\n") == 1), (code, said, words)
+    assert not (folder / "results").exists()
+
+
+def not_finite(folder: Path, chance: random.Random, number: int) -> None:
+    """A gradient or a loss that is injected: named with its step and images, never saved."""
+    script, when, where = script_of(number), 6 + chance.randrange(8), ("loss", "gradient")[number % 2]
+    code, said = ran(script, [*words_of(script), *LENGTH], folder, lambda: poisoned(when, where))
+    term = "a gradient is" if where == "gradient" else "task is" if script != "progressive_distill" else "is"
+    refused((code, said), f"{term} not finite", f"step {when + 1}, a batch of training images", code=3)
+    content = checkpoint.read(last_of(folder))
+    assert all(tensor.isfinite().all() for tensor in content["weights"].values()) and content["resume"]["steps"] <= when
+    goes_on_equal(script, folder)
+
+
+def poisoned(when: int, where: str) -> None:
+    """An Inf in the middle of a step."""
+    forward = loop.Fit.forward
+
+    def bad(self, batch, generator):
+        result = forward(self, batch, generator)
+        if self.steps == when and where == "gradient":
+            next(w for w in self.weights if w.dim() > 1).register_hook(lambda gradient: gradient * float("inf"))
+        elif self.steps == when:
+            result["terms"]["task"] = result["terms"]["task"] * float("nan")
+            result["loss"] = sum(result["terms"].values())
+        return result
+
+    loop.Fit.forward = bad
+
+
+def two_in_one_folder(folder: Path, chance: random.Random, number: int) -> None:
+    """One of two runs, and who comes when its owner is killed goes on."""
+    script = script_of(number)
+    with endless(script, folder, "--run_name", "r") as first:
+        words = [*endless_of(script), "--run_name", "r"]
+        began = time.monotonic()
+        refused(ran(script, words, folder / "at", lambda: os.chdir(folder)), f"belongs to process {first.pid} ", "which is still at work")
+        assert time.monotonic() - began < 1.5, "too late"
+        first.kill()
+        steps = checkpoint.read(last_of(folder))["resume"]["steps"]
+        with Process(script, words, folder) as second:
+            until(lambda: checkpoint.read(last_of(folder))["resume"]["steps"] > steps, alive=second)
+            time.sleep(chance.random() * 0.1)
+
+
+def race(folder: Path, _: random.Random, number: int) -> None:
+    """Of two that begin together one runs."""
+    script = script_of(number)
+    words = [*endless_of(script), "--run_name", "r"]
+    with Process(script, words, folder / "a", lambda: os.chdir(folder)) as one, Process(script, words, folder / "b", lambda: os.chdir(folder)) as two:
+        until(lambda: one.ended() or two.ended(), 30)
+        loser, winner = (one, two) if one.ended() else (two, one)
+        refused((loser.code, loser.said), f"belongs to process {winner.pid} ")
+        until(lambda: last_of(folder) is not None, alive=winner)
+
+
+def without_wandb(folder: Path, _: random.Random, number: int) -> None:
+    """No login, a wrong key and no network, not installed, a folder that cannot be written: the training ends well, with a line."""
+    kind = ("no login", "no network", "not installed", "off")[number % 4]
+    words = [word for word in words_of("main_unet") if word not in ("--wandb", "disabled")]
+    mode = {"no login": "online", "no network": "online", "not installed": "offline", "off": "auto"}[kind]
+
+    def before() -> None:
+        for name in ("WANDB_API_KEY", "WANDB_MODE"):
+            os.environ.pop(name, None)
+        os.environ["HOME"] = str(folder)
+        sys.stdin = open(os.devnull)  # noqa: SIM115
+        if kind == "no network":
+            os.environ |= {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+            tracking.TIMEOUT = 5
+        if kind == "not installed":
+            sys.modules["wandb"] = None
+
+    began = time.monotonic()
+    code, said = ran("main_unet", [*words, *LENGTH, "--wandb", mode], folder, before)
+    told = (folder / "stdout.txt").read_text()
+    assert code == 0, said
+    assert time.monotonic() - began < 90 and (kind == "off" or "wandb: " in told), told
+    assert_same(state(folder), uninterrupted("main_unet")[0])
+
+
+def rank_dies(folder: Path, chance: random.Random, number: int) -> None:
+    """Both of two processes stop, the state is good, and the repeated command ends as two that nothing disturbed."""
+    script = [name for name in TRAININGS if name != "main_classify"][number % 4]
+    words = [*words_of(script), *LENGTH]
+    with torchrun(script, words, folder) as process:
+        until(lambda: last_of(folder) is not None or process.poll() is not None)
+        time.sleep(chance.random())
+        ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False).stdout.split()
+        assert process.poll() is None and len(ranks) == 2, "it ended too soon"
+        os.kill(int(ranks[chance.randrange(2)]), signal.SIGKILL)
+        assert process.wait(timeout=60) != 0
+    whole_and_swept(folder) if script != "progressive_distill" else None
+    for path in (folder, ground() / f"two_{script}"):
+        with torchrun(script, words, path) as process:
+            assert process.wait(timeout=120) == 0, (path / "stderr.txt").read_text()
+    assert_same(state(folder), state(ground() / f"two_{script}"))
+
+
+@contextmanager
+def torchrun(script: str, words: list[str], folder: Path):
+    """Two processes on this machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--", str(ROOT / f"{script}.py"), *words]
+    with open(folder / "stderr.txt", "w") as said:
+        process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+class Fault(NamedTuple):
+    """A fault, how one try goes, and how many tries the whole drill and the ordinary tests make."""
+
+    name: str
+    attempt: Callable[[Path, random.Random, int], None]
+    tries: int
+    few: int
+
+
+FAULTS = [
+    Fault("kill -9 while saving", killed_while_saving, 200, 10),
+    Fault("kill -9 anywhere in a run", killed_anywhere, 20, 2),
+    Fault("stopped within an epoch, resumed", stopped_within_an_epoch, 20, 5),
+    Fault("SIGTERM, SIGINT, SIGUSR1 from outside", signal_from_outside, 20, 4),
+    Fault("disk full", disk_is_full, 10, 2),
+    Fault("folder read-only", folder_is_read_only, 10, 2),
+    Fault("output to a full device", device_is_full, 5, 1),
+    Fault("checkpoint cut or flipped", cut_or_flipped, 104, 30),
+    Fault("last state damaged", damaged_state, 10, 1),
+    Fault("malicious checkpoint", malicious, 16, 8),
+    Fault("wrong architecture, ratio, ordering, padding, channels", wrong_checkpoint, 17, 17),
+    Fault("release's .pth", bare_release, 1, 1),
+    Fault("broken or strange picture", strange_picture, 14, 7),
+    Fault("wrong words", wrong_words, 200, 50),
+    Fault("NaN or Inf", not_finite, 10, 2),
+    Fault("two runs, one folder", two_in_one_folder, 20, 2),
+    Fault("two runs that begin together", race, 20, 2),
+    Fault("no W&B", without_wandb, 4, 3),
+    Fault("a distributed rank dies", rank_dies, 4, 0),
+]
+
+
+def drilled(fault: Fault, tries: int, seed: int = 0) -> list[str]:
+    """The tries that were lost, and why."""
+    lost = []
+    for number in range(tries):
+        folder = ground() / f"{fault.attempt.__name__}_{number}"
+        folder.mkdir()
+        try:
+            fault.attempt(folder, random.Random(f"{seed} {fault.name} {number}"), number)
+        except (AssertionError, OSError, UserError, subprocess.SubprocessError) as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            lost.append(f"{fault.name}, try {number} (drill.py:{where.lineno}): {error}")
+        else:
+            shutil.rmtree(folder)
+    return lost
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="faults whose name holds one of these words")
+    parser.add_argument("--few", action="store_true", help="as many tries as the tests make")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments at which faults strike")
+    args = parser.parse_args()
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(1)  # sums of several threads round in another order
+    began, lost = time.monotonic(), []
+    print("| fault | tries | survived | seconds |\n|---|---:|---:|---:|")
+    for fault in FAULTS:
+        if args.only and not any(word in fault.name for word in args.only):
+            continue
+        if fault.attempt is bare_release and not SHARED.is_dir():
+            print(f"| {fault.name} | skipped: no file of the release in {SHARED} | | |")
+            continue
+        start, tries = time.monotonic(), fault.few if args.few else fault.tries
+        found = drilled(fault, tries, args.seed)
+        print(f"| {fault.name} | {tries} | {tries - len(found)} | {time.monotonic() - start:.0f} |", flush=True)
+        lost += found
+    print(f"{'lost: ' + str(len(lost)) if lost else 'nothing was lost'}; {(time.monotonic() - began) / 60:.1f} minutes, seed {args.seed}")
+    for line in lost:
+        print(line)
+    if not lost:
+        shutil.rmtree(ground())
+    sys.exit(bool(lost))
+
+
+if __name__ == "__main__":
+    main()
