@@ -30,6 +30,7 @@ def parse(argv=None):
 
 
 def main(args) -> dict:
+    import ranks
     from data_loader import build_splits
     from training import pipeline
 
@@ -46,7 +47,9 @@ def main(args) -> dict:
     # Network, physics and noise are the checkpoints' own.
     own = dict.fromkeys(("n", "c", "cr", "ordering", "scales", "width", "padding", "awgn_snr", "sigma"))
     paths = [rung["checkpoint"] for rung in rungs]
-    return test_UNet.main(settings(test_UNet, ["--checkpoint", "x"], args, checkpoint=paths, **own)) | {"rungs": rungs}
+    with ranks.apart():
+        tested = {} if ranks.rank() else test_UNet.main(settings(test_UNet, ["--checkpoint", "x"], args, checkpoint=paths, **own))
+    return tested | {"rungs": rungs}
 
 
 def check(args) -> None:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
-GATHERING = True
+APART = False
 
 
 def start(device: torch.device) -> None:
@@ -28,7 +28,7 @@ def rank() -> int:
 
 
 def world() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_initialized() and not APART else 1
 
 
 def share(count: int) -> range:
@@ -70,18 +70,18 @@ def wait() -> None:
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """Where every process does the same work, and nothing is gathered."""
-    global GATHERING
-    GATHERING = False
+    """Where a process does all of the work, and nothing is gathered."""
+    global APART
+    APART = True
     try:
         yield
     finally:
-        GATHERING = True
+        APART = False
 
 
 def together(x: Tensor) -> Tensor:
     """The samples (B, ...) of all processes, in the order of the ranks; gradients find their way back."""
-    if world() == 1 or not GATHERING:
+    if world() == 1:
         return x
     counts = everything(len(x))
     padded = torch.cat((x, x.new_zeros(max(counts) - len(x), *x.shape[1:])))

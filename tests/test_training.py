@@ -17,8 +17,9 @@ from test_house import ROOT
 import main_unet
 import main_unet_dist
 from algo_functions import Meter, build_physics
+from analysis.figures import save_image
 from models import build_network
-from tables import Diverged, UserError
+from tables import Diverged, Stopped, UserError
 from training import checkpoint, engine, loop, pipeline, tracking
 from training.run import Run
 
@@ -50,26 +51,45 @@ def test_same_seed_same_numbers_and_another_seed_others():
     assert not same(weights(runs[0]["checkpoint"]), weights(runs[2]["checkpoint"]))
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-@pytest.mark.parametrize("stop", [1, 2])
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(monkeypatch, workers, stop):
+def test_a_run_that_is_interrupted_between_epochs_ends_as_an_uninterrupted_one(monkeypatch):
     whole = train("--results", "whole", *NOISY)
     go_on = loop.Fit.round
 
     def interrupted(self, last, *more):
-        if self.steps == stop * 3:
+        if self.steps == 6:
             raise KeyboardInterrupt
         return go_on(self, last, *more)
 
     monkeypatch.setattr(loop.Fit, "round", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train("--results", "parts", "--num_workers", workers, *NOISY)
+        train("--results", "parts", "--num_workers", "2", *NOISY)
     monkeypatch.setattr(loop.Fit, "round", go_on)
-    parts = train("--results", "parts", "--num_workers", workers, *NOISY)
+    parts = train("--results", "parts", "--num_workers", "2", *NOISY)
     for name in ("best.pth", "last.pth"):
         assert same(weights(f"{whole['run']}/{name}"), weights(f"{parts['run']}/{name}"))
     assert rows(whole["run"]) == rows(parts["run"]) and len(rows(parts["run"])) == 3
     assert same(weights(whole["export"]), weights(parts["export"]))
+
+
+def test_of_equal_epochs_the_first_is_the_best():
+    done = train("--lr", "1e-40")
+    assert done["best_epoch"] == checkpoint.read(done["checkpoint"])["epoch"] == 1
+
+
+def test_a_run_whose_dataset_shrank_does_not_go_on(monkeypatch, tmp_path):
+    words = ["--cr", "0.25", "--dataset", "folder", "--data_root", "data", "--n", "16", "--width", "4", "--on_bad_image", "skip", "--epochs", "3"]
+    for k in range(18):
+        save_image(torch.rand(1, 20, 20), tmp_path / "data" / ("train", "val", "test")[k % 3] / f"{k}.png")
+
+    def stop(*_):
+        raise Stopped("SIGTERM")
+
+    monkeypatch.setattr(loop.Fit, "draw", stop)
+    with pytest.raises(Stopped):
+        main_unet.main(main_unet.parse(words))
+    (tmp_path / "data" / "train" / "3.png").write_text("broken")
+    with pytest.raises(UserError, match=r"began with 6 and 6 training and validation images, now there are 5 and 6: --no-resume starts again"):
+        main_unet.main(main_unet.parse(words))
 
 
 def test_a_finished_run_says_so_and_is_not_trained_again(capsys, monkeypatch):

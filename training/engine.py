@@ -2,8 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -44,10 +42,10 @@ def seeded(*numbers: int) -> torch.Generator:
 
 
 class Stop:
-    """Decides when to stop: a first signal raises `Stopped`, but not before what is held is done; a second one ends the process at once."""
+    """Decides when to stop: a first signal is heard where `check` is called, where all is whole; a second one ends the process at once."""
 
     def __enter__(self) -> "Stop":
-        self.asked, self.holding = "", False
+        self.asked = ""
         self.before = {number: signal.signal(number, self.ask) for number in SIGNALS}
         return self
 
@@ -59,15 +57,8 @@ class Stop:
         self.asked = signal.Signals(number).name
         for other in SIGNALS:
             signal.signal(other, signal.SIG_DFL)
-        if not self.holding and ranks.world() == 1:
-            raise Stopped(self.asked)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """What is done here is done whole."""
-        self.holding = True
-        yield
-        self.holding = False
+    def check(self) -> None:
         asked = [name for name in ranks.everything(self.asked) if name]  # several processes stop after the same step
         if asked:
             raise Stopped(asked[0])

@@ -46,22 +46,29 @@ def update_average(average: nn.Module, network: nn.Module, decay: float, step: i
             e.copy_(w)
 
 
+def nothing() -> None:
+    """What is called between batches, unless something is."""
+
+
 @torch.no_grad()
-def outputs(network: nn.Module, physics: Physics, loader: DataLoader, device: torch.device, seed: int) -> Iterator:
+def outputs(network: nn.Module, physics: Physics, loader: DataLoader, device: torch.device, seed: int, check: Callable = nothing) -> Iterator:
     """Batch by batch: the batch, its measurements by one camera with the noise that the seed draws, and the network's output."""
     network.eval()
     generator = seeded(seed, VALIDATION)
     for k, batch in enumerate(loader):
+        check()
         batch = {name: value.to(device) for name, value in batch.items()}
         y = physics.take(batch, generator)  # by every process, so that all draw the same noise
-        if k % ranks.world() == ranks.rank():
+        if k % ranks.world() == ranks.rank() % ranks.world():
             yield batch, y, network(physics.first_image(y))
 
 
-def evaluate(network: nn.Module, physics: Physics, loader: DataLoader, device: torch.device, seed: int, meter: Meter) -> Meter:
+def evaluate(
+    network: nn.Module, physics: Physics, loader: DataLoader, device: torch.device, seed: int, meter: Meter, check: Callable = nothing
+) -> Meter:
     """Scores of every image of a split, once for each camera that the network has to cope with."""
     for part in physics.parts:
-        for batch, _, output in outputs(network, part, loader, device, seed):
+        for batch, _, output in outputs(network, part, loader, device, seed, check):
             meter.add(output, batch[meter.target])
     return meter.gathered()
 
@@ -184,24 +191,24 @@ class Fit:
     def diverge(self, what: str, where: str) -> None:
         raise Diverged(f"{what} is not finite in epoch {self.epoch:.2f}, {where}; the checkpoints before it are kept in {self.run.folder}")
 
-    def round(self, last: int, bar: tqdm, tracker: Tracker) -> dict:
+    def round(self, last: int, bar: tqdm) -> dict:
         """Updates up to a step; the means over their images, and each term's share of the gradient at the end."""
         args, batch = self.args, None
         self.stage.train()
         while self.steps < last:
             batch = next(self.stream)
-            with self.stop.held():
-                values = self.step(batch)
-                self.scored.add(values.pop("output"), batch[self.meter.target][values.pop("places")])
-                for name, value in {**values, "images": 1}.items():
-                    self.sums[name] = self.sums.get(name, 0.0) + value * len(batch["image"])
-                if args.save_every and self.steps % args.save_every == 0 and self.steps < last:
-                    self.save_state()
+            values = self.step(batch)
+            self.scored.add(values.pop("output"), batch[self.meter.target][values.pop("places")])
+            for name, value in {**values, "images": 1}.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value * len(batch["image"])
+            if args.save_every and self.steps % args.save_every == 0 and self.steps < last:
+                self.save_state()
+            self.stop.check()
             bar.update()
             bar.set_postfix({"loss": f"{self.sums['loss'] / self.sums['images']:.2e}", self.meter.best: f"{self.scored.latest():.2f}"}, refresh=False)
             if args.log_every and self.steps % args.log_every == 0:
                 tqdm.write(f"step {self.steps:>6}/{self.total}  " + "  ".join(f"{name} {value:.3e}" for name, value in values.items()))
-                tracker.log({"step": self.steps, **{f"step_{name}": value for name, value in values.items()}})
+                self.tracker.log({"step": self.steps, **{f"step_{name}": value for name, value in values.items()}})
         batch = batch or next(self._batches(back=1))  # of a round that was stopped after its last step
         scores = {f"train_{name}": value for name, value in self.scored.gathered().logged().items()}
         with ranks.apart():
@@ -211,16 +218,18 @@ class Fit:
 
     def __call__(self) -> dict:
         """Trains to the last epoch, from where an interrupted run stopped; the best on validation is exported."""
-        run = self.run
+        run, args = self.run, self.args
+        saved = run.begin()
+        done = saved["resume"]["steps"] if saved else 0
+        self.tracker = Tracker(args.wandb, args.wandb_project, run.name, run.record["wandb_id"], run.folder, run.identity, args.tensorboard, done)
         with Stop() as self.stop:
-            saved = run.begin()
             if saved is not None:
                 self.load(saved["resume"])
                 if self.rows:
                     run.log(self.rows, self.meter.drawn)
                 print(f"run {run.name} goes on after step {self.steps} of {self.total}")
             else:
-                prepare(self.stage, self.train, self.args, run, self.device)
+                prepare(self.stage, self.train, self.stop, args, run, self.device)
             try:
                 self.go_on()
             except Stopped as signal:
@@ -232,26 +241,24 @@ class Fit:
 
     def go_on(self) -> None:
         """Rounds of updates, each with a validation behind it, to the last step."""
-        args, run = self.args, self.run
-        tracker = Tracker(args.wandb, args.wandb_project, run.name, run.record["wandb_id"], run.folder, run.identity, args.tensorboard, self.steps)
+        args = self.args
         every = args.val_every or len(self.train)
         with tqdm(total=self.total, initial=self.steps, disable=None, leave=False, unit="step") as bar:
             while self.steps < self.total or self.sums:
                 began = time.perf_counter()
                 seen = self.rows[-1]["step"] if self.rows else 0
-                values = self.round(min(self.total, seen + every), bar, tracker)
+                values = self.round(min(self.total, seen + every), bar)
                 row = {"epoch": round(self.epoch, 4), "step": self.steps, "lr": self.optimizer.param_groups[0]["lr"], **values}
-                scores = evaluate(self.network, self.camera, self.val, self.device, args.seed, self.meter())
+                scores = evaluate(self.network, self.camera, self.val, self.device, args.seed, self.meter(), self.stop.check)
                 row |= {f"val_{name}": value for name, value in scores.logged().items()}
                 row["seconds"] = round(time.perf_counter() - began, 3)
-                with self.stop.held():
-                    self.rows.append(row)
-                    self.sums, self.scored = {}, self.meter()
-                    self.save(scores.summary())
+                self.rows.append(row)
+                self.sums, self.scored = {}, self.meter()
+                self.save(scores.summary())
                 self.draw(getattr(args, "save_images", 0))  # a classifier makes no pictures
-                tracker.log(row)
+                self.tracker.log(row)
                 tqdm.write(self.line(row))
-        tracker.close()
+        self.tracker.close()
         if self.before_export is not None:
             self.before_export()
 

@@ -8,14 +8,14 @@ from torch.utils.data import DataLoader
 
 from analysis.figures import draw_lines
 from files import write_csv
-from training.engine import seeded
+from training.engine import Stop, seeded
 from training.run import Run
 
 RATE = 1e-3  # of Adam
 STREAM = 4  # of random numbers, beside those of the loop
 
 
-def prepare(stage: nn.Module, loader: DataLoader, args: Namespace, run: Run, device: torch.device) -> None:
+def prepare(stage: nn.Module, loader: DataLoader, stop: Stop, args: Namespace, run: Run, device: torch.device) -> None:
     """Trains what the stage has to prepare for --prepare_epochs passes; its losses are written and drawn."""
     weights = stage.prepared()
     if not weights:
@@ -26,6 +26,7 @@ def prepare(stage: nn.Module, loader: DataLoader, args: Namespace, run: Run, dev
     for epoch in range(args.prepare_epochs):
         loader.dataset.epoch, loader.batch_sampler.first, sums = epoch, 0, {}
         for k, batch in enumerate(loader):
+            stop.check()
             batch = {name: value.to(device) for name, value in batch.items()}
             losses = stage.prepare(batch, seeded(args.seed, STREAM, epoch * len(loader) + k))
             optimizer.zero_grad()
