@@ -52,7 +52,8 @@ def score(output: Tensor, target: Tensor, border: int = 0, luma: bool = False) -
 class Meter:
     """Per-image scores of a pass over a dataset, without a border or on luma alone where that is asked, and their summary."""
 
-    target, best, drawn = "image", "psnr", ("psnr",)  # what an output is compared with, the score that chooses, the curves
+    target, drawn = "image", ("psnr",)  # what an output is compared with, and the curves
+    columns = ("psnr", "ssim")  # of an epoch's row
 
     def __init__(self, border: int = 0, luma: bool = False):
         self.border, self.luma = border, luma
@@ -69,20 +70,20 @@ class Meter:
     def load(self, state: dict[str, Tensor]) -> None:
         self.rows = {name: [values] for name, values in state.items()}
 
+    @staticmethod
+    def worth(row: dict) -> float:
+        """Of an epoch: the largest is the best."""
+        return row["val_psnr"]
+
     def latest(self) -> float:
-        """The best score's mean over the last batch."""
-        return self.rows[self.best][-1].mean().item()
+        """The mean PSNR of the last batch."""
+        return self.rows["psnr"][-1].mean().item()
 
     def gathered(self) -> "Meter":
         """With the scores of all processes."""
         found = ranks.everything(self.rows)
         self.rows = {name: [part for rows in found for part in rows.get(name, [])] for name in dict.fromkeys(name for rows in found for name in rows)}
         return self
-
-    def logged(self) -> dict[str, float]:
-        """What an epoch's row has of the summary."""
-        scores = self.summary()
-        return {name: scores[name] for name in ("psnr", "ssim")}
 
     @staticmethod
     def told(row: dict) -> str:
@@ -103,8 +104,19 @@ class Meter:
             "images": len(rows["psnr"]),
         }
 
+    def quick(self) -> dict[str, float]:
+        """The scores of training images in an epoch's row."""
+        scores = self.summary()
+        return {name: scores[name] for name in self.columns}
+
 
 AVERAGES = ("micro", "macro", "weighted")  # of the scores of classes
+
+
+def hit_rates(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Cross-entropy; how often, in per cent, the label is the likeliest class, and one of the three likeliest."""
+    hits = (logits.argsort(dim=1, descending=True)[:, :3] == labels[:, None]).double()
+    return {"loss": F.cross_entropy(logits, labels).item(), "top1": 100 * hits[:, 0].mean().item(), "top3": 100 * hits.sum(1).mean().item()}
 
 
 def class_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -114,11 +126,9 @@ def class_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
     """
     from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
-    classes, ranked = logits.shape[1], logits.argsort(dim=1, descending=True)
-    hits = (ranked == labels[:, None]).double()
-    scores = {"loss": F.cross_entropy(logits, labels).item(), "top1": 100 * hits[:, 0].mean().item(), "top3": 100 * hits[:, :3].sum(1).mean().item()}
+    classes, scores, answers = logits.shape[1], hit_rates(logits, labels), logits.argmax(1)
     for average in AVERAGES:
-        found = precision_recall_fscore_support(labels, ranked[:, 0], labels=range(classes), average=average, zero_division=0)
+        found = precision_recall_fscore_support(labels, answers, labels=range(classes), average=average, zero_division=0)
         scores |= {f"{name}_{average}": float(value) for name, value in zip(("precision", "recall", "f1"), found, strict=False)}
     truth, chances = F.one_hot(labels, classes), logits.double().softmax(1)
     share = truth.double().mean(0)
@@ -132,7 +142,8 @@ def class_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
 class ClassMeter:
     """Logits and labels of a pass over a dataset, and their scores."""
 
-    target, best, drawn = "label", "top1", ("top1", "top3")
+    target, drawn = "label", ("top1", "top3")
+    columns = ("loss", *drawn, *(f"{name}_{average}" for average in AVERAGES for name in ("precision", "recall", "f1", "auc")))
 
     def __init__(self):
         self.logits: list[Tensor] = []
@@ -148,6 +159,11 @@ class ClassMeter:
     def load(self, state: dict[str, Tensor]) -> None:
         self.logits, self.labels = ([state[name]] if state else [] for name in ("logits", "labels"))
 
+    @staticmethod
+    def worth(row: dict) -> tuple[float, float]:
+        """Top-1, and of equal ones the smaller loss."""
+        return row["val_top1"], -row["val_loss"]
+
     def latest(self) -> float:
         """Top-1 of the last batch, in per cent."""
         return 100 * (self.logits[-1].argmax(1) == self.labels[-1]).double().mean().item()
@@ -162,11 +178,11 @@ class ClassMeter:
         """All logits (N, classes) and labels (N,)."""
         return torch.cat(self.logits), torch.cat(self.labels)
 
-    def logged(self) -> dict[str, float]:
-        return class_scores(*self.both())
-
     def summary(self) -> dict[str, float]:
-        return self.logged() | {"images": sum(map(len, self.labels))}
+        return class_scores(*self.both()) | {"images": sum(map(len, self.labels))}
+
+    def quick(self) -> dict[str, float]:
+        return hit_rates(*self.both())
 
     @staticmethod
     def told(row: dict) -> str:

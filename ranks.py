@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
+from torch.nn.modules.batchnorm import _BatchNorm
 
 APART = False
 
@@ -53,6 +54,15 @@ def add_gradients(weights: list[Tensor]) -> None:
             weight.grad.copy_(part.view_as(weight))
 
 
+def average_statistics(module: nn.Module | None) -> None:
+    """Gives every process the mean of the running statistics that each has of its own images."""
+    if world() > 1 and module is not None:
+        for layer in module.modules():
+            if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
+                for buffer in (layer.running_mean, layer.running_var):
+                    total(buffer).div_(world())
+
+
 def everything(x) -> list:
     """Every process's object, in the order of the ranks."""
     found = [None] * world()
@@ -72,11 +82,11 @@ def wait() -> None:
 def apart() -> Iterator[None]:
     """Where a process does all of the work, and nothing is gathered."""
     global APART
-    APART = True
+    before, APART = APART, True
     try:
         yield
     finally:
-        APART = False
+        APART = before
 
 
 def together(x: Tensor) -> Tensor:

@@ -236,11 +236,17 @@ def last_of(folder: Path) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime) if found else None
 
 
+def under_way(folder: Path) -> bool:
+    """Whether a training has made and saved a step."""
+    last = last_of(folder)
+    return last is not None and checkpoint.read(last)["resume"]["steps"] > 0
+
+
 @contextmanager
 def endless(script: str, folder: Path, *more: str, before: Callable[[], None] = lambda: None):
     """A training that does not end by itself, from its first save on."""
     with Process(script, [*endless_of(script), *more], folder, before) as process:
-        until(lambda: last_of(folder) is not None, alive=process)
+        until(lambda: under_way(folder), alive=process)
         yield process
 
 
@@ -702,7 +708,7 @@ def rank_dies(folder: Path, chance: random.Random, number: int) -> None:
     script = [name for name in TRAININGS if name != "main_classify"][number % 4]
     words = [*words_of(script), *LENGTH]
     with torchrun(script, words, folder) as process:
-        until(lambda: last_of(folder) is not None or process.poll() is not None)
+        until(lambda: under_way(folder) or process.poll() is not None)
         time.sleep(chance.random())
         ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False).stdout.split()
         assert process.poll() is None and len(ranks) == 2, "it ended too soon"

@@ -24,8 +24,9 @@ from distill import build_term
 from distill.stage import Distillation, Guide
 from models import build_network
 from models.library import load_pretrained
-from tables import CLASS_LOSSES, CLASS_OPTIONS, CLASSIFIERS, UserError
+from tables import CLASS_LOSSES, CLASS_OPTIONS, CLASSIFIERS, Stopped, UserError
 from training import checkpoint, classification
+from training.engine import Stop
 
 DATA = ["--dataset", "digits", "--n", "16", "--limit_train", "40", "--limit_val", "20"]
 TINY = [*DATA, "--epochs", "1", "--model", "resnet8", "--width", "4"]
@@ -123,6 +124,25 @@ def test_the_paraphraser_is_learnt_first_and_then_stays(teacher, monkeypatch):
     monkeypatch.setattr(loop, "prepare", lambda stage, *a: prepare(stage, *a) or before.extend(w.clone() for w in stage.prepared()))
     call(main_classify_dist, *TINY, "--teacher", teacher, "--loss_distill", "ft", "--prepare_epochs", "2")
     assert before and all(torch.equal(a, b) for a, b in zip(before, stages[0].prepared(), strict=True))
+
+
+def test_a_preparation_that_is_stopped_is_taken_up_at_its_pass(teacher, monkeypatch):
+    words = [*TINY, "--teacher", teacher, "--loss_distill", "ft", "--prepare_epochs", "3", "--batch_size", "10"]
+    whole = call(main_classify_dist, *words, "--results", "whole")
+    check, calls = Stop.check, []
+
+    def asked(self):
+        calls.append(1)
+        self.asked = "SIGTERM" if len(calls) == 7 else ""  # the third batch of the second pass of four
+        check(self)
+
+    monkeypatch.setattr(Stop, "check", asked)
+    with pytest.raises(Stopped, match="SIGTERM; 1 of 3 passes before the training are saved"):
+        call(main_classify_dist, *words, "--results", "parts")
+    parts = call(main_classify_dist, *words, "--results", "parts")
+    a, b = (checkpoint.read(f"{done['run']}/last.pth")["resume"]["stage"] for done in (whole, parts))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert (Path(whole["run"]) / "prepared.csv").read_text() == (Path(parts["run"]) / "prepared.csv").read_text()
 
 
 def test_an_interrupted_student_ends_like_an_uninterrupted_one(teacher, monkeypatch):

@@ -16,7 +16,10 @@ import main_classify
 import main_classify_dist
 import main_unet
 import main_unet_dist
-from training import checkpoint
+from algo_functions import ClassMeter
+from data_loader import Request, build_loader, build_splits
+from tables import LABELLED
+from training import checkpoint, loop
 
 DATA = ["--dataset", "digits", "--n", "16", "--limit_train", "30", "--limit_val", "11", "--batch_size", "8", "--wandb", "disabled"]
 UNET = [*DATA, "--width", "4", "--epochs", "2"]
@@ -82,6 +85,16 @@ def test_two_processes_train_like_one(script, teacher, words, teachers):
     alone(script, *words, "--results", "one")
     assert_equal_runs("one", "two")
     assert said.count("parameters;") == 1  # only one of them speaks
+
+
+def test_what_is_saved_is_what_was_scored_and_uneven_parts_do_not_wait_for_each_other(teachers):
+    words = [*DATA, "--model", "resnet8", "--width", "4", "--epochs", "2", "--teacher", teachers["vit"], "--loss_distill", "sp:10"]
+    together(main_classify_dist, *words, "--limit_train", "17", "--batch_size", "5", "--accumulate", "4", "--results", "two")
+    (best,) = Path("two").glob("runs/*/best.pth")
+    found = checkpoint.restore(best)
+    val = build_splits(Request("digits", n=16, labelled=True, limit_val=11), ["val"], table=LABELLED)["val"]
+    scores = loop.evaluate(found.network, found.physics, build_loader(val, 8), torch.device("cpu"), 42, ClassMeter()).summary()
+    assert scores["loss"] == pytest.approx(found.content["scores"]["loss"], rel=1e-5)
 
 
 def test_all_stop_when_one_is_killed_and_the_run_goes_on_equal():

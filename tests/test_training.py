@@ -71,6 +71,19 @@ def test_a_run_that_is_interrupted_between_epochs_ends_as_an_uninterrupted_one(m
     assert same(weights(whole["export"]), weights(parts["export"]))
 
 
+@pytest.mark.parametrize("words, sizes", [(["--batch_size", "10"], [10, 10, 11]), (["--batch_size", "4", "--accumulate", "3"], [4] * 6 + [4, 3])])
+def test_a_joined_batch_is_not_cut_apart_and_parts_are_no_larger_than_asked(words, sizes, monkeypatch):
+    seen, forward = [], loop.Fit.forward
+
+    def counted(self, batch, generator):
+        seen.append(len(batch["image"]))
+        return forward(self, batch, generator)
+
+    monkeypatch.setattr(loop.Fit, "forward", counted)
+    train("--limit_train", "31", "--epochs", "1", *words)
+    assert seen == sizes
+
+
 def test_of_equal_epochs_the_first_is_the_best():
     done = train("--lr", "1e-40")
     assert done["best_epoch"] == checkpoint.read(done["checkpoint"])["epoch"] == 1

@@ -109,6 +109,7 @@ class Fit:
         self.optimizer = optimizer(self.weights, lr=args.lr, weight_decay=args.weight_decay, **momentum)
         self.average = copy.deepcopy(stage.student) if args.ema else None
         self.rows: list[dict] = []
+        self.prepared: dict = {}
         self.images = [len(splits[name]) for name in ("train", "val")]
         self.steps, self.total = 0, args.steps or args.epochs * len(self.train)
         self.stream, self.sums, self.scored = self._batches(), {}, meter()
@@ -133,7 +134,7 @@ class Fit:
     def state(self) -> dict:
         average = None if self.average is None else self.average.state_dict()
         modules = {"stage": self.stage.state_dict(), "optimizer": self.optimizer.state_dict(), "average": average}
-        far = {"rows": self.rows, "steps": self.steps, "images": self.images}
+        far = {"rows": self.rows, "steps": self.steps, "images": self.images, "prepared": self.prepared}
         return modules | far | {"sums": self.sums, "scored": copy.copy(self.scored).gathered().state()}
 
     def load(self, state: dict) -> None:
@@ -144,7 +145,7 @@ class Fit:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.rows, self.steps = state["rows"], state["steps"]
+        self.rows, self.steps, self.prepared = state["rows"], state["steps"], state.get("prepared", {})
         if "sums" in state:
             self.sums = state["sums"]
             if not ranks.rank():  # it has the scores of all
@@ -161,7 +162,9 @@ class Fit:
         values, outputs = {}, []
         batch = self.stage.see(batch, generator)  # all of it at once: noise does not depend on the parts
         places = torch.arange(count)[list(ranks.share(count))]
-        for part in places.chunk(max(1, min(-(-count // args.batch_size), count // ranks.world()))):
+        joined = max(1, ranks.world() - 1)  # images of a last batch that may have joined the one before it
+        parts = max(1, min(-(-(count - joined) // args.batch_size), count // ranks.world()))
+        for part in places.tensor_split(parts):  # as many in every process
             result, share = self.forward({name: value[part] for name, value in batch.items()}, generator), len(part) / count
             (share * result["loss"]).backward()
             for name, value in {"loss": result["loss"], **result["terms"], **result.get("metrics", {})}.items():
@@ -205,14 +208,17 @@ class Fit:
                 self.save_state()
             self.stop.check()
             bar.update()
-            bar.set_postfix({"loss": f"{self.sums['loss'] / self.sums['images']:.2e}", self.meter.best: f"{self.scored.latest():.2f}"}, refresh=False)
+            bar.set_postfix(
+                {"loss": f"{self.sums['loss'] / self.sums['images']:.2e}", self.meter.drawn[0]: f"{self.scored.latest():.2f}"}, refresh=False
+            )
             if args.log_every and self.steps % args.log_every == 0:
                 tqdm.write(f"step {self.steps:>6}/{self.total}  " + "  ".join(f"{name} {value:.3e}" for name, value in values.items()))
                 self.tracker.log({"step": self.steps, **{f"step_{name}": value for name, value in values.items()}})
         batch = batch or next(self._batches(back=1))  # of a round that was stopped after its last step
-        scores = {f"train_{name}": value for name, value in self.scored.gathered().logged().items()}
+        scores = {f"train_{name}": value for name, value in self.scored.gathered().quick().items()}
+        some = {name: value[: args.batch_size] for name, value in batch.items()}
         with ranks.apart():
-            shares = gradient_shares(self.stage, batch, seeded(args.seed, PROBE, self.steps))
+            shares = gradient_shares(self.stage, some, seeded(args.seed, PROBE, self.steps))
         means = {f"train_{name}": value / self.sums["images"] for name, value in self.sums.items() if name != "images"}
         return means | scores | means | shares  # the loss is the one that is minimised
 
@@ -228,14 +234,14 @@ class Fit:
                 if self.rows:
                     run.log(self.rows, self.meter.drawn)
                 print(f"run {run.name} goes on after step {self.steps} of {self.total}")
-            else:
-                prepare(self.stage, self.train, self.stop, args, run, self.device)
+            if not self.steps:
+                prepare(self.stage, self.train, self.stop, args, run, self.device, self.prepared, self.save_state)
             try:
                 self.go_on()
             except Stopped as signal:
                 self.save_state()
                 raise Stopped(f"{signal}; step {self.steps} of {self.total} is saved in {run.folder}, the same command goes on") from None
-        best = max(self.rows, key=self.score)
+        best = max(self.rows, key=self.meter.worth)
         scores = {name: value for name, value in best.items() if name.startswith("val_")}
         return run.finish(scores | {"best_epoch": best["epoch"], "epochs": self.epoch})
 
@@ -249,12 +255,13 @@ class Fit:
                 seen = self.rows[-1]["step"] if self.rows else 0
                 values = self.round(min(self.total, seen + every), bar)
                 row = {"epoch": round(self.epoch, 4), "step": self.steps, "lr": self.optimizer.param_groups[0]["lr"], **values}
-                scores = evaluate(self.network, self.camera, self.val, self.device, args.seed, self.meter(), self.stop.check)
-                row |= {f"val_{name}": value for name, value in scores.logged().items()}
+                self.agree()
+                scores = evaluate(self.network, self.camera, self.val, self.device, args.seed, self.meter(), self.stop.check).summary()
+                row |= {f"val_{name}": scores[name] for name in self.meter.columns}
                 row["seconds"] = round(time.perf_counter() - began, 3)
                 self.rows.append(row)
                 self.sums, self.scored = {}, self.meter()
-                self.save(scores.summary())
+                self.save(scores)
                 self.draw(getattr(args, "save_images", 0))  # a classifier makes no pictures
                 self.tracker.log(row)
                 tqdm.write(self.line(row))
@@ -262,21 +269,23 @@ class Fit:
         if self.before_export is not None:
             self.before_export()
 
-    def score(self, row: dict) -> float:
-        """The largest is the best, the first one of several."""
-        return row[f"val_{self.meter.best}"]
-
     def save(self, scores: dict) -> None:
         """The best so far, then the last, then the metrics: what is read again is never ahead of what it needs."""
         content = self.content(scores)
-        if self.rows[-1] is max(self.rows, key=self.score):
+        if self.rows[-1] is max(self.rows, key=self.meter.worth):  # the first one of several
             checkpoint.write(self.run.best, content)
         self.save_state(content)
         self.run.log(self.rows, self.meter.drawn)
 
     def save_state(self, content: dict | None = None) -> None:
         """The last state, and the one before it."""
+        self.agree()
         checkpoint.write(self.run.last, (content or self.content()) | {"resume": self.state()}, self.run.before)
+
+    def agree(self) -> None:
+        """All processes have what is scored and saved."""
+        for module in (self.stage, self.average):
+            ranks.average_statistics(module)
 
     def content(self, scores: dict | None = None) -> dict:
         """What is saved of the network, whose numbers are finite."""

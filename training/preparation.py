@@ -1,6 +1,7 @@
 """What a loss learns of the teacher before the student begins."""
 
 from argparse import Namespace
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -8,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from analysis.figures import draw_lines
 from files import write_csv
+from tables import Stopped
 from training.engine import Stop, seeded
 from training.run import Run
 
@@ -15,18 +17,25 @@ RATE = 1e-3  # of Adam
 STREAM = 4  # of random numbers, beside those of the loop
 
 
-def prepare(stage: nn.Module, loader: DataLoader, stop: Stop, args: Namespace, run: Run, device: torch.device) -> None:
-    """Trains what the stage has to prepare for --prepare_epochs passes; its losses are written and drawn."""
+def prepare(
+    stage: nn.Module, loader: DataLoader, stop: Stop, args: Namespace, run: Run, device: torch.device, far: dict, save: Callable[[], None]
+) -> None:
+    """Trains what the stage has to prepare for --prepare_epochs passes; its losses are written and drawn. `far` tells how far it is."""
     weights = stage.prepared()
     if not weights:
         return
-    optimizer, rows = torch.optim.Adam(weights, lr=RATE), []
+    optimizer, rows = torch.optim.Adam(weights, lr=RATE), far.setdefault("rows", [])
+    if rows:
+        optimizer.load_state_dict(far["optimizer"])
     for weight in weights:
         weight.requires_grad_(True)
-    for epoch in range(args.prepare_epochs):
+    for epoch in range(len(rows), args.prepare_epochs):
         loader.dataset.epoch, loader.batch_sampler.first, sums = epoch, 0, {}
         for k, batch in enumerate(loader):
-            stop.check()
+            try:
+                stop.check()
+            except Stopped as signal:
+                raise Stopped(f"{signal}; {epoch} of {args.prepare_epochs} passes before the training are saved, the same command goes on") from None
             batch = {name: value.to(device) for name, value in batch.items()}
             losses = stage.prepare(batch, seeded(args.seed, STREAM, epoch * len(loader) + k))
             optimizer.zero_grad()
@@ -35,6 +44,8 @@ def prepare(stage: nn.Module, loader: DataLoader, stop: Stop, args: Namespace, r
             sums = {name: sums.get(name, 0.0) + loss.item() * len(batch["image"]) for name, loss in losses.items()}
         means = {name: value / len(loader.dataset) for name, value in sums.items()}
         rows.append({"epoch": epoch + 1} | means)
+        far["optimizer"] = optimizer.state_dict()
+        save()
         print(f"prepared {epoch + 1}/{args.prepare_epochs}  " + "  ".join(f"{name} {value:.3e}" for name, value in means.items()))
     for weight in weights:
         weight.requires_grad_(False)
