@@ -7,12 +7,14 @@ import pytest
 import torch
 from conftest import RECIPE
 from deepinv.physics import SinglePixelCamera
+from deepinv.physics.singlepixel import hadamard_2d as deepinvs
 from scipy.linalg import hadamard
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
 from sklearn.covariance import LedoitWolf
 
 from algo_functions import Meter, build_physics, score
+from physics.hadamard import hadamard_2d
 from physics.single_pixel import measurements, patterns_of
 from tables import ORDERINGS, UserError
 
@@ -81,6 +83,15 @@ def test_masks_are_deepinvs(ordering, n):
     for m in (1, 2, n, n * n // 3 + 1, n * n):
         expected = SinglePixelCamera(m=m, img_size=(1, n, n), ordering=ordering).mask[0, 0]
         assert torch.equal((patterns_of(ordering, n, m) < m).float(), expected)
+
+
+@pytest.mark.parametrize("n, m", [(1, 2), (2, 2), (8, 64), (32, 32), (64, 128), (128, 64), (256, 256), (1024, 4)])
+def test_the_transform_is_deepinvs_and_scipys(n, m):
+    x = torch.rand(2, 3, n, m)
+    y = hadamard_2d(x)
+    expected = hadamard(n) @ x.double().numpy() @ hadamard(m) / np.sqrt(n * m)
+    assert torch.allclose(y, torch.from_numpy(expected).float(), atol=1e-5) and torch.allclose(y, deepinvs(x), atol=1e-5)
+    assert torch.allclose(hadamard_2d(y), x, atol=1e-5)
 
 
 def test_hadamard_patterns_are_scipys():

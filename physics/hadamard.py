@@ -1,0 +1,37 @@
+"""The Hadamard transform of images, of memory linear in the pixels."""
+
+from functools import cache
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+TWO_PRODUCTS = 64  # n up to which H X H is two products of matrices
+RADIX = 32  # beyond it H is a Kronecker product of matrices of this size, each applied along an axis of its own
+
+
+@cache
+def matrix(n: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The orthonormal Hadamard matrix of natural order, (n, n)."""
+    h = torch.ones(1, 1, device=device, dtype=dtype)
+    while len(h) < n:
+        h = torch.cat((torch.cat((h, h), 1), torch.cat((h, -h), 1)))
+    return h / sqrt(n)
+
+
+def hadamard_2d(x: Tensor) -> Tensor:
+    """H X Hᵀ for images X (..., n, m) whose sides are powers of two."""
+    n, m = x.shape[-2:]
+    if max(n, m) <= TWO_PRODUCTS:
+        return matrix(n, x.device, x.dtype) @ (x @ matrix(m, x.device, x.dtype))
+    return along(along(x.reshape(-1, n, m), n, m), m, 1).view(x.shape)
+
+
+def along(x: Tensor, n: int, inner: int) -> Tensor:
+    """H = H_r ⊗ H_r ⊗ ... along an axis of n entries, behind which so many others lie in memory."""
+    shape = x.shape
+    while n > 1:
+        r = min(RADIX, n)
+        n //= r
+        x = matrix(r, x.device, x.dtype) @ x.reshape(-1, r, n * inner) if n * inner > 1 else x.reshape(-1, r) @ matrix(r, x.device, x.dtype)
+    return x.reshape(shape)
