@@ -87,7 +87,7 @@ def test_masks_are_deepinvs(ordering, n):
 
 @pytest.mark.parametrize("n, m", [(1, 2), (2, 2), (8, 64), (32, 32), (64, 128), (128, 64), (256, 256), (1024, 4)])
 def test_the_transform_is_deepinvs_and_scipys(n, m):
-    x = torch.rand(2, 3, n, m)
+    x = torch.randn(2, 3, n, m)
     y = hadamard_2d(x)
     expected = hadamard(n) @ x.double().numpy() @ hadamard(m) / np.sqrt(n * m)
     assert torch.allclose(y, torch.from_numpy(expected).float(), atol=1e-5) and torch.allclose(y, deepinvs(x), atol=1e-5)
