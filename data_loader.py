@@ -1,94 +1,23 @@
 """Datasets of clean images in three splits: validation comes out of training, the test set is for evaluation only."""
 
-import os
-import signal
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 from zipfile import ZipFile
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import pad
-from torch.utils.data import DataLoader, Dataset, Sampler
 
+from batches import Images, Source, Whole
 from pictures import BAD_ARRAY, Request, open_image, pictures_in, read_array, read_picture, sound, to_tensor
-from ranks import world
 from tables import CONTROL, DATASETS, UserError, in_a_line, look_up
 
 SPLITS = ("train", "val", "test")
 DEFLATED = 1032  # bytes that a compressed byte can stand for
 SPLIT_SEED = 0  # of splits and subsets; a run's --seed must not move an image from test to training
-
-
-class Source(NamedTuple):
-    """One split: a sequence of images (C, n, n) in [0, 1], the symmetries that training may use, and where there are labels one for each image."""
-
-    images: Sequence
-    symmetries: str = "none"  # none, flip, dihedral; fixed allows not even shifts
-    kind: type | None = None  # of Images, where it is another one
-    labels: Sequence[int] | None = None
-    classes: tuple[str, ...] = ()
-
-
-class Images(Dataset):
-    """Clean images of one split; augmentation is drawn from (seed, epoch, index), so no worker or batch size changes it."""
-
-    paired = False  # whether every item brings the degraded picture that a network sees, in validation and test
-    alike = True  # whether all items have one size
-
-    def __init__(self, source: Source, subset: Tensor, augment_seed: int | None = None, shift: bool = False):
-        self.source, self.subset, self.augment_seed, self.shift, self.epoch = source, subset, augment_seed, shift, 0
-        self.classes = source.classes
-        self.labels = None if source.labels is None else [source.labels[k] for k in subset.tolist()]
-
-    def __len__(self) -> int:
-        return len(self.subset)
-
-    def __getitem__(self, i: int) -> dict:
-        image = self.source.images[int(self.subset[i])]
-        if self.augment_seed is not None:
-            rng = np.random.default_rng((self.augment_seed, self.epoch, i))
-            if self.source.symmetries not in ("none", "fixed"):
-                image = transform(image, self.source.symmetries, rng)
-            if self.shift and self.source.symmetries != "fixed":
-                image = shifted(image, rng)
-        item = {"image": image, "index": i}
-        return item if self.labels is None else item | {"label": self.labels[i]}
-
-    def stack(self) -> Tensor:
-        """All images (N, C, n, n), not augmented."""
-        return torch.stack([self.source.images[int(k)] for k in self.subset])
-
-    def name(self, i: int) -> str:
-        return str(i)
-
-
-class Whole(Images):
-    """Pictures of their own sizes, one at a time."""
-
-    alike = False
-
-    def name(self, i: int) -> str:
-        return self.source.images.keys[int(self.subset[i])].stem
-
-
-def transform(image: Tensor, symmetries: str, rng: np.random.Generator) -> Tensor:
-    """A random mirror image, and for `dihedral` a random quarter turn too."""
-    if rng.random() < 0.5:
-        image = image.flip(-1)
-    return torch.rot90(image, int(rng.integers(4)), (-2, -1)) if symmetries == "dihedral" else image
-
-
-def shifted(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """A random crop n x n of an image around which an eighth of a side is reflected."""
-    n = image.shape[-1]
-    top, left = rng.integers(2 * (n // 8) + 1, size=2)
-    return pad(image, (n // 8,) * 4, mode="reflect")[:, top : top + n, left : left + n]
 
 
 def build_splits(request: Request, wanted: Sequence[str] = SPLITS, augment_seed: int | None = None, table: dict = DATASETS) -> dict[str, Images]:
@@ -142,42 +71,6 @@ def hold_out_of_each(labels: Sequence[int], parts: int = 1, share: float = 0.1) 
         held = min(max(1, round(size * share)), (size - 1) // parts)
         groups[1 + place // held if place < parts * held else 0].append(i)
     return groups
-
-
-class Order(Sampler):
-    """Batches of places in an order that (seed, epoch) decides, from a batch on, so that a pass can be taken up again.
-
-    A last batch of one, which has no relations and no variance, or of fewer images than there are processes, joins the one before it.
-    """
-
-    def __init__(self, images: Images, batch_size: int, seed: int):
-        self.images, self.batch_size, self.seed, self.first = images, batch_size, seed, 0
-
-    def __len__(self) -> int:
-        whole, rest = divmod(len(self.images), self.batch_size)
-        return whole + (rest > (max(1, world() - 1) if whole else 0))
-
-    def __iter__(self):
-        order = np.random.default_rng((self.seed, self.images.epoch)).permutation(len(self.images))
-        for batch in range(self.first, len(self)):
-            last = len(order) if batch == len(self) - 1 else (batch + 1) * self.batch_size
-            yield order[batch * self.batch_size : last].tolist()
-
-
-def build_loader(images: Images, batch_size: int, num_workers: int = 0, shuffle_seed: int | None = None) -> DataLoader:
-    """Batches of a split, in an order that --seed and the epoch decide, or as they stand."""
-    how = {"num_workers": num_workers, "worker_init_fn": deaf}
-    if shuffle_seed is None:
-        return DataLoader(images, batch_size if images.alike else 1, **how)
-    return DataLoader(images, batch_sampler=Order(images, batch_size, shuffle_seed), **how)
-
-
-def deaf(_: int) -> None:
-    """A worker leaves the signals that reach the whole group to the main process; SIGTERM, by which that one ends it, it obeys a second later."""
-    for number in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(1))
 
 
 # ---------------------------------------------------------------- the datasets

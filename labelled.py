@@ -5,7 +5,8 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_loader import SPLITS, Lazy, Request, Source, from_torchvision, hold_out_of_each
+from batches import Source
+from data_loader import SPLITS, Lazy, Request, from_torchvision, hold_out_of_each
 from pictures import open_image, pictures_in, sound
 from tables import UserError
 

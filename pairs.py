@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data_loader import SPLITS, Images, Lazy, Request, Source, hold_out, open_image, pictures_in, shuffled, tenths, transform
+from batches import Drawn, Source, draw_mirror, draw_turn, mirrored, turned
+from data_loader import SPLITS, Lazy, Request, hold_out, open_image, pictures_in, shuffled, tenths
 from pictures import sound
 from tables import UserError
 
@@ -24,7 +25,7 @@ class Pair(NamedTuple):
     size: tuple[int, int]
 
 
-class Pairs(Images):
+class Pairs(Drawn):
     """Pieces n x n of pairs, cut and turned alike in both pictures; the central ones outside training."""
 
     paired = True
@@ -46,7 +47,10 @@ def piece(pair: Pair, request: Request, rng: np.random.Generator | None) -> dict
     image = open_image(pair.clean, request, box)
     seen = torch.zeros_like(image) if pair.degraded is None else open_image(pair.degraded, request, box)
     if rng is not None:
-        image, seen = transform(torch.cat((image, seen)), "dihedral", rng).chunk(2)
+        both = torch.stack((image, seen))
+        for draw, change in ((draw_mirror, mirrored), (draw_turn, turned)):
+            both = change(both, torch.tensor([draw(rng, n)] * 2))
+        image, seen = both
     return {"image": image, "seen": seen, "paired": torch.tensor(pair.degraded is not None)}
 
 

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from analysis.figures import save
-from data_loader import build_loader
+from batches import build_loader
 from files import write_csv
 from physics.given import camera_for
 from tables import UserError

@@ -10,7 +10,8 @@ from torch import Tensor
 from algo_functions import Meter
 from analysis.figures import draw_grid
 from analysis.report import markdown
-from data_loader import Images, build_loader, build_splits
+from batches import Images, build_loader
+from data_loader import build_splits
 from files import write_csv, write_text
 from models.base import AsSeen
 from training.checkpoint import restore

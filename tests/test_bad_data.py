@@ -21,7 +21,8 @@ import pictures
 import predict
 import progressive_distill
 import visualize_mask_spc
-from data_loader import Request, build_loader, build_splits
+from batches import build_loader
+from data_loader import Request, build_splits
 from pictures import open_image, read_picture
 from tables import LABELLED, UserError
 from training import checkpoint, options

@@ -9,7 +9,8 @@ from PIL import Image
 from torchvision.datasets import MNIST
 from torchvision.transforms import Compose, Resize, ToTensor
 
-from data_loader import PHOTOGRAPHS, Request, build_loader, build_splits, to_tensor, transform
+from batches import build_loader, symmetries_of
+from data_loader import PHOTOGRAPHS, Request, build_splits, to_tensor
 from tables import UserError
 
 
@@ -86,9 +87,14 @@ def test_only_training_is_augmented_and_the_epoch_decides_how():
 
 def test_all_eight_symmetries_occur_and_a_mirror_only_mirrors():
     image = torch.arange(9.0).view(1, 3, 3)
-    seen = {transform(image, "dihedral", np.random.default_rng(k)).numpy().tobytes() for k in range(200)}
-    flips = {transform(image, "flip", np.random.default_rng(k)).numpy().tobytes() for k in range(200)}
-    assert len(seen) == 8 and flips == {image.numpy().tobytes(), image.flip(-1).contiguous().numpy().tobytes()}
+
+    def seen(name):
+        images = image.expand(200, 1, 3, 3)
+        for draw, change in symmetries_of(name, shift=False).items():
+            images = change(images, torch.tensor([draw(np.random.default_rng((k, len(name))), 3) for k in range(200)]))
+        return {each.contiguous().numpy().tobytes() for each in images}
+
+    assert len(seen("dihedral")) == 8 and seen("flip") == {image.numpy().tobytes(), image.flip(-1).contiguous().numpy().tobytes()}
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -15,6 +15,7 @@ FLOORS = {
     "files": 0,
     "models": 1,
     "data_loader": 1,
+    "batches": 1,
     "pictures": 1,
     "pairs": 1,
     "labelled": 1,

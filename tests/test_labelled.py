@@ -11,7 +11,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from data_loader import Request, build_loader, build_splits, hold_out_of_each, shifted, stratified
+from batches import build_loader, draw_shift, shifted
+from data_loader import Request, build_splits, hold_out_of_each, stratified
 from tables import UserError
 
 TABLE = {name: f"data_loader:{name}" for name in ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "npz")} | {
@@ -115,7 +116,7 @@ def test_a_label_belongs_to_its_image(layout, limit):
         assert images.classes == tuple(NAMES)
         for i in range(len(images)):
             item = images[i]
-            assert type(item["label"]) is int and decode(item["image"])[0] == item["label"] == images.labels[i]
+            assert item["label"].dtype == torch.int64 and decode(item["image"])[0] == item["label"] == images.labels[i]
 
 
 def test_every_image_is_in_one_split(layout):
@@ -212,7 +213,8 @@ class TestShift:
     @pytest.mark.parametrize("n, offsets", [(4, 1), (8, 9), (16, 25)])
     def test_an_image_moves_by_up_to_an_eighth_of_its_side(self, n, offsets):
         image = torch.rand(3, n, n)
-        found = {shifted(image, np.random.default_rng(k)).numpy().tobytes() for k in range(400)}
+        corners = torch.tensor([draw_shift(np.random.default_rng(k), n) for k in range(400)])
+        found = {moved.numpy().tobytes() for moved in shifted(image.expand(400, -1, -1, -1), corners)}
         assert found == set(self.windows(image)) and len(found) == offsets
 
     def test_labelled_arrays_are_shifted_and_mirrored(self, tmp_path):

@@ -14,7 +14,8 @@ import main_unet
 import main_unet_dist
 import test_UNet
 from algo_functions import build_physics
-from data_loader import Request, build_loader, build_splits
+from batches import build_loader
+from data_loader import Request, build_splits
 from distill.feature import mse
 from distill.stage import Supervised
 from models import build_network

@@ -17,7 +17,8 @@ import main_classify_dist
 import main_unet
 import main_unet_dist
 from algo_functions import ClassMeter
-from data_loader import Request, build_loader, build_splits
+from batches import build_loader
+from data_loader import Request, build_splits
 from tables import LABELLED
 from training import checkpoint, loop
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from algo_functions import ClassMeter
-from data_loader import Images, build_splits
+from batches import Images
+from data_loader import build_splits
 from distill.stage import Distillation, Guide, Supervised
 from models.library import load_pretrained
 from physics.base import Physics

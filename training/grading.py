@@ -8,7 +8,8 @@ import torch
 
 from algo_functions import ClassMeter
 from analysis.classes import draw_confusion, report_of, summary_of
-from data_loader import build_loader, build_splits
+from batches import build_loader
+from data_loader import build_splits
 from files import append_csv, folder_for, write_csv, write_text
 from tables import LABELLED, UserError
 from training import pipeline

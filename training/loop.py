@@ -14,7 +14,7 @@ from tqdm import tqdm
 import ranks
 from algo_functions import Meter
 from analysis.figures import draw_grid
-from data_loader import Images, build_loader
+from batches import Images, build_loader
 from physics.base import Physics
 from physics.given import camera_for
 from tables import OPTIMIZERS, SCHEDULES, Diverged, Stopped, UserError, bound, look_up

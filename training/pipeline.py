@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from algo_functions import Meter, build_physics
-from data_loader import Images, Request, build_splits
+from batches import Images
+from data_loader import Request, build_splits
 from distill import Term, build_task, build_term
 from distill.stage import Distillation, Guide, Supervised
 from models import build_network

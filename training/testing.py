@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from algo_functions import Meter, score
 from analysis.figures import draw_grid, save_image, stretched
-from data_loader import Images, build_loader, build_splits
+from batches import Images, build_loader
+from data_loader import build_splits
 from files import append_csv, check_header, folder_for, inside, write_csv
 from models.base import AsSeen
 from models.piecewise import Piecewise
