@@ -61,7 +61,7 @@ class Meter:
 
     def add(self, output: Tensor, target: Tensor) -> None:
         for name, values in score(output, target, self.border, self.luma).items():
-            self.rows.setdefault(name, []).append(values.cpu())
+            self.rows.setdefault(name, []).append(values)
 
     def state(self) -> dict[str, Tensor]:
         """What a pass that is taken up again goes on from."""
@@ -81,7 +81,7 @@ class Meter:
 
     def gathered(self) -> "Meter":
         """With the scores of all processes."""
-        found = ranks.everything(self.rows)
+        found = ranks.everything({name: [torch.cat(values).cpu()] for name, values in self.rows.items()})
         self.rows = {name: [part for rows in found for part in rows.get(name, [])] for name in dict.fromkeys(name for rows in found for name in rows)}
         return self
 
@@ -91,7 +91,7 @@ class Meter:
         return f"train {row['train_psnr']:.2f} dB  val {row['val_psnr']:.2f} dB  ssim {row['val_ssim']:.4f}"
 
     def per_image(self) -> dict[str, Tensor]:
-        return {name: torch.cat(values) for name, values in self.rows.items()}
+        return {name: torch.cat(values).cpu() for name, values in self.rows.items()}
 
     def summary(self) -> dict[str, float]:
         """Means over the images, the deviation of PSNR, and the pooled PSNR of the mean squared error."""
@@ -150,8 +150,8 @@ class ClassMeter:
         self.labels: list[Tensor] = []
 
     def add(self, output: Tensor, target: Tensor) -> None:
-        self.logits.append(output.detach().float().cpu())
-        self.labels.append(target.cpu())
+        self.logits.append(output.detach().float())
+        self.labels.append(target)
 
     def state(self) -> dict[str, Tensor]:
         return dict(zip(("logits", "labels"), self.both(), strict=True)) if self.logits else {}
@@ -170,13 +170,13 @@ class ClassMeter:
 
     def gathered(self) -> "ClassMeter":
         """With the answers of all processes."""
-        found = ranks.everything((self.logits, self.labels))
-        self.logits, self.labels = ([part for both in found for part in both[k]] for k in (0, 1))
+        found = ranks.everything(self.both() if self.logits else None)
+        self.logits, self.labels = ([both[k] for both in found if both] for k in (0, 1))
         return self
 
     def both(self) -> tuple[Tensor, Tensor]:
         """All logits (N, classes) and labels (N,)."""
-        return torch.cat(self.logits), torch.cat(self.labels)
+        return torch.cat(self.logits).cpu(), torch.cat(self.labels).cpu()
 
     def summary(self) -> dict[str, float]:
         return class_scores(*self.both()) | {"images": sum(map(len, self.labels))}

@@ -15,10 +15,10 @@ def parse(argv=None):
 
 
 def main(args) -> dict:
-    from training import classification, engine
+    from training import classification, engine, pipeline
 
     device = engine.start(args.device)
-    return classification.every_seed(lambda one: classification.alone(one, device), args)
+    return pipeline.every_seed(lambda one, beside: classification.alone(one, device, beside), args, "val_top1")
 
 
 if __name__ == "__main__":

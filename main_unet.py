@@ -19,21 +19,29 @@ def parse(argv=None):
 
 
 def main(args) -> dict:
-    from tables import label_of
     from training import engine, pipeline
-    from training.run import Run
 
     device = engine.start(args.device)
+    return pipeline.every_seed(lambda one, beside: learner(one, device, beside), args, "val_psnr")
+
+
+def learner(args, device, beside):
+    """One network that is ready to be trained, or the scores of a run that is finished."""
+    from tables import label_of
+    from training import pipeline
+    from training.run import Run
+
     camera = pipeline.physics_recipe(args)
-    name = pipeline.export_name(args.network, label_of(camera))
-    run = Run(args, f"{name.removesuffix('.pth')}_{args.dataset}", name, {"train_again": args.train_again} | pipeline.ordering_file(camera))
+    name = pipeline.export_name(args.network, label_of(camera) + (f"_seed_{args.seed}" if args.seeds else ""))
+    stem = pipeline.export_name(args.network, label_of(camera)).removesuffix(".pth")
+    run = Run(args, f"{stem}_{args.dataset}", name, {"train_again": args.train_again} | pipeline.ordering_file(camera))
     if run.finished:
         return run.already()
-    splits = pipeline.splits_of(args)
+    splits = beside.splits if beside else pipeline.splits_of(args)
     physics = pipeline.camera_of(camera, splits)
     network, recipe = pipeline.network_of(args)
     pipeline.warm_start(network, recipe, args.train_again)
-    return pipeline.fit(pipeline.supervised(args, network, physics, args.loss, device), recipe, splits, args, run)
+    return pipeline.learner(pipeline.supervised(args, network, physics, args.loss, device), recipe, splits, args, run, beside=beside)
 
 
 if __name__ == "__main__":

@@ -20,32 +20,38 @@ def parse(argv=None):
 
 
 def main(args) -> dict:
+    from training import engine, pipeline
+
+    device = engine.start(args.device)
+    return pipeline.every_seed(lambda one, beside: learner(one, device, beside), args, "val_psnr")
+
+
+def learner(args, device, beside):
+    """One student that is ready to be taught, or the scores of a run that is finished."""
     from functools import cache
 
-    from training import engine, pipeline
+    from training import pipeline
     from training.checkpoint import pack, write
     from training.run import Run
 
-    device = engine.start(args.device)
     pipeline.check_distillation(args)
     path = pipeline.teacher_path(args)
-    splits = cache(lambda: pipeline.splits_of(args))  # read when they are needed: a folder that is taken is said first
+    splits = cache(lambda: beside.splits if beside else pipeline.splits_of(args))  # late: that a folder is taken is said first
     teacher = pipeline.teacher_of(args, path, lambda: splits()["train"].stack())
     camera = pipeline.physics_recipe(args)
     names = pipeline.student_names(args, camera, teacher.physics.recipe, "online_student" if args.online else "student")
     run = Run(args, *names, {"teacher": path, "init_student": args.init_student} | pipeline.ordering_file(camera))
     if run.finished:
         return run.already()
-    images = splits()
-    physics = pipeline.camera_of(camera, images)
+    physics = pipeline.camera_of(camera, splits())
     network, recipe = pipeline.network_of(args)
     pipeline.warm_start(network, recipe, args.init_student)
-    stage = pipeline.distillation(args, network, physics, teacher, images["train"].stack, device, args.online)
+    stage = pipeline.distillation(args, network, physics, teacher, splits()["train"].stack, device, args.online)
 
     def keep_teacher() -> None:
         write(run.folder / "teacher.pth", pack(stage.teacher, teacher.recipe, stage.physics_t, run.identity))
 
-    return pipeline.fit(stage, recipe, images, args, run, keep_teacher if args.online else None)
+    return pipeline.learner(stage, recipe, splits(), args, run, keep_teacher if args.online else None, beside=beside)
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ def go_on(args) -> dict:
         stage = pipeline.supervised(args, network, physics, args.loss_gt, device)
     files = ("teacher", "redistill", "encoder_from", "decoder_from")
     run = Run(args, *names, {name: getattr(args, name) for name in files})
-    return run.already() if run.finished else pipeline.fit(stage, recipe, splits, args, run)
+    return run.already() if run.finished else pipeline.trained([pipeline.learner(stage, recipe, splits, args, run)])[0]
 
 
 if __name__ == "__main__":

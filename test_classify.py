@@ -15,7 +15,7 @@ def parse(argv=None):
 
 def main(args) -> dict:
     from analysis.report import markdown
-    from training import classification, engine, grading
+    from training import classification, engine, grading, pipeline
     from training.testing import names_of
 
     device = engine.start(args.device)
@@ -23,7 +23,7 @@ def main(args) -> dict:
     rows = [row for path, name in names_of(found).items() for row in grading.grade(path, name, found[path], args, device)]
     print(markdown(rows))
     tops = [row["top-1"] for row in rows if row["split"] == args.splits[-1]]
-    print(f"{args.splits[-1]} top-1: {classification.mean_and_deviation(tops)} %")
+    print(f"{args.splits[-1]} top-1: {pipeline.mean_and_deviation(tops)} %")
     return {"rows": rows, "top1": sum(tops) / len(tops)}
 
 

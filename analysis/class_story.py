@@ -11,7 +11,7 @@ from analysis.figures import save
 from analysis.report import markdown
 from analysis.story import paired_gain
 from files import write_csv, write_text
-from training import classification, grading
+from training import classification, grading, pipeline
 
 
 def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.device) -> dict:
@@ -53,8 +53,8 @@ def rank(trained: dict[str, str | list[str]], args: Namespace, folder: Path, dev
     rows = []
     for name, tests in scores.items():
         alone = [] if name in ("teacher", "alone") else [a["top-1"] - b["top-1"] for a, b in zip(tests, scores["alone"], strict=True)]
-        row = {"": name} | {key: classification.mean_and_deviation([test[key] for test in tests]) for key in ("top-1", "top-3")}
-        rows.append(row | {"against alone, paired": classification.mean_and_deviation(alone, "+") if alone else ""})
+        row = {"": name} | {key: pipeline.mean_and_deviation([test[key] for test in tests]) for key in ("top-1", "top-3")}
+        rows.append(row | {"against alone, paired": pipeline.mean_and_deviation(alone, "+") if alone else ""})
     side = round(args.n / args.lessen_ratio)
     text = (
         f"{markdown(rows)}\n\nPer cent of the {scores['alone'][0]['images']} test images of '{args.dataset}', mean ± standard deviation over seeds "

@@ -20,6 +20,7 @@ from physics.given import camera_for
 from tables import UserError
 from training.checkpoint import Restored
 from training.loop import evaluate
+from training.memory import Views
 from training.testing import at_levels, fitted, meter_of, names_of, test_images
 
 
@@ -97,7 +98,8 @@ def compare(checkpoints: dict[str, Restored], args: Namespace, device: torch.dev
         test, meter = test_images(args, physics), meter_of(args)
         loader = build_loader(test, args.batch_size, args.num_workers)
         for part in camera_for(test, physics, network).parts:
-            evaluate(*fitted(network, part, test), loader, device, args.seed, meter)
+            seeing, camera = fitted(network, part, test)
+            evaluate(seeing, Views(camera, loader, device, args.seed), meter)
         scores = meter.summary()
         first = physics.parts[0].example(device)
         row = {

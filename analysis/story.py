@@ -16,6 +16,7 @@ from files import write_csv, write_text
 from models.base import AsSeen
 from training.checkpoint import restore
 from training.loop import outputs
+from training.memory import Views
 from training.pipeline import request_of
 from training.testing import notes_of
 
@@ -58,7 +59,7 @@ def run_all(estimates: dict, test: Images, device: torch.device) -> tuple[Tensor
     loader = build_loader(test, 50)
     images, meters = {}, {}
     for name, (network, physics, _) in estimates.items():
-        passed = outputs(network.to(device), physics.to(device), loader, device, seed=0)
+        passed = outputs(network.to(device), Views(physics.to(device), loader, device, seed=0))
         pairs = [(batch["image"], output) for batch, _, output in passed]
         truth = torch.cat([x for x, _ in pairs])
         images[name], meters[name] = torch.cat([output for _, output in pairs]), Meter()

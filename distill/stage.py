@@ -45,10 +45,14 @@ class Supervised(nn.Module):
 
     def see(self, batch: dict, generator: Generator | None = None) -> dict:
         """The batch with what the student sees of it."""
-        return batch | {"x0": self.physics.look(batch, generator)}
+        return batch if "x0" in batch else batch | {"x0": self.physics.look(batch, generator)}
+
+    def teach(self, batch: dict) -> dict:
+        """The batch, which has no teacher."""
+        return batch
 
     def forward(self, batch: dict, generator: Generator | None = None) -> dict:
-        batch = batch if "x0" in batch else self.see(batch, generator)
+        batch = self.see(batch, generator)
         output = self.student(batch["x0"])
         terms = {"task": self.loss(output, batch[self.target])}
         return {"loss": terms["task"], "output": output, "terms": terms}
@@ -167,22 +171,32 @@ class Distillation(nn.Module):
 
     def see(self, batch: dict, generator: Generator | None = None) -> dict:
         """The batch with what student and teachers see of it."""
+        if "x0" in batch:
+            return batch
         x0_s, views = self.observe(batch, generator)
         return batch | {"x0": x0_s} | {f"x0_t/{i}": view for i, view in enumerate(views)}
 
+    @torch.no_grad()
+    def teach(self, batch: dict) -> dict:
+        """The batch with what frozen teachers make of it, as far as it is compared."""
+        if self.online or "t/0/output" in batch:
+            return batch
+        for i, guide in enumerate(self.guides):
+            taps = guide.network.features(batch[f"x0_t/{i}"])
+            batch = batch | {f"t/{i}/{tap}": taps[tap] for tap in dict.fromkeys((*self.taps, "output"))}
+        return batch
+
     def forward(self, batch: dict, generator: Generator | None = None) -> dict:
-        batch = batch if "x0" in batch else self.see(batch, generator)
-        views = [batch[f"x0_t/{i}"] for i in range(len(self.guides))]
+        batch = self.teach(self.see(batch, generator))
         s = self.student.features(batch["x0"])
-        with torch.set_grad_enabled(self.online):
-            taught = [guide.network.features(x0_t) for guide, x0_t in zip(self.guides, views, strict=True)]
+        taught = [self.taught(batch, i) for i in range(len(self.guides))]
         target = batch[self.target]
         terms = {"task": self.beta * self.task(s["output"], target if self.supervised else self.consensus(taught))}
         metrics, alpha = {}, self.alpha * self.schedule(self.progress)
         known = {name: batch.get(name) for name in ("label", "index")} | {"epoch": self.epoch, "generator": generator}
         for comparison in self.comparisons:
             guide, i = self.guides[comparison.guide], comparison.guide
-            value = self.distance(comparison, s, taught[i], known | {"seen": views[i]})
+            value = self.distance(comparison, s, taught[i], known | {"seen": batch[f"x0_t/{i}"]})
             if comparison.term.weight:
                 terms[f"distill/{comparison.name}"] = alpha * guide.weight * comparison.term.weight * value
             else:
@@ -190,6 +204,12 @@ class Distillation(nn.Module):
         if self.online:
             terms["teacher"] = self.task(taught[0]["output"], target)
         return {"loss": sum(terms.values()), "output": s["output"], "terms": terms, "metrics": metrics}
+
+    def taught(self, batch: dict, i: int) -> dict:
+        """The taps of a teacher."""
+        if self.online:
+            return self.guides[i].network.features(batch[f"x0_t/{i}"])
+        return {tap: batch[f"t/{i}/{tap}"] for tap in (*self.taps, "output")}
 
     def to_prepare(self) -> list[Comparison]:
         """Comparisons by losses that learn something of the teacher before the student begins."""
@@ -202,10 +222,8 @@ class Distillation(nn.Module):
 
     def prepare(self, batch: dict, generator: Generator | None = None) -> dict[str, Tensor]:
         """The losses of what is learnt before the student."""
-        batch = self.see(batch, generator)
-        with torch.no_grad():
-            taught = [guide.network.features(batch[f"x0_t/{i}"]) for i, guide in enumerate(self.guides)]
-        return {c.name: self.adapters[c.bridge].prepare(taught[c.guide][c.tap]) for c in self.to_prepare()}
+        batch = self.teach(self.see(batch, generator))
+        return {c.name: self.adapters[c.bridge].prepare(batch[f"t/{c.guide}/{c.tap}"]) for c in self.to_prepare()}
 
     def consensus(self, taught: list[dict]) -> Tensor:
         """The teachers' mean output."""

@@ -115,8 +115,8 @@ def test_what_losses_learn_is_in_the_run_and_not_in_the_exported_student(teacher
 
 def test_the_paraphraser_is_learnt_first_and_then_stays(teacher, monkeypatch):
     stages = []
-    fit = classification.pipeline.fit
-    monkeypatch.setattr(classification.pipeline, "fit", lambda stage, *a, **k: stages.append(stage) or fit(stage, *a, **k))
+    learner = classification.pipeline.learner
+    monkeypatch.setattr(classification.pipeline, "learner", lambda stage, *a, **k: stages.append(stage) or learner(stage, *a, **k))
     before = []
     from training import loop
 
@@ -137,7 +137,7 @@ def test_a_preparation_that_is_stopped_is_taken_up_at_its_pass(teacher, monkeypa
         check(self)
 
     monkeypatch.setattr(Stop, "check", asked)
-    with pytest.raises(Stopped, match="SIGTERM; 1 of 3 passes before the training are saved"):
+    with pytest.raises(Stopped, match="SIGTERM; step 0 of 4 is saved"):
         call(main_classify_dist, *words, "--results", "parts")
     parts = call(main_classify_dist, *words, "--results", "parts")
     a, b = (checkpoint.read(f"{done['run']}/last.pth")["resume"]["stage"] for done in (whole, parts))

@@ -21,6 +21,7 @@ from batches import build_loader
 from data_loader import Request, build_splits
 from tables import LABELLED
 from training import checkpoint, loop
+from training.memory import Views
 
 DATA = ["--dataset", "digits", "--n", "16", "--limit_train", "30", "--limit_val", "11", "--batch_size", "8", "--wandb", "disabled"]
 UNET = [*DATA, "--width", "4", "--epochs", "2"]
@@ -94,7 +95,7 @@ def test_what_is_saved_is_what_was_scored_and_uneven_parts_do_not_wait_for_each_
     (best,) = Path("two").glob("runs/*/best.pth")
     found = checkpoint.restore(best)
     val = build_splits(Request("digits", n=16, labelled=True, limit_val=11), ["val"], table=LABELLED)["val"]
-    scores = loop.evaluate(found.network, found.physics, build_loader(val, 8), torch.device("cpu"), 42, ClassMeter()).summary()
+    scores = loop.evaluate(found.network, Views(found.physics, build_loader(val, 8), torch.device("cpu"), 42), ClassMeter()).summary()
     assert scores["loss"] == pytest.approx(found.content["scores"]["loss"], rel=1e-5)
 
 

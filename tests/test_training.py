@@ -21,6 +21,7 @@ from analysis.figures import save_image
 from models import build_network
 from tables import Diverged, Stopped, UserError
 from training import checkpoint, engine, loop, pipeline, tracking
+from training.memory import Views
 from training.run import Run
 
 TINY = ["--dataset", "digits", "--n", "16", "--width", "4", "--limit_train", "30", "--limit_val", "10", "--batch_size", "10"]
@@ -193,11 +194,11 @@ def test_the_exported_network_scores_what_the_table_says():
     from training.pipeline import splits_of
 
     loader = loop.build_loader(splits_of(args)["val"], 7)
-    again = loop.evaluate(restored.network, restored.physics, loader, torch.device("cpu"), args.seed, Meter()).summary()
+    again = loop.evaluate(restored.network, Views(restored.physics, loader, torch.device("cpu"), args.seed), Meter()).summary()
     assert len(loader) == 2 and abs(again["psnr"] - scores["val_psnr"]) < 0.3  # other batches, other noise
     noiseless = train("--results", "clean")
     restored = checkpoint.restore(noiseless["export"])
-    again = loop.evaluate(restored.network, restored.physics, loader, torch.device("cpu"), 0, Meter()).summary()
+    again = loop.evaluate(restored.network, Views(restored.physics, loader, torch.device("cpu"), 0), Meter()).summary()
     assert math.isclose(again["psnr"], noiseless["val_psnr"], abs_tol=1e-3)
 
 
@@ -299,7 +300,7 @@ def test_learning_rate_warms_up_and_follows_a_half_cosine():
 def test_alpha_follows_its_schedule(words, factors, monkeypatch):
     train("--epochs", "1", cr="0.5")
     seen = []
-    monkeypatch.setattr(pipeline, "fit", lambda stage, *_: seen.append(stage) or {})
+    monkeypatch.setattr(pipeline, "learner", lambda stage, *_, **__: seen.append(stage) or {})
     train("--cr_teacher", "0.5", "--alpha", "2", "--alpha_schedule", *words, cr="0.1", script=main_unet_dist)
     stage, batch, values = seen[0].train(), {"image": torch.rand(4, 1, 16, 16)}, []
     for stage.progress in (0.5, 0, 0.25, 0.5, 0.75, 0.9):

@@ -1,6 +1,5 @@
 """What the classification scripts have in common: a label as the target, one or several teachers, one or several seeds."""
 
-import statistics
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
@@ -18,35 +17,18 @@ from models.library import load_pretrained
 from physics.base import Physics
 from tables import ALPHA_SCHEDULES, BALANCES, CLASS_LOSSES, CLASS_OPTIONS, LABELLED, UserError, bound, label_of
 from training import checkpoint, pipeline
+from training.engine import data_seed
+from training.loop import Fit
 from training.run import Run
 
 SMALL = 64  # pixels a side, below which a stem of 7 x 7 with stride and pooling leaves too little
-
-
-def every_seed(train: Callable[[Namespace], dict], args: Namespace) -> dict:
-    """One run, or one for each of --seeds and their mean and deviation."""
-    if not args.seeds:
-        return train(args)
-    own = vars(args) | {"seeds": None}
-    names = {seed: args.run_name and f"{args.run_name}_seed_{seed}" for seed in args.seeds}
-    runs = [train(Namespace(**own | {"seed": seed, "run_name": name})) for seed, name in names.items()]
-    if args.dry_run:
-        return {}
-    scores = [run["val_top1"] for run in runs]
-    print(f"validation top-1: {mean_and_deviation(scores)} % over seeds {', '.join(map(str, names))}")
-    return {"runs": runs, "val_top1": statistics.mean(scores), "checkpoints": [run["checkpoint"] for run in runs]}
-
-
-def mean_and_deviation(values: list[float], sign: str = "") -> str:
-    deviation = f" ± {statistics.stdev(values):.2f} (n = {len(values)})" if len(values) > 1 else ""
-    return f"{statistics.mean(values):{sign}.2f}{deviation}"
 
 
 def splits_of(args: Namespace, wanted: tuple[str, ...] = ("train", "val")) -> dict[str, Images]:
     """Labelled splits; only training images are augmented."""
     pipeline.check_camera(args, pipeline.physics_recipe(args))
     request = pipeline.request_of(args, labelled=True, shift=args.augment)
-    return build_splits(request, wanted, args.seed if args.augment else None, LABELLED)
+    return build_splits(request, wanted, data_seed(args) if args.augment else None, LABELLED)
 
 
 def network_of(args: Namespace, physics: Physics, classes: list[str]) -> tuple[nn.Module, dict]:
@@ -155,8 +137,8 @@ def distillation(args: Namespace, student: nn.Module, physics: Physics, teachers
     ).to(device)
 
 
-def teach(args: Namespace, device: torch.device) -> dict:
-    """Trains one student of one or several teachers, or with --assistant two students, one after the other."""
+def teach(args: Namespace, device: torch.device, beside: Fit | None = None) -> Fit | dict:
+    """A student of one or several teachers; with --assistant, of one that is trained first."""
     args = balanced(args)
     losses_of(args)  # a wrong one is said first
     teachers = teachers_of(args)
@@ -174,12 +156,12 @@ def teach(args: Namespace, device: torch.device) -> dict:
     run = Run(args, f"student_{what}", f"student_{what}_seed_{args.seed}_{{hash}}.pth", files | pipeline.ordering_file(camera))
     if run.finished:
         return run.already()
-    splits = splits_of(args)
+    splits = beside.splits if beside else splits_of(args)
     classes = list(splits["train"].classes)
     physics = pipeline.camera_of(camera, splits)
     network, recipe = network_of(args, physics, classes)
     stage = distillation(args, network, physics, agreeing(args, teachers, classes), len(splits["train"]), device)
-    return pipeline.fit(stage, recipe, splits, args, run, meter=ClassMeter)
+    return pipeline.learner(stage, recipe, splits, args, run, meter=ClassMeter, beside=beside)
 
 
 def assistant(args: Namespace, recipe: dict, device: torch.device) -> dict:
@@ -188,20 +170,21 @@ def assistant(args: Namespace, recipe: dict, device: torch.device) -> dict:
         raise UserError("assistant: it stands between one teacher and the student")
     flags = {name: recipe.get(name) for name in ("width", "stem", "batch_norm", "patch")}
     name = args.run_name and f"{args.run_name}_assistant"
-    return teach(Namespace(**vars(args) | flags | {"network": recipe["name"], "assistant": False, "run_name": name, "balance": None}), device)
+    chosen = teach(Namespace(**vars(args) | flags | {"network": recipe["name"], "assistant": False, "run_name": name, "balance": None}), device)
+    return pipeline.trained([chosen])[0]
 
 
-def alone(args: Namespace, device: torch.device) -> dict:
-    """Trains one classifier on labels."""
+def alone(args: Namespace, device: torch.device, beside: Fit | None = None) -> Fit | dict:
+    """A classifier that learns from labels."""
     camera = pipeline.physics_recipe(args)
     stem = f"{args.network.upper()}_{label_of(camera)}_{args.dataset}"
     run = Run(args, stem, f"{stem}_seed_{args.seed}.pth", pipeline.ordering_file(camera))
     if run.finished:
         return run.already()
-    splits = splits_of(args)
+    splits = beside.splits if beside else splits_of(args)
     physics = pipeline.camera_of(camera, splits)
     network, recipe = network_of(args, physics, list(splits["train"].classes))
-    return pipeline.fit(supervised(args, network, physics, device), recipe, splits, args, run, meter=ClassMeter)
+    return pipeline.learner(supervised(args, network, physics, device), recipe, splits, args, run, meter=ClassMeter, beside=beside)
 
 
 def exported(path: str | Path) -> checkpoint.Restored:

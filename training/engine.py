@@ -2,6 +2,8 @@
 
 import os
 import signal
+from argparse import Namespace
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -39,6 +41,32 @@ def resolve(device: str) -> torch.device:
 def seeded(*numbers: int) -> torch.Generator:
     """A generator whose stream belongs to these numbers alone."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1))
+
+
+def data_seed(args: Namespace) -> int:
+    """Of the order of the images, their augmentation and their noise: --data_seed, or the run's --seed."""
+    return args.seed if args.data_seed is None else args.data_seed
+
+
+def precision(name: str, device: torch.device) -> torch.dtype | None:
+    """What --amp stands for on a device: the type that convolutions compute in, or none but their own."""
+    if name == "auto" and device.type == "cuda":
+        name = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    elif name == "auto":
+        name = "bf16" if torch.cpu._is_amx_tile_supported() else "off"  # without such units a CPU is slower in it
+    if name == "fp16" and device.type == "cpu":
+        raise UserError("amp fp16: a CPU does not compute in it; choose bf16, auto or off")
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[name]
+
+
+def compiled(f: Callable) -> Callable:
+    """The function as torch.compile makes it, once it is sure that this machine can."""
+    try:
+        torch.compile(torch.neg)(torch.ones(2))
+    except (torch._dynamo.exc.TorchDynamoException, RuntimeError, OSError) as error:
+        raise UserError(f"compile: torch.compile does not work here ({str(error).strip().splitlines()[0]:.150})") from None
+    torch._functorch.config.donated_buffer = False  # the gradients of several terms are taken of one graph
+    return torch.compile(f)
 
 
 class Stop:

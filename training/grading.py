@@ -15,6 +15,7 @@ from tables import LABELLED, UserError
 from training import pipeline
 from training.checkpoint import Restored
 from training.loop import evaluate
+from training.memory import Views
 from training.testing import at_levels
 
 COLUMNS = ("Checkpoint", "Dataset", "Split", "Camera", "Seed", "Images", "Top-1", "Top-3", "Loss")
@@ -32,7 +33,7 @@ def grade(path: str, name: str, found: Restored, args: Namespace, device: torch.
         loader = build_loader(images, args.batch_size, args.num_workers)
         for part in cameras:
             what = split if len(cameras) == 1 else f"{split}_{part.condition}"
-            meter = evaluate(network, part.to(device), loader, device, args.seed, ClassMeter())
+            meter = evaluate(network, Views(part.to(device), loader, device, args.seed), ClassMeter())
             results[what] = meter.summary()
             explain(meter, recipe["classes"], what, folder)
             row = {"Checkpoint": path, "Dataset": args.dataset, "Split": split, "Camera": part.condition, "Seed": args.seed}

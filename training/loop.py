@@ -4,27 +4,27 @@ import copy
 import math
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from torch import nn
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
 from tqdm import tqdm
 
 import ranks
 from algo_functions import Meter
 from analysis.figures import draw_grid
-from batches import Images, build_loader
-from physics.base import Physics
+from batches import Images, build_loader, room_on
 from physics.given import camera_for
 from tables import OPTIMIZERS, SCHEDULES, Diverged, Stopped, UserError, bound, look_up
 from training import checkpoint
-from training.engine import Stop, seeded
+from training.engine import Stop, compiled, data_seed, precision, seeded
+from training.memory import Memory, Views, on, size_of
 from training.preparation import prepare
 from training.run import Run
 from training.tracking import Tracker
 
-NOISE, VALIDATION, PROBE, _, DROPOUT = range(1, 6)  # streams of random numbers that a run draws from; the fourth is the preparation's
+NOISE, PROBE, DROPOUT = 1, 3, 5  # streams of random numbers; 2 is validation's, 4 the preparation's
+READ_EVERY = 20  # steps between two looks at what a GPU has computed
 
 
 def learning_rate(args: Namespace, epoch: float, epochs: float) -> float:
@@ -46,30 +46,20 @@ def update_average(average: nn.Module, network: nn.Module, decay: float, step: i
             e.copy_(w)
 
 
-def nothing() -> None:
-    """What is called between batches, unless something is."""
-
-
-@torch.no_grad()
-def outputs(network: nn.Module, physics: Physics, loader: DataLoader, device: torch.device, seed: int, check: Callable = nothing) -> Iterator:
-    """Batch by batch: the batch, its measurements by one camera with the noise that the seed draws, and the network's output."""
+def outputs(network: nn.Module, views: Iterable) -> Iterator[tuple[dict, Tensor, Tensor]]:
+    """Batch by batch of a split: the batch, its measurements, and the network's output."""
     network.eval()
-    generator = seeded(seed, VALIDATION)
-    for k, batch in enumerate(loader):
-        check()
-        batch = {name: value.to(device) for name, value in batch.items()}
-        y = physics.take(batch, generator)  # by every process, so that all draw the same noise
-        if k % ranks.world() == ranks.rank() % ranks.world():
-            yield batch, y, network(physics.first_image(y))
+    for batch, y, x0 in views:
+        with torch.no_grad():
+            output = network(x0)
+        yield batch, y, output
 
 
-def evaluate(
-    network: nn.Module, physics: Physics, loader: DataLoader, device: torch.device, seed: int, meter: Meter, check: Callable = nothing
-) -> Meter:
+def evaluate(network: nn.Module, views: Iterable, meter: Meter, check: Callable[[], None] = lambda: None) -> Meter:
     """Scores of every image of a split, once for each camera that the network has to cope with."""
-    for part in physics.parts:
-        for batch, _, output in outputs(network, part, loader, device, seed, check):
-            meter.add(output, batch[meter.target])
+    for batch, _, output in outputs(network, views):
+        meter.add(output, batch[meter.target])
+        check()
     return meter.gathered()
 
 
@@ -86,7 +76,10 @@ def gradient_shares(stage: nn.Module, batch: dict, generator: torch.Generator) -
 
 
 class Fit:
-    """The state of a training: stage, optimiser, average, metrics so far. The meter says what is scored, and what is best."""
+    """The state of a training: stage, optimiser, average, metrics so far. The meter says what is scored, and what is best.
+
+    `beside` is a training that looks at the same images in the same way: what is remembered of them is shared.
+    """
 
     def __init__(
         self,
@@ -97,34 +90,59 @@ class Fit:
         run: Run,
         before_export: Callable | None = None,
         meter: type[Meter] = Meter,
+        beside: "Fit | None" = None,
     ):
-        self.stage, self.recipe, self.args, self.run, self.before_export, self.meter = stage, recipe, args, run, before_export, meter
-        self.train = build_loader(splits["train"], args.batch_size * args.accumulate, args.num_workers, shuffle_seed=args.seed)
+        self.stage, self.recipe, self.splits, self.args, self.run = stage, recipe, splits, args, run
+        self.before_export, self.meter = before_export, meter
+        self.device, self.data_seed = next(stage.student.parameters()).device, data_seed(args)
+        self.train = build_loader(splits["train"], args.batch_size * args.accumulate, args.num_workers, shuffle_seed=self.data_seed)
         self.val = build_loader(splits["val"], args.batch_size, args.num_workers)
         self.camera = camera_for(splits["val"], stage.physics, stage.student)
-        self.device = next(stage.student.parameters()).device
-        momentum = {"momentum": 0.9} if args.optimizer == "sgd" else {}
         self.weights = [w for w in stage.parameters() if w.requires_grad]
+        momentum = {"momentum": 0.9} if args.optimizer == "sgd" else {}
         optimizer = look_up(OPTIMIZERS, args.optimizer, "optimizer")
-        self.optimizer = optimizer(self.weights, lr=args.lr, weight_decay=args.weight_decay, **momentum)
+        self.optimizer = optimizer(self.weights, lr=args.lr, weight_decay=args.weight_decay, fused=True, **momentum)
+        self.precision = precision(args.amp, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.average = copy.deepcopy(stage.student) if args.ema else None
+        if args.compile:
+            for network in (stage.student, *(guide.network for guide in getattr(stage, "guides", ()))):
+                network.features = compiled(network.features)
         self.rows: list[dict] = []
         self.prepared: dict = {}
         self.images = [len(splits[name]) for name in ("train", "val")]
         self.steps, self.total = 0, args.steps or args.epochs * len(self.train)
-        self.stream, self.sums, self.scored = self._batches(), {}, meter()
+        self.sums, self.scored, self.unread = {}, meter(), []
+        if beside is None:
+            self.remember(splits)
+        else:
+            self.memory, self.views = beside.memory, beside.views
+
+    def remember(self, splits: dict[str, Images]) -> None:
+        """Decodes images once, and computes once what of them never changes, where that is asked for more than once."""
+        place = torch.device("cpu") if self.args.num_workers else self.device
+        for images in splits.values():
+            images.hold(place, room_on)
+        room = self.args.cache * 2**30 if self.total > len(self.train) else 0
+        self.memory = Memory(self.stage, splits["train"], self.args.batch_size, self.device, room, self.in_precision)
+        self.views = Views(self.camera, self.val, self.device, self.data_seed, room - size_of(self.memory.kept))
+
+    def in_precision(self) -> torch.autocast:
+        """Where convolutions compute in the type that --amp stands for."""
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
 
     @property
     def epoch(self) -> float:
         """Passes over the training images so far."""
         return self.steps / len(self.train)
 
-    def _batches(self, back: int = 0) -> Iterator[dict]:
-        """Batches from the present step on, or from some before it, for ever."""
+    def batches(self, step: int) -> Iterator[dict]:
+        """Batches from a step on, for ever."""
         while True:
-            self.train.dataset.epoch, self.train.batch_sampler.first = divmod(self.steps - back, len(self.train))
+            self.train.dataset.epoch, self.train.batch_sampler.first = divmod(step, len(self.train))
             for batch in self.train:
-                yield {name: value.to(self.device) for name, value in batch.items()}
+                yield self.memory.add(on(self.device, batch))
+                step += 1
 
     @property
     def network(self) -> nn.Module:
@@ -133,7 +151,7 @@ class Fit:
 
     def state(self) -> dict:
         average = None if self.average is None else self.average.state_dict()
-        modules = {"stage": self.stage.state_dict(), "optimizer": self.optimizer.state_dict(), "average": average}
+        modules = {"stage": self.stage.state_dict(), "optimizer": self.optimizer.state_dict(), "average": average, "scaler": self.scaler.state_dict()}
         far = {"rows": self.rows, "steps": self.steps, "images": self.images, "prepared": self.prepared}
         return modules | far | {"sums": self.sums, "scored": copy.copy(self.scored).gathered().state()}
 
@@ -143,6 +161,7 @@ class Fit:
             raise UserError(f"run {self.run.name} began with {began} training and validation images, now there are {now}: --no-resume starts again")
         self.stage.load_state_dict(state["stage"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state.get("scaler", {}))
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.rows, self.steps, self.prepared = state["rows"], state["steps"], state.get("prepared", {})
@@ -151,112 +170,133 @@ class Fit:
             if not ranks.rank():  # it has the scores of all
                 self.scored.load(state["scored"])
 
-    def step(self, batch: dict) -> dict:
-        """One update by the mean gradient of a batch, in parts of --batch_size; the values are means over the batch."""
+    def step(self, batch: dict) -> tuple[Tensor, Tensor]:
+        """One update by the mean gradient of a batch, in parts of --batch_size; outputs, and their places in the batch."""
         args, count = self.args, len(batch["image"])
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(args, self.epoch + 0.5 / len(self.train), self.total / len(self.train))
         self.stage.progress, self.stage.epoch = self.steps / self.total, self.epoch
         torch.manual_seed(seeded(args.seed, DROPOUT, self.steps).initial_seed())
-        generator = seeded(args.seed, NOISE, self.steps)
-        values, outputs = {}, []
+        generator = seeded(self.data_seed, NOISE, self.steps)
+        values, outputs = 0.0, []
         batch = self.stage.see(batch, generator)  # all of it at once: noise does not depend on the parts
         places = torch.arange(count)[list(ranks.share(count))]
         joined = max(1, ranks.world() - 1)  # images of a last batch that may have joined the one before it
         parts = max(1, min(-(-(count - joined) // args.batch_size), count // ranks.world()))
         for part in places.tensor_split(parts):  # as many in every process
             result, share = self.forward({name: value[part] for name, value in batch.items()}, generator), len(part) / count
-            (share * result["loss"]).backward()
-            for name, value in {"loss": result["loss"], **result["terms"], **result.get("metrics", {})}.items():
-                values[name] = values.get(name, 0.0) + share * value.item()
+            self.scaler.scale(share * result["loss"]).backward()
+            told = {"loss": result["loss"], **result["terms"], **result.get("metrics", {})}
+            values = values + share * torch.stack([value.detach().double() for value in told.values()])
             outputs.append(result["output"].detach())
-        values = dict(zip(values, ranks.total(torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)).tolist(), strict=True))
         ranks.add_gradients(self.weights)
-        norm = nn.utils.clip_grad_norm_(self.weights, args.grad_clip or math.inf).item()
-        if not math.isfinite(norm + values["loss"]):
-            bad = [name for name in result["terms"] if not math.isfinite(values[name])] or ["a gradient"]
-            self.diverge(", ".join(bad), f"step {self.steps + 1}, a batch of training images {' '.join(map(str, batch['index'].tolist()))}")
-        self.optimizer.step()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.weights, args.grad_clip or math.inf)
+        self.watch(list(told), list(result["terms"]), ranks.total(values), norm, batch["index"])
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             update_average(self.average, self.stage.student, args.ema, self.steps)
         self.steps += 1
-        return values | {"output": torch.cat(outputs), "places": places}
+        return torch.cat(outputs), places
 
     def forward(self, batch: dict, generator: torch.Generator) -> dict:
         try:
-            return self.stage(batch, generator)
+            with self.in_precision():
+                return self.stage(batch, generator)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise UserError(f"a batch of {len(batch['image'])}: {error}; choose another --batch_size") from None
 
+    def shown(self, batch: dict) -> dict:
+        """A batch with what all students see of it, and are taught."""
+        batch = self.stage.see(batch, seeded(self.data_seed, NOISE, self.steps))
+        with self.in_precision():
+            return self.stage.teach(batch)
+
+    def watch(self, names: list[str], terms: list[str], values: Tensor, norm: Tensor, index: Tensor) -> None:
+        """No step is taken by what is not finite; which step it was is read at once, or on a GPU, which must not wait, some steps later."""
+        scaled = self.scaler.is_enabled()  # its first gradients may overflow: it takes no step by them, and tries a smaller scale
+        bad = ~(values[0] if scaled else values[0] + norm).isfinite()
+        self.unread.append((self.steps, names, terms, torch.cat((values, bad.double()[None])), index))
+        if self.device.type == "cpu":
+            self.read()
+        elif not scaled:
+            self.optimizer.found_inf = bad.float()  # by which fused optimisers skip a step
+
+    def read(self) -> None:
+        """Adds up what the steps since the last reading told."""
+        for (step, names, terms, _, index), (*values, bad) in zip(self.unread, torch.stack([told[3] for told in self.unread]).tolist(), strict=True):
+            self.latest = dict(zip(names, values, strict=True))
+            if bad:
+                what = [name for name in terms if not math.isfinite(self.latest[name])] or ["a gradient"]
+                self.diverge(", ".join(what), f"step {step + 1}, a batch of training images {' '.join(map(str, index.tolist()))}")
+            for name, value in {**self.latest, "images": 1}.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value * len(index)
+        self.unread = []
+
     def diverge(self, what: str, where: str) -> None:
         raise Diverged(f"{what} is not finite in epoch {self.epoch:.2f}, {where}; the checkpoints before it are kept in {self.run.folder}")
 
-    def round(self, last: int, bar: tqdm) -> dict:
-        """Updates up to a step; the means over their images, and each term's share of the gradient at the end."""
+    def round(self, last: int, bar: tqdm) -> Iterator:
+        """Updates by the batches that it is sent, up to a step; the means over their images, and each term's share of the gradient at the end."""
         args, batch = self.args, None
         self.stage.train()
         while self.steps < last:
-            batch = next(self.stream)
-            values = self.step(batch)
-            self.scored.add(values.pop("output"), batch[self.meter.target][values.pop("places")])
-            for name, value in {**values, "images": 1}.items():
-                self.sums[name] = self.sums.get(name, 0.0) + value * len(batch["image"])
-            if args.save_every and self.steps % args.save_every == 0 and self.steps < last:
+            batch = yield
+            output, places = self.step(batch)
+            self.scored.add(output, batch[self.meter.target][places])
+            saves, logs = ((every and self.steps % every == 0) for every in (args.save_every, args.log_every))
+            if self.unread and (saves or logs or len(self.unread) == READ_EVERY or self.steps == last):
+                self.read()
+            bar.update()
+            if not self.unread:
+                shown = {"loss": f"{self.sums['loss'] / self.sums['images']:.2e}", self.meter.drawn[0]: f"{self.scored.latest():.2f}"}
+                bar.set_postfix(shown, refresh=False)
+            if logs:
+                tqdm.write(f"step {self.steps:>6}/{self.total}  " + "  ".join(f"{name} {value:.3e}" for name, value in self.latest.items()))
+                self.tracker.log({"step": self.steps, **{f"step_{name}": value for name, value in self.latest.items()}})
+            if saves and self.steps < last:
                 self.save_state()
             self.stop.check()
-            bar.update()
-            bar.set_postfix(
-                {"loss": f"{self.sums['loss'] / self.sums['images']:.2e}", self.meter.drawn[0]: f"{self.scored.latest():.2f}"}, refresh=False
-            )
-            if args.log_every and self.steps % args.log_every == 0:
-                tqdm.write(f"step {self.steps:>6}/{self.total}  " + "  ".join(f"{name} {value:.3e}" for name, value in values.items()))
-                self.tracker.log({"step": self.steps, **{f"step_{name}": value for name, value in values.items()}})
-        batch = batch or next(self._batches(back=1))  # of a round that was stopped after its last step
+        batch = batch or next(self.batches(self.steps - 1))  # of a round that was stopped after its last step
         scores = {f"train_{name}": value for name, value in self.scored.gathered().quick().items()}
-        some = {name: value[: args.batch_size] for name, value in batch.items()}
-        with ranks.apart():
-            shares = gradient_shares(self.stage, some, seeded(args.seed, PROBE, self.steps))
+        generator = seeded(self.data_seed, PROBE, self.steps)
+        some = self.stage.see({name: value[: args.batch_size] for name, value in batch.items()}, generator)
+        with ranks.apart(), self.in_precision():
+            shares = gradient_shares(self.stage, some, generator)
         means = {f"train_{name}": value / self.sums["images"] for name, value in self.sums.items() if name != "images"}
         return means | scores | means | shares  # the loss is the one that is minimised
 
-    def __call__(self) -> dict:
-        """Trains to the last epoch, from where an interrupted run stopped; the best on validation is exported."""
-        run, args = self.run, self.args
+    def begin(self, stop: Stop) -> None:
+        """From where an interrupted run stopped."""
+        run, args, self.stop = self.run, self.args, stop
         saved = run.begin()
-        done = saved["resume"]["steps"] if saved else 0
-        self.tracker = Tracker(args.wandb, args.wandb_project, run.name, run.record["wandb_id"], run.folder, run.identity, args.tensorboard, done)
-        with Stop() as self.stop:
-            if saved is not None:
-                self.load(saved["resume"])
-                if self.rows:
-                    run.log(self.rows, self.meter.drawn)
-                print(f"run {run.name} goes on after step {self.steps} of {self.total}")
-            if not self.steps:
-                prepare(self.stage, self.train, self.stop, args, run, self.device, self.prepared, self.save_state)
-            try:
-                self.go_on()
-            except Stopped as signal:
-                self.save_state()
-                raise Stopped(f"{signal}; step {self.steps} of {self.total} is saved in {run.folder}, the same command goes on") from None
-        best = max(self.rows, key=self.meter.worth)
-        scores = {name: value for name, value in best.items() if name.startswith("val_")}
-        return run.finish(scores | {"best_epoch": best["epoch"], "epochs": self.epoch})
+        if saved is not None:
+            self.load(saved["resume"])
+            if self.rows:
+                run.log(self.rows, self.meter.drawn)
+            print(f"run {run.name} goes on after step {self.steps} of {self.total}")
+        self.tracker = Tracker(
+            args.wandb, args.wandb_project, run.name, run.record["wandb_id"], run.folder, run.identity, args.tensorboard, self.steps
+        )
 
-    def go_on(self) -> None:
-        """Rounds of updates, each with a validation behind it, to the last step."""
+    def go_on(self) -> Iterator:
+        """Rounds of updates by the batches that it is sent, each with a validation behind it, to the last step."""
         args = self.args
+        if not self.steps:
+            prepare(self.stage, self.train, self.memory, self.stop, args, self.run, self.device, self.prepared, self.save_state)
         every = args.val_every or len(self.train)
         with tqdm(total=self.total, initial=self.steps, disable=None, leave=False, unit="step") as bar:
             while self.steps < self.total or self.sums:
                 began = time.perf_counter()
                 seen = self.rows[-1]["step"] if self.rows else 0
-                values = self.round(min(self.total, seen + every), bar)
+                values = yield from self.round(min(self.total, seen + every), bar)
                 row = {"epoch": round(self.epoch, 4), "step": self.steps, "lr": self.optimizer.param_groups[0]["lr"], **values}
                 self.agree()
-                scores = evaluate(self.network, self.camera, self.val, self.device, args.seed, self.meter(), self.stop.check).summary()
+                scores = evaluate(self.network, self.views, self.meter(), self.stop.check).summary()
                 row |= {f"val_{name}": scores[name] for name in self.meter.columns}
                 row["seconds"] = round(time.perf_counter() - began, 3)
                 self.rows.append(row)
@@ -265,9 +305,15 @@ class Fit:
                 self.draw(getattr(args, "save_images", 0))  # a classifier makes no pictures
                 self.tracker.log(row)
                 tqdm.write(self.line(row))
+
+    def finish(self) -> dict:
+        """The best on validation is exported."""
         self.tracker.close()
         if self.before_export is not None:
             self.before_export()
+        best = max(self.rows, key=self.meter.worth)
+        scores = {name: value for name, value in best.items() if name.startswith("val_")}
+        return self.run.finish(scores | {"best_epoch": best["epoch"], "epochs": self.epoch})
 
     def save(self, scores: dict) -> None:
         """The best so far, then the last, then the metrics: what is read again is never ahead of what it needs."""
@@ -279,6 +325,8 @@ class Fit:
 
     def save_state(self, content: dict | None = None) -> None:
         """The last state, and the one before it."""
+        if self.unread:
+            self.read()
         self.agree()
         checkpoint.write(self.run.last, (content or self.content()) | {"resume": self.state()}, self.run.before)
 
@@ -297,7 +345,7 @@ class Fit:
         """Some validation images as they are restored now."""
         if count:
             camera, kept = self.camera.parts[0], []
-            for batch, y, output in outputs(self.network, camera, self.val, self.device, self.args.seed):
+            for batch, y, output in outputs(self.network, Views(camera, self.val, self.device, self.data_seed)):
                 kept.append((batch["image"], camera.back_projection(y), output))
                 if sum(len(image) for image, *_ in kept) >= count:
                     break
@@ -312,3 +360,43 @@ class Fit:
             f"epoch {row['epoch']:>3g}/{self.total / len(self.train):g}  loss {row['train_loss']:.3e}  {self.meter.told(row)}  "
             f"{row['seconds']:.1f} s  left {int(left) // 60}:{int(left) % 60:02d}"
         )
+
+
+def train(fits: list[Fit]) -> list[dict]:
+    """Trains to the last step, several beside each other: one batch, one look at it and one teacher's answer for all."""
+    with Stop() as stop:
+        for fit in fits:
+            fit.begin(stop)
+        try:
+            keep_going(fits)
+        except Stopped as signal:
+            for fit in fits:
+                if fit.steps:
+                    fit.save_state()
+            where = ", ".join(f"step {fit.steps} of {fit.total} is saved in {fit.run.folder}" for fit in fits)
+            raise Stopped(f"{signal}; {where}, the same command goes on") from None
+    return [fit.finish() for fit in fits]
+
+
+def keep_going(fits: list[Fit]) -> None:
+    """Sends batches to those that are the farthest back, until all are done."""
+    going, stream, place = {fit: fit.go_on() for fit in fits}, None, None
+
+    def send(fit: Fit, batch: dict | None) -> None:
+        try:
+            going[fit].send(batch)
+        except StopIteration:
+            del going[fit]
+
+    for fit in fits:
+        send(fit, None)
+    while going:
+        step = min(fit.steps for fit in going)
+        behind = [fit for fit in going if fit.steps == step]
+        if step != place:
+            stream, place = fits[0].batches(step), step
+        batch, place = next(stream), place + 1
+        if len(fits) > 1:
+            batch = behind[0].shown(batch)
+        for fit in behind:
+            send(fit, batch)

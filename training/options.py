@@ -72,6 +72,7 @@ __all__ = [
 
 # What may change between two calls without making them different experiments.
 TECHNICAL = {
+    "cache", "compile",
     "config", "device", "download", "dry_run", "num_workers", "on_bad_image", "overwrite", "results", "resume", "run_name", "save_every",
     "seeds", "tensorboard",
     "wandb", "wandb_project",
@@ -254,6 +255,12 @@ def add_training(parser: Parser, pictures: bool = True, lr: float = 2e-3) -> Non
     group.add_argument("--ema", type=within(0, 0.999999), default=0.0, help="decay of a moving average of the weights; 0 is none")
     group.add_argument("--grad_clip", type=not_negative, default=1.0, help="largest norm of the gradient; 0 is no limit")
     group.add_argument("--seed", type=natural, default=42, help="of weights, order, augmentation and noise")
+    group.add_argument("--seeds", type=natural, nargs="+", help="one run each, instead of --seed; ends with mean ± std")
+    group.add_argument("--data_seed", type=natural, help="of order, augmentation and noise; with --seeds one for all, which train together")
+    types = ("auto", "bf16", "fp16", "off")
+    group.add_argument("--amp", choices=types, default="off", help="type of the convolutions; auto: what the device has units for")
+    group.add_argument("--compile", action="store_true", help="networks as torch.compile makes them")
+    group.add_argument("--cache", type=not_negative, default=2.0, metavar="GiB", help="room for what never changes: observations, teachers' answers")
     group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
 
 
@@ -323,7 +330,6 @@ def add_classifier(parser: Parser) -> None:
     add("pretrained", action=BooleanOptionalAction, text="begin with the published weights, from the cache or with --download")
     group.add_argument("--label_smoothing", type=within(0, 1), default=0.0, help="share of the target that is spread over all classes")
     group.add_argument("--augment", action=BooleanOptionalAction, default=True, help="shifts, and mirror images but of digits, in training")
-    group.add_argument("--seeds", type=natural, nargs="+", help="one run each, instead of --seed; ends with mean ± std")
 
 
 def add_class_distillation(parser: Parser) -> None:

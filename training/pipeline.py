@@ -1,5 +1,6 @@
 """What the training scripts have in common: data, physics and networks from the command line, and names from numbers."""
 
+import statistics
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +22,8 @@ from physics.base import Physics
 from physics.given import camera_for
 from tables import ALPHA_SCHEDULES, FETCHED, LOSS_OPTIONS, LOSSES, MODELS, PHYSICS, TASK_LOSSES, UserError, bound, label_of, words
 from training import checkpoint
-from training.loop import Fit
+from training.engine import data_seed
+from training.loop import Fit, train
 from training.run import Run
 
 LARGEST = 2_000_000_000  # parameters
@@ -43,7 +45,7 @@ def request_of(args: Namespace, **changes) -> Request:
 def splits_of(args: Namespace) -> dict[str, Images]:
     """The splits that a training uses: the test set is not among them."""
     check_camera(args, physics_recipe(args))
-    return build_splits(request_of(args), wanted=("train", "val"), augment_seed=args.seed)
+    return build_splits(request_of(args), wanted=("train", "val"), augment_seed=data_seed(args))
 
 
 class Asked(Exception):
@@ -272,7 +274,7 @@ def distillation(
     )
 
 
-def fit(
+def learner(
     stage: nn.Module,
     recipe: dict,
     splits: dict[str, Images],
@@ -280,12 +282,41 @@ def fit(
     run: Run,
     before_export: Callable | None = None,
     meter: type[Meter] = Meter,
-) -> dict:
-    """Trains a stage, or says what would be trained."""
+    beside: Fit | None = None,
+) -> Fit | dict:
+    """A stage that is ready to be trained; or --dry_run says what would be trained."""
     check_pairs(args.dataset, splits["val"], [(stage.student, stage.physics), *(guide[:2] for guide in getattr(stage, "guides", ()))])
     count = sum(w.numel() for w in stage.student.parameters())
     print(f"network: {recipe['name']}, {count:,} parameters; {len(splits['train'])} training and {len(splits['val'])} validation images")
     if args.dry_run:
         run.describe()
         return {}
-    return Fit(stage, recipe, splits, args, run, before_export, meter)()
+    return Fit(stage, recipe, splits, args, run, before_export, meter, beside)
+
+
+def trained(found: list[Fit | dict]) -> list[dict]:
+    """The scores of runs; those that are not finished yet are trained, beside each other."""
+    scores = iter(train([fit for fit in found if isinstance(fit, Fit)]))
+    return [next(scores) if isinstance(fit, Fit) else fit for fit in found]
+
+
+def every_seed(make: Callable[[Namespace, Fit | None], Fit | dict], args: Namespace, score: str) -> dict:
+    """One run, or one for each of --seeds and the mean and deviation of a score; with --data_seed they are trained beside each other."""
+    if not args.seeds:
+        return trained([make(args, None)])[0]
+    found: list[Fit | dict] = []
+    for seed in dict.fromkeys(args.seeds):
+        one = Namespace(**vars(args) | {"seed": seed, "run_name": args.run_name and f"{args.run_name}_seed_{seed}"})
+        beside = next((fit for fit in found if isinstance(fit, Fit)), None)
+        found += [make(one, beside)] if args.data_seed is not None else trained([make(one, None)])
+    runs = trained(found)
+    if args.dry_run:
+        return {}
+    scores = [run[score] for run in runs]
+    print(f"{score.replace('val_', 'validation ')}: {mean_and_deviation(scores)} over seeds {', '.join(map(str, dict.fromkeys(args.seeds)))}")
+    return {"runs": runs, score: statistics.mean(scores), "checkpoints": [run["checkpoint"] for run in runs]}
+
+
+def mean_and_deviation(values: list[float], sign: str = "") -> str:
+    deviation = f" ± {statistics.stdev(values):.2f} (n = {len(values)})" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{sign}.2f}{deviation}"

@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 
 from analysis.figures import draw_lines
 from files import write_csv
-from tables import Stopped
 from training.engine import Stop, seeded
+from training.memory import Memory, on
 from training.run import Run
 
 RATE = 1e-3  # of Adam
@@ -18,7 +18,15 @@ STREAM = 4  # of random numbers, beside those of the loop
 
 
 def prepare(
-    stage: nn.Module, loader: DataLoader, stop: Stop, args: Namespace, run: Run, device: torch.device, far: dict, save: Callable[[], None]
+    stage: nn.Module,
+    loader: DataLoader,
+    memory: Memory,
+    stop: Stop,
+    args: Namespace,
+    run: Run,
+    device: torch.device,
+    far: dict,
+    save: Callable[[], None],
 ) -> None:
     """Trains what the stage has to prepare for --prepare_epochs passes; its losses are written and drawn. `far` tells how far it is."""
     weights = stage.prepared()
@@ -32,12 +40,8 @@ def prepare(
     for epoch in range(len(rows), args.prepare_epochs):
         loader.dataset.epoch, loader.batch_sampler.first, sums = epoch, 0, {}
         for k, batch in enumerate(loader):
-            try:
-                stop.check()
-            except Stopped as signal:
-                raise Stopped(f"{signal}; {epoch} of {args.prepare_epochs} passes before the training are saved, the same command goes on") from None
-            batch = {name: value.to(device) for name, value in batch.items()}
-            losses = stage.prepare(batch, seeded(args.seed, STREAM, epoch * len(loader) + k))
+            stop.check()
+            losses = stage.prepare(memory.add(on(device, batch)), seeded(args.seed, STREAM, epoch * len(loader) + k))
             optimizer.zero_grad()
             sum(losses.values()).backward()
             optimizer.step()

@@ -24,6 +24,7 @@ from physics.mosaic import Mosaic
 from tables import UserError
 from training.checkpoint import Restored, restore_with_physics
 from training.loop import evaluate, outputs
+from training.memory import Views
 from training.options import BARE
 from training.pipeline import request_of
 
@@ -39,7 +40,7 @@ COLUMNS = (  # of the results table; the first ten are the original release's
 def anchors(part: Physics, images: Callable[[], Tensor] | None, loader: DataLoader, args: Namespace, device: torch.device) -> dict[str, Meter]:
     """Scores of first images that need no training, of the same measurements of one camera."""
     network, cameras = AsSeen(part.recipe["c"]), part.anchors(images)
-    return {name: evaluate(network, camera.to(device), loader, device, args.seed, meter_of(args)) for name, camera in cameras.items()}
+    return {name: evaluate(network, Views(camera.to(device), loader, device, args.seed), meter_of(args)) for name, camera in cameras.items()}
 
 
 def meter_of(args: Namespace) -> Meter:
@@ -152,7 +153,7 @@ def at_levels(physics: Physics, args: Namespace) -> list[Physics]:
 def write_pictures(network: nn.Module, part: Physics, loader: DataLoader, folder: Path, args: Namespace, device: torch.device) -> Meter:
     """Scores all images, and writes those of the first batches and a contact sheet."""
     meter, count = meter_of(args), 0
-    for k, (batch, y, output) in enumerate(outputs(network, part, loader, device, args.seed)):
+    for k, (batch, y, output) in enumerate(outputs(network, Views(part, loader, device, args.seed))):
         image = batch["image"]
         meter.add(output, image)
         if k < args.save_batches:
