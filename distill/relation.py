@@ -75,11 +75,11 @@ def sp(s: Tensor, t: Tensor) -> Tensor:
 def geometry(f: Tensor) -> tuple[Tensor, Tensor]:
     """d_ij / mean d, and the cosine of the angle that samples j and k subtend at i by the law of cosines; zero where two of them are one."""
     squares = squared_distances(f)
-    apart = 1 - torch.eye(len(f), dtype=squares.dtype, device=f.device)
+    others = 1 - torch.eye(len(f), dtype=squares.dtype, device=f.device)
     d = squares.clamp_min(1e-12).sqrt()  # no gradient between samples that agree
-    inverse = apart / d
+    inverse = others / d
     cosines = (squares[:, :, None] + squares[:, None, :] - squares) / 2 * inverse[:, :, None] * inverse[:, None, :]
-    return apart * d / (apart * d).sum() * apart.sum(), cosines
+    return others * d / (others * d).sum() * others.sum(), cosines
 
 
 def rkd(s: Tensor, t: Tensor, *, rkd_distance: float, rkd_angle: float) -> Tensor:

@@ -46,7 +46,7 @@ def dkd(s: Tensor, t: Tensor, *, label: Tensor, epoch: float, temperature: float
     return warm * temperature**2 * (dkd_alpha * divergence(*log_b) + dkd_beta * divergence(*log_q))
 
 
-def apart(p: Tensor, q: Tensor, axis: int) -> Tensor:
+def decorrelation(p: Tensor, q: Tensor, axis: int) -> Tensor:
     """1 - correlation along an axis, mean over the other"""
     p, q = (F.normalize(f - f.mean(axis, keepdim=True), dim=axis) for f in (p, q))
     return (1 - (p * q).sum(axis)).mean()
@@ -57,4 +57,4 @@ def dist(s: Tensor, t: Tensor, *, dist_beta: float, dist_gamma: float) -> Tensor
     need_classes("dist", s, t)
     need_samples("dist", s)
     s, t = s.softmax(1), t.softmax(1)
-    return dist_beta * apart(s, t, 1) + dist_gamma * apart(s, t, 0)
+    return dist_beta * decorrelation(s, t, 1) + dist_gamma * decorrelation(s, t, 0)
