@@ -30,7 +30,7 @@ class CRD(nn.Module):
     Z is fixed by the first batch that trains.
     """
 
-    def __init__(self, s: torch.Size, t: torch.Size, count: int, *, crd_tau: float, crd_negatives: int):
+    def __init__(self, s: torch.Size, t: torch.Size, count: int, seen: torch.Size, *, crd_tau: float, crd_negatives: int):
         super().__init__()
         if count < 2 or crd_negatives < 1 or crd_tau <= 0:
             raise UserError(

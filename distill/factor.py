@@ -31,7 +31,7 @@ class FT(nn.Module):
     A factor has `ft_rate` times the teacher's channels.
     """
 
-    def __init__(self, s: torch.Size, t: torch.Size, count: int, *, ft_rate: float):
+    def __init__(self, s: torch.Size, t: torch.Size, count: int, seen: torch.Size, *, ft_rate: float):
         super().__init__()
         need_map("ft", s, t)
         if ft_rate <= 0:

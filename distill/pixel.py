@@ -11,9 +11,7 @@ from tables import UserError
 class ISRD(nn.Module):
     """mean |crop(PixelShuffle_r(conv1x1(s))) - seen|, seen the teacher's input and r the smallest whole factor that covers it (Pixel Distillation)"""
 
-    reads_input = True
-
-    def __init__(self, s: torch.Size, t: torch.Size, count: int, *, seen: torch.Size):
+    def __init__(self, s: torch.Size, t: torch.Size, count: int, seen: torch.Size):
         super().__init__()
         need_map("isrd", s)
         if any(a > b for a, b in zip(s[-2:], seen[-2:], strict=True)):

@@ -143,7 +143,7 @@ class Distillation(nn.Module):
     def _module(term: Term, s: Tensor, t: Tensor, seen: Tensor, count: int) -> nn.Module | None:
         """What is learnt or remembered between two taps: an adapter, or the loss itself."""
         if term.bridge == "own":
-            return term.distance(s.shape, t.shape, count, seen=seen.shape) if term.reads_input else term.distance(s.shape, t.shape, count)
+            return term.distance(s.shape, t.shape, count, seen.shape)
         if term.bridge == "always" or (term.bridge == "differ" and s.shape != t.shape):
             return Adapter(s.shape[1], t.shape[1], term.bridge == "always")
         return None

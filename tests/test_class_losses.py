@@ -156,7 +156,7 @@ def test_rkd_has_a_gradient_where_two_images_are_the_same():
 def test_ickd_compares_the_correlations_of_channels():
     torch.manual_seed(0)
     s, t = MAPS[0, :, :3], F.interpolate(MAPS[1], scale_factor=2.0)  # pooled, it is the teacher's again
-    loss = ICKD(s.shape, t.shape, 10).double()
+    loss = ICKD(s.shape, t.shape, 10, SEEN).double()
     projected = loss.project(s).detach()
     total = 0.0
     for a, b in zip(projected.numpy(), MAPS[1].numpy(), strict=True):
@@ -167,7 +167,7 @@ def test_ickd_compares_the_correlations_of_channels():
 
 
 def test_ickd_is_zero_where_its_projection_gives_the_teacher():
-    loss = ICKD(MAPS[1].shape, MAPS[1].shape, 10).double().eval()
+    loss = ICKD(MAPS[1].shape, MAPS[1].shape, 10, SEEN).double().eval()
     torch.nn.init.dirac_(loss.project[0].weight)
     assert loss(MAPS[1], MAPS[1]) < 1e-12 < loss(MAPS[0], MAPS[1])
 
@@ -235,7 +235,7 @@ def test_tucker_takes_few_images_of_one_place_and_maps_that_lack_directions():
 def test_a_paraphraser_learns_to_reconstruct_and_stands_still_afterwards():
     torch.manual_seed(0)
     s, t = torch.randn(8, 3, 4, 4), F.relu(torch.randn(8, 2, 6, 6).repeat_interleave(3, 1))  # six channels that say what two do
-    loss = FT(s.shape, t.shape, 10, ft_rate=0.5)
+    loss = FT(s.shape, t.shape, 10, SEEN, ft_rate=0.5)
     assert not any(w.requires_grad for w in loss.prepared())
     for w in loss.prepared():
         w.requires_grad_(True)
@@ -261,7 +261,7 @@ def test_a_paraphraser_learns_to_reconstruct_and_stands_still_afterwards():
 def test_ft_compares_factors_of_unit_length_and_pools_the_larger_map():
     torch.manual_seed(0)
     s, t = torch.randn(4, 6, 3, 3), torch.randn(4, 6, 6, 6)
-    loss = FT(s.shape, t.shape, 10, ft_rate=0.34)
+    loss = FT(s.shape, t.shape, 10, SEEN, ft_rate=0.34)
     factor_s, factor_t = loss.translator(s).detach().numpy(), loss.paraphraser(t).detach()
     factor_t = factor_t.unflatten(3, (3, 2)).unflatten(2, (3, 2)).mean((3, 5)).numpy()
     assert factor_s.shape == factor_t.shape == (4, 2, 3, 3)
@@ -277,7 +277,7 @@ def test_ft_compares_factors_of_unit_length_and_pools_the_larger_map():
 def test_crd_is_the_papers_sum_over_samples_with_a_memory_of_both_sides():
     torch.manual_seed(0)
     count, negatives, tau = 12, 5, 0.3
-    loss = CRD(torch.Size((2, 6, 5, 4)), torch.Size((2, 5)), count, crd_tau=tau, crd_negatives=negatives).double()
+    loss = CRD(torch.Size((2, 6, 5, 4)), torch.Size((2, 5)), count, SEEN, crd_tau=tau, crd_negatives=negatives).double()
     memory = {"s": loss.memory_s.numpy().copy(), "t": loss.memory_t.numpy().copy()}
     z = {}
     for step, index in enumerate([[3, 0, 11, 7, 1, 2], [7, 3, 10, 4, 0, 5]]):
@@ -306,7 +306,7 @@ def test_crd_is_the_papers_sum_over_samples_with_a_memory_of_both_sides():
 
 def test_crd_remembers_only_what_trains_and_goes_on_from_its_state():
     torch.manual_seed(0)
-    make = partial(CRD, MAPS[0].shape, MAPS[1].shape, 9, crd_tau=0.07, crd_negatives=1024)
+    make = partial(CRD, MAPS[0].shape, MAPS[1].shape, 9, SEEN, crd_tau=0.07, crd_negatives=1024)
     loss, resumed = make(), make()
     assert loss.negatives == 8  # all others, where there are fewer than asked for
     s, t = MAPS.float()
@@ -330,7 +330,7 @@ def test_crd_learns_to_tell_images_apart():
     torch.manual_seed(0)
     code = torch.randn(40, 6)
     s, t = code @ torch.randn(6, 10), code @ torch.randn(6, 12)
-    loss = CRD(s.shape, t.shape, 40, crd_tau=0.2, crd_negatives=20)
+    loss = CRD(s.shape, t.shape, 40, SEEN, crd_tau=0.2, crd_negatives=20)
     draws, optimizer, values = torch.Generator().manual_seed(0), torch.optim.Adam(loss.parameters(), lr=0.01), []
     for _ in range(60):
         optimizer.zero_grad()
@@ -350,8 +350,7 @@ def test_crd_learns_to_tell_images_apart():
 def test_isrd_paints_the_teachers_image_from_a_stem_of_any_size(side, r):
     torch.manual_seed(0)
     s, seen = torch.randn(2, 6, side, side), torch.rand(2, 3, 32, 32)
-    assert ISRD.reads_input
-    loss = ISRD(s.shape, torch.Size((2, 64, 8, 8)), 10, seen=seen.shape)
+    loss = ISRD(s.shape, torch.Size((2, 64, 8, 8)), 10, seen.shape)
     values = torch.einsum("oi,bihw->bohw", loss.enlarge[0].weight[..., 0, 0], s) + loss.enlarge[0].bias.view(-1, 1, 1)
     y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
     painted = torch.stack([values[:, c * r**2 + (y % r) * r + x % r, y // r, x // r] for c in range(3)], 1)
@@ -361,7 +360,7 @@ def test_isrd_paints_the_teachers_image_from_a_stem_of_any_size(side, r):
 def test_isrd_is_zero_where_the_stem_holds_the_pixels():
     seen = torch.rand(2, 3, 32, 32)
     s = F.pixel_unshuffle(seen, 4)
-    loss = ISRD(s.shape, s.shape, 10, seen=seen.shape)
+    loss = ISRD(s.shape, s.shape, 10, seen.shape)
     torch.nn.init.dirac_(loss.enlarge[0].weight)
     torch.nn.init.zeros_(loss.enlarge[0].bias)
     assert loss(s, None, seen=seen) == 0
@@ -371,10 +370,10 @@ def test_isrd_is_zero_where_the_stem_holds_the_pixels():
 
 S, T, SEEN = torch.Size((6, 3, 4, 4)), torch.Size((6, 4, 8, 8)), torch.Size((6, 1, 16, 16))
 OWN = {
-    "ickd": (partial(ICKD, S, T, 9), {}),
-    "ft": (partial(FT, S, T, 9, ft_rate=0.5), {}),
-    "crd": (partial(CRD, S, T, 9, crd_tau=0.07, crd_negatives=4), {"index": torch.arange(6), "generator": None}),
-    "isrd": (partial(ISRD, S, T, 9, seen=SEEN), {"seen": torch.rand(SEEN)}),
+    "ickd": (partial(ICKD, S, T, 9, SEEN), {}),
+    "ft": (partial(FT, S, T, 9, SEEN, ft_rate=0.5), {}),
+    "crd": (partial(CRD, S, T, 9, SEEN, crd_tau=0.07, crd_negatives=4), {"index": torch.arange(6), "generator": None}),
+    "isrd": (partial(ISRD, S, T, 9, SEEN), {"seen": torch.rand(SEEN)}),
 }
 
 
@@ -416,22 +415,22 @@ REFUSED = {
     "dist of one image": (lambda: RESPONSES["dist"](ALONE, ALONE), "'dist' compares the images of a batch.* choose a --batch_size"),
     "sp of one image": (lambda: sp(ALONE, ALONE), "'sp' compares the images of a batch"),
     "rkd of one image": (lambda: FEATURES["rkd"](ALONE, ALONE), "'rkd' compares the images of a batch"),
-    "ickd of logits": (lambda: ICKD(VECTOR, VECTOR, 9), "'ickd' compares maps.* choose --type_dist latent"),
-    "ickd of one channel": (lambda: ICKD(*[MAP[:, :1].shape] * 2, 9)(MAP[:, :1], MAP[:, :1]), "'ickd' compares the channels"),
-    "ickd of one place of one image": (lambda: ICKD(*[PLACE[:1].shape] * 2, 9)(PLACE[:1], PLACE[:1]), "'ickd' compares the images of a batch"),
-    "ft of logits": (lambda: FT(VECTOR, VECTOR, 9, ft_rate=0.5), "'ft' compares maps"),
-    "ft of no channels": (lambda: FT(MAP.shape, MAP.shape, 9, ft_rate=0.0), "ft_rate 0: "),
+    "ickd of logits": (lambda: ICKD(VECTOR, VECTOR, 9, SEEN), "'ickd' compares maps.* choose --type_dist latent"),
+    "ickd of one channel": (lambda: ICKD(*[MAP[:, :1].shape] * 2, 9, SEEN)(MAP[:, :1], MAP[:, :1]), "'ickd' compares the channels"),
+    "ickd of one place of one image": (lambda: ICKD(*[PLACE[:1].shape] * 2, 9, SEEN)(PLACE[:1], PLACE[:1]), "'ickd' compares the images of a batch"),
+    "ft of logits": (lambda: FT(VECTOR, VECTOR, 9, SEEN, ft_rate=0.5), "'ft' compares maps"),
+    "ft of no channels": (lambda: FT(MAP.shape, MAP.shape, 9, SEEN, ft_rate=0.0), "ft_rate 0: "),
     "tucker of logits": (lambda: tucker(LOGIT, LOGIT, **CORE), "'tucker' compares maps"),
     "tucker of no rank": (lambda: tucker(MAP, MAP, **CORE | {"tucker_ranks": 0.0}), "tucker_ranks 0: .* above 0 and at most 1"),
     "tucker of too many ranks": (lambda: tucker(MAP, MAP, **CORE | {"tucker_ranks": 2.0}), "tucker_ranks 2: "),
     "tucker elsewhere": (lambda: tucker(MAP, MAP, **CORE | {"tucker_space": "moon"}), "tucker_space 'moon'.* choose core or projected"),
     "tucker over years": (lambda: tucker(MAP, MAP, **CORE | {"tucker_over": "years"}), "tucker_over 'years'"),
     "tucker of samples of one place": (lambda: tucker(PLACE, PLACE, **CORE | {"tucker_over": "sample"}), "choose --tucker_over batch"),
-    "crd of one image": (lambda: CRD(VECTOR, VECTOR, 1, crd_tau=0.07, crd_negatives=4), "'crd' tells images apart: 1 training images"),
-    "crd of no negatives": (lambda: CRD(VECTOR, VECTOR, 9, crd_tau=0.07, crd_negatives=0), "crd_negatives 0"),
-    "crd without a tau": (lambda: CRD(VECTOR, VECTOR, 9, crd_tau=0.0, crd_negatives=4), "crd_tau 0"),
-    "isrd of logits": (lambda: ISRD(VECTOR, VECTOR, 9, seen=SEEN), "'isrd' compares maps"),
-    "isrd of a large student": (lambda: ISRD(torch.Size((2, 3, 20, 20)), T, 9, seen=SEEN), "larger than the teacher's image of 16 x 16 pixels"),
+    "crd of one image": (lambda: CRD(VECTOR, VECTOR, 1, SEEN, crd_tau=0.07, crd_negatives=4), "'crd' tells images apart: 1 training images"),
+    "crd of no negatives": (lambda: CRD(VECTOR, VECTOR, 9, SEEN, crd_tau=0.07, crd_negatives=0), "crd_negatives 0"),
+    "crd without a tau": (lambda: CRD(VECTOR, VECTOR, 9, SEEN, crd_tau=0.0, crd_negatives=4), "crd_tau 0"),
+    "isrd of logits": (lambda: ISRD(VECTOR, VECTOR, 9, SEEN), "'isrd' compares maps"),
+    "isrd of a large student": (lambda: ISRD(torch.Size((2, 3, 20, 20)), T, 9, SEEN), "larger than the teacher's image of 16 x 16 pixels"),
 }
 
 

@@ -134,7 +134,7 @@ def distillation(args: Namespace, student: nn.Module, physics: Physics, teachers
         schedule=bound(ALPHA_SCHEDULES, args.alpha_schedule, args),
         beta=args.beta,
         count=count,
-    ).to(device)
+    )
 
 
 def teach(args: Namespace, device: torch.device, beside: Fit | None = None) -> Fit | dict:
