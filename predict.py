@@ -49,7 +49,7 @@ def main(args) -> dict:
         return {"exports": {kind: export.export(restored, kind, folder) for kind in args.export}}
     work = prediction.from_measurements if args.measurements else prediction.from_pictures
     if "classes" in restored.content["network"]:
-        work = partial(prediction.classes_of, restored.content["network"]["classes"])
+        work = partial(prediction.classes_of, restored.content["network"]["classes"], restored.crop)
     return work(restored.network.to(device), restored.physics.to(device), args, folder, device)
 
 

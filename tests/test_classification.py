@@ -270,6 +270,26 @@ def test_one_picture_is_classified(teacher, capsys):
         call(predict, "--checkpoint", teacher, "three.png", "--tile", "32")
 
 
+def test_a_classifier_of_whole_pictures_is_shown_whole_pictures(tmp_path):
+    words = class_tree(tmp_path / "tree", "ab")
+    path = call(main_classify, *words, "--crop", "none")["export"]
+    pictures = sorted((tmp_path / "tree" / "test").rglob("*.png"))
+    seen = [np.asarray(Image.open(picture).resize((16, 16), Image.Resampling.BILINEAR), dtype=np.float32) / 255 for picture in pictures]
+    chances = checkpoint.restore(path).network(torch.from_numpy(np.stack(seen))[:, None]).softmax(1).amax(1).tolist()
+    answers = call(predict, "--checkpoint", path, pictures[0])["classes"].values()
+    assert [answer[0][1] for answer in answers] == pytest.approx(chances[:1], abs=1e-5)
+    asked = ["--checkpoint", path, "--dataset", "folder", "--data_root", str(tmp_path / "tree"), "--splits", "test"]
+    call(test_classify, *asked)
+    with open(f"results/test/{Path(path).stem}/per_image_test.csv", newline="") as file:
+        assert [float(row["probability"]) for row in csv.DictReader(file)] == pytest.approx(chances, abs=1e-5)
+
+
+@pytest.mark.parametrize("words", [["--n", "8"], ["--c", "3"], ["--crop", "none"]])
+def test_what_contradicts_a_classifier_is_refused(words, teacher):
+    with pytest.raises(UserError, match=f"contradicts the {words[0][2:]} {words[1]}"):
+        call(test_classify, "--checkpoint", teacher, *TEST, *words)
+
+
 def test_the_demo_tells_the_story_of_classes(capsys):
     flags = ["--limit_train", "40", "--epochs", "1", "--results", "demo"]
     result = call(demo, "--task", "classify", *flags, "--model_teacher", "resnet20", "--model", "resnet8", "--width", "4", "--n", "16")

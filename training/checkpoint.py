@@ -36,6 +36,11 @@ class Restored(NamedTuple):
     content: dict
     digest: str
 
+    @property
+    def crop(self) -> str:
+        """What of a picture the network was shown."""
+        return self.content["config"].get("crop", "center")
+
 
 def write(path: Path, content: dict, before: Path | None = None) -> None:
     """Saves so that a reader finds the old file or the new one, never a part; the old one may be kept as `before`."""

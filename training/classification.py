@@ -187,9 +187,11 @@ def alone(args: Namespace, device: torch.device, beside: Fit | None = None) -> F
     return pipeline.learner(supervised(args, network, physics, device), recipe, splits, args, run, meter=ClassMeter, beside=beside)
 
 
-def exported(path: str | Path) -> checkpoint.Restored:
-    """A checkpoint that tells classes."""
-    found = checkpoint.restore_with_physics(path, {})
+def exported(path: str | Path, n: int | None = None, c: int | None = None, crop: str | None = None) -> checkpoint.Restored:
+    """A checkpoint that tells classes; what is asked for must not contradict it."""
+    found = checkpoint.restore_with_physics(path, {"n": n, "c": c})
     if "classes" not in found.content["network"]:
         raise UserError(f"checkpoint {path} restores images and tells no classes: use test_UNet.py")
+    if crop not in (None, found.crop):
+        raise UserError(f"checkpoint {path} has crop {found.crop}, which contradicts the crop {crop} that was asked for")
     return found

@@ -24,7 +24,7 @@ COLUMNS = ("Checkpoint", "Dataset", "Split", "Camera", "Seed", "Images", "Top-1"
 def grade(path: str, name: str, found: Restored, args: Namespace, device: torch.device) -> list[dict]:
     """Grades one checkpoint on every split and at every noise level; writes its folder and its CSV rows, and returns its table."""
     recipe, n, c = found.content["network"], found.physics.recipe["n"], found.physics.recipe["c"]
-    splits = build_splits(pipeline.request_of(args, n=n, c=c, labelled=True), args.splits, table=LABELLED)
+    splits = build_splits(pipeline.request_of(args, n=n, c=c, crop=found.crop, labelled=True), args.splits, table=LABELLED)
     network, folder = found.network.to(device), folder_for(Path(args.results) / "test", name)
     cameras = [part for camera in at_levels(found.physics, args) for part in camera.parts]
     rows, results = [], {}

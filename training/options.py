@@ -83,6 +83,7 @@ def add_data(
     parser: Parser,
     n_default: int | None = 32,
     c_default: int | None = 1,
+    crop_default: str | None = "center",
     limits=("train", "val", "test"),
     whole: bool = False,
     table: dict = DATASETS,
@@ -99,7 +100,7 @@ def add_data(
     crops = {"center": "the central square, resized", "none": "the picture, resized"}
     if whole:
         crops["whole"] = "folder's pictures in their own sizes, all of them"
-    group.add_argument("--crop", choices=crops, default="center", help="; ".join(f"{name}: {what}" for name, what in crops.items()))
+    group.add_argument("--crop", choices=crops, default=crop_default, help="; ".join(f"{name}: {what}" for name, what in crops.items()))
     add_pairs(parser, group, table)
 
     def flags_are_read(args: Namespace) -> None:

@@ -194,7 +194,7 @@ def from_measurements(network: nn.Module, physics: Physics, args: Namespace, fol
 
 
 @torch.no_grad()
-def classes_of(classes: list[str], network: nn.Module, physics: Physics, args: Namespace, folder: Path, device: torch.device) -> dict:
+def classes_of(classes: list[str], crop: str, network: nn.Module, physics: Physics, args: Namespace, folder: Path, device: torch.device) -> dict:
     """The three likeliest classes of pictures, seen as the classifier's camera sees them, or of measured frames; printed, and written as a table."""
     for flag in ("simulate", "truth", "tile", "overlap"):
         if getattr(args, flag) is not None and getattr(args, flag) is not False:
@@ -206,7 +206,7 @@ def classes_of(classes: list[str], network: nn.Module, physics: Physics, args: N
         names = [f"frame_{k:05d}" for k in range(len(first))]
     else:
         part = one_of(physics, args) if args.sigma is None else physics.at_noise(args.sigma)
-        request = Request(n=physics.recipe["n"], c=physics.recipe["c"])
+        request = Request(n=physics.recipe["n"], c=physics.recipe["c"], crop=crop)
         names = [str(path) for path in inputs_of(args)]
         first = torch.cat([part.observe(open_image(Path(name), request)[None].to(device), seeded(args.seed)) for name in names])
     chances, places = network(first).softmax(1).topk(min(3, len(classes)))
