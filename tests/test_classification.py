@@ -284,6 +284,27 @@ def test_a_classifier_of_whole_pictures_is_shown_whole_pictures(tmp_path):
         assert [float(row["probability"]) for row in csv.DictReader(file)] == pytest.approx(chances, abs=1e-5)
 
 
+def test_a_dataset_may_name_the_same_classes_in_another_order(tmp_path):
+    images, labels = np.random.default_rng(0).integers(0, 256, (60, 16, 16), dtype=np.uint8), np.arange(60) % 3
+    turn = np.array([2, 0, 1])  # the new number of each class
+
+    def arrays(name, labels, classes):
+        np.savez(tmp_path / f"{name}.npz", x_train=images, x_test=images, y_train=labels, y_test=labels, classes=classes)
+        return ["--dataset", "npz", "--data_root", str(tmp_path / f"{name}.npz")]
+
+    here = arrays("here", labels, np.array(["a", "b", "c"]))
+    path = call(main_classify, *here, "--n", "16", "--epochs", "1", "--width", "4")["export"]
+
+    def grades(words):
+        call(test_classify, "--checkpoint", path, *words, "--splits", "test")
+        with open(f"results/test/{Path(path).stem}/per_image_test.csv", newline="") as file:
+            return [(row["class"], row["answer"]) for row in csv.DictReader(file)]
+
+    assert grades(arrays("there", turn[labels], np.array(["b", "c", "a"]))) == grades(here)
+    with pytest.raises(UserError, match="tells other classes than dataset 'npz': c, d are not in both"):
+        grades(arrays("elsewhere", labels, np.array(["a", "b", "d"])))
+
+
 @pytest.mark.parametrize("words", [["--n", "8"], ["--c", "3"], ["--crop", "none"]])
 def test_what_contradicts_a_classifier_is_refused(words, teacher):
     with pytest.raises(UserError, match=f"contradicts the {words[0][2:]} {words[1]}"):

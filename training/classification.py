@@ -57,9 +57,22 @@ class Reordered(nn.Module):
         super().__init__()
         self.network, self.order = network, order
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x)["output"]
+
     def features(self, x: Tensor) -> dict[str, Tensor]:
         taps = self.network.features(x)
         return taps | {"output": taps["output"][:, self.order]}
+
+
+def in_order(network: nn.Module, theirs: list[str], ours: list[str], whose: str, dataset: str) -> nn.Module:
+    """A classifier of our classes, which tells them in our order."""
+    if theirs == ours:
+        return network
+    if sorted(theirs) != sorted(ours):
+        other = sorted(set(theirs) ^ set(ours))
+        raise UserError(f"{whose} tells other classes than dataset '{dataset}': {', '.join(other[:6])} are not in both")
+    return Reordered(network, [theirs.index(name) for name in ours])
 
 
 def balanced(args: Namespace) -> Namespace:
@@ -91,17 +104,10 @@ def teachers_of(args: Namespace) -> list[pipeline.Teacher]:
 
 def agreeing(args: Namespace, teachers: list[pipeline.Teacher], classes: list[str]) -> list[pipeline.Teacher]:
     """The teachers, which where they are asked for their opinion must tell the same classes, and tell them in the student's order."""
-    agree = []
-    asked = any(term.taps == "output" for term in losses_of(args))
-    for path, teacher in zip(args.teacher, teachers, strict=True):
-        theirs = teacher.recipe["classes"]
-        if asked and theirs != classes:
-            if sorted(theirs) != sorted(classes):
-                other = sorted(set(theirs) ^ set(classes))
-                raise UserError(f"teacher {path} tells other classes than dataset '{args.dataset}': {', '.join(other[:6])} are not in both")
-            teacher = teacher._replace(network=Reordered(teacher.network, [theirs.index(name) for name in classes]))
-        agree.append(teacher)
-    return agree
+    if not any(term.taps == "output" for term in losses_of(args)):
+        return teachers
+    pairs = zip(args.teacher, teachers, strict=True)
+    return [t._replace(network=in_order(t.network, t.recipe["classes"], classes, f"teacher {path}", args.dataset)) for path, t in pairs]
 
 
 def losses_of(args: Namespace) -> list:
