@@ -14,6 +14,8 @@ def parse(argv=None):
 
 
 def main(args) -> dict:
+    from statistics import mean
+
     from analysis.report import markdown
     from training import classification, engine, grading, pipeline
     from training.testing import names_of
@@ -22,9 +24,13 @@ def main(args) -> dict:
     found = {path: classification.exported(path, args.n, args.c, args.crop) for path in args.checkpoint}
     rows = [row for path, name in names_of(found).items() for row in grading.grade(path, name, found[path], args, device)]
     print(markdown(rows))
-    tops = [row["top-1"] for row in rows if row["split"] == args.splits[-1]]
-    print(f"{args.splits[-1]} top-1: {pipeline.mean_and_deviation(tops)} %")
-    return {"rows": rows, "top1": sum(tops) / len(tops)}
+    tops = {}
+    for row in rows:
+        if row["split"] == args.splits[-1]:
+            tops.setdefault(row["camera"], []).append(row["top-1"])
+    for camera, values in tops.items():
+        print(f"{args.splits[-1]} top-1, {camera}: {pipeline.mean_and_deviation(values)} %")
+    return {"rows": rows, "top1": {camera: mean(values) for camera, values in tops.items()}}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from algo_functions import ClassMeter
 from analysis.classes import draw_confusion, report_of, summary_of
 from batches import build_loader
 from data_loader import build_splits
-from files import append_csv, folder_for, write_csv, write_text
+from files import append_csv, check_header, folder_for, write_csv, write_text
 from tables import LABELLED
 from training import pipeline
 from training.checkpoint import Restored
@@ -19,7 +19,7 @@ from training.loop import evaluate
 from training.memory import Views
 from training.testing import at_levels
 
-COLUMNS = ("Checkpoint", "Dataset", "Split", "Camera", "Seed", "Images", "Top-1", "Top-3", "Loss")
+COLUMNS = ("Checkpoint", "Dataset", "Split", "Camera", "Seed", "Noise Seed", "Images", "Top-1", "Top-3", "Loss")
 
 
 def grade(path: str, name: str, found: Restored, args: Namespace, device: torch.device) -> list[dict]:
@@ -28,7 +28,8 @@ def grade(path: str, name: str, found: Restored, args: Namespace, device: torch.
     splits = build_splits(pipeline.request_of(args, n=n, c=c, crop=found.crop, labelled=True), args.splits, table=LABELLED)
     network, folder = found.network.to(device), folder_for(Path(args.results) / "test", name)
     cameras = [part for camera in at_levels(found.physics, args) for part in camera.parts]
-    rows, results = [], {}
+    rows, results, table = [], {}, Path(args.results) / "test" / "class_results.csv"
+    check_header(table, COLUMNS)
     for split, images in splits.items():
         classes = list(images.classes)
         telling = in_order(network, found.content["network"]["classes"], classes, f"checkpoint {path}", args.dataset)
@@ -38,9 +39,10 @@ def grade(path: str, name: str, found: Restored, args: Namespace, device: torch.
             meter = evaluate(telling, Views(part.to(device), loader, device, args.seed), ClassMeter())
             results[what] = meter.summary()
             explain(meter, classes, what, folder)
-            row = {"Checkpoint": path, "Dataset": args.dataset, "Split": split, "Camera": part.condition, "Seed": args.seed}
+            row = {"Checkpoint": path, "Dataset": args.dataset, "Split": split, "Camera": part.condition}
+            seeds = {"Seed": found.content["config"].get("seed"), "Noise Seed": args.seed}
             scores = {"Images": len(images), "Top-1": results[what]["top1"], "Top-3": results[what]["top3"], "Loss": results[what]["loss"]}
-            append_csv(Path(args.results) / "test" / "class_results.csv", COLUMNS, row | scores)
+            append_csv(table, COLUMNS, row | seeds | scores)
             rows.append(table_row(name, split, part.condition, results[what]))
     write_text(folder / "results.json", json.dumps({"checkpoint": str(path), "dataset": args.dataset, "scores": results}, indent=2) + "\n")
     write_text(folder / "model_summary.txt", summary_of(network, found.physics.parts[0].example(device)))
