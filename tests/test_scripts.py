@@ -522,6 +522,14 @@ def test_a_config_file_sets_flags_and_the_command_line_wins():
     assert (args.cr, args.epochs, args.lr, args.ema, args.resume, args.overwrite, args.dataset) == (0.3, 2, 0.01, 0.5, False, True, "digits")
 
 
+@pytest.mark.parametrize("words", [["--cr", "0.25", "--cr_teacher", "0.5"], ["--crs_expert", "0.1", "0.25", "--teacher"]])
+def test_config_of_a_students_run_repeats_it(words, teacher, capsys):
+    words = [*words, teacher["export"]] if words[-1] == "--teacher" else words
+    done = call(main_unet_dist, *words, *TINY)
+    capsys.readouterr()
+    assert call(main_unet_dist, "--config", f"{done['run']}/config.json") == done and "is finished" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "text, message", [("speed: 3", "unknown setting 'speed'"), ("[1, 2]", "expected settings"), ("a: b: c", "neither JSON nor YAML")]
 )

@@ -76,12 +76,12 @@ def in_order(network: nn.Module, theirs: list[str], ours: list[str], whose: str,
 
 
 def balanced(args: Namespace) -> Namespace:
-    """The flags with what --balance stands for."""
+    """The flags with what --balance stands for in its place."""
     if args.balance:
         for name in BALANCES[args.balance]:
             if getattr(args, name) is not None:
                 raise UserError(f"balance {args.balance} sets --{name}: give one of them")
-        return Namespace(**vars(args) | BALANCES[args.balance])
+        return Namespace(**vars(args) | BALANCES[args.balance] | {"balance": None})
     return Namespace(**vars(args) | {"loss_distill": args.loss_distill or ["kd"], "beta": 1.0 if args.beta is None else args.beta})
 
 
@@ -176,7 +176,7 @@ def assistant(args: Namespace, recipe: dict, device: torch.device) -> dict:
         raise UserError("assistant: it stands between one teacher and the student")
     flags = {name: recipe.get(name) for name in ("width", "stem", "batch_norm", "patch")}
     name = args.run_name and f"{args.run_name}_assistant"
-    chosen = teach(Namespace(**vars(args) | flags | {"network": recipe["name"], "assistant": False, "run_name": name, "balance": None}), device)
+    chosen = teach(Namespace(**vars(args) | flags | {"network": recipe["name"], "assistant": False, "run_name": name}), device)
     return pipeline.trained([chosen])[0]
 
 

@@ -103,9 +103,11 @@ class Parser(ArgumentParser):
                 self.error(f"--config {path} is neither JSON nor YAML: {' '.join(str(error).split())}")
         if not isinstance(settings, dict):
             self.error(f"--config {path}: expected settings 'name: value'")
-        words = []
+        words, set_by = [], {action.dest: action.option_strings[0] for action in self._actions if action.option_strings}
         for name, value in settings.items():
             option = self._spelling(f"--{name}")
+            if option not in self._option_string_actions:
+                option = set_by.get(name)  # --model sets the network
             if option not in self._option_string_actions:
                 self.error(f"--config {path}: unknown setting '{name}'")
             takes_value = self._option_string_actions[option].nargs != 0
