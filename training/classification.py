@@ -158,7 +158,7 @@ def teach(args: Namespace, device: torch.device, beside: Fit | None = None) -> F
     camera = pipeline.physics_recipe(args)
     what = f"{args.network}_{label_of(camera)}_from_{'_'.join(label_of(t.physics.recipe) for t in teachers)}_{'_'.join(args.loss_distill)}"
     what = f"{what.replace(':', '_')[:120]}_{args.dataset}"  # names of files have an end
-    files = {f"teacher {i}": path for i, path in enumerate(args.teacher)}
+    files = {"teacher": None} | {f"teacher {i}": path for i, path in enumerate(args.teacher)}  # what is in them, wherever they lie
     run = Run(args, f"student_{what}", f"student_{what}_seed_{args.seed}_{{hash}}.pth", files | pipeline.ordering_file(camera))
     if run.finished:
         return run.already()
