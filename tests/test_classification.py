@@ -245,6 +245,46 @@ def test_seeds_are_runs_of_their_own_and_end_in_a_mean(teacher, capsys):
     assert done["val_top1"] == pytest.approx(mean) and f"{mean:.2f} ± " in capsys.readouterr().out
 
 
+REPEATED = [
+    (main_classify, []),
+    (main_classify, ["--physics", "spc", "--crs_expert", "0.1", "0.3"]),
+    (main_classify, ["--model", "resnet18", "--seeds", "3", "4"]),
+    (main_classify_dist, ["--physics", "denoise", "--sigma", "10", "60", "--loss_distill", "kd", "at:10", "--seeds", "3", "4"]),
+    (main_classify_dist, ["--balance", "halves", "--assistant", "--lessen_ratio", "2", "--model", "resnet18"]),
+]
+
+
+@pytest.mark.parametrize("script, words", REPEATED, ids=lambda value: " ".join(value) if isinstance(value, list) else value.__name__)
+def test_config_of_a_classifiers_run_repeats_it(script, words, teacher, capsys):
+    call(script, *TINY, *words, *(["--teacher", teacher] if script is main_classify_dist else []))
+    for run in list(Path("results/runs").iterdir()):
+        capsys.readouterr()
+        again = call(script, "--config", run / "config.json")
+        assert again["run"] == str(run) and "is finished" in capsys.readouterr().out
+
+
+def test_a_teacher_of_published_form_may_be_the_assistant():
+    teacher = call(main_classify, *TINY, "--model", "resnet18", "--results", "other")["export"]
+    call(main_classify_dist, *TINY, "--teacher", teacher, "--assistant", "--lessen_ratio", "2")
+    assistant = next(Path("results/runs").glob("student_resnet18*")) / "config.json"
+    assert json.loads(assistant.read_text())["pretrained"] is False
+    assert call(main_classify_dist, "--config", assistant)["run"] == str(assistant.parent)
+
+
+def test_published_weights_of_the_student_are_not_the_assistants(teacher, monkeypatch):
+    begun = []
+    monkeypatch.setattr(classification, "load_pretrained", lambda network, name, download: begun.append(name))
+    call(main_classify_dist, *TINY, "--teacher", teacher, "--assistant", "--lessen_ratio", "2", "--model", "resnet18", "--pretrained")
+    assert begun == ["resnet18"]
+
+
+def test_a_teacher_that_was_moved_is_the_same_teacher(teacher, capsys):
+    done = call(main_classify_dist, *TINY, "--teacher", teacher)
+    Path("elsewhere.pth").write_bytes(Path(teacher).read_bytes())
+    assert call(main_classify_dist, *TINY, "--teacher", "elsewhere.pth") == done and "is finished" in capsys.readouterr().out
+    assert json.loads((Path(done["run"]) / "config.json").read_text())["teacher"] == [teacher]
+
+
 def test_everything_that_explains_a_classifier_is_written(teacher, capsys):
     result = call(test_classify, "--checkpoint", teacher, *TEST, "--seed", "7")
     folder = Path("results/test") / Path(teacher).stem
@@ -389,6 +429,7 @@ def test_a_wrong_flag_is_one_line(words, message, capsys):
         (["--dkd_beta", "2"], "dkd_beta 2.0: only dkd reads --dkd_beta"),
         (["--loss_distill", "kd", "kd:2"], "a loss is named twice"),
         (["--teacher", "nowhere.pth"], "nowhere.pth: no such file"),
+        (["--assistant", "--teacher_weights", "2"], "teacher_weights 2: with --assistant there is one teacher"),
     ],
 )
 def test_what_does_not_go_together_is_refused(words, message, teacher):

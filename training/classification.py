@@ -15,7 +15,7 @@ from data_loader import build_splits
 from distill.stage import Distillation, Guide, Supervised
 from models.library import load_pretrained
 from physics.base import Physics
-from tables import ALPHA_SCHEDULES, BALANCES, CLASS_LOSSES, CLASS_OPTIONS, LABELLED, UserError, bound, label_of
+from tables import ALPHA_SCHEDULES, BALANCES, CLASS_LOSSES, CLASS_OPTIONS, CLASSIFIERS, LABELLED, UserError, bound, label_of
 from training import checkpoint, pipeline
 from training.engine import data_seed
 from training.loop import Fit
@@ -153,7 +153,7 @@ def teach(args: Namespace, device: torch.device, beside: Fit | None = None) -> F
         if "checkpoint" not in between:
             print("the student needs the assistant's checkpoint")
             return between
-        args = Namespace(**vars(args) | {"teacher": [between["checkpoint"]], "teacher_weights": None, "assistant": False})
+        args = Namespace(**vars(args) | {"teacher": [between["checkpoint"]], "assistant": False})
         teachers = teachers_of(args)
     camera = pipeline.physics_recipe(args)
     what = f"{args.network}_{label_of(camera)}_from_{'_'.join(label_of(t.physics.recipe) for t in teachers)}_{'_'.join(args.loss_distill)}"
@@ -174,7 +174,10 @@ def assistant(args: Namespace, recipe: dict, device: torch.device) -> dict:
     """The first teacher's network, taught to see what the student sees."""
     if len(args.teacher) > 1:
         raise UserError("assistant: it stands between one teacher and the student")
-    flags = {name: recipe.get(name) for name in ("width", "stem", "batch_norm", "patch")}
+    if args.teacher_weights:
+        raise UserError(f"teacher_weights {args.teacher_weights[0]:g}: with --assistant there is one teacher")
+    line = CLASSIFIERS[recipe["name"]].flags
+    flags = {name: recipe.get(name, line.get(name)) for name in ("width", "stem", "batch_norm", "patch", "pretrained")}
     name = args.run_name and f"{args.run_name}_assistant"
     chosen = teach(Namespace(**vars(args) | flags | {"network": recipe["name"], "assistant": False, "run_name": name}), device)
     return pipeline.trained([chosen])[0]
