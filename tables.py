@@ -241,6 +241,7 @@ CLASS_OPTIONS = {
     "tucker_space": "projected",
     "tucker_over": "batch",
 }
+PREPARE_EPOCHS = 5  # unless told
 BALANCES = {  # of the documents: weight of the labels, of `kd`, and its temperature
     "halves": {"beta": 0.5, "loss_distill": ["kd:0.5"], "temperature": 2.0},
     "pixel": {"beta": 0.1, "loss_distill": ["kd:0.9"], "temperature": 4.0},

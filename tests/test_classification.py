@@ -113,6 +113,12 @@ def test_what_losses_learn_is_in_the_run_and_not_in_the_exported_student(teacher
     assert len(shares) == 4 and sum(shares) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.parametrize("words, passes", [([], 5), (["--prepare_epochs", "2"], 2)])
+def test_the_passes_that_prepare_are_five_unless_told(words, passes):
+    args = main_classify_dist.parse(["--teacher", "x.pth", "--loss_distill", "ft", *words])
+    assert classification.checked(args).prepare_epochs == passes
+
+
 def test_the_paraphraser_is_learnt_first_and_then_stays(teacher, monkeypatch):
     stages = []
     learner = classification.pipeline.learner
@@ -429,6 +435,9 @@ def test_a_wrong_flag_is_one_line(words, message, capsys):
         (["--dkd_beta", "2"], "dkd_beta 2.0: only dkd reads --dkd_beta"),
         (["--loss_distill", "kd", "kd:2"], "a loss is named twice"),
         (["--teacher", "nowhere.pth"], "nowhere.pth: no such file"),
+        (["--loss_distill", "kd", "dist", "--type_dist", "all"], "type_dist all: only mse, hint, at, .* reads --type_dist"),
+        (["--balance", "halves", "--type_dist", "latent"], "type_dist latent: only"),
+        (["--loss_distill", "crd", "--prepare_epochs", "5"], "prepare_epochs 5: only ft reads --prepare_epochs"),
         (["--assistant", "--teacher_weights", "2"], "teacher_weights 2: with --assistant there is one teacher"),
     ],
 )

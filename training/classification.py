@@ -15,7 +15,7 @@ from data_loader import build_splits
 from distill.stage import Distillation, Guide, Supervised
 from models.library import load_pretrained
 from physics.base import Physics
-from tables import ALPHA_SCHEDULES, BALANCES, CLASS_LOSSES, CLASS_OPTIONS, CLASSIFIERS, LABELLED, UserError, bound, label_of
+from tables import ALPHA_SCHEDULES, BALANCES, CLASS_LOSSES, CLASS_OPTIONS, CLASSIFIERS, LABELLED, PREPARE_EPOCHS, UserError, bound, label_of, look_up
 from training import checkpoint, pipeline
 from training.engine import data_seed
 from training.loop import Fit
@@ -85,6 +85,21 @@ def balanced(args: Namespace) -> Namespace:
     return Namespace(**vars(args) | {"loss_distill": args.loss_distill or ["kd"], "beta": 1.0 if args.beta is None else args.beta})
 
 
+def checked(args: Namespace) -> Namespace:
+    """The flags, of which none is there that no chosen loss reads."""
+    losses_of(args)
+    readers = {
+        "type_dist": [name for name, line in CLASS_LOSSES.items() if line.taps != "output"],
+        "prepare_epochs": [name for name in CLASS_LOSSES if hasattr(look_up(CLASS_LOSSES, name, "loss"), "prepare")],
+    }
+    chosen = {word.partition(":")[0] for word in args.loss_distill}
+    for flag, names in readers.items():
+        if getattr(args, flag) is not None and not chosen.intersection(names):
+            raise UserError(f"{flag} {getattr(args, flag)}: only {', '.join(names)} reads --{flag}")
+    prepares = chosen.intersection(readers["prepare_epochs"])
+    return Namespace(**vars(args) | {"prepare_epochs": args.prepare_epochs or PREPARE_EPOCHS if prepares else None})
+
+
 def weights_of(args: Namespace) -> list[float]:
     """How much each teacher counts."""
     weights = args.teacher_weights or [1 / len(args.teacher)] * len(args.teacher)
@@ -145,8 +160,7 @@ def distillation(args: Namespace, student: nn.Module, physics: Physics, teachers
 
 def teach(args: Namespace, device: torch.device, beside: Fit | None = None) -> Fit | dict:
     """A student of one or several teachers; with --assistant, of one that is trained first."""
-    args = balanced(args)
-    losses_of(args)  # a wrong one is said first
+    args = checked(balanced(args))
     teachers = teachers_of(args)
     if args.assistant:
         between = assistant(args, teachers[0].recipe, device)

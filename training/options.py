@@ -24,6 +24,7 @@ from tables import (
     ORDERINGS,
     PADDINGS,
     PHYSICS,
+    PREPARE_EPOCHS,
     READERS,
     RESIZES,
     RESTORED,
@@ -348,7 +349,9 @@ def add_class_distillation(parser: Parser) -> None:
         how = {"choices": choices[option]} if option in choices else {"type": kinds.get(option, not_negative)}
         how = {"action": BooleanOptionalAction} if isinstance(value, bool) else how
         group.add_argument(f"--{option}", help=f"of {readers} ({value} without it)", default=None, **how)
-    group.add_argument("--prepare_epochs", type=counting, default=5, help="passes in which ft's paraphraser learns, before the student")
+    group.add_argument(
+        "--prepare_epochs", type=counting, help=f"passes in which ft's paraphraser learns, before the student ({PREPARE_EPOCHS} without it)"
+    )
 
 
 def told_balances() -> str:
