@@ -69,7 +69,8 @@ def rank(trained: dict[str, str | list[str]], args: Namespace, folder: Path, dev
 
 def asking(args: Namespace, folder: Path, splits: list[str]) -> Namespace:
     """What test_classify.py would ask of its checkpoints."""
-    return Namespace(**vars(args) | {"results": str(folder), "batch_size": 64, "num_workers": 0, "splits": splits, "awgn_snr": None, "sigma": None})
+    fixed = {"batch_size": 64, "num_workers": 0, "awgn_snr": None, "sigma": None, "seed": 42}
+    return Namespace(**vars(args) | fixed | {"results": str(folder), "splits": splits})
 
 
 def draw_ranking(scores: dict[str, list[dict]], path: Path) -> None:

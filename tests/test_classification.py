@@ -419,6 +419,7 @@ def test_published_weights_are_asked_for_and_missed_clearly(monkeypatch, tmp_pat
         (["--physics", "spc", "--cr", "0.1", "--lessen_ratio", "2"], "physics 'spc' does not read --lessen_ratio"),
         (["--resize", "lanczos"], "unknown resize 'lanczos'"),
         (["--dataset", "photos"], "unknown dataset 'photos'"),
+        (["--seed", "42", "--seeds", "1"], "argument --seeds: not allowed with argument --seed"),
     ],
 )
 def test_a_wrong_flag_is_one_line(words, message, capsys):
@@ -434,10 +435,10 @@ def test_a_wrong_flag_is_one_line(words, message, capsys):
         (["--standardise", "--loss_distill", "at"], "standardise True: only kd reads --standardise"),
         (["--dkd_beta", "2"], "dkd_beta 2.0: only dkd reads --dkd_beta"),
         (["--loss_distill", "kd", "kd:2"], "a loss is named twice"),
-        (["--teacher", "nowhere.pth"], "nowhere.pth: no such file"),
         (["--loss_distill", "kd", "dist", "--type_dist", "all"], "type_dist all: only mse, hint, at, .* reads --type_dist"),
         (["--balance", "halves", "--type_dist", "latent"], "type_dist latent: only"),
         (["--loss_distill", "crd", "--prepare_epochs", "5"], "prepare_epochs 5: only ft reads --prepare_epochs"),
+        (["--teacher", "nowhere.pth"], "nowhere.pth: no such file"),
         (["--assistant", "--teacher_weights", "2"], "teacher_weights 2: with --assistant there is one teacher"),
     ],
 )

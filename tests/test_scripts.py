@@ -456,6 +456,7 @@ WRONG = [
     (test_UNet, ["--checkpoint", "nowhere.pth"], "nowhere.pth: no such file"),
     (visualize_mask_spc, ["--cr", "0.1", "--n", "20"], "power of two"),
     (demo, ["--cr", "7"], "7 is outside (0, 1]"),
+    (demo, ["--task", "benchmark", "--seed", "1"], "task 'benchmark' does not read --seed"),
 ]
 
 

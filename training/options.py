@@ -256,8 +256,10 @@ def add_training(parser: Parser, pictures: bool = True, lr: float = 2e-3) -> Non
     group.add_argument("--warmup", type=not_negative, default=0.5, help="epochs of linear warm-up")
     group.add_argument("--ema", type=within(0, 0.999999), default=0.0, help="decay of a moving average of the weights; 0 is none")
     group.add_argument("--grad_clip", type=not_negative, default=1.0, help="largest norm of the gradient; 0 is no limit")
-    group.add_argument("--seed", type=natural, default=42, help="of weights, order, augmentation and noise")
-    group.add_argument("--seeds", type=natural, nargs="+", help="one run each, instead of --seed; ends with mean ± std")
+    seeds = group.add_mutually_exclusive_group()
+    # The default is a word, so that the same number counts as given where it is given.
+    seeds.add_argument("--seed", type=natural, default="42", help="of weights, order, augmentation and noise")
+    seeds.add_argument("--seeds", type=natural, nargs="+", help="one run each, instead of --seed; ends with mean ± std")
     group.add_argument("--data_seed", type=natural, help="of order, augmentation and noise; with --seeds one for all, which train together")
     types = ("auto", "bf16", "fp16", "off")
     group.add_argument("--amp", choices=types, default="off", help="type of the convolutions; auto: what the device has units for")
