@@ -21,7 +21,7 @@ def parse(argv=None):
     options.add_network(parser, student=True)
     options.add_distillation(parser)
     options.add_teacher(parser, "above the ladder's first rung; of --redistill; of a hybrid, which learns alone without it")
-    options.add_training(parser)
+    options.add_training(parser, several=False)
     options.add_run(parser)
     parser.demanding = False  # the rungs or the checkpoints say what the camera is
     args = parser.parse_args(argv)

@@ -229,7 +229,7 @@ def add_network(parser: Parser, student: bool = False) -> None:
     add("padding", type=one_of(PADDINGS, "padding"), text=f"one of {', '.join(PADDINGS)}")
 
 
-def add_training(parser: Parser, pictures: bool = True, lr: float = 2e-3) -> None:
+def add_training(parser: Parser, pictures: bool = True, lr: float = 2e-3, several: bool = True) -> None:
     group = parser.add_argument_group("training")
     length = group.add_mutually_exclusive_group()
     length.add_argument("--epochs", "--iters", type=counting, help=f"passes over the training images; {EPOCHS} without --steps")
@@ -259,7 +259,8 @@ def add_training(parser: Parser, pictures: bool = True, lr: float = 2e-3) -> Non
     seeds = group.add_mutually_exclusive_group()
     # The default is a word, so that the same number counts as given where it is given.
     seeds.add_argument("--seed", type=natural, default="42", help="of weights, order, augmentation and noise")
-    seeds.add_argument("--seeds", type=natural, nargs="+", help="one run each, instead of --seed; ends with mean ± std")
+    if several:
+        seeds.add_argument("--seeds", type=natural, nargs="+", help="one run each, instead of --seed; ends with mean ± std")
     group.add_argument("--data_seed", type=natural, help="of order, augmentation and noise; with --seeds one for all, which train together")
     types = ("auto", "bf16", "fp16", "off")
     group.add_argument("--amp", choices=types, default="off", help="type of the convolutions; auto: what the device has units for")
