@@ -86,6 +86,11 @@ class Stop:
         for other in SIGNALS:
             signal.signal(other, signal.SIG_DFL)
 
+    def check_alone(self) -> None:
+        """Where several processes do not all come by."""
+        if ranks.world() == 1:
+            self.check()
+
     def check(self) -> None:
         asked = [name for name in ranks.everything(self.asked) if name]  # several processes stop after the same step
         if asked:

@@ -296,7 +296,7 @@ class Fit:
                 values = yield from self.round(min(self.total, seen + every), bar)
                 row = {"epoch": round(self.epoch, 4), "step": self.steps, "lr": self.optimizer.param_groups[0]["lr"], **values}
                 self.agree()
-                scores = evaluate(self.network, self.views, self.meter(), self.stop.check).summary()
+                scores = evaluate(self.network, self.views, self.meter(), self.stop.check_alone).summary()
                 row |= {f"val_{name}": scores[name] for name in self.meter.columns}
                 row["seconds"] = round(time.perf_counter() - began, 3)
                 self.rows.append(row)
