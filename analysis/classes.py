@@ -19,7 +19,7 @@ def draw_confusion(answers: Tensor, labels: Tensor, classes: list[str], path: Pa
     side = min(max(3.2, 0.45 * len(classes) + 1.6), 16)
     figure, axis = plt.subplots(figsize=(side, side))
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    small = {"fontsize": 8 if len(classes) <= 20 else 4}
+    small = {"fontsize": 8 if len(classes) <= 20 else 4, "parse_math": False}
     axis.set_xticks(range(len(classes)), classes, rotation=90, **small)
     axis.set_yticks(range(len(classes)), classes, **small)
     axis.set(xlabel="answer", ylabel="class", title=f"top-1 {100 * np.trace(counts) / max(counts.sum(), 1):.1f} %")

@@ -129,7 +129,9 @@ def write(rows: list[dict], batch: int, folder: Path) -> None:
     for row in rows:
         size = 400 * row["parameters"] / max(r["parameters"] for r in rows)
         axis.scatter(row[f"ms, batch {batch}"], row["PSNR"], s=max(size, 12), alpha=0.7)
-        axis.annotate(row["model"][-40:], (row[f"ms, batch {batch}"], row["PSNR"]), fontsize=7, xytext=(4, 4), textcoords="offset points")
+        axis.annotate(
+            row["model"][-40:], (row[f"ms, batch {batch}"], row["PSNR"]), fontsize=7, xytext=(4, 4), textcoords="offset points", parse_math=False
+        )
     axis.set(xscale="log", xlabel=f"latency of a batch of {batch} (ms, median)", ylabel="PSNR (dB)")
     axis.grid(alpha=0.3)
     save(figure, folder / "models.png")

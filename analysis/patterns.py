@@ -22,7 +22,9 @@ def draw_mask(physics: SinglePixel, path: Path) -> None:
     hadamard = is_hadamard(physics.patterns, physics.recipe["n"])
     picture = hadamard_2d_shift((physics.patterns < physics.m).float()) if hadamard else physics.rows()
     axis.imshow(picture.numpy(), cmap="gray", interpolation="nearest", aspect="equal" if hadamard else "auto")
-    axis.set_title(f"{physics.recipe['ordering']}, cr {physics.recipe['cr']:g}: {physics.m} of {physics.recipe['n'] ** 2}", fontsize=10)
+    axis.set_title(
+        f"{physics.recipe['ordering']}, cr {physics.recipe['cr']:g}: {physics.m} of {physics.recipe['n'] ** 2}", fontsize=10, parse_math=False
+    )
     axis.set(xlabel="sequency" if hadamard else "pixel", ylabel="sequency" if hadamard else "pattern")
     save(figure, path)
 
@@ -61,7 +63,8 @@ def draw_energies(energies: dict[str, Tensor], m: int, path: Path) -> None:
         axis.plot(np.arange(1, len(energy)), 1 - energy[:-1].numpy(), label=name, linewidth=1.3)
     axis.axvline(m, color="gray", linestyle=":", label=f"m = {m}")
     axis.set(xscale="log", yscale="log", xlabel="measurements", ylabel="share of the energy not measured")
-    axis.legend(fontsize=8)
+    for label in axis.legend(fontsize=8).get_texts():
+        label.set_parse_math(False)
     axis.grid(alpha=0.3)
     save(figure, path)
 

@@ -12,7 +12,7 @@ from torch import nn
 import compare_models
 import main_unet
 import test_UNet
-from analysis.comparison import flops, latencies, peak_memory
+from analysis.comparison import flops, latencies, peak_memory, write
 from models import build_network
 from tables import UserError
 
@@ -79,6 +79,11 @@ def test_basicsrs_large_network_is_compared_where_size_and_noise_are_told():
     rows = call(compare_models, "large.pth", light, *words)["rows"]
     assert [row["camera"] for row in rows] == ["denoise sigma 25"] * 2
     assert rows[0]["parameters"] == sum(w.numel() for w in network.parameters())
+
+
+def test_names_of_models_are_drawn_as_they_are():
+    write([{"model": "$x{$", "parameters": 1, "ms, batch 1": 1.0, "PSNR": 30.0}], 1, Path("compare"))
+    assert Path("compare/models.png").is_file()
 
 
 def test_models_that_cannot_be_compared_are_refused(capsys):

@@ -367,6 +367,10 @@ class TestPatterns:
     def test_every_kind_of_pattern_is_drawn(self, ordering):
         assert call(visualize_mask_spc, "--cr", "0.2", "--ordering", ordering, *DATA[:4], "--limit_train", "50")["m"] == 51
 
+    def test_names_of_files_are_drawn_as_they_are(self):
+        np.save("$x{$.npy", np.arange(256).reshape(16, 16) < 51)
+        assert call(visualize_mask_spc, "--cr", "0.2", "--ordering", "file:$x{$.npy", *DATA[:4], "--limit_train", "50")["m"] == 51
+
     def test_patterns_that_mirrors_cannot_show_are_refused_before_anything_is_written(self):
         np.save("own.npy", np.random.default_rng(0).normal(size=(60, 256)))
         with pytest.raises(options.UserError, match="are not ±1"):
