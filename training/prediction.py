@@ -96,11 +96,10 @@ def truth_of(path: Path, args: Namespace, c: int) -> Tensor | None:
 
 
 def inputs_of(args: Namespace) -> list[Path]:
-    """The pictures that the command line names; their names must differ, since results have them too."""
+    """The pictures that the command line names."""
     paths = [picture for word in args.inputs for picture in (pictures_in(Path(word)) if Path(word).is_dir() else [Path(word)])]
-    names = [path.stem for path in paths]
-    if not paths or len(set(names)) < len(names):
-        raise UserError(f"{' '.join(args.inputs)}: {'two pictures of the same name' if paths else 'no pictures'}")
+    if not paths:
+        raise UserError(f"{' '.join(args.inputs)}: no pictures")
     for path in paths:
         check_image(path)
     return paths
@@ -118,8 +117,10 @@ def one_of(physics: Physics, args: Namespace) -> Physics:
 def from_pictures(network: nn.Module, physics: Physics, args: Namespace, folder: Path, device: torch.device) -> dict:
     """Restores pictures; writes each, and a picture of before and after."""
     physics, c, scores = one_of(physics, args), physics.recipe["c"], {}
-    simulated = args.simulate or not physics.takes_pictures
-    for path in inputs_of(args):
+    simulated, paths = args.simulate or not physics.takes_pictures, inputs_of(args)
+    if len({path.stem for path in paths}) < len(paths):
+        raise UserError(f"{' '.join(args.inputs)}: two pictures of the same name, which their results have too")
+    for path in paths:
         picture = read_picture(path, c)[None].to(device)
         truth = picture if simulated else truth_of(path, args, c)
         first, output = restored(network, physics, picture, args)
