@@ -47,12 +47,15 @@ def main(args) -> dict:
     device = engine.start(args.device)
     folder = Path(args.results)
     commands = {"reconstruct": images, "classify": classes, "benchmark": losses}[args.task](args)
-    shared = ["--width", args.width, "--epochs", args.epochs, "--device", args.device, "--results", folder]
+    shared = ["--epochs", args.epochs, "--device", args.device, "--results", folder]
     shared += ["--overwrite"]  # another demo's networks in the same folder
     shared += ["--limit_train", args.limit_train] if args.limit_train else []
+    lines = {name: (script, [str(word) for word in flags + shared]) for name, (script, flags) in commands.items()}
+    for script, words in lines.values():
+        script.parse(words)  # a wrong one is said before the first network is trained
     trained = {}
-    for name, (script, flags) in commands.items():
-        words = [str(trained.get(word, word)) for word in flags + shared]
+    for name, (script, words) in lines.items():
+        words = [trained.get(word, word) for word in words]
         print(f"\n{name}: python {script.__name__}.py {' '.join(words)}")
         done = script.main(script.parse(words))
         trained[name] = done.get("checkpoint") or done["checkpoints"]
@@ -66,11 +69,17 @@ def images(args) -> dict:
     import main_unet
     import main_unet_dist
 
+    how = ["--width", args.width, "--seed", args.seed]
     return {
-        f"teacher, cr {args.cr_teacher:g}": (main_unet, ["--cr", args.cr_teacher, "--seed", args.seed]),
-        f"student alone, cr {args.cr:g}": (main_unet, ["--cr", args.cr, "--seed", args.seed]),
-        f"student distilled, cr {args.cr:g}": (main_unet_dist, ["--cr", args.cr, "--cr_teacher", args.cr_teacher, "--seed", args.seed]),
+        f"teacher, cr {args.cr_teacher:g}": (main_unet, ["--cr", args.cr_teacher, *how]),
+        f"student alone, cr {args.cr:g}": (main_unet, ["--cr", args.cr, *how]),
+        f"student distilled, cr {args.cr:g}": (main_unet_dist, ["--cr", args.cr, "--cr_teacher", args.cr_teacher, *how]),
     }
+
+
+def model(name: str, args) -> list:
+    """The flags of a classifier, which need not have a width."""
+    return ["--model", name, *(["--width", args.width] if "width" in options.CLASSIFIERS[name].flags else [])]
 
 
 def classes(args) -> dict:
@@ -79,9 +88,9 @@ def classes(args) -> dict:
     import main_classify_dist
 
     data = ["--dataset", args.dataset, "--data_root", args.data_root, "--n", args.n, "--c", args.c, "--seed", args.seed]
-    teacher, student = f"teacher, {args.model_teacher}", ["--model", args.model, *data]
+    teacher, student = f"teacher, {args.model_teacher}", [*model(args.model, args), *data]
     return {
-        teacher: (main_classify, ["--model", args.model_teacher, *data]),
+        teacher: (main_classify, [*model(args.model_teacher, args), *data]),
         f"student alone, {args.model}": (main_classify, student),
         f"student distilled, {args.model}": (main_classify_dist, [*student, "--teacher", teacher, "--balance", args.balance]),
     }
@@ -93,9 +102,9 @@ def losses(args) -> dict:
     import main_classify_dist
 
     data = ["--dataset", args.dataset, "--data_root", args.data_root, "--n", args.n, "--c", args.c]
-    student = ["--model", args.model, *data, "--lessen_ratio", args.lessen_ratio, "--seeds", *args.seeds]
+    student = [*model(args.model, args), *data, "--lessen_ratio", args.lessen_ratio, "--seeds", *args.seeds]
     taught = {loss: (main_classify_dist, [*student, "--teacher", "teacher", "--loss_distill", loss]) for loss in args.loss_distill}
-    return {"teacher": (main_classify, ["--model", args.model_teacher, *data, "--seed", 0]), "alone": (main_classify, student)} | taught
+    return {"teacher": (main_classify, [*model(args.model_teacher, args), *data, "--seed", 0]), "alone": (main_classify, student)} | taught
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import predict
 import test_classify
 import test_UNet
 from algo_functions import ClassMeter, build_physics, class_scores
+from analysis.classes import draw_confusion
 from distill import build_term
 from distill.stage import Distillation, Guide
 from models import build_network
@@ -361,6 +362,28 @@ def test_a_dataset_may_name_the_same_classes_in_another_order(tmp_path):
     assert grades(arrays("there", turn[labels], np.array(["b", "c", "a"]))) == grades(here)
     with pytest.raises(UserError, match="tells other classes than dataset 'npz': c, d are not in both"):
         grades(arrays("elsewhere", labels, np.array(["a", "b", "d"])))
+
+
+def test_class_trees_may_have_pictures_of_the_same_name(teacher, tmp_path):
+    class_tree(tmp_path / "tree", "ab")
+    answers = call(predict, "--checkpoint", teacher, tmp_path / "tree" / "test")["classes"]
+    assert [Path(name).relative_to(tmp_path / "tree" / "test").as_posix() for name in answers] == ["a/0.png", "a/1.png", "b/0.png", "b/1.png"]
+
+
+def test_names_of_classes_are_drawn_as_they_are(tmp_path):
+    draw_confusion(torch.tensor([0, 1]), torch.tensor([0, 1]), ["$\\nonsense{$", "a$_$b"], tmp_path / "confusion.png")
+    assert (tmp_path / "confusion.png").is_file()
+
+
+def test_the_demos_models_need_no_width_and_a_wrong_command_comes_before_the_first_network():
+    flags = ["--task", "classify", "--limit_train", "20", "--epochs", "1", "--n", "16", "--model_teacher", "resnet8", "--width", "4"]
+    result = call(demo, *flags, "--model", "shufflenet", "--results", "narrow")
+    assert result["rows"][2][""] == "student distilled, shufflenet"
+    args = demo.parse([*flags, "--results", "none"])
+    args.balance = "nonsense"  # only the last command reads it
+    with pytest.raises(SystemExit):
+        demo.main(args)
+    assert not Path("none").exists()
 
 
 @pytest.mark.parametrize("words", [["--n", "8"], ["--c", "3"], ["--crop", "none"]])
