@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.classifier import DEVIATION, MEAN  # of ImageNet, on which VGG was trained
+from models.weights import weights_in
 from tables import UserError
 
 LAYERS = {2: 0.1, 7: 0.1, 16: 1.0, 25: 1.0, 34: 1.0}  # conv1_2, conv2_2, conv3_4, conv4_4, conv5_4 before their ReLU
@@ -24,7 +25,7 @@ def load_vgg() -> nn.Module:
             "python -c \"import torchvision; torchvision.models.vgg19(weights='DEFAULT')\" fetches them"
         )
     vgg = vgg19(weights=None)
-    vgg.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    vgg.load_state_dict(weights_in(path, lambda: torch.load(path, map_location="cpu", weights_only=True), vgg.state_dict()))
     layers = vgg.features[: max(LAYERS) + 1].eval().requires_grad_(False)
     for layer in layers:
         if isinstance(layer, nn.ReLU):

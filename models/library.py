@@ -14,7 +14,8 @@ from torchvision.models.vgg import make_layers
 from models.base import he, padded
 from models.cifar_resnet import stage
 from models.classifier import DEVIATION, MEAN, Classifier
-from tables import BATCH_NORMS, UserError
+from models.weights import weights_in
+from tables import BATCH_NORMS, CLASSIFIERS, UserError
 
 STEMS = ("large", "small")
 BLOCKS = 12  # of a vision transformer
@@ -48,8 +49,8 @@ class Library(Classifier):
         path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
         if not (download or path.is_file()):
             raise missing(self.published, path)
-        weights = torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-        return dict(weights), MEAN, DEVIATION
+        read = partial(torch.hub.load_state_dict_from_url, url, map_location="cpu", check_hash=True, weights_only=True)
+        return weights_in(path, read, self.body.state_dict()), MEAN, DEVIATION
 
 
 def vgg16(c: int, classes: int, side: int, width: int = 64, batch_norm: str = "on") -> Library:
@@ -183,17 +184,21 @@ class VisionTransformer(Classifier):
         line = get_pretrained_cfg(self.published)
         place, name = line.hf_hub_id, "model.safetensors"
         path = try_to_load_from_cache(place, name)
+        cached = Path(path) if isinstance(path, str) else Path(constants.HF_HUB_CACHE) / f"models--{place.replace('/', '--')}" / name
         if not (download or isinstance(path, str)):
-            raise missing(self.published, Path(constants.HF_HUB_CACHE) / f"models--{place.replace('/', '--')}" / name)
-        weights = load_file(path if isinstance(path, str) else hf_hub_download(place, name))
-        weights["pos_embed"] = resample_abs_pos_embed(weights["pos_embed"], list(self.body.patch_embed.grid_size))
-        return weights, line.mean, line.std
+            raise missing(self.published, cached)
+
+        def read() -> dict[str, Tensor]:
+            weights = load_file(path if isinstance(path, str) else hf_hub_download(place, name))
+            return weights | {"pos_embed": resample_abs_pos_embed(weights["pos_embed"], list(self.body.patch_embed.grid_size))}
+
+        return weights_in(cached, read, self.body.state_dict()), line.mean, line.std
 
 
 vit_tiny = partial(VisionTransformer, width=192, published="vit_tiny_patch16_224")
 vit_small = partial(VisionTransformer, width=384, published="vit_small_patch16_224")
 
-PRETRAINED = ("vgg16", "resnet18", "resnet34", "resnet50", "resnext50", "shufflenet", "vit_tiny", "vit_small")
+PRETRAINED = [name for name, line in CLASSIFIERS.items() if "pretrained" in line.flags]
 
 
 def missing(published: str, path: Path) -> UserError:
@@ -210,10 +215,7 @@ def load_pretrained(network: Classifier, name: str, download: bool = False) -> N
         raise UserError(f"no published weights of '{name}': choose from {', '.join(PRETRAINED)}")
     if network.c not in (1, 3):
         raise UserError(f"published weights see 1 or 3 channels, not {network.c}")
-    try:
-        weights, mean, deviation = network.fetch(download)
-    except (OSError, RuntimeError) as error:  # no network, a broken file, or one with another hash
-        raise UserError(f"the published weights of '{name}' could not be fetched: {error}") from None
+    weights, mean, deviation = network.fetch(download)
     layers, own = dict(network.body.named_modules()), network.body.state_dict()
     first = next(key for key, layer in layers.items() if isinstance(layer, nn.Conv2d))
     last = [key for key, layer in layers.items() if isinstance(layer, nn.Linear)][-1]

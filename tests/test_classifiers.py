@@ -306,6 +306,23 @@ class TestPretrained:
         with pytest.raises(UserError, match=r"default width, stem and patch: conv1\.weight"):
             library.load_pretrained(library.resnet18(3, 5, 32, **change), "resnet18")
 
+    @pytest.mark.parametrize("name, published", [("resnet18", "resnet18"), ("vit_tiny", VIT)])
+    @pytest.mark.parametrize("damage", [lambda file: file[:1000], lambda file: b"", lambda file: b"<html>", lambda file: file[:-9000]])
+    def test_a_damaged_file_is_one_line_that_names_it(self, damage, name, published, tmp_path, monkeypatch):
+        network = getattr(library, name)(3, 5, 32)
+        path = publish(network.body, published, tmp_path, monkeypatch)
+        path.write_bytes(damage(path.read_bytes()))
+        with pytest.raises(UserError, match=f"published weights .*{path.name}: ") as refusal:
+            library.load_pretrained(network, name)
+        assert "\n" not in str(refusal.value)
+
+    @pytest.mark.parametrize("change", [lambda body: nn.Linear(2, 2), lambda body: nn.Sequential(body), lambda body: body.append(nn.Linear(2, 2))])
+    def test_a_file_of_another_network_is_one_line_that_names_it(self, change, tmp_path, monkeypatch):
+        network = library.resnet18(3, 5, 32)
+        path = publish(change(copy.deepcopy(network.body)), "resnet18", tmp_path, monkeypatch)
+        with pytest.raises(UserError, match=f"{path.name} are damaged or of another network: "):
+            library.load_pretrained(network, "resnet18")
+
     def test_only_published_networks_of_grey_or_colour_have_weights(self):
         with pytest.raises(UserError, match="no published weights of 'resnet8': choose from vgg16"):
             library.load_pretrained(SMALL["resnet8"](3, 5, 32), "resnet8")

@@ -136,6 +136,9 @@ def test_perceptual_is_the_weighted_distance_of_named_layers_and_says_where_its_
     assert grey.grad.abs().sum() > 0 and not any(w.requires_grad for w in loss.vgg.parameters())
     with pytest.raises(UserError, match="choose --type_dist output"):
         loss(torch.rand(1, 8, 32, 32), torch.rand(1, 8, 32, 32))
+    (tmp_path / "hub" / "checkpoints" / "vgg19-dcbb9e9d.pth").write_bytes(b"<html>")
+    with pytest.raises(UserError, match=r"published weights .*vgg19-dcbb9e9d\.pth: "):
+        build_task("perceptual", style_weight=0.0)
 
 
 TAPS = {k: [*[f"enc{i}" for i in range(1, k)], "latent", *[f"dec{i}" for i in range(k - 1, 0, -1)], "head", "output"] for k in (2, 3, 5)}

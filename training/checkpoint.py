@@ -3,10 +3,7 @@
 import hashlib
 import io
 import math
-import pickle
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,15 +13,12 @@ from torch import nn
 from algo_functions import build_physics
 from files import durable
 from models import build_network, rrdbnet, unet
+from models.weights import UNREADABLE
 from physics.base import Physics
 from tables import CONTROL, UserError
 
 FORMAT = 2  # 1 had no digest
 SEAL = 64  # hexadecimal digits of a sha256
-UNREADABLE = (  # what the readers of zip archives and of torch's files make of bytes that are none
-    zipfile.BadZipFile, pickle.UnpicklingError, struct.error, zlib.error,
-    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError,
-)  # fmt: skip
 LARGEST = 4096  # number in a recipe, unless a tensor of the file has such a side
 
 

@@ -1,0 +1,32 @@
+"""Files of weights that others published, which may be damaged."""
+
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from tables import UserError
+
+UNREADABLE = (  # what the readers of zip archives and of torch's files make of bytes that are none
+    zipfile.BadZipFile, pickle.UnpicklingError, struct.error, zlib.error,
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
+
+
+def weights_in(path: Path, read: Callable[[], dict], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a file, named as the network's own and with as many dimensions; what is wrong is one line that names the file."""
+    try:
+        weights = dict(read())
+        dimensions = {name: tensor.dim() for name, tensor in weights.items() if not name.endswith("num_batches_tracked")}
+    except (OSError, SafetensorError, *UNREADABLE) as error:
+        raise UserError(f"published weights {path}: {(str(error) or repr(error)).splitlines()[0]}") from None
+    expected = {name: tensor.dim() for name, tensor in own.items() if not name.endswith("num_batches_tracked")}
+    if dimensions != expected:
+        name = min(name for name in {*dimensions, *expected} if dimensions.get(name) != expected.get(name))
+        raise UserError(f"published weights {path} are damaged or of another network: {name} has {dimensions.get(name)} dimensions")
+    return weights
