@@ -4,6 +4,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ class Source(NamedTuple):
     kind: type | None = None  # of Images, where it is another one
     labels: Sequence[int] | None = None
     classes: tuple[str, ...] = ()
+    files: Sequence[Path] = ()  # of the images, where each has one
 
 
 class Images(Dataset):
@@ -84,7 +86,8 @@ class Images(Dataset):
         self.held = held if place is None else held.to(place)
 
     def name(self, i: int) -> str:
-        return str(i)
+        """The file of an image, or where it has none its place."""
+        return str(self.source.files[int(self.subset[i])]) if self.source.files else str(i)
 
 
 class Whole(Images):
@@ -93,7 +96,7 @@ class Whole(Images):
     alike = False
 
     def name(self, i: int) -> str:
-        return self.source.images.keys[int(self.subset[i])].stem
+        return self.source.files[int(self.subset[i])].stem
 
 
 class Drawn(Images):

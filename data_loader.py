@@ -240,7 +240,7 @@ def folder(request: Request) -> dict[str, Source]:
     elif not any(paths.values()):
         paths = tenths(pictures_in(root))
     paths = sound(paths, request)
-    return {split: Source(Lazy(lambda path: open_image(path, request), paths[split]), "flip") for split in SPLITS}
+    return {split: Source(Lazy(lambda path: open_image(path, request), paths[split]), "flip", files=paths[split]) for split in SPLITS}
 
 
 def test_set(root: Path, request: Request) -> dict[str, Source]:
@@ -261,7 +261,7 @@ def test_set(root: Path, request: Request) -> dict[str, Source]:
         height, width = (side - side % multiple for side in image.shape[-2:])
         return image[:, :height, :width]
 
-    return {"train": Source([]), "val": Source([]), "test": Source(Lazy(picture, paths), kind=Whole)}
+    return {"train": Source([]), "val": Source([]), "test": Source(Lazy(picture, paths), kind=Whole, files=paths)}
 
 
 def npz(request: Request) -> dict[str, Source]:

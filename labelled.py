@@ -132,7 +132,8 @@ def sources(files: dict[str, list[Labelled]], classes: Sequence[str], request: R
     files = sound(files, request, lambda file: (file.path,))
 
     def source(split: str) -> Source:
-        images = Lazy(lambda path: open_image(path, request), [file.path for file in files[split]])
-        return Source(images, "flip", labels=[file.label for file in files[split]], classes=tuple(classes))
+        paths = [file.path for file in files[split]]
+        images = Lazy(lambda path: open_image(path, request), paths)
+        return Source(images, "flip", labels=[file.label for file in files[split]], classes=tuple(classes), files=paths)
 
     return {split: source(split) for split in SPLITS}

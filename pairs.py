@@ -89,7 +89,7 @@ def hybrid(request: Request) -> dict[str, Source]:
 
 
 def source(pairs: Sequence[Pair], request: Request) -> Source:
-    return Source(Lazy(lambda pair: partial(piece, pair, request), pairs), "dihedral", Pairs)
+    return Source(Lazy(lambda pair: partial(piece, pair, request), pairs), "dihedral", Pairs, files=[pair.clean for pair in pairs])
 
 
 def splits_of_pairs(request: Request) -> dict[str, list[Pair]]:

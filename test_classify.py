@@ -22,7 +22,7 @@ def main(args) -> dict:
 
     device = engine.start(args.device)
     found = {path: classification.exported(path, args.n, args.c, args.crop) for path in args.checkpoint}
-    rows = [row for path, name in names_of(found).items() for row in grading.grade(path, name, found[path], args, device)]
+    rows = [row for path, name in names_of(found).items() for row in grading.grade(path, name, found[path], args, device)[0]]
     print(markdown(rows))
     tops = {}
     for row in rows:

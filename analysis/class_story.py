@@ -21,12 +21,13 @@ def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.d
     for name, path in trained.items():
         found = classification.exported(path)
         place = name.split(",")[0].replace(" ", "_")
-        test = grading.grade(path, place, found, asked, device)[-1]
+        tests, hits = grading.grade(path, place, found, asked, device)
+        test = tests[-1]
         parameters = sum(w.numel() for w in found.network.parameters())
         rows.append(
             {"": name} | {key: test[key] for key in ("top-1", "top-3", "F1", "AUC", "loss")} | {"parameters": parameters, "images": test["images"]}
         )
-        right[name] = correct(folder / "test" / place / "per_image_test.csv")
+        right[name] = hits["test"].double()
     _, alone, distilled = trained
     gain, half = paired_gain(right[distilled], right[alone])
     text = (
@@ -49,7 +50,7 @@ def rank(trained: dict[str, str | list[str]], args: Namespace, folder: Path, dev
     for name, paths in trained.items():
         found = [(path, classification.exported(path)) for path in ([paths] if isinstance(paths, str) else paths)]
         places = [f"{name.replace(':', '_')}_{i}" for i in range(len(found))]
-        scores[name] = [grading.grade(path, place, network, asked, device)[0] for (path, network), place in zip(found, places, strict=True)]
+        scores[name] = [grading.grade(path, place, network, asked, device)[0][0] for (path, network), place in zip(found, places, strict=True)]
     rows = []
     for name, tests in scores.items():
         alone = [] if name in ("teacher", "alone") else [a["top-1"] - b["top-1"] for a, b in zip(tests, scores["alone"], strict=True)]
@@ -86,11 +87,6 @@ def draw_ranking(scores: dict[str, list[dict]], path: Path) -> None:
     axis.set(ylabel="test top-1 (%)")
     axis.grid(alpha=0.3)
     save(figure, path)
-
-
-def correct(path: Path) -> torch.Tensor:
-    with open(path, newline="") as file:
-        return torch.tensor([float(row["class"] == row["answer"]) for row in csv.DictReader(file)])
 
 
 def draw(trained: dict[str, str], rows: list[dict], path: Path) -> None:

@@ -340,7 +340,9 @@ def test_a_classifier_of_whole_pictures_is_shown_whole_pictures(tmp_path):
     asked = ["--checkpoint", path, "--dataset", "folder", "--data_root", str(tmp_path / "tree"), "--splits", "test"]
     call(test_classify, *asked)
     with open(f"results/test/{Path(path).stem}/per_image_test.csv", newline="") as file:
-        assert [float(row["probability"]) for row in csv.DictReader(file)] == pytest.approx(chances, abs=1e-5)
+        rows = list(csv.DictReader(file))
+    assert [float(row["probability"]) for row in rows] == pytest.approx(chances, abs=1e-5)
+    assert [row["image"] for row in rows] == [str(picture) for picture in pictures]
 
 
 def test_a_dataset_may_name_the_same_classes_in_another_order(tmp_path):
