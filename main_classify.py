@@ -5,12 +5,7 @@ from training import options
 
 def parse(argv=None):
     parser = options.Parser(__doc__)
-    options.add_labelled(parser, limits=("train", "val"))
-    options.add_loading(parser)
-    options.add_seeing(parser)
-    options.add_classifier(parser)
-    options.add_training(parser, pictures=False, lr=1e-3)
-    options.add_run(parser)
+    options.add_class_training(parser)
     return parser.parse_args(argv)
 
 

@@ -5,14 +5,9 @@ from training import options
 
 def parse(argv=None):
     parser = options.Parser(__doc__)
-    options.add_labelled(parser, limits=("train", "val"))
-    options.add_loading(parser)
-    options.add_seeing(parser)
-    options.add_classifier(parser)
+    options.add_class_training(parser)
     options.add_class_distillation(parser)
     options.add_class_teacher(parser)
-    options.add_training(parser, pictures=False, lr=1e-3)
-    options.add_run(parser)
     return parser.parse_args(argv)
 
 

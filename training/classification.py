@@ -11,24 +11,19 @@ from torch.nn import functional as F
 
 from algo_functions import ClassMeter
 from batches import Images
-from data_loader import build_splits
 from distill.stage import Distillation, Guide, Supervised
 from models.library import load_pretrained
 from physics.base import Physics
 from tables import ALPHA_SCHEDULES, BALANCES, CLASS_LOSSES, CLASS_OPTIONS, CLASSIFIERS, LABELLED, PREPARE_EPOCHS, UserError, bound, label_of, look_up
 from training import checkpoint, pipeline
-from training.engine import data_seed
 from training.loop import Fit
 from training.run import Run
 
 SMALL = 64  # pixels a side, below which a stem of 7 x 7 with stride and pooling leaves too little
 
 
-def splits_of(args: Namespace, wanted: tuple[str, ...] = ("train", "val")) -> dict[str, Images]:
-    """Labelled splits; only training images are augmented."""
-    pipeline.check_camera(args, pipeline.physics_recipe(args))
-    request = pipeline.request_of(args, labelled=True, shift=args.augment)
-    return build_splits(request, wanted, data_seed(args) if args.augment else None, LABELLED)
+def splits_of(args: Namespace) -> dict[str, Images]:
+    return pipeline.splits_of(args, LABELLED, args.augment, labelled=True, shift=args.augment)
 
 
 def network_of(args: Namespace, physics: Physics, classes: list[str]) -> tuple[nn.Module, dict]:

@@ -314,11 +314,6 @@ def add_labelled(parser: Parser, limits=("train", "val", "test"), **defaults) ->
     add_data(parser, limits=limits, table=LABELLED, **defaults)
 
 
-def add_seeing(parser: Parser) -> None:
-    """What a classifier sees."""
-    add_physics(parser, CLASSIFIED, "image")
-
-
 def add_classifier(parser: Parser) -> None:
     """The classifier; `--model` names it."""
     parser.choosers["network"] = CLASSIFIERS
@@ -335,6 +330,16 @@ def add_classifier(parser: Parser) -> None:
     add("pretrained", action=BooleanOptionalAction, text="begin with the published weights, from the cache or with --download")
     group.add_argument("--label_smoothing", type=within(0, 1), default=0.0, help="share of the target that is spread over all classes")
     group.add_argument("--augment", action=BooleanOptionalAction, default=True, help="shifts, and mirror images but of digits, in training")
+
+
+def add_class_training(parser: Parser) -> None:
+    """What the trainings of classifiers have in common."""
+    add_labelled(parser, limits=("train", "val"))
+    add_loading(parser)
+    add_physics(parser, CLASSIFIED, "image")
+    add_classifier(parser)
+    add_training(parser, pictures=False, lr=1e-3)
+    add_run(parser)
 
 
 def add_class_distillation(parser: Parser) -> None:

@@ -20,7 +20,7 @@ from models import build_network
 from models.hybrid_unet import graft
 from physics.base import Physics
 from physics.given import camera_for
-from tables import ALPHA_SCHEDULES, FETCHED, LOSS_OPTIONS, LOSSES, MODELS, PHYSICS, TASK_LOSSES, UserError, bound, label_of, words
+from tables import ALPHA_SCHEDULES, DATASETS, FETCHED, LOSS_OPTIONS, LOSSES, MODELS, PHYSICS, TASK_LOSSES, UserError, bound, label_of, words
 from training import checkpoint
 from training.engine import data_seed
 from training.loop import Fit, train
@@ -42,10 +42,10 @@ def request_of(args: Namespace, **changes) -> Request:
     return Request(**{name: getattr(args, name) for name in Request._fields if getattr(args, name, None) is not None} | changes)
 
 
-def splits_of(args: Namespace) -> dict[str, Images]:
+def splits_of(args: Namespace, table: dict = DATASETS, augment: bool = True, **changes) -> dict[str, Images]:
     """The splits that a training uses: the test set is not among them."""
     check_camera(args, physics_recipe(args))
-    return build_splits(request_of(args), wanted=("train", "val"), augment_seed=data_seed(args))
+    return build_splits(request_of(args, **changes), ("train", "val"), data_seed(args) if augment else None, table)
 
 
 class Asked(Exception):
