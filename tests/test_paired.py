@@ -296,7 +296,7 @@ def test_a_denoiser_meets_pairs_as_they_are_and_teaches_on_them(pairs, monkeypat
     expected = [peak_signal_noise_ratio(test[i]["image"].numpy(), outputs[i].numpy(), data_range=1) for i in range(len(test))]
     assert abs(rows[1]["PSNR"] - np.mean(expected)) < 1e-4
     seen = []
-    monkeypatch.setattr(pipeline, "fit", lambda stage, *_: seen.append(stage) or {})
+    monkeypatch.setattr(pipeline, "learner", lambda stage, *_, **__: seen.append(stage) or {})
     call(main_unet_dist, *flags_of(pairs), "--physics", "given", "--teacher", denoiser, *NET)
     batch = next(iter(build_loader(build_splits(pairs, augment_seed=0)["train"], 4)))
     assert all(torch.equal(x0, batch["seen"]) for x0 in (seen[0].observe(batch, None)[0], *seen[0].observe(batch, None)[1]))

@@ -161,7 +161,7 @@ def test_teacher_noise_is_the_students_only_on_request(teacher, monkeypatch):
     from training import pipeline
 
     seen = []
-    monkeypatch.setattr(pipeline, "fit", lambda stage, *_: seen.append(stage) or {})
+    monkeypatch.setattr(pipeline, "learner", lambda stage, *_, **__: seen.append(stage) or {})
     for words in ([], ["--awgn_teacher"]):
         call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], "--awgn_snr", "20", *TINY, *words)
     assert [stage.guides[0].physics.recipe["awgn_snr"] for stage in seen] == [None, 20.0]
@@ -172,7 +172,7 @@ def test_flags_of_distillation_reach_the_stage(teacher, monkeypatch):
     from training import pipeline
 
     seen = []
-    monkeypatch.setattr(pipeline, "fit", lambda stage, *_: seen.append(stage) or {})
+    monkeypatch.setattr(pipeline, "learner", lambda stage, *_, **__: seen.append(stage) or {})
 
     def stage_of(*words):
         call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], *TINY, *words)
@@ -253,7 +253,7 @@ def test_equal_cameras_are_shared_so_that_noise_is_drawn_once(monkeypatch):
 
     teacher = call(main_unet, "--cr", "0.25", "--awgn_snr", "20", *TINY)
     seen = []
-    monkeypatch.setattr(pipeline, "fit", lambda stage, *_: seen.append(stage) or {})
+    monkeypatch.setattr(pipeline, "learner", lambda stage, *_, **__: seen.append(stage) or {})
     for snr in ("20", "21"):
         call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], "--awgn_snr", snr, *TINY)
     assert [stage.guides[0].physics is stage.physics for stage in seen] == [True, False]
@@ -271,7 +271,7 @@ def test_a_student_and_its_baseline_begin_with_the_same_weights(teacher, monkeyp
     from training import pipeline
 
     seen = []
-    monkeypatch.setattr(pipeline, "fit", lambda stage, *_: seen.append(stage.student) or {})
+    monkeypatch.setattr(pipeline, "learner", lambda stage, *_, **__: seen.append(stage.student) or {})
     call(main_unet, "--cr", "0.25", *TINY)
     call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], *TINY)
     call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], "--init_student", teacher["export"], *TINY)
@@ -317,7 +317,7 @@ class TestProgressive:
         again = checkpoint.restore(result["rungs"][0]["checkpoint"])
         assert again.physics.recipe == checkpoint.restore(student["export"]).physics.recipe
         seen = []
-        monkeypatch.setattr(pipeline, "fit", lambda stage, *_: seen.append(stage.student.state_dict()) or {"checkpoint": student["export"]})
+        monkeypatch.setattr(pipeline, "learner", lambda stage, *_, **__: seen.append(stage.student.state_dict()) or {"checkpoint": student["export"]})
         call(progressive_distill, "--redistill", student["export"], "--teacher", teacher["export"], "--limit_test", "5", *DATA, "--epochs", "2")
         begun = checkpoint.read(student["export"])["weights"]
         assert all(torch.equal(seen[0][k], begun[k]) for k in begun)
