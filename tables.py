@@ -69,6 +69,8 @@ STORIES = {  # of the demo
     "benchmark": Entry("analysis.class_story:rank", FEW | PIXELS | {"loss_distill": RANKED}),
 }
 
+BENCHES = {name: f"analysis.benchmark:{name}" for name in ("training", "inference", "physics", "losses", "scaling", "peak")}
+
 CIFAR_RESNET = {"width": 16}
 IMAGENET = {"width": 64, "stem": "auto", "pretrained": False}
 CLASSIFIERS = {

@@ -53,6 +53,7 @@ from training.parser import (
     run,
     selection,
     share,
+    side,
     sigma,
     weighted,
     within,
@@ -69,6 +70,7 @@ __all__ = [
     "gain",
     "noise_level",
     "run",
+    "side",
 ]  # for the scripts, beside what is defined here
 
 # What may change between two calls without making them different experiments.

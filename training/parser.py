@@ -178,6 +178,14 @@ def noise_level(text: str) -> float | None:
     return None if text == "none" else decibels(text)
 
 
+def side(text: str) -> int:
+    """A power of two, as the side of an image that Hadamard patterns measure."""
+    n = within(2, 4096, int)(text)
+    if n & (n - 1):
+        raise ArgumentTypeError(f"{n} is not a power of two")
+    return n
+
+
 def physics_of(table: dict) -> Callable[[str], str]:
     """A physics of a table; cs is another word for spc."""
 

@@ -1,0 +1,133 @@
+"""The benchmark: both sides compute the same, what is not the same is not timed, and a tiny run of everything."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import benchmark
+import main_unet
+import main_unet_dist
+from analysis import speed
+from analysis.contenders import CASES, Bench, N, write_digits
+from analysis.plain import Pictures, observe
+from analysis.timing import interleaved, lines
+from data_loader import Request, build_splits, hold_out
+from tables import BENCHES, UserError
+from training.loop import evaluate
+
+TINY = ["--width", "2", "--batch_size", "4", "--rounds", "1", "--steps", "1", "--device", "cpu"]
+TINY += ["--sizes", "8", "16", "--images", "8", "16", "--batch_sizes", "2", "4"]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def bench(tmp_path):
+    args = benchmark.parse([*TINY, "--precision", "fp32"])
+    return Bench(args, CPU, {"supervised": main_unet, "distilled": main_unet_dist}, tmp_path / "bench")
+
+
+def test_everything_is_timed_and_written(bench, tmp_path):
+    result = benchmark.main(benchmark.parse([*TINY, "--results", str(tmp_path / "results"), "--teacher", bench.teacher(2)]))
+    assert {row["group"] for row in result["rows"]} == set(BENCHES)
+    assert {target[""] for target in result["targets"]} == {"not run"}, "the targets are of other sizes"
+    folder = tmp_path / "results" / "benchmark"
+    assert (folder / "figure.png").stat().st_size > 1000 and "| plain loop" in (folder / "report.md").read_text()
+    with open(folder / "table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == speed.COLUMNS and len(rows) == len(result["rows"])
+    for case in (*CASES, "distilled by teacher_2.pth"):
+        contenders = [row["contender"] for row in rows if row["case"] == f"{case}, step"]
+        assert contenders == ["ours", "plain loop", "limit (c)", "limit (d)"]
+    assert all(float(row["seconds"]) > 0 for row in rows if not row["MiB"])
+    assert {path.name for path in tmp_path.iterdir()} == {"bench", "results"}, "nothing is left elsewhere"
+
+
+class TestBothSides:
+    @pytest.mark.parametrize("case", CASES)
+    def test_have_the_same_losses(self, bench, case):
+        bench.pair(CASES[case], 2).check(1e-4, case)
+
+    @pytest.mark.parametrize("change", [{"lr": 3.1e-4}, {"alpha": 2.0}, {"grad_clip": 1e-3}, {"weight_decay": 30.0}], ids=str)
+    def test_are_not_timed_where_one_is_changed(self, bench, change):
+        pair = bench.pair(CASES["distilled"], 2)
+        vars(pair.plain.args).update(change)
+        pair.plain.optimizer.param_groups[0].update({name: value for name, value in change.items() if name == "weight_decay"})
+        with pytest.raises(UserError, match=r"the plain loop's .* nothing is timed"):
+            pair.check(1e-4, "distilled")
+
+    def test_see_the_same_images_physics_teacher_and_loss(self, bench):
+        pair = bench.pair(CASES["distilled"], 2)
+        fit, plain = pair.ours.fit, pair.plain
+        batch = next(fit.batches(0))
+        x = torch.stack([plain.train[i] for i in batch["index"].tolist()])
+        assert torch.equal(x, batch["image"])
+        guide = fit.stage.guides[0]
+        for operator, camera in ((plain.operator, fit.stage.physics), (plain.operator_t, guide.physics)):
+            torch.testing.assert_close(observe(operator, x), camera.observe(x), rtol=0, atol=1e-5)
+        taps = (network.features(guide.physics.observe(x)) for network in (plain.teacher, guide.network))
+        a, b = taps
+        for tap in a:
+            torch.testing.assert_close(a[tap], b[tap], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(plain.loss(x)[0], fit.stage(batch)["loss"], rtol=1e-5, atol=0)
+
+    def test_see_the_same_mirror_images(self, bench):
+        pair = bench.pair(CASES["distilled, augmented"], 2)
+        images = pair.ours.fit.splits["train"]
+        for epoch in (0, 1):
+            images.epoch = pair.plain.train.epoch = epoch
+            for i in range(8):
+                assert torch.equal(pair.plain.train[i], images[i]["image"])
+
+    def test_validate_alike(self, bench):
+        ours = bench.in_epochs(CASES["supervised"], 2, 16, 4, 1)
+        pair = bench.pair(CASES["supervised"], 2)
+        pair.plain.student.load_state_dict(ours.fit.stage.student.state_dict())
+        array = write_digits(16, bench.folder / "digits_16")
+        pair.plain.val = Pictures(array[hold_out(len(array))[1]], N)
+        expected = evaluate(ours.fit.network, ours.fit.views, ours.fit.meter()).summary()
+        found = pair.plain.validate()
+        assert found["psnr"] == pytest.approx(expected["psnr"], abs=1e-3) and found["ssim"] == pytest.approx(expected["ssim"], abs=1e-4)
+
+
+@pytest.mark.parametrize("count", [8, 15, 1000])
+def test_so_many_images_train(count, tmp_path):
+    array = write_digits(count, tmp_path)
+    for dataset, root in (("mnist", tmp_path), ("npz", tmp_path / "digits.npz")):
+        splits = build_splits(Request(dataset=dataset, data_root=str(root)), wanted=("train", "val"))
+        assert len(splits["train"]) == count and len(splits["val"]) == len(array) - count
+
+
+def test_ratios_are_medians_over_rounds():
+    rows = lines("g", "c", {"ours": [1.0, 2.0, 10.0], "other": [3.0, 2.0, 20.0]}, images=6)
+    assert [row["seconds"] for row in rows] == [2.0, 3.0]
+    assert [row["ratio"] for row in rows] == [1.0, 2.0]
+    assert [row["images/s"] for row in rows] == [3.0, 2.0]
+
+
+def test_contenders_take_turns_and_the_first_round_does_not_count():
+    called = []
+    times = interleaved({name: lambda name=name: called.append(name) for name in "ab"}, 2, CPU, repeat=2)
+    assert "".join(called) == "aabb" * 3 and [len(taken) for taken in times.values()] == [2, 2]
+
+
+def test_targets_are_met_missed_or_not_run():
+    def row(width, contender, ratio):
+        return {"group": "training", "case": speed.STEP, "n": 32, "width": width, "batch": 50, "contender": contender, "seconds": 1.0, "ratio": ratio}
+
+    rows = [row(64, "limit (c)", 0.95), row(64, "plain loop", 1.2), row(16, "plain loop", 2.5)]
+    assert [target[""] for target in speed.targets(rows, "cpu")] == ["met", "missed", "met", *["not run"] * 4]
+    assert {target[""] for target in speed.targets(rows, "cuda")} == {"not run"}, "targets of a CPU are not met by a GPU"
+
+
+def test_unbalanced_quotes_are_the_users_mistake(bench):
+    bench.args.training_flags = "--amp 'off"
+    with pytest.raises(UserError, match="training_flags"):
+        Bench(bench.args, CPU, {}, Path("x"))
+
+
+def test_digits_are_bytes_of_mnists_shape(tmp_path):
+    array = write_digits(20, tmp_path)
+    assert array.dtype == np.uint8 and array.shape[1:] == (28, 28) and array.max() > 200
