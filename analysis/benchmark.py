@@ -21,6 +21,8 @@ from training.checkpoint import restore
 from training.loop import Fit, evaluate
 from training.memory import Views
 
+LARGE = 256  # side from which on the memory of an observation is more than what threads take
+
 
 def training(bench: Bench) -> list[dict]:
     """Steps and epochs of every case and width, and steps under --teacher."""
@@ -98,7 +100,7 @@ def spc(n: int) -> Physics:
 
 
 def physics(bench: Bench) -> list[dict]:
-    """Measuring and the first image, beside deepinv's transform and one copy in memory; and the memory of the largest."""
+    """Measuring and the first image, beside deepinv's transform and one copy in memory; and the memory of the largest, if it is large."""
     rows = []
     for n in bench.args.sizes:
         ours = spc(n)
@@ -115,6 +117,8 @@ def physics(bench: Bench) -> list[dict]:
         times = interleaved(contenders, bench.args.rounds, bench.device, repeat=3)
         rows += lines("physics", f"first image, {n} x {n}", times, len(x), n=n, batch=len(x))
     n = max(bench.args.sizes)
+    if n < LARGE:
+        return rows
     with get_context("spawn").Pool(2) as pool:
         memory = dict(zip(("ours", "deepinv"), pool.starmap(grown, [(n, True), (n, False)], 1), strict=True))
     about = {"group": "physics", "case": f"memory of an observation, {n} x {n}", "n": n, "batch": 1}
