@@ -86,12 +86,13 @@ def draw(rows: list[dict], path: Path) -> None:
     groups = {name: [row for row in rows if row["group"] == name and "seconds" in row] for name in panels}
     groups = {name: some for name, some in groups.items() if some}
     heights = [max(2.2, 0.22 * len(some)) if panels[name] is not over_sizes else 3.0 for name, some in groups.items()]
-    figure, axes = plt.subplots(len(groups), 1, figsize=(9, sum(heights) + 0.7 * len(groups)), height_ratios=heights, squeeze=False)
+    figure, axes = plt.subplots(
+        len(groups), 1, figsize=(9, sum(heights) + 0.7 * len(groups)), height_ratios=heights, squeeze=False, layout="constrained"
+    )
     for axis, (name, some) in zip(axes[:, 0], groups.items(), strict=True):
         panels[name](axis, some)
         axis.set_title(name, fontsize=9)
         axis.grid(alpha=0.3)
-    figure.tight_layout()
     save(figure, path)
 
 
