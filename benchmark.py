@@ -15,8 +15,8 @@ def parse(argv=None):
     group.add_argument("--batch_sizes", type=options.counting, nargs="+", help="for scaling (10 50 200, on CUDA 50 to 4000)")
     group.add_argument("--teacher", metavar="PATH", help="time its distillation too; the plain loop takes its weights as they are")
     group = parser.add_argument_group("how")
-    group.add_argument("--rounds", type=options.counting, default=5, help="in which the contenders take turns, after one to warm up")
-    group.add_argument("--steps", type=options.counting, default=4, help="of a contender in a round")
+    group.add_argument("--rounds", type=options.counting, default=15, help="in which the contenders take turns, after one to warm up")
+    group.add_argument("--steps", type=options.counting, help="of a contender in a round (1, on CUDA 20)")
     group.add_argument("--precision", choices=("fp32", "bf16"), help="fp32, on CUDA bf16, without it")
     group.add_argument("--training_flags", default="", metavar="WORDS", help="more flags of the training scripts, as in --training_flags='--compile'")
     group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
@@ -30,6 +30,7 @@ def settle(args, cuda: bool) -> None:
     defaults = {
         "images": [1000, 4000, 16000] + [60000] * cuda,
         "batch_sizes": [50, 200, 1000, 4000] if cuda else [10, 50, 200],
+        "steps": 20 if cuda else 1,
         "precision": "bf16" if cuda else "fp32",
     }
     for name, value in defaults.items():

@@ -51,7 +51,7 @@ def contest(bench: Bench, name: str, case: Case, width: int, raw: str | None = N
     if raw:
         pair.plain.close()
     elif not case.augmented:
-        rounds, images = max(1, args.rounds // 2), ALIKE * args.batch_size
+        rounds, images = min(2, args.rounds), ALIKE * args.batch_size
         ours, times = bench.in_epochs(case, width, images, args.batch_size, rounds), {"ours": [], "ours, and what is written": [], "plain loop": []}
         for k in range(rounds):
             times["ours, and what is written"].append(seconds(ours.epoch, bench.device))

@@ -212,7 +212,7 @@ class Bench:
 
     @cached_property
     def peak_times(self) -> Times:
-        return interleaved({name: work for name, (work, _) in self.peaks.items()}, self.args.rounds, self.device, repeat=5)
+        return interleaved({name: work for name, (work, _) in self.peaks.items()}, self.args.rounds, self.device, repeat=2)
 
     @cached_property
     def rates(self) -> dict[str, float]:
