@@ -44,7 +44,7 @@ class Parser(ArgumentParser):
             rule(args)
         for chooser, table in self.choosers.items():
             self._settle(args, chooser, table)
-        if getattr(args, "epochs", 0) is None and args.steps is None:
+        if getattr(args, "steps", 0) is None and getattr(args, "epochs", 0) is None:
             args.epochs = EPOCHS
         return args
 
