@@ -137,3 +137,10 @@ def test_unbalanced_quotes_are_the_users_mistake(bench):
 def test_digits_are_bytes_of_mnists_shape(tmp_path):
     array = write_digits(20, tmp_path)
     assert array.dtype == np.uint8 and array.shape[1:] == (28, 28) and array.max() > 200
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_nothing_is_left_open_by_a_bare_command(cuda):
+    args = benchmark.parse([])
+    benchmark.settle(args, cuda)
+    assert args.teacher is args.config is None and None not in (vars(args) | {"teacher": 0, "config": 0}).values()
