@@ -6,8 +6,8 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-TWO_PRODUCTS = 64  # n up to which H X H is two products of matrices
-RADIX = 32  # beyond it H is a Kronecker product of matrices of this size, each applied along an axis of its own
+ONE_PRODUCT = {-2: 64, -1: 256}  # sides up to which an axis is one product with H; the last one lies in memory as products like it
+RADIX = 32  # beyond them H is a Kronecker product of matrices of this size, each applied along an axis of its own
 
 
 @cache
@@ -22,9 +22,8 @@ def matrix(n: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 def hadamard_2d(x: Tensor) -> Tensor:
     """H X Hᵀ for images X (..., n, m) whose sides are powers of two."""
     n, m = x.shape[-2:]
-    if max(n, m) <= TWO_PRODUCTS:
-        return matrix(n, x.device, x.dtype) @ (x @ matrix(m, x.device, x.dtype))
-    return along(along(x.reshape(-1, n, m), n, m), m, 1).view(x.shape)
+    y = x @ matrix(m, x.device, x.dtype) if m <= ONE_PRODUCT[-1] else along(x, m, 1)
+    return matrix(n, x.device, x.dtype) @ y if n <= ONE_PRODUCT[-2] else along(y, n, m)
 
 
 def along(x: Tensor, n: int, inner: int) -> Tensor:

@@ -123,7 +123,16 @@ def _places_of_mask(mask: Tensor) -> Tensor:
 
 
 class HadamardPatterns(SinglePixelCamera):
-    """deepinv's camera with a transform that is faster."""
+    """deepinv's camera with a faster transform; its mask holds zeros and ones, hence A† = Aᵀ."""
+
+    def A(self, x: Tensor, **_) -> Tensor:
+        return hadamard_2d(x).mul_(self.mask)
+
+    def A_adjoint(self, y: Tensor, **_) -> Tensor:
+        return hadamard_2d(y * self.mask)
+
+    def A_dagger(self, y: Tensor, **_) -> Tensor:
+        return self.A_adjoint(y)
 
     def V_adjoint(self, x: Tensor) -> Tensor:
         return hadamard_2d(x)
