@@ -163,7 +163,8 @@ class TestBesideEachOther:
             one = train("--results", f"one_{seed}", "--seed", seed, *words, script=main_unet_dist)
             assert_close(one, run, 1e-4)
             for ours, theirs in zip(rows(one["run"]), rows(run["run"]), strict=True):
-                assert float(ours["train_loss"]) == pytest.approx(float(theirs["train_loss"]), rel=1e-4)
+                for name in ours.keys() - {"step"}:
+                    assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-3, abs=1e-4), name
         assert not same(weights(many["runs"][0]["export"]), weights(many["runs"][1]["export"]))
 
     def test_one_that_is_behind_catches_up(self, monkeypatch):

@@ -264,7 +264,8 @@ class Fit:
         batch = batch or next(self.batches(self.steps - 1))  # of a round that was stopped after its last step
         scores = {f"train_{name}": value for name, value in self.scored.gathered().quick().items()}
         generator = seeded(self.data_seed, PROBE, self.steps)
-        some = self.stage.see({name: value[: args.batch_size] for name, value in batch.items()}, generator)
+        some = {name: value[: args.batch_size] for name, value in batch.items() if name != "x0" and "/" not in name}  # as it was loaded
+        some = self.stage.see(self.memory.add(some), generator)
         with ranks.apart(), self.in_precision():
             shares = gradient_shares(self.stage, some, generator)
         means = {f"train_{name}": value / self.sums["images"] for name, value in self.sums.items() if name != "images"}
