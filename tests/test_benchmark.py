@@ -1,6 +1,7 @@
 """The benchmark: both sides compute the same, what is not the same is not timed, and a tiny run of everything."""
 
 import csv
+import time
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,15 @@ class TestBothSides:
 def test_memory_of_an_observation_is_measured():
     assert 2**20 < grown(512, False) < 2**30, "deepinv's camera holds several images of a MiB"
     assert grown(512, True) < 2**30
+
+
+def test_the_wait_for_its_turn_is_not_an_epochs(bench):
+    ours = bench.in_epochs(CASES["supervised"], 2, 8, 4, 2)
+    ours.epoch()
+    time.sleep(2)
+    began = time.perf_counter()
+    taken = ours.epoch()
+    assert 0 < taken <= time.perf_counter() - began + 0.01 and ours.fit.rows[-1]["seconds"] > 2
 
 
 @pytest.mark.parametrize("count", [8, 15, 1000])
