@@ -51,7 +51,7 @@ def learner(args, device, beside):
     def keep_teacher() -> None:
         write(run.folder / "teacher.pth", pack(stage.teacher, teacher.recipe, stage.physics_t, run.identity))
 
-    return pipeline.learner(stage, recipe, splits(), args, run, keep_teacher if args.online else None, beside=beside)
+    return pipeline.learner(stage, recipe, splits(), args, run, before_export=keep_teacher if args.online else None, beside=beside)
 
 
 if __name__ == "__main__":

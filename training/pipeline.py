@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from algo_functions import Meter, build_physics
+from algo_functions import build_physics
 from batches import Images
 from data_loader import Request, build_splits
 from distill import Term, build_task, build_term
@@ -274,16 +274,7 @@ def distillation(
     )
 
 
-def learner(
-    stage: nn.Module,
-    recipe: dict,
-    splits: dict[str, Images],
-    args: Namespace,
-    run: Run,
-    before_export: Callable | None = None,
-    meter: type[Meter] = Meter,
-    beside: Fit | None = None,
-) -> Fit | dict:
+def learner(stage: nn.Module, recipe: dict, splits: dict[str, Images], args: Namespace, run: Run, **more) -> Fit | dict:
     """A stage that is ready to be trained; or --dry_run says what would be trained."""
     check_pairs(args.dataset, splits["val"], [(stage.student, stage.physics), *(guide[:2] for guide in getattr(stage, "guides", ()))])
     count = sum(w.numel() for w in stage.student.parameters())
@@ -291,7 +282,7 @@ def learner(
     if args.dry_run:
         run.describe()
         return {}
-    return Fit(stage, recipe, splits, args, run, before_export, meter, beside)
+    return Fit(stage, recipe, splits, args, run, **more)
 
 
 def trained(found: list[Fit | dict]) -> list[dict]:
