@@ -377,13 +377,16 @@ def folder_is_read_only(folder: Path, _: random.Random, number: int) -> None:
         with suppress(PermissionError):
             parent.chmod(parent.stat().st_mode | 0o055)
     (folder / "at").mkdir()
-    refused(ran(script, [*words_of(script), *LENGTH, "--results", str(place / "results")], folder / "at", nobody), "place", "ermission denied")
+    words = [*words_of(script), *LENGTH, "--results", str(place / "results")]
+    refused(ran(script, words, folder / "at", lambda: nobody(script, words)), "place", "ermission denied")
     assert not list(place.iterdir())
 
 
-def nobody() -> None:
-    """Gives up the rights of root, for whom no folder is read-only."""
+def nobody(script: str, words: list[str]) -> None:
+    """Gives up the rights of root, for whom no folder is read-only, once all is imported that nobody may be unable to read."""
     if os.getuid() == 0:
+        module = importlib.import_module(script)
+        module.main(module.parse([*words, "--dry_run"]))
         os.environ["HOME"] = "/nonexistent"
         os.setgid(65534)
         os.setuid(65534)

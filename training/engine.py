@@ -11,6 +11,7 @@ import torch
 import ranks
 from tables import Stopped, UserError
 
+NOISE, VALIDATION, PROBE, PREPARATION, DROPOUT = range(1, 6)  # streams of random numbers that a run draws from
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 

@@ -17,13 +17,12 @@ from batches import Images, build_loader, room_on
 from physics.given import camera_for
 from tables import OPTIMIZERS, SCHEDULES, Diverged, Stopped, UserError, bound, look_up
 from training import checkpoint
-from training.engine import Stop, compiled, data_seed, precision, seeded
+from training.engine import DROPOUT, NOISE, PROBE, Stop, compiled, data_seed, precision, seeded
 from training.memory import Memory, Views, on, size_of
 from training.preparation import prepare
 from training.run import Run
 from training.tracking import Tracker
 
-NOISE, PROBE, DROPOUT = 1, 3, 5  # streams of random numbers; 2 is validation's, 4 the preparation's
 READ_EVERY = 20  # steps between two looks at what a GPU has computed
 
 

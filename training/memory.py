@@ -10,9 +10,7 @@ from torch.utils.data import DataLoader
 import ranks
 from batches import Images, build_loader
 from physics.base import Physics
-from training.engine import seeded
-
-VALIDATION = 2  # stream of random numbers
+from training.engine import VALIDATION, seeded
 
 
 def on(device: torch.device, batch: dict) -> dict:

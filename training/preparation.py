@@ -9,12 +9,11 @@ from torch.utils.data import DataLoader
 
 from analysis.figures import draw_lines
 from files import write_csv
-from training.engine import Stop, seeded
+from training.engine import PREPARATION, Stop, seeded
 from training.memory import Memory, on
 from training.run import Run
 
 RATE = 1e-3  # of Adam
-STREAM = 4  # of random numbers, beside those of the loop
 
 
 def prepare(
@@ -41,7 +40,7 @@ def prepare(
         loader.dataset.epoch, loader.batch_sampler.first, sums = epoch, 0, {}
         for k, batch in enumerate(loader):
             stop.check()
-            losses = stage.prepare(memory.add(on(device, batch)), seeded(args.seed, STREAM, epoch * len(loader) + k))
+            losses = stage.prepare(memory.add(on(device, batch)), seeded(args.seed, PREPARATION, epoch * len(loader) + k))
             optimizer.zero_grad()
             sum(losses.values()).backward()
             optimizer.step()
