@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import RECIPE
+from deepinv.loss.metric import PSNR, SSIM
 from deepinv.physics import SinglePixelCamera
 from deepinv.physics.singlepixel import hadamard_2d as deepinvs
 from scipy.linalg import hadamard
@@ -243,7 +244,24 @@ def test_scores_are_per_image_and_agree_with_their_formulas():
         a, b = x[i, 0].numpy(), y[i, 0].numpy()
         assert np.isclose(values["psnr"][i], peak_signal_noise_ratio(a, b, data_range=1), atol=1e-4)
         assert np.isclose(values["psnr_clipped"][i], peak_signal_noise_ratio(a, b.clip(0, 1), data_range=1), atol=1e-4)
-        assert np.isclose(values["ssim"][i], ssim(a, b), atol=1e-4)
+        assert np.isclose(values["ssim"][i], ssim(a, b), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 32, 32), (2, 3, 17, 40), (3, 1, 6, 6), (1, 1, 256, 64)])
+def test_scores_are_deepinvs(shape):
+    truth = torch.rand(shape)
+    for output in (truth, truth + 0.05 * torch.randn(shape), torch.rand(shape) - 0.3, torch.zeros(shape)):
+        found = score(output, truth)
+        assert torch.allclose(found["ssim"], SSIM()(output, truth), atol=1e-5)
+        assert torch.allclose(found["psnr"], PSNR()(output, truth), atol=1e-4)
+
+
+def test_scores_are_computed_in_fp32_whatever_convolutions_are_computed_in():
+    truth, output = torch.rand(2, 1, 32, 32), torch.rand(2, 1, 32, 32).bfloat16()
+    expected = score(output.float(), truth)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = score(output, truth)
+    assert all(torch.equal(found[name], values) for name, values in expected.items())
 
 
 def test_a_meters_mean_does_not_depend_on_the_batches_and_the_pooled_figure_stands_beside():
