@@ -1,13 +1,13 @@
 """The Hadamard transform of images, of memory linear in the pixels."""
 
 from functools import cache
-from math import sqrt
+from math import ceil, sqrt
 
 import torch
 from torch import Tensor
 
-ONE_PRODUCT = {-2: 64, -1: 256}  # sides up to which an axis is one product with H; the last one lies in memory as products like it
-RADIX = 32  # beyond them H is a Kronecker product of matrices of this size, each applied along an axis of its own
+ONE_PRODUCT = {-2: 32, -1: 64}  # sides up to which an axis is one product with H; the last one lies in memory as products like it
+RADIX_BITS = 4  # beyond them H is a Kronecker product of matrices of at most 16 rows, each applied along an axis of its own
 
 
 @cache
@@ -27,10 +27,11 @@ def hadamard_2d(x: Tensor) -> Tensor:
 
 
 def along(x: Tensor, n: int, inner: int) -> Tensor:
-    """H = H_r ⊗ H_r ⊗ ... along an axis of n entries, behind which so many others lie in memory."""
-    shape = x.shape
-    while n > 1:
-        r = min(RADIX, n)
+    """H = H_r ⊗ H_q ⊗ ... along an axis of n entries, behind which so many others lie in memory."""
+    shape, bits = x.shape, n.bit_length() - 1
+    parts = ceil(bits / RADIX_BITS)
+    for k in range(parts):
+        r = 2 ** ((bits + k) // parts)  # as equal as they can be
         n //= r
         x = matrix(r, x.device, x.dtype) @ x.reshape(-1, r, n * inner) if n * inner > 1 else x.reshape(-1, r) @ matrix(r, x.device, x.dtype)
     return x.reshape(shape)
