@@ -1,5 +1,8 @@
 """What makes a training fast changes nothing of it: images held, views and answers remembered, students beside each other, precision."""
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -255,3 +258,28 @@ class TestWatching:
             optimizer.found_inf = torch.ones(())
             optimizer.step()
             assert torch.equal(weight.detach(), torch.ones(3)), name
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told what to keep")
+def test_a_process_keeps_the_memory_that_a_step_frees():
+    code = """
+import resource, torch
+from training import engine
+engine.{call}
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def step():
+    for size in (1, 40, 3, 80):
+        torch.ones(size, 2**18)
+step()
+before = faults()
+for _ in range(10):
+    step()
+print(faults() - before)
+"""
+    kept, given_back = (int(ended(code.format(call=call))) for call in ("keep_memory()", "resolve('cpu')"))
+    assert kept < 100 < 10_000 < given_back, "pages of 4 KiB, of which ten steps ask for 320,000"
+
+
+def ended(code: str) -> str:
+    """What a Python of its own prints."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]).stdout

@@ -1,6 +1,8 @@
 """The process: denormals, device, random numbers, and when to stop."""
 
+import ctypes
 import os
+import platform
 import signal
 from argparse import Namespace
 from collections.abc import Callable
@@ -13,11 +15,13 @@ from tables import Stopped, UserError
 
 NOISE, VALIDATION, PROBE, PREPARATION, DROPOUT = range(1, 6)  # streams of random numbers that a run draws from
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's numbers of what can be set
 
 
 def start(device: str) -> torch.device:
-    """Flushes denormals before the first worker thread starts, and resolves --device."""
+    """Flushes denormals before the first worker thread starts, keeps memory, and resolves --device."""
     torch.set_flush_denormal(True)
+    keep_memory()
     torch.backends.cudnn.deterministic = True
     found = resolve(device)
     if found.type == "cuda" and "LOCAL_RANK" in os.environ:
@@ -25,6 +29,13 @@ def start(device: str) -> torch.device:
         torch.cuda.set_device(found)
     ranks.start(found)
     return found
+
+
+def keep_memory() -> None:
+    """What a step frees stays with the process: glibc would hand it back to the system, and ask for thousands of pages in every step."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(TRIM_THRESHOLD, -1)  # never hands back
+        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 2**30)  # bytes of what is asked of the system on its own
 
 
 def resolve(device: str) -> torch.device:
