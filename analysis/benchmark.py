@@ -49,9 +49,7 @@ def contest(bench: Bench, name: str, case: Case, width: int, raw: str | None = N
     times["limit (d)"] = [taken * needed / flops for taken in times["limit (d)"]]
     about = {"n": N, "width": width, "batch": args.batch_size}
     rows = lines("training", f"{name}, step", times, args.batch_size, needed, **about)
-    if raw:
-        pair.plain.close()
-    elif not case.augmented:
+    if not (raw or case.augmented):
         rounds, images = min(2, args.rounds), ALIKE * args.batch_size
         ours, times = bench.in_epochs(case, width, images, args.batch_size, rounds), {"ours": [], "ours, and what is written": [], "plain loop": []}
         for k in range(rounds):
@@ -60,6 +58,7 @@ def contest(bench: Bench, name: str, case: Case, width: int, raw: str | None = N
             times["ours, and what is written"].append(time.perf_counter() - began)
             times["plain loop"].append(seconds(lambda k=k: pair.plain.epoch(k), bench.device))
         rows += lines("training", f"{name}, epoch of {ALIKE} steps", times, images, **about)
+    pair.plain.close()
     return rows
 
 
@@ -68,10 +67,11 @@ def inference(bench: Bench) -> list[dict]:
     rows = []
     for width in bench.args.width:
         pair = bench.pair(CASES["supervised"], width)
-        fit, count = pair.ours.fit, len(pair.plain.val)
+        fit, count = pair.ours.fit, len(pair.ours.fit.splits["val"])
         contenders = passes(bench, fit, count) | {"plain loop": pair.plain.validate}
         times = interleaved(contenders, bench.args.rounds, bench.device)
         needed = count_flops(contenders["limit (c)"])
+        pair.plain.close()
         rows += lines("inference", f"validation of {count} images", times, count, needed, n=N, width=width, batch=bench.args.batch_size)
     return rows
 

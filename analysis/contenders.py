@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from analysis.plain import Apart, Pictures, Plain
+from analysis.plain import Apart, Pictures
 from analysis.timing import Times, interleaved, peaks
 from data_loader import hold_out
 from models import build_network
@@ -119,7 +119,7 @@ class Ours:
 class Pair:
     """Our training and the plain loop, from the same weights, on the same batches."""
 
-    def __init__(self, ours: Ours, plain: Plain | Apart):
+    def __init__(self, ours: Ours, plain: Apart):
         self.ours, self.plain = ours, plain
 
     def plain_step(self) -> dict[str, float]:
@@ -174,7 +174,7 @@ class Bench:
         return Ours(self.fit(case, width, count, batch, "--epochs", epochs + 1))
 
     def pair(self, case: Case, width: int, raw: str | None = None) -> Pair:
-        """The two sides of a training; with `raw` the plain one has this file's teacher as it is, in a process of its own."""
+        """The two sides of a training, each in a process of its own; with `raw` the plain one has this file's teacher as it is."""
         batch = self.args.batch_size
         ours = self.stepping(case, width, ALIKE * batch, batch, raw)
         fit, array = ours.fit, write_digits(ALIKE * batch, self.folder / f"digits_{ALIKE * batch}")
@@ -185,7 +185,7 @@ class Bench:
             sides |= {"teacher": found.network, "mask_t": mask_of(found.physics)}
         flags = Namespace(**{name: getattr(fit.args, name, None) for name in PLAIN_FLAGS}, steps=fit.total)
         what = (flags, Pictures(train, N, fit.args.seed if case.augmented else None), Pictures(val, N))
-        return Pair(ours, Apart(raw, *what, **sides) if raw else Plain(*what, **sides))
+        return Pair(ours, Apart(raw, *what, **sides))
 
     def resident(self, count: int) -> Tensor:
         return torch.rand(count, 1, N, N, device=self.device).contiguous(**CHANNELS_LAST)

@@ -129,9 +129,9 @@ def scores(output: Tensor, x: Tensor) -> dict[str, float]:
 
 
 class Apart:
-    """A plain loop in a process of its own, whose denormal numbers are not flushed, with the weights of a file as they are."""
+    """A plain loop in a process of its own, in which nothing is set up as we do; with the weights of a teacher's file as they are."""
 
-    def __init__(self, path: str | Path, *what, **more):
+    def __init__(self, path: str | Path | None, *what, **more):
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs, torch.get_num_threads(), path, what, more), daemon=True)
@@ -139,10 +139,19 @@ class Apart:
         theirs.close()
 
     def step(self, places: list[int]) -> dict[str, float]:
-        self.pipe.send(places)
+        return self._ask("step", places)
+
+    def epoch(self, seed: int) -> None:
+        return self._ask("epoch", seed)
+
+    def validate(self) -> dict[str, float]:
+        return self._ask("validate")
+
+    def _ask(self, *what):
         try:
+            self.pipe.send(what)
             return self.pipe.recv()
-        except EOFError:
+        except (EOFError, BrokenPipeError):
             raise UserError("the plain loop's process ended before its time") from None
 
     def close(self) -> None:
@@ -150,16 +159,17 @@ class Apart:
         self.process.join(60)
 
 
-def serve(pipe, threads: int, path: str | Path, what: tuple, more: dict) -> None:
-    """The other process: steps until the pipe is closed."""
+def serve(pipe, threads: int, path: str | Path | None, what: tuple, more: dict) -> None:
+    """The other process: does what it is asked until the pipe is closed."""
     torch.set_num_threads(threads)
     assert torch.full((1,), 1e-40).mul(0.5).item(), "denormal numbers are flushed in the process that must not flush them"
-    weights = torch.load(path, map_location="cpu", weights_only=True)
-    more["teacher"].load_state_dict(weights.get("weights", weights))
+    if path is not None:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        more["teacher"].load_state_dict(weights.get("weights", weights))
     loop = Plain(*what, **more)
     while True:
         try:
-            places = pipe.recv()
+            name, *asked = pipe.recv()
         except EOFError:
             return
-        pipe.send(loop.step(places))
+        pipe.send(getattr(loop, name)(*asked))

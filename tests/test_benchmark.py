@@ -11,10 +11,10 @@ import torch
 import benchmark
 import main_unet
 import main_unet_dist
-from analysis import speed
+from analysis import contenders, speed
 from analysis.benchmark import grown
 from analysis.contenders import CASES, Bench, N, write_digits
-from analysis.plain import Pictures, observe
+from analysis.plain import Pictures, Plain, observe
 from analysis.timing import interleaved, lines
 from data_loader import Request, build_splits, hold_out
 from tables import BENCHES, UserError
@@ -48,6 +48,11 @@ def test_everything_is_timed_and_written(bench, tmp_path):
 
 
 class TestBothSides:
+    @pytest.fixture(autouse=True)
+    def together(self, monkeypatch):
+        """Both in this process, where they can be looked at."""
+        monkeypatch.setattr(contenders, "Apart", lambda _, *what, **sides: Plain(*what, **sides))
+
     @pytest.mark.parametrize("case", CASES)
     def test_have_the_same_losses(self, bench, case):
         bench.pair(CASES[case], 2).check(1e-4, case)
