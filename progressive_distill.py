@@ -70,7 +70,7 @@ def check(args) -> None:
         raise options.UserError("warm_start belongs to --ladder: --redistill and hybrids begin with their checkpoints' weights")
     if args.redistill and not args.teacher:
         raise options.UserError("redistill: which teacher? give --teacher PATH")
-    unused = args.typed & {"type_dist", "loss_distill", "alpha", "beta", "gamma", "temperature", "sup_loss", "awgn_teacher"}
+    unused = args.typed & {"type_dist", "loss_distill", "alpha", "beta", "gamma", "temperature", "sup_loss", "awgn_teacher", "shuffle_teacher"}
     unused |= {flag for flag in args.typed if flag.startswith("alpha_") or flag == "style_weight"}
     if args.encoder_from and not args.teacher and unused:
         raise options.UserError(f"{', '.join(sorted(unused))}: a hybrid is distilled only from a --teacher PATH")

@@ -51,6 +51,10 @@ class Supervised(nn.Module):
         """The batch, which has no teacher."""
         return batch
 
+    def seat(self, batch: dict) -> dict:
+        """The batch as it is learnt: as it is."""
+        return batch
+
     def forward(self, batch: dict, generator: Generator | None = None) -> dict:
         batch = self.see(batch, generator)
         output = self.student(batch["x0"])
@@ -64,6 +68,7 @@ class Distillation(nn.Module):
     over teachers i, losses j and the taps k that a selection names. A term of weight 0 is a metric: it is computed and named,
     and teaches nothing. The target is what the batch has under that name or, without `supervised`, the teachers' output. An
     `online` teacher learns beside the student, from its own task loss alone; any other is frozen and cannot leave eval mode.
+    `shuffled` teachers are a control: each image is taught what they make of another one of its batch.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class Distillation(nn.Module):
         beta: float = 1.0,
         supervised: bool = True,
         online: bool = False,
+        shuffled: bool = False,
         count: int = 1,
     ):
         """`count` is the number of training images, for losses that remember them."""
@@ -88,7 +94,7 @@ class Distillation(nn.Module):
         self.student, self.physics, self.guides = student, physics, tuple(guides)
         self.losses, self.task, self.target = tuple(losses), task, target
         self.progress, self.epoch, self.schedule = 0.0, 0.0, schedule  # the loop tells how far the training is
-        self.alpha, self.beta, self.supervised, self.online = alpha, beta, supervised, online
+        self.alpha, self.beta, self.supervised, self.online, self.shuffled = alpha, beta, supervised, online, shuffled
         # A frozen teacher is no part of the stage's state: it is neither trained nor saved with the run.
         if online:
             ((self.teacher, self.physics_t, _),) = self.guides
@@ -185,6 +191,12 @@ class Distillation(nn.Module):
             taps = guide.network.features(batch[f"x0_t/{i}"])
             batch = batch | {f"t/{i}/{tap}": taps[tap] for tap in dict.fromkeys((*self.taps, "output"))}
         return batch
+
+    def seat(self, batch: dict) -> dict:
+        """A whole batch as it is learnt; shuffled teachers speak of the image before, which the order of the batch has drawn."""
+        if not self.shuffled:
+            return batch
+        return {name: value.roll(1, 0) if name.startswith(("x0_t/", "t/")) else value for name, value in batch.items()}
 
     def forward(self, batch: dict, generator: Generator | None = None) -> dict:
         batch = self.teach(self.see(batch, generator))

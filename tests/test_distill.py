@@ -321,3 +321,21 @@ def test_supervised_training_overfits_one_batch():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_shuffled_teacher_speaks_of_another_image_of_the_batch():
+    plain, shuffled = stage_of(), stage_of(shuffled=True)
+    shuffled.load_state_dict(plain.state_dict())
+    batch = {"image": torch.rand(4, 1, 16, 16), "index": torch.arange(4)}
+    told = plain.teach(plain.see(batch))
+    seated = shuffled.seat(told)
+    for name, value in told.items():
+        another = value.roll(1, 0) if name.startswith(("x0_t/", "t/")) else value
+        assert torch.equal(seated[name], another), name
+    assert all(torch.equal(a, b) for a, b in zip(plain.seat(told).values(), told.values(), strict=True)), "and no other teacher does"
+    late = shuffled(shuffled.seat(shuffled.see(batch)))
+    assert torch.allclose(shuffled(seated)["loss"], late["loss"]), "whether it has answered before or not"
+    s, t = plain.student.features(told["x0"]), told["t/0/output"]
+    terms = shuffled(seated)["terms"]
+    assert torch.isclose(terms["distill/mse/output"], (s["output"] - t.roll(1, 0)).square().mean())
+    assert torch.equal(terms["task"], plain(told)["terms"]["task"]), "the target is the image's own"

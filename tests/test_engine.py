@@ -95,6 +95,20 @@ class TestMemory:
         assert seen[0].views.kept and seen[1].views.kept is None
         assert_close(a, b)
 
+    def test_a_shuffled_teachers_answers_are_remembered_by_image_and_dealt_anew_in_every_step(self):
+        train("--epochs", "1", cr="0.5")
+        a, b, other = (train("--results", name, *STUDENT, *more, script=main_unet_dist) for name, more in (
+            ("a", ["--shuffle_teacher"]), ("b", ["--shuffle_teacher", "--cache", "0"]), ("c", []),
+        ))  # fmt: skip
+        assert_close(a, b)
+        ours, theirs = (resumed(run["run"])["stage"] for run in (a, other))
+        assert any(not torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
+
+    def test_a_teacher_that_learns_is_not_shuffled(self):
+        train("--epochs", "1", cr="0.5")
+        with pytest.raises(UserError, match="shuffle_teacher"):
+            train(*STUDENT, "--online", "--shuffle_teacher", script=main_unet_dist)
+
     def test_a_remembered_teacher_is_not_asked_again(self, monkeypatch):
         train("--epochs", "1", cr="0.5")
         seen = stages(monkeypatch)

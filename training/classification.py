@@ -149,6 +149,7 @@ def distillation(args: Namespace, student: nn.Module, physics: Physics, teachers
         alpha=args.alpha,
         schedule=bound(ALPHA_SCHEDULES, args.alpha_schedule, args),
         beta=args.beta,
+        shuffled=args.shuffle_teacher,
         count=count,
     )
 

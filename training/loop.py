@@ -178,7 +178,7 @@ class Fit:
         torch.manual_seed(seeded(args.seed, DROPOUT, self.steps).initial_seed())
         generator = seeded(self.data_seed, NOISE, self.steps)
         values, outputs = 0.0, []
-        batch = self.stage.see(batch, generator)  # all of it at once: noise does not depend on the parts
+        batch = self.stage.seat(self.stage.see(batch, generator))  # all of it at once: noise does not depend on the parts
         places = torch.arange(count)[list(ranks.share(count))]
         joined = max(1, ranks.world() - 1)  # images of a last batch that may have joined the one before it
         parts = max(1, min(-(-(count - joined) // args.batch_size), count // ranks.world()))
@@ -264,7 +264,7 @@ class Fit:
         scores = {f"train_{name}": value for name, value in self.scored.gathered().quick().items()}
         generator = seeded(self.data_seed, PROBE, self.steps)
         some = {name: value[: args.batch_size] for name, value in batch.items() if name != "x0" and "/" not in name}  # as it was loaded
-        some = self.stage.see(self.memory.add(some), generator)
+        some = self.stage.seat(self.stage.see(self.memory.add(some), generator))
         with ranks.apart(), self.in_precision():
             shares = gradient_shares(self.stage, some, generator)
         means = {f"train_{name}": value / self.sums["images"] for name, value in self.sums.items() if name != "images"}

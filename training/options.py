@@ -306,6 +306,7 @@ def add_alpha(parser: Parser, group) -> None:
     group.add_argument("--alpha_milestones", type=share, nargs="+", help=f"parts of the training {defaults_of('alpha_milestones', ALPHA_SCHEDULES)}")
     group.add_argument("--alpha_gamma", type=not_negative, help=f"what alpha is multiplied by {defaults_of('alpha_gamma', ALPHA_SCHEDULES)}")
     group.add_argument("--alpha_warmup", type=share, help=f"part of the training in which alpha grows {defaults_of('alpha_warmup', ALPHA_SCHEDULES)}")
+    group.add_argument("--shuffle_teacher", action="store_true", help="a control: each image is taught what the teacher makes of another one")
 
 
 def add_style(group) -> None:

@@ -135,6 +135,8 @@ def check_distillation(args: Namespace) -> None:
     """Refuses flags that cannot go together, before anything is trained."""
     losses_of(args)
     build_task(args.loss_gt, **loss_options(args))
+    if args.shuffle_teacher and getattr(args, "online", False):
+        raise UserError("shuffle_teacher: a teacher that learns beside the student would learn from shuffled images too")
     if args.awgn_teacher and args.awgn_snr is None:
         raise UserError("awgn_teacher needs a noise level: give --awgn_snr")
 
@@ -271,6 +273,7 @@ def distillation(
         beta=args.beta,
         supervised=bool(args.sup_loss),
         online=online,
+        shuffled=args.shuffle_teacher,
     )
 
 
