@@ -69,6 +69,9 @@ STORIES = {  # of the demo
     "benchmark": Entry("analysis.class_story:rank", FEW | PIXELS | {"loss_distill": RANKED}),
 }
 
+QUEUED = {"time": ..., "partition": None, "memory": None, "gpus": 0, "cpus": 1, "environment": (), "signal_before": 120}
+CLUSTERS = {"slurm": Entry("training.cluster:Slurm", QUEUED), "pbs": Entry("training.cluster:PBS", QUEUED)}
+
 BENCHES = {name: f"analysis.benchmark:{name}" for name in ("training", "inference", "physics", "losses", "scaling", "peak")}
 
 CIFAR_RESNET = {"width": 16}

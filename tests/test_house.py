@@ -49,7 +49,21 @@ def test_the_loop_knows_no_distillation():
 
 
 @pytest.mark.parametrize(
-    "table", ["NETWORKS", "MODELS", "PHYSICS", "ORDERINGS", "DATASETS", "LABELLED", "LOSSES", "CLASS_LOSSES", "TASK_LOSSES", "OPTIMIZERS", "STORIES"]
+    "table",
+    [
+        "NETWORKS",
+        "MODELS",
+        "PHYSICS",
+        "ORDERINGS",
+        "DATASETS",
+        "LABELLED",
+        "LOSSES",
+        "CLASS_LOSSES",
+        "TASK_LOSSES",
+        "OPTIMIZERS",
+        "STORIES",
+        "CLUSTERS",
+    ],
 )
 def test_every_table_line_leads_to_something_callable(table):
     entries = getattr(tables, table)
@@ -78,5 +92,6 @@ def test_readme_names_every_script_flag_and_choice():
     flags = {flag for path in SOURCES for flag in re.findall(r"(?:add_argument|add)\(\s*\"(--\w+)", path.read_text())}
     choices = [*tables.ORDERINGS, *tables.DATASETS, *tables.LOSSES, *tables.SELECTIONS, *tables.TASK_LOSSES, *tables.MODELS, *tables.PHYSICS]
     choices += [*tables.LABELLED, *tables.CLASS_LOSSES, *tables.CLASS_SELECTIONS, *tables.BALANCES, *tables.RESIZES, *tables.STORIES]
+    choices += tables.CLUSTERS
     missing = [word for word in [*flags, *choices, *(f"{script}.py" for script in SCRIPTS)] if word not in readme]
     assert not missing, f"README.md does not name {missing}"

@@ -11,6 +11,7 @@ from tables import (
     CLASS_SELECTIONS,
     CLASSIFIED,
     CLASSIFIERS,
+    CLUSTERS,
     DATASETS,
     DEGRADATIONS,
     EXPORTS,
@@ -25,6 +26,7 @@ from tables import (
     PADDINGS,
     PHYSICS,
     PREPARE_EPOCHS,
+    QUEUED,
     READERS,
     RESIZES,
     RESTORED,
@@ -282,6 +284,29 @@ def add_run(parser: Parser) -> None:
     group.add_argument("--tensorboard", action="store_true", help="write its files into the run folder")
     group.add_argument("--config", metavar="FILE", help="JSON or YAML of these flags; the command line wins")
     group.add_argument("--dry_run", action="store_true", help="print the resolved configuration and stop")
+
+
+def add_cluster(parser: Parser) -> None:
+    """Where jobs are queued instead of run, and what they ask for there."""
+    parser.choosers["cluster"] = {None: Entry("", {})} | CLUSTERS
+
+    def cluster_is_given(args: Namespace) -> None:
+        for flag in QUEUED:
+            if args.cluster is None and getattr(args, flag) is not None:
+                parser.error(f"--{flag} is read with --cluster only: {', '.join(CLUSTERS)}")
+
+    parser.rules.append(cluster_is_given)
+    group = parser.add_argument_group("cluster")
+    group.add_argument("--cluster", type=one_of(CLUSTERS, "cluster"), help=f"queue the jobs instead of running them: {', '.join(CLUSTERS)}")
+    group.add_argument("--time", metavar="HH:MM:SS", help="limit of a job, which is queued again where it was not enough")
+    group.add_argument("--partition", help="or queue; the cluster's default without it")
+    group.add_argument("--memory", help="of a job, such as 16G; the cluster's default without it")
+    group.add_argument("--gpus", type=natural, help=f"of a job ({QUEUED['gpus']} without it)")
+    group.add_argument("--cpus", type=counting, help=f"of a job ({QUEUED['cpus']} without it)")
+    group.add_argument("--environment", action="append", metavar="LINE", help="of shell, before a job; may be repeated: 'source .venv/bin/activate'")
+    group.add_argument(
+        "--signal_before", type=counting, help=f"seconds before the limit when a job begins to save ({QUEUED['signal_before']} without it)"
+    )
 
 
 def add_distillation(parser: Parser) -> None:

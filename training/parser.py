@@ -9,6 +9,7 @@ from pathlib import Path
 from tables import ORDERINGS, SELECTIONS, Diverged, Stopped, UserError, in_a_line
 
 EPOCHS = 20  # unless --epochs or --steps says otherwise
+STOPPED = 75  # the exit code on which a scheduler can try again
 
 
 class Formatter(ArgumentDefaultsHelpFormatter):
@@ -241,6 +242,6 @@ def run(parse: Callable, main: Callable) -> None:
         sys.exit(3)
     except Stopped as error:
         print(f"{Path(sys.argv[0]).name}: stopped: {error}", file=sys.stderr)
-        sys.exit(75)
+        sys.exit(STOPPED)
     except KeyboardInterrupt:
         sys.exit(130)
