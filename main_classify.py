@@ -10,10 +10,17 @@ def parse(argv=None):
 
 
 def main(args) -> dict:
-    from training import classification, engine, pipeline
+    from training import engine, pipeline
 
     device = engine.start(args.device)
-    return pipeline.every_seed(lambda one, beside: classification.alone(one, device, beside), args, "val_top1")
+    return pipeline.every_seed(lambda one, beside: learner(one, device, beside), args, "val_top1")
+
+
+def learner(args, device, beside):
+    """One classifier that is ready to be trained, or the scores of a run that is finished."""
+    from training import classification
+
+    return classification.alone(args, device, beside)
 
 
 if __name__ == "__main__":

@@ -74,6 +74,9 @@ CLUSTERS = {"slurm": Entry("training.cluster:Slurm", QUEUED), "pbs": Entry("trai
 
 BENCHES = {name: f"analysis.benchmark:{name}" for name in ("training", "inference", "physics", "losses", "scaling", "peak")}
 
+TRAINING = ("main_unet", "main_unet_dist", "progressive_distill", "main_classify", "main_classify_dist")  # scripts that a study can be about
+ALONE = {"main_unet_dist": "main_unet", "main_classify_dist": "main_classify"}  # scripts that distil, and those that train the same student alone
+
 CIFAR_RESNET = {"width": 16}
 IMAGENET = {"width": 64, "stem": "auto", "pretrained": False}
 CLASSIFIERS = {

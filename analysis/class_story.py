@@ -9,7 +9,7 @@ import torch
 
 from analysis.figures import save
 from analysis.report import markdown
-from analysis.story import paired_gain
+from analysis.statistics import paired
 from files import write_csv, write_text
 from training import classification, grading, pipeline
 
@@ -29,13 +29,13 @@ def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.d
         )
         right[name] = hits["test"].double()
     _, alone, distilled = trained
-    gain, half = paired_gain(right[distilled], right[alone])
+    gain = paired(100 * right[distilled], 100 * right[alone])
     text = (
         f"{markdown(rows)}\n\nTop-1 and top-3 in per cent of the {rows[0]['images']} test images of '{args.dataset}', "
         "by the network that was best on validation; "
         f"{args.epochs} epochs, width {args.width}, seed {args.seed}.\n"
-        f"Distillation against the same student alone: {100 * gain:+.2f} points of top-1, 95 % interval over the images "
-        f"{100 * (gain - half):+.2f} .. {100 * (gain + half):+.2f}. One seed: another one can change its sign."
+        f"Distillation against the same student alone: {gain.mean:+.2f} points of top-1, 95 % interval over the images "
+        f"{gain.low:+.2f} .. {gain.high:+.2f}. One seed: another one can change its sign."
     )
     write_csv(folder / "table.csv", rows)
     draw(trained, rows, folder / "figure.png")

@@ -4,12 +4,12 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
-from scipy.stats import t as student_t
 from torch import Tensor
 
 from algo_functions import Meter
 from analysis.figures import draw_grid
 from analysis.report import markdown
+from analysis.statistics import paired
 from batches import Images, build_loader
 from data_loader import build_splits
 from files import write_csv, write_text
@@ -40,18 +40,18 @@ def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.d
         {"": name, "PSNR": s["psnr"], "± images": s["psnr_std"], "SSIM": s["ssim"], "parameters": estimates[name][2], "images": s["images"]}
         for name, s in summaries.items()
     ]
-    gain, half = paired_gain(meters[distilled].per_image()["psnr"], meters[alone].per_image()["psnr"])
+    gain = paired(meters[distilled].per_image()["psnr"], meters[alone].per_image()["psnr"])
     recipe = restored[alone].physics.recipe
     text = (
         f"{markdown(rows)}\n\nPSNR and SSIM are means over the {len(truth)} test tiles of photographs that no network has seen; "
         f"the spread is that of the tiles.\nOrdering {recipe['ordering']}, no noise, {args.epochs} epochs, width {args.width}, seed {args.seed}.\n"
-        f"Distillation against the same student alone: {gain:+.3f} dB, 95 % interval over the tiles {gain - half:+.3f} .. {gain + half:+.3f} dB. "
+        f"Distillation against the same student alone: {gain.mean:+.3f} dB, 95 % interval over the tiles {gain.low:+.3f} .. {gain.high:+.3f} dB. "
         "One seed: another one can change its sign."
     )
     write_csv(folder / "table.csv", rows)
     draw_story(truth, images, (alone, distilled, teacher), args.pictures, folder / "figure.png")
     write_text(folder / "report.md", f"# Demo\n\n{text}\n\n![truth and estimates](figure.png)\n")
-    return {"rows": rows, "gain": gain, "text": text}
+    return {"rows": rows, "gain": gain.mean, "text": text}
 
 
 def run_all(estimates: dict, test: Images, device: torch.device) -> tuple[Tensor, dict[str, Tensor], dict[str, Meter]]:
@@ -65,12 +65,6 @@ def run_all(estimates: dict, test: Images, device: torch.device) -> tuple[Tensor
         images[name], meters[name] = torch.cat([output for _, output in pairs]), Meter()
         meters[name].add(images[name], truth)
     return truth, images, meters
-
-
-def paired_gain(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """The mean of a - b over paired samples, and half its 95 % interval."""
-    d = (a - b).double()
-    return d.mean().item(), student_t.ppf(0.975, len(d) - 1) * d.std().item() / len(d) ** 0.5
 
 
 def draw_story(truth: Tensor, images: dict[str, Tensor], networks: tuple[str, str, str], count: int, path: Path) -> None:

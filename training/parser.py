@@ -1,6 +1,7 @@
 """How a command line is read: one-line errors, both spellings of a flag, files of settings, and the values that flags take."""
 
 import json
+import re
 import sys
 from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from tables import ORDERINGS, SELECTIONS, Diverged, Stopped, UserError, in_a_line
 
 EPOCHS = 20  # unless --epochs or --steps says otherwise
+ITSELF: list[str] = []  # a command line for which a script's `parse` gives back its parser
 STOPPED = 75  # the exit code on which a scheduler can try again
 
 
@@ -40,6 +42,8 @@ class Parser(ArgumentParser):
         self.demanding = True  # a flag without a default must be given
 
     def parse_args(self, args=None, namespace=None):
+        if args is ITSELF:
+            return self
         args = super().parse_args(args, namespace)
         for rule in self.rules:
             rule(args)
@@ -75,6 +79,8 @@ class Parser(ArgumentParser):
 
     def typed(self, argv: list[str] | None) -> set[str]:
         """The settings that the command line or --config names, whatever their value."""
+        if argv is ITSELF:
+            return set()
         unset = object()
         found = super().parse_args(argv, Namespace(**{action.dest: unset for action in self._actions}))
         return {name for name, value in vars(found).items() if value is not unset}
@@ -89,10 +95,15 @@ class Parser(ArgumentParser):
 
     def _from_file(self, path: str) -> list[str]:
         """The settings of a JSON or YAML file as command-line words."""
+        where = f"--config {path}"
+        return self.words_of(self.settings_in(path, where), where)
+
+    def settings_in(self, path: str, where: str) -> dict:
+        """What a JSON or YAML file says, name by name."""
         try:
             text = Path(path).read_text()
         except (OSError, UnicodeDecodeError) as error:
-            self.error(f"--config {path}: {error}")
+            self.error(f"{where}: {error}")
         try:
             settings = json.loads(text)
         except (ValueError, RecursionError):
@@ -101,16 +112,25 @@ class Parser(ArgumentParser):
             try:
                 settings = yaml.safe_load(text)
             except (yaml.YAMLError, ValueError, AttributeError, LookupError, RecursionError) as error:
-                self.error(f"--config {path} is neither JSON nor YAML: {' '.join(str(error).split())}")
+                self.error(f"{where} is neither JSON nor YAML: {' '.join(str(error).split())}")
         if not isinstance(settings, dict):
-            self.error(f"--config {path}: expected settings 'name: value'")
-        words, set_by = [], {action.dest: action.option_strings[0] for action in self._actions if action.option_strings}
+            self.error(f"{where}: expected settings 'name: value'")
+        return settings
+
+    def option(self, name: str) -> str | None:
+        """The flag that a setting's name stands for, if there is one."""
+        option = self._spelling(f"--{name}")
+        if option in self._option_string_actions:
+            return option
+        return next((action.option_strings[0] for action in self._actions if action.dest == name and action.option_strings), None)  # --model: network
+
+    def words_of(self, settings: dict, where: str) -> list[str]:
+        """Settings as command-line words."""
+        words = []
         for name, value in settings.items():
-            option = self._spelling(f"--{name}")
-            if option not in self._option_string_actions:
-                option = set_by.get(name)  # --model sets the network
-            if option not in self._option_string_actions:
-                self.error(f"--config {path}: unknown setting '{name}'")
+            option = self.option(str(name))
+            if option is None:
+                self.error(f"{where}: unknown setting '{name}'")
             takes_value = self._option_string_actions[option].nargs != 0
             if isinstance(value, bool) and takes_value:
                 words += [option, "on" if value else "off"]  # YAML's other spelling of these words
@@ -161,6 +181,27 @@ def within(low: float, high: float, kind=float, open_low: bool = False) -> Calla
         return value
 
     return number
+
+
+def assignment(text: str) -> tuple[str, object]:
+    """NAME=VALUE, or NAME=VALUE,VALUE,... for several; values as YAML writes them."""
+    import yaml
+
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ArgumentTypeError(f"'{text}': NAME=VALUE")
+    try:
+        values = [yaml.safe_load(part) for part in value.split(",")]
+    except (yaml.YAMLError, ValueError):
+        raise ArgumentTypeError(f"'{text}': not a value") from None
+    return name, values[0] if len(values) == 1 else values
+
+
+def name(text: str) -> str:
+    """The name of a folder."""
+    if not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", text):
+        raise ArgumentTypeError(f"'{text}': letters, digits, '_', '-', '.' and '+' make a name")
+    return text
 
 
 INFINITY = float("inf")

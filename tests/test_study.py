@@ -1,0 +1,341 @@
+"""Studies: what is planned, done once, scored, compared and reported."""
+
+import csv
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import RECIPE
+from scipy import stats
+
+import sweep
+from algo_functions import build_physics
+from analysis.scoring import ledger
+from analysis.statistics import gap_closed, holm, paired, summary, verdict
+from tables import TRAINING, UserError
+from training import study, workers
+
+ROOT = Path(__file__).parents[1]
+FIXED = {"dataset": "digits", "n": 16, "limit_train": 30, "limit_val": 10, "batch_size": 10, "width": 4, "epochs": 1}
+MINI = {
+    "script": "main_unet_dist.py",
+    "seeds": [0, 1],
+    "fixed": FIXED | {"data_seed": 0},
+    "teacher": {"cr": 0.5},
+    "grid": {"cr": 0.1, "loss_distill": ["mse", "mae"], "type_dist": ["output", "latent"]},
+    "shuffled": "loss_distill",
+    "limit_test": 12,
+}
+
+
+def planned(**changes):
+    text = {name: value for name, value in (MINI | changes).items() if value is not None}
+    return study.build(text, "s", Path("results"), sweep.script_of, {})
+
+
+def roles(found) -> dict[str, int]:
+    return {role: len(found.of(role)) for role in ("teacher", "alone", "distilled", "shuffled", "trained") if found.of(role)}
+
+
+class TestPlan:
+    def test_every_setting_has_its_controls_once(self):
+        found, plan = planned()
+        assert roles(found) == {"teacher": 1, "alone": 2, "distilled": 8, "shuffled": 4}
+        for run in found.of("distilled"):
+            alone = found.runs[run.alone]
+            assert alone.seed == run.seed and alone.script == "main_unet"
+            theirs, ours = (plan.script_of(one.script).parse(plan.words(one)) for one in (alone, run))
+            shared = vars(theirs).keys() & vars(ours).keys() - {"results", "run_name"}
+            assert {"epochs", "lr", "cr", "width", "data_seed"} <= shared
+            assert all(getattr(theirs, name) == getattr(ours, name) for name in shared), "the same student, data and budget"
+        assert {run.setting["loss_distill"] for run in found.of("shuffled")} == {"mse", "mae"}
+        assert all(plan.script_of(run.script).parse(plan.words(run)).shuffle_teacher for run in found.of("shuffled"))
+
+    @pytest.mark.parametrize("shuffled, count", [("every", 8), ("none", 0), ("loss_distill", 4), ("type_dist", 4)])
+    def test_teachers_are_shuffled_as_often_as_asked(self, shuffled, count):
+        assert len(planned(shuffled=shuffled)[0].of("shuffled")) == count
+
+    def test_seeds_with_one_data_seed_are_one_job_and_teachers_come_first(self):
+        found, _ = planned()
+        assert [len(keys) for keys in found.jobs] == [1] + [2] * 7 and found.teachers == 1
+        apart, _ = planned(fixed=FIXED)
+        assert all(len(keys) == 1 for keys in apart.jobs) and sum(map(len, found.jobs)) == len(apart.jobs) == 15
+
+    def test_a_teachers_flags_may_vary_or_be_the_students(self):
+        found, _ = planned(teacher={"cr": [0.5, 0.9]}, grid={"cr": 0.1, "loss_distill": "mse"}, shuffled="none")
+        assert {run.setting["teacher cr"] for run in found.of("distilled")} == {0.5, 0.9} and len(found.of("teacher")) == 2
+        assert len(found.of("alone")) == 2, "one student alone for both"
+        found, _ = planned(teacher={"cr": 0.5, "ordering": "same"}, grid={"cr": 0.1, "ordering": ["xy", "zig_zag"]}, shuffled="none")
+        for run in found.of("distilled"):
+            assert found.runs[run.teacher].flags["ordering"] == run.flags["ordering"] and "teacher ordering" not in run.setting
+
+    def test_a_grid_may_have_parts_with_teachers_of_their_own(self):
+        grid = [{"cr": 0.1, "teacher": {"cr": [0.3, 0.9]}}, {"cr": 0.5, "teacher": {"cr": 0.9}}]
+        found, _ = planned(teacher=None, grid=grid, shuffled="none", seeds=[0])
+        assert sorted((run.setting["cr"], run.setting["teacher cr"]) for run in found.of("distilled")) == [(0.1, 0.3), (0.1, 0.9), (0.5, 0.9)]
+
+    def test_a_script_that_distils_nothing_is_swept_too(self):
+        found, plan = planned(script="main_unet.py", teacher=None, grid={"cr": [0.1, 0.5]}, shuffled=None)
+        assert roles(found) == {"trained": 4} and [label.split("_")[1] for label in found.runs] == ["0.1", "0.1", "0.5", "0.5"]
+        assert plan.words(found.of("trained")[0])[-4] == "--results"
+
+    def test_a_name_tells_all_of_a_run(self):
+        a, b = planned()[0], planned(fixed=FIXED | {"data_seed": 0, "lr": 1e-3})[0]
+        assert not a.runs.keys() & b.runs.keys() and a.runs.keys() == planned()[0].runs.keys()
+
+    @pytest.mark.parametrize(
+        "changes, message",
+        [
+            ({"sseeds": [1]}, "unknown sseeds: it holds question, script"),
+            ({"seeds": [0.5]}, "seed 0.5 is not a whole number"),
+            ({"grid": {"cr": []}}, "its grid is empty"),
+            ({"fixed": "digits"}, "fixed must hold flags"),
+            ({"script": "demo.py"}, "unknown script 'demo': choose from main_unet.py"),
+            ({"shuffled": "lr"}, "shuffled 'lr': every, none, or a flag of the grid (cr, loss_distill, type_dist)"),
+        ],
+    )
+    def test_a_wrong_study_is_one_line(self, changes, message):
+        with pytest.raises(UserError, match=re.escape(message)):
+            text = study.resolved({name: value for name, value in (MINI | changes).items() if value is not None}, False)
+            study.build(text, "s", Path("results"), sweep.script_of, {})
+
+    @pytest.mark.parametrize("grid", [{"cr": 2}, {"cr": 0.1, "los_distill": "mse"}, {"cr": 0.1, "loss_distill": "nonsense"}])
+    def test_a_wrong_flag_is_the_scripts_to_refuse_before_anything_is_trained(self, grid, capsys):
+        with pytest.raises(SystemExit) as error:
+            planned(grid=grid, shuffled="none")
+        assert error.value.code == 2 and len(capsys.readouterr().err.splitlines()) == 1
+
+    @pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yml")), ids=lambda path: path.stem)
+    @pytest.mark.parametrize("tiny", [False, True])
+    def test_the_ready_studies_can_be_read(self, path, tiny):
+        args = sweep.parse([str(path), *["--tiny"] * tiny])
+        found, _ = sweep.planned(args)
+        assert args.text["question"].endswith("?") and (found.of("distilled") or found.of("trained"))
+        if tiny:
+            assert len(found.runs) <= 120, "it is to be done in a quarter of an hour"
+
+    def test_the_tiny_distillpool_asks_all_selections_and_losses(self):
+        found, _ = sweep.planned(sweep.parse([str(ROOT / "studies" / "distillpool.yml"), "--tiny"]))
+        asked = {(run.setting["type_dist"], run.setting["loss_distill"]) for run in found.of("distilled")}
+        assert {selection for selection, loss in asked if loss == "mse"} == set(study_selections())
+        assert {loss for selection, loss in asked if selection == "output_latent"} == {"mse", "mae", "l1", "cs", "l2", "linf", "comb_matrix"}
+        assert {run.setting["loss_distill"] for run in found.of("shuffled")} == {"mse", "mae", "l1", "cs", "l2", "linf", "comb_matrix"}
+        assert len({run.seed for run in found.of("distilled")}) == 3
+
+    def test_flags_make_a_study_up_and_change_one(self):
+        words = ["--script", "main_unet_dist.py", "--vary", "loss_distill=mse,cs", "cr=0.1", "--fixed", "dataset=digits", "--teacher", "cr=0.5"]
+        found, _ = sweep.planned(sweep.parse([*words, "--seeds", "3", "--shuffled", "none"]))
+        assert found.name == "study" and roles(found) == {"teacher": 1, "alone": 1, "distilled": 2}
+        path = str(ROOT / "studies" / "distillpool.yml")
+        found, plan = sweep.planned(sweep.parse([path, "--tiny", "--fixed", "dataset=digits", "--seeds", "7", "--name", "other"]))
+        assert found.folder == Path("results/sweeps/other") and plan.fixed["dataset"] == "digits" and plan.fixed["n"] == 32
+        assert {run.seed for run in found.runs.values()} == {7}
+
+
+def study_selections():
+    from tables import SELECTIONS
+
+    return SELECTIONS
+
+
+class TestStatistics:
+    def test_intervals_and_tests_are_scipys(self):
+        rng = np.random.default_rng(0)
+        a, b = rng.normal(0.3, 1, 12), rng.normal(0, 1, 12)
+        found = paired(a, b)
+        theirs = stats.ttest_rel(a, b)
+        assert math.isclose(found.p, theirs.pvalue) and np.allclose((found.low, found.high), theirs.confidence_interval(0.95))
+        assert math.isclose(found.std, np.std(a - b, ddof=1)) and found.n == 12
+        assert math.isclose(paired(a, b, "wilcoxon").p, stats.wilcoxon(a, b, zero_method="zsplit").pvalue)
+
+    def test_an_interval_holds_the_mean_as_often_as_it_says(self):
+        rng = np.random.default_rng(1)
+        inside = [said.low <= 1 <= said.high for said in (summary(rng.normal(1, 2, 3)) for _ in range(2000))]
+        assert 0.935 < np.mean(inside) < 0.965
+
+    def test_one_value_has_no_interval_and_no_test(self):
+        found = paired([1.0], [0.5])
+        assert found.mean == 0.5 and math.isnan(found.p) and "no interval" in str(found) and verdict(found, found.p) == "not tested"
+
+    def test_equal_samples_do_not_differ(self):
+        assert paired([1, 2, 3], [1, 2, 3]).p == 1 and paired([1, 2, 3], [1, 2, 3], "wilcoxon").p == 1
+
+    def test_holm_is_the_closed_test_of_bonferroni(self):
+        p = [0.01, 0.04, 0.03, float("nan"), 0.5]
+        expected = [max(min(1, q * sum(r >= q for r in p)) for q in p if q <= mine) for mine in p if not math.isnan(mine)]
+        found = holm(p)
+        assert np.allclose([value for value in found if not math.isnan(value)], expected) and math.isnan(found[3])
+        assert all(a >= b for a, b in zip(found, p, strict=True) if not math.isnan(a)) and holm([]) == []
+
+    def test_many_true_nulls_are_seldom_called_gains(self):
+        rng = np.random.default_rng(2)
+        wrong = 0
+        for _ in range(300):
+            said = [paired(rng.normal(size=5), rng.normal(size=5)) for _ in range(10)]
+            wrong += any(verdict(one, p) != "not told apart" for one, p in zip(said, holm([one.p for one in said]), strict=True))
+        assert wrong / 300 < 0.09
+
+    def test_a_verdict_needs_the_corrected_probability(self):
+        gain = paired([1.0, 1.1, 0.9], [0.0, 0.0, 0.0])
+        assert [verdict(gain, p) for p in (0.01, 0.2, float("nan"))] == ["helps", "not told apart", "not tested"]
+        assert verdict(paired([0.0, 0.0, 0.0], [1.0, 1.1, 0.9]), 0.01) == "harms"
+
+    def test_the_share_of_the_gap(self):
+        gain = paired([2.0, 2.2, 1.8], [1.0, 1.0, 1.0])
+        share, low, high = gap_closed(gain, 1.0, 5.0)
+        assert math.isclose(share, 25) and low < share < high and math.isnan(gap_closed(gain, 1.0, 0.5)[0])
+
+
+class TestLedger:
+    @pytest.mark.parametrize("changes", [{}, {"ordering": "random"}, {"x0": "lmmse"}], ids=str)
+    def test_the_parts_of_an_error_add_up_and_are_where_they_are_said_to_be(self, changes):
+        camera = build_physics(RECIPE | {"cr": 0.25} | changes, images=lambda: torch.rand(20, 1, 16, 16))
+        error = torch.randn(3, 1, 16, 16)
+        parts = ledger(camera, error)
+        assert torch.allclose(parts["measured"] + parts["unmeasured"], error.square().mean((1, 2, 3)), rtol=1e-4)
+        assert torch.allclose(parts["measured"].mean() / error.square().mean(), torch.tensor(0.25), atol=0.08)
+        unseen = error - camera.back_projection(camera.operator.A(error))
+        assert ledger(camera, unseen)["measured"].max() < 1e-8 and torch.allclose(
+            ledger(camera, unseen)["unmeasured"], parts["unmeasured"], rtol=1e-4
+        )
+
+    def test_a_denoiser_measures_all(self):
+        camera = build_physics({"name": "denoise", "n": 16, "c": 1, "sigma": 25.0, "x0": "adjoint"})
+        assert ledger(camera, torch.randn(2, 1, 16, 16))["unmeasured"].max() < 1e-10
+
+
+def call(*words, **more):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "sweep.py", *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True, **more)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study that was killed in the middle and called again, and the same one undisturbed."""
+    folder = tmp_path_factory.mktemp("studies")
+    path = folder / "mini.yml"
+    path.write_text(yaml.safe_dump(MINI | {"question": "Does it <help>?"}))
+    with subprocess.Popen([sys.executable, "sweep.py", path, "--results", folder / "a", "--jobs", "2"], cwd=ROOT, stdout=subprocess.PIPE) as killed:
+        deadline = time.time() + 240
+        while len(list((folder / "a").glob("sweeps/mini/distilled*/scores.csv"))) < 2 and time.time() < deadline:
+            time.sleep(0.05)
+        killed.send_signal(signal.SIGKILL)
+    before = {file: file.stat().st_mtime_ns for file in (folder / "a").glob("sweeps/mini/*/scores.csv")}
+    time.sleep(3)  # its processes end with it
+    again = call(path, "--results", folder / "a", "--jobs", "2")
+    whole = call(path, "--results", folder / "b", "--jobs", "2")
+    return {"folder": folder, "path": path, "before": before, "again": again, "whole": whole}
+
+
+class TestWork:
+    def test_a_study_that_was_killed_ends_with_the_same_tables(self, finished):
+        assert finished["again"].returncode == finished["whole"].returncode == 0, finished["again"].stderr + finished["whole"].stderr
+        a, b = (finished["folder"] / name / "sweeps" / "mini" for name in "ab")
+        tables = sorted(file.name for file in (a / "tables").iterdir())
+        assert {"settings.csv", "settings.md", "settings.tex", "controls.csv", "references.csv", "ledger.csv", "numbers.csv"} <= set(tables)
+        for name in tables:
+            assert (a / "tables" / name).read_text() == (b / "tables" / name).read_text(), name
+
+    def test_what_was_finished_is_not_done_again(self, finished):
+        assert 2 <= len(finished["before"]) < 15
+        assert all(file.stat().st_mtime_ns == then for file, then in finished["before"].items())
+        third = call(finished["path"], "--results", finished["folder"] / "a")
+        assert "0 of them to do" in third.stdout and third.returncode == 0
+
+    def test_every_run_is_an_ordinary_one(self, finished):
+        folder = finished["folder"] / "a" / "sweeps" / "mini"
+        for key in (path.parent.name for path in folder.glob("*/scores.csv")):
+            assert (folder / key / "runs" / key / "run.json").is_file() and list((folder / key / "trained_models").glob("*.pth"))
+
+    def test_status_and_collect_read_the_files_alone(self, finished):
+        status = call(finished["path"], "--results", finished["folder"] / "a", "--status")
+        assert "15 done of 15 runs in 8 jobs" in status.stdout
+        report = finished["folder"] / "a" / "sweeps" / "mini" / "report.html"
+        report.unlink()
+        assert call(finished["path"], "--results", finished["folder"] / "a", "--collect").returncode == 0 and report.is_file()
+        empty = call(finished["path"], "--results", finished["folder"] / "none", "--collect")
+        assert empty.returncode == 2 and "no run is done yet" in empty.stderr and len(empty.stderr.splitlines()) == 1
+
+    def test_gains_are_printed_with_their_intervals(self, finished):
+        with open(finished["folder"] / "a" / "sweeps" / "mini" / "tables" / "settings.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 4
+        for row in rows:
+            for name in row:
+                if name.startswith("gain") or name.startswith("gap"):
+                    assert re.fullmatch(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", row[name]), row
+            assert row["said"] in ("helps", "harms", "not told apart")
+
+    def test_the_report_holds_everything_in_one_file(self, finished):
+        text = (finished["folder"] / "a" / "sweeps" / "mini" / "report.html").read_text()
+        assert "Does it &lt;help&gt;?" in text and "<help>" not in text
+        headings = re.findall(r"<h2[^>]*>(.*?)</h2>", text)
+        for heading in (
+            "Settings",
+            "Selection and loss",
+            "Is it knowledge?",
+            "References",
+            "Where the error lies",
+            "Curves",
+            "Pictures",
+            "Costs",
+            "To repeat it",
+        ):
+            assert heading in headings
+        assert text.count("data:image/") >= 3 and "python main_unet_dist.py" in text and "http" not in re.sub(r"http://www.w3.org\S*", "", text)
+        HTMLParser().feed(text)
+
+    def test_costs_are_told_before_anything_is_trained(self, finished):
+        told = call(finished["path"], "--results", finished["folder"] / "c", "--dry_run")
+        assert told.returncode == 0 and "15 runs in 8 jobs, 15 not done" in told.stdout and not (finished["folder"] / "c").exists()
+
+    def test_a_run_that_fails_is_reported_and_the_others_go_on(self, tmp_path):
+        path = tmp_path / "bad.yml"
+        bad = MINI | {"grid": {"cr": 0.1, "loss_distill": ["mse", "perceptual"], "type_dist": "output"}, "shuffled": "none", "seeds": [0]}
+        path.write_text(yaml.safe_dump(bad))  # perceptual has no weights here
+        ended = call(path, "--results", tmp_path / "r", "--jobs", "1")
+        assert ended.returncode == 2 and "1 of 4 runs failed" in ended.stderr and len(ended.stderr.splitlines()) == 1
+        assert "What failed" in (tmp_path / "r" / "sweeps" / "bad" / "report.html").read_text()
+        found, _ = sweep.planned(sweep.parse([str(path), "--results", str(tmp_path / "r")]))
+        assert sorted(workers.states(found).values()) == ["done", "done", "done", "failed"]
+
+    def test_a_signal_saves_what_is_being_trained(self, tmp_path):
+        path = tmp_path / "long.yml"
+        path.write_text(yaml.safe_dump(MINI | {"fixed": FIXED | {"epochs": 100_000}}))
+        with subprocess.Popen(
+            [sys.executable, "sweep.py", path, "--results", tmp_path / "r", "--jobs", "1"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        ) as process:
+            deadline = time.time() + 120
+            while not list((tmp_path / "r").glob("sweeps/long/*/runs/*/last.pth")) and time.time() < deadline:
+                time.sleep(0.1)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 75
+            assert "the same command goes on" in process.stderr.read()
+        found, _ = sweep.planned(sweep.parse([str(path), "--results", str(tmp_path / "r")]))
+        assert "broken off" in workers.states(found).values() and "running" not in workers.states(found).values()
+
+    def test_a_job_may_be_done_alone_once_its_teacher_is(self, tmp_path):
+        path = tmp_path / "mini.yml"
+        path.write_text(yaml.safe_dump(MINI))
+        words = [path, "--results", tmp_path / "r"]
+        early = call(*words, "--task", 3)
+        assert early.returncode == 2 and "its teacher" in early.stderr and "waiting" in early.stderr and len(early.stderr.splitlines()) == 1
+        assert "1 of 1 done" in call(*words, "--task", 0).stdout and "2 of 2 done" in call(*words, "--task", 3).stdout
+        assert "the study has jobs 0 to 7" in call(*words, "--task", 8).stderr
+
+
+@pytest.mark.parametrize("script", TRAINING)
+def test_every_training_script_gives_its_parser(script):
+    from training.parser import ITSELF
+
+    assert sweep.script_of(script).parse(ITSELF).option("seed") == "--seed"
