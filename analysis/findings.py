@@ -26,6 +26,12 @@ class Findings:
         first = next(iter(self.scores.values()), [{}])[0]
         self.metric = score_of(first)
         self.unit, self.name, self.parted = UNITS[self.metric], NAMES[self.metric], "measured" in first
+        self.varied = list(dict.fromkeys(name for run in self.done.values() for name in run.setting))
+
+    def called(self, what: str, setting: dict) -> dict:
+        """The beginning of a row among others: what it is, and all that varies in the study."""
+        setting = shown(setting)
+        return {"": what} | {name: setting.get(name) for name in self.varied}
 
     def images(self, key: str, name: str | None = None) -> np.ndarray:
         """A score of every test image."""
@@ -79,8 +85,17 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.3f}{deviation} ({len(values)})"
 
 
-def probability(p: float) -> float | None:
-    return None if math.isnan(p) else round(p, 4)
+def probability(p: float) -> str:
+    return "" if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def twins(found: Findings) -> list[str]:
+    """Settings that computed the same to the last digit, as two words for one thing do."""
+    alike: dict[tuple, list[str]] = {}
+    for runs in found.groups("distilled").values():
+        scores = tuple(sorted((run.seed, found.mean(run.key)) for run in runs))
+        alike.setdefault(scores, []).append(" ".join(label(value) for value in runs[0].setting.values()))
+    return [" = ".join(names) for names in alike.values() if len(names) > 1]
 
 
 def settings(found: Findings) -> list[dict]:
@@ -108,7 +123,7 @@ def numbers(found: Findings) -> list[dict]:
     rows = []
     for runs in found.groups("distilled", "shuffled", "trained", "alone", "teacher").values():
         said = summary([found.mean(run.key) for run in runs])
-        row = {"role": runs[0].role} | shown(runs[0].setting) | {found.metric: said.mean, "std": said.std, "n": said.n}
+        row = found.called(runs[0].role, runs[0].setting) | {found.metric: said.mean, "std": said.std, "n": said.n}
         gain = found.gain(runs)
         rows.append(row | ({} if gain is None else {"gain": gain.mean, "low": gain.low, "high": gain.high, "p": gain.p}))
     return rows
@@ -135,12 +150,12 @@ def references(found: Findings) -> list[dict]:
     rows = []
     for runs in found.groups("teacher", "alone", "trained").values():
         other = {"SSIM": spread([found.mean(run.key, "ssim") for run in runs])} if found.metric == "psnr" else {}
-        row = {"": runs[0].role} | shown(runs[0].setting) | {found.name: spread([found.mean(run.key) for run in runs])} | other
+        row = found.called(runs[0].role, runs[0].setting) | {found.name: spread([found.mean(run.key) for run in runs])} | other
         for run in runs:
             for name in found.status[run.key].get("anchors", []):
                 scores = read_scores(found.study.folder / run.key / f"anchor_{name}.csv")
                 means = {title: f"{statistics.mean(one[score] for one in scores):.3f}" for title, score in (("PSNR", "psnr"), ("SSIM", "ssim"))}
-                rows.append({"": name} | shown(run.setting) | means)
+                rows.append(found.called(name, run.setting) | means)
         rows.append(row | {"parameters": found.status[runs[0].key]["parameters"]})
     return rows
 
@@ -152,10 +167,10 @@ def ledger(found: Findings) -> list[dict]:
         for name in found.status[run.key].get("anchors", []) if found.parted else []:
             scores = read_scores(found.study.folder / run.key / f"anchor_{name}.csv")
             parts = {part: statistics.mean(row[part] for row in scores) for part in ("measured", "unmeasured")}
-            rows.append({"": name} | shown(run.setting) | told_parts(parts))
+            rows.append(found.called(name, run.setting) | told_parts(parts))
     for runs in found.groups("alone", "distilled", "shuffled").values() if found.parted else []:
         parts = {part: statistics.mean(found.mean(run.key, part) for run in runs) for part in ("measured", "unmeasured")}
-        row = {"": runs[0].role} | shown(runs[0].setting) | told_parts(parts)
+        row = found.called(runs[0].role, runs[0].setting) | told_parts(parts)
         for part in parts:
             changes = [100 * (found.mean(a, part) - found.mean(b, part)) / found.mean(b, "mse") for a, b in found.pairs(runs)]
             if changes:
@@ -177,7 +192,7 @@ def costs(found: Findings) -> list[dict]:
     for runs in found.groups("teacher", "alone", "distilled", "shuffled", "trained").values():
         seconds = [found.status[run.key]["seconds"] for run in runs]
         about = {"parameters": found.status[runs[0].key]["parameters"], "runs": len(runs), "seconds each": round(statistics.mean(seconds), 1)}
-        rows.append({"": runs[0].role} | shown(runs[0].setting) | about | {"all": round(sum(seconds), 1)})
+        rows.append(found.called(runs[0].role, runs[0].setting) | about | {"all": round(sum(seconds), 1)})
     return rows
 
 
@@ -206,4 +221,17 @@ def answer(found: Findings) -> str:
     if survived:
         most = max(survived, key=lambda gain: gain.mean)
         text += f" The largest gain by a shuffled teacher is {most} {found.unit}: what survives shuffling is no knowledge."
-    return text
+    return text + beaten(found)
+
+
+def beaten(found: Findings) -> str:
+    """A warning, where a student alone is worse than a first image that needs no training."""
+    for runs in found.groups("alone").values():
+        score = statistics.mean(found.mean(run.key) for run in runs)
+        for run in runs:
+            for name in found.status[run.key].get("anchors", []):
+                other = statistics.mean(row["psnr"] for row in read_scores(found.study.folder / run.key / f"anchor_{name}.csv"))
+                if other > score:
+                    where = "".join(f", {k} {label(v)}" for k, v in run.setting.items())
+                    return f" **Mind the budget**: {name} gives {other:.2f} dB without any training, the student alone {score:.2f} dB{where}."
+    return ""

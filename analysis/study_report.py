@@ -140,7 +140,7 @@ def pictures(found: Findings, plan: Plan, count: int = 3) -> plt.Figure | None:
     detail = truth.std(dim=(1, 2, 3)).argsort(descending=True)[: max(count, len(truth) // 2)]
     places = detail[torch.linspace(0, len(detail) - 1, count).long()]
     figure, axes = plt.subplots(2 * count, 1 + len(estimates), figsize=(1.35 * (1 + len(estimates)), 2.7 * count), squeeze=False)
-    top = max((output[places] - truth[places]).abs().max().item() for output in estimates.values())
+    top = (estimates["alone"][places] - truth[places]).abs().quantile(0.999).item()
     for axis in axes.flat:
         axis.set_axis_off()
     for i, place in enumerate(places.tolist()):
@@ -178,13 +178,13 @@ def tell(study: Study, plan: Plan) -> dict:
         "ledger": findings.ledger(found),
         "numbers": findings.numbers(found),
     }
-    tables = {name: rows for name, rows in tables.items() if rows}
+    tables = {name: filled(rows) for name, rows in tables.items() if rows}
     for name, rows in tables.items():
         write_csv(study.folder / "tables" / f"{name}.csv", rows)
         if name != "numbers":
             write_text(study.folder / "tables" / f"{name}.md", markdown(rows) + "\n")
             write_text(study.folder / "tables" / f"{name}.tex", latex(rows) + "\n")
-    write_csv(study.folder / "costs.csv", findings.costs(found))
+    write_csv(study.folder / "costs.csv", filled(findings.costs(found)))
     text = findings.answer(found)
     write_text(study.folder / "report.html", html(found, plan, tables, text, bad))
     for name in ("references", "settings", "controls"):
@@ -193,6 +193,12 @@ def tell(study: Study, plan: Plan) -> dict:
     print(f"\n{text.replace('**', '')}\n{study.folder}/report.html, tables/*.csv, *.md, *.tex, costs.csv written")
     complain(study, study.runs)
     return {"rows": tables.get("settings", []), "text": text, "report": str(study.folder / "report.html")}
+
+
+def filled(rows: list[dict]) -> list[dict]:
+    """Rows without the columns in which nothing stands."""
+    empty = {name for row in rows for name in row} - {name for row in rows for name, value in row.items() if value is not None}
+    return [{name: value for name, value in row.items() if name not in empty} for row in rows]
 
 
 def html(found: Findings, plan: Plan, tables: dict[str, list[dict]], text: str, bad: dict[str, str]) -> str:
@@ -213,7 +219,7 @@ def html(found: Findings, plan: Plan, tables: dict[str, list[dict]], text: str, 
     parts += seen(found, plan) if "settings" in tables else []
     if bad:
         parts.append(page.section("What failed", page.table([{"run": key, "why": why} for key, why in bad.items()])))
-    costs = findings.costs(found)
+    costs = filled(findings.costs(found))
     minutes = f"{sum(row['all'] for row in costs) / 60:.1f} minutes of training in all, by one process or several."
     parts.append(page.section("Costs", page.table(costs), page.paragraph(minutes)))
     parts.append(page.section("To repeat it", page.facts(told(found, plan)), page.commands([said_again(study), *lines(study, plan)])))
@@ -224,6 +230,8 @@ def gained(found: Findings, plan: Plan, rows: list[dict]) -> list[str]:
     """The settings, and their gains drawn."""
     marked = [k for k, row in enumerate(rows) if row.get("said") in ("helps", "harms")]
     notes = [page.paragraph(METHOD), *([page.paragraph(ONE_ORDER)] if "data_seed" in plan.fixed else [])]
+    same = findings.twins(found)
+    notes += [page.paragraph(f"The same to the last digit: {'; '.join(same)}.")] if same else []
     parts, drawn = [page.section("Settings", page.table(rows, marked=marked), *notes)], heat_maps(found)
     if drawn is not None:
         caption = f"Mean gain over the student alone ({found.unit}); its interval is in the table. Empty: not asked."
@@ -239,7 +247,8 @@ def seen(found: Findings, plan: Plan) -> list[str]:
     parts, drawn = [page.section("Curves", page.figure(curves(found), caption, "validation scores over epochs"))], pictures(found, plan)
     if drawn is not None:
         run = chosen(found)[0][0]
-        caption = f"Test images, and absolute errors on one scale. Distilled: {in_words(run)}, seed {run.seed}, the best setting on validation."
+        caption = "Test images, and absolute errors on one scale, which the first image exceeds. "
+        caption += f"Distilled: {in_words(run)}, seed {run.seed}, the best setting on validation."
         parts.append(page.section("Pictures", page.figure(drawn, caption, "test images and errors")))
     return parts
 
