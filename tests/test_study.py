@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from browser import checked
 from conftest import RECIPE
 from scipy import stats
 
@@ -237,6 +238,7 @@ def finished(tmp_path_factory):
     return {"folder": folder, "path": path, "before": before, "again": again, "whole": whole}
 
 
+@pytest.mark.xdist_group("a finished study")
 class TestWork:
     def test_a_study_that_was_killed_ends_with_the_same_tables(self, finished):
         assert finished["again"].returncode == finished["whole"].returncode == 0, finished["again"].stderr + finished["whole"].stderr
@@ -292,8 +294,22 @@ class TestWork:
             "To repeat it",
         ):
             assert heading in headings
-        assert text.count("data:image/") >= 3 and "python main_unet_dist.py" in text and "http" not in re.sub(r"http://www.w3.org\S*", "", text)
+        assert text.count("data:image/") >= 3 and "python main_unet_dist.py" in text and "http:" not in text and "https:" not in text
         HTMLParser().feed(text)
+
+    def test_the_report_is_read_on_a_phone_and_its_tables_sort(self, finished):
+        text = (finished["folder"] / "a" / "sweeps" / "mini" / "report.html").read_text()
+        sorting = """
+            const table = document.querySelector("table"), place = [...table.tHead.rows[0].cells].findIndex(c => c.textContent.startsWith("PSNR"));
+            const column = () => [...table.tBodies[0].rows].map(row => parseFloat(row.cells[place].textContent));
+            const button = table.tHead.rows[0].cells[place].querySelector("button"), seen = [];
+            for (const _ of [1, 2]) { button.click(); seen.push(column()); }
+            return seen;
+        """
+        seen = checked(text, sorting, width=400)
+        up, down = seen.result
+        assert up == sorted(up) and down == up[::-1] and len(up) == 4
+        assert not seen.console and seen.needed <= 400
 
     def test_costs_are_told_before_anything_is_trained(self, finished):
         told = call(finished["path"], "--results", finished["folder"] / "c", "--dry_run")
