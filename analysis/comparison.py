@@ -17,11 +17,10 @@ from analysis.figures import save
 from batches import build_loader
 from files import write_csv
 from physics.given import camera_for
-from tables import UserError
 from training.checkpoint import Restored
 from training.loop import evaluate
 from training.memory import Views
-from training.testing import at_levels, fitted, meter_of, names_of, test_images
+from training.testing import at_levels, check_alike, fitted, meter_of, names_of, test_images
 
 
 class LiveMemory(TorchDispatchMode):
@@ -88,11 +87,7 @@ def latencies(network: nn.Module, x: Tensor, runs: int) -> np.ndarray:
 def compare(checkpoints: dict[str, Restored], args: Namespace, device: torch.device) -> list[dict]:
     """A row a checkpoint; what is `x` counts against the first."""
     rows = []
-    sizes = {path: (found.physics.recipe["n"], found.physics.recipe["c"]) for path, found in checkpoints.items()}
-    first = next(iter(sizes))
-    for path, (n, c) in sizes.items():
-        if (n, c) != sizes[first]:
-            raise UserError(f"{path} looks at images of {n} pixels and {c} channels, {first} of {sizes[first][0]} and {sizes[first][1]}")
+    check_alike(checkpoints)
     for path, name in names_of(checkpoints).items():
         network, (physics,) = checkpoints[path].network.to(device), at_levels(checkpoints[path].physics.to(device), args)
         test, meter = test_images(args, physics), meter_of(args)

@@ -211,6 +211,11 @@ def exported(path: str | Path, n: int | None = None, c: int | None = None, crop:
     found = checkpoint.restore_with_physics(path, {"n": n, "c": c})
     if "classes" not in found.content["network"]:
         raise UserError(f"checkpoint {path} restores images and tells no classes: use test_UNet.py")
+    check_crop(path, found, crop)
+    return found
+
+
+def check_crop(path: str | Path, found: checkpoint.Restored, crop: str | None) -> None:
+    """Refuses another crop than the one with which a network learnt."""
     if crop not in (None, found.crop):
         raise UserError(f"checkpoint {path} has crop {found.crop}, which contradicts the crop {crop} that was asked for")
-    return found

@@ -59,14 +59,28 @@ def fitted(network: nn.Module, part: Physics, images: Images) -> tuple[nn.Module
     return (network, part) if images.alike or part.step < n else (Piecewise(network, n), Mosaic(part))
 
 
-def restored(path: str, args: Namespace) -> Restored:
+def opened(path: str, args: Namespace) -> Restored:
     """A checkpoint, with what the flags tell of a bare one: a single-pixel camera, or the noise of a denoiser."""
     given = {name: getattr(args, name) for name in ("c", *BARE)}
     told = {"name": "denoise", "n": args.n, "sigma": args.sigma[0], "x0": "adjoint"} if args.n and args.sigma else None
-    found = restore_with_physics(path, given, told)
+    return restore_with_physics(path, given, told)
+
+
+def restored(path: str, args: Namespace) -> Restored:
+    """A checkpoint that restores images."""
+    found = opened(path, args)
     if "classes" in found.content["network"]:
         raise UserError(f"checkpoint {path} tells classes: use test_classify.py")
     return found
+
+
+def check_alike(checkpoints: dict[str, Restored]) -> None:
+    """Refuses networks that cannot be shown the same clean images."""
+    sizes = {path: (found.physics.recipe["n"], found.physics.recipe["c"]) for path, found in checkpoints.items()}
+    first = next(iter(sizes))
+    for path, (n, c) in sizes.items():
+        if (n, c) != sizes[first]:
+            raise UserError(f"{path} looks at images of {n} pixels and {c} channels, {first} of {sizes[first][0]} and {sizes[first][1]}")
 
 
 def training_images(args: Namespace, n: int, c: int) -> Callable[[], Tensor] | None:
