@@ -76,6 +76,12 @@ BENCHES = {name: f"analysis.benchmark:{name}" for name in ("training", "inferenc
 
 TRAINING = ("main_unet", "main_unet_dist", "progressive_distill", "main_classify", "main_classify_dist")  # scripts that a study can be about
 ALONE = {"main_unet_dist": "main_unet", "main_classify_dist": "main_classify"}  # scripts that distil, and those that train the same student alone
+FEATURE_MEASURES = {  # of a map of features
+    name: f"analysis.measures:{name}"
+    for name in (
+        "wavelet", "high_frequency", "low_pass_residual", "spectral_entropy", "std", "skewness", "kurtosis", "iqr", "variation",
+    )
+}  # fmt: skip
 
 CIFAR_RESNET = {"width": 16}
 IMAGENET = {"width": 64, "stem": "auto", "pretrained": False}
