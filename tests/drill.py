@@ -609,6 +609,7 @@ WRONG = [
     ("test_classify", "--checkpoint nowhere.pth"),
     ("predict", "--checkpoint nowhere.pth"),
     ("compare_models", "nowhere.pth"),
+    ("analyze_features", "nowhere.pth --measures nothing"),
     ("visualize_mask_spc", "--cr 2"),
     ("demo", "--task nothing"),
 ]
