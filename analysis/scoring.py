@@ -12,7 +12,7 @@ from data_loader import build_splits
 from models.base import AsSeen
 from physics.base import Linear, Physics
 from physics.given import camera_for
-from tables import LABELLED
+from tables import DATASETS, LABELLED
 from training import pipeline
 from training.checkpoint import Restored, restore_with_physics
 from training.classification import in_order
@@ -61,7 +61,7 @@ def test_split(found: Restored, args: Namespace, limit: int | None):
     n, c, labelled = found.physics.recipe["n"], found.physics.recipe["c"], "classes" in found.content["network"]
     crop = {"crop": found.crop} if labelled else {"multiple": found.physics.step}
     request = pipeline.request_of(args, n=n, c=c, labelled=labelled, limit_test=limit, **crop)
-    return build_splits(request, ("test",), table=LABELLED if labelled else pipeline.DATASETS)["test"]
+    return build_splits(request, ("test",), table=LABELLED if labelled else DATASETS)["test"]
 
 
 def score_run(path: Path, args: Namespace, limit: int | None, device: torch.device) -> tuple[list[dict], int]:

@@ -2,7 +2,9 @@
 
 import json
 import shlex
+import subprocess
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -264,7 +266,16 @@ def told(found: Findings, plan: Plan) -> dict[str, str]:
         "test images": str(len(first)),
         "runs": f"{len(found.done)} of {len(found.study.runs)}",
     }
-    return about | shared | {name: str(value) for name, value in record.get("versions", {}).items()}
+    return about | shared | {name: str(value) for name, value in record.get("versions", {}).items()} | commit()
+
+
+def commit() -> dict[str, str]:
+    """The commit of this checkout, where git can tell it."""
+    words = ["git", "-C", str(Path(__file__).parents[1]), "describe", "--always", "--dirty"]
+    with suppress(OSError):
+        told = subprocess.run(words, capture_output=True, text=True)
+        return {"code": told.stdout.strip()} if told.returncode == 0 else {}
+    return {}
 
 
 def said_again(study: Study) -> str:
