@@ -60,8 +60,9 @@ def psnr(mse: Tensor) -> Tensor:
 @torch.no_grad()
 def score(output: Tensor, target: Tensor, border: int = 0, luma: bool = False) -> dict[str, Tensor]:
     """Per image (B,), data range 1: PSNR and SSIM of the output as it is, PSNR of the clipped one, squared error."""
-    output, target = (looked_at(image, border, luma) for image in (output.to(target.dtype), target))
-    mse, mse_clipped = ((image - target).square().mean((1, 2, 3)) for image in (output, output.clamp(0, 1)))
+    output = output.to(target.dtype)
+    clipped, output, target = (looked_at(image, border, luma) for image in (output.clamp(0, 1), output, target))
+    mse, mse_clipped = ((image - target).square().mean((1, 2, 3)) for image in (output, clipped))
     with torch.autocast(target.device.type, enabled=False):
         similarity = ssim(output, target) if min(target.shape[-2:]) >= SMALLEST_SSIM else torch.full_like(mse, torch.nan)
     return {"psnr": psnr(mse), "ssim": similarity, "psnr_clipped": psnr(mse_clipped), "mse": mse}
