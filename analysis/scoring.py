@@ -10,7 +10,7 @@ from algo_functions import ClassMeter, score
 from batches import build_loader
 from data_loader import build_splits
 from models.base import AsSeen
-from physics.base import Linear, Physics
+from physics.base import Physics
 from physics.given import camera_for
 from tables import DATASETS, LABELLED
 from training import pipeline
@@ -25,9 +25,9 @@ BATCH = 200
 
 def ledger(camera: Physics, error: Tensor) -> dict[str, Tensor]:
     """e = A†A e + (I - A†A) e: mean squared errors (B,) within what the camera measures, and outside of it."""
-    if not isinstance(camera, Linear):
+    within = camera.measured(error)
+    if within is None:
         return {}
-    within = camera.operator.A_dagger(camera.operator.A(error))
     return {name: part.square().mean((1, 2, 3)) for name, part in (("measured", within), ("unmeasured", error - within))}
 
 

@@ -95,6 +95,10 @@ class Physics(nn.Module):
         """An image (B, C, n, n) of y without any training."""
         raise NotImplementedError
 
+    def measured(self, x: Tensor) -> Tensor | None:
+        """The orthogonal projection of x on what is measured, where something is measured and the rest is not."""
+        return None
+
     def first_image(self, y: Tensor) -> Tensor:
         """What the network sees of y."""
         return self.back_projection(y)
@@ -206,6 +210,9 @@ class Linear(Physics):
     def back_projection(self, y: Tensor) -> Tensor:
         """A†y, which is Aᵀy where AAᵀ = I."""
         return self.operator.A_dagger(y)
+
+    def measured(self, x: Tensor) -> Tensor | None:
+        return self.operator.A_dagger(self.operator.A(x))
 
     def first_image(self, y: Tensor) -> Tensor:
         return self.back_projection(y) if self.lmmse is None else self.lmmse(self.values(y))

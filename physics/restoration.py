@@ -101,6 +101,10 @@ class Resized(nn.Module):
         rows, columns = (self.down(side * self.factor, y.device) for side in y.shape[-2:])
         return rows.T @ y @ columns
 
+    def A_dagger(self, y: Tensor) -> Tensor:
+        rows, columns = (torch.linalg.pinv(self.down(side * self.factor, y.device)) for side in y.shape[-2:])
+        return rows @ y @ columns.T
+
     def interpolate(self, y: Tensor) -> Tensor:
         rows, columns = (resampling(side, side * self.factor, "bicubic", y.device) for side in y.shape[-2:])
         return rows @ y @ columns.T
@@ -125,6 +129,9 @@ class Blurred(Linear):
 
     def back_projection(self, y: Tensor) -> Tensor:
         return y
+
+    def measured(self, x: Tensor) -> None:
+        """Everything is measured, some of it faintly: no line divides the two."""
 
 
 class RealMRI(nn.Module):
@@ -151,6 +158,13 @@ class KSpace(Linear):
         n = recipe["n"]
         super().__init__(operator, recipe, mask.expand(2, n, n).flatten().nonzero()[:, 0])
         self.mask = mask
+
+    def measured(self, x: Tensor) -> Tensor:
+        """A real image's spectrum at -k is that at k, conjugated: measuring one measures both."""
+        opposite = self.mask.flip(-2, -1)  # the centre of an even side is one right of the middle
+        opposite = opposite.roll([1 - side % 2 for side in opposite.shape[-2:]], (-2, -1))
+        both = RealMRI(self.mask.maximum(opposite).to(x.device))
+        return both.A_dagger(both.A(x))
 
     def kept(self) -> dict:
         return super().kept() | {"mask": self.mask}

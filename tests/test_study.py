@@ -210,6 +210,29 @@ class TestLedger:
             ledger(camera, unseen)["unmeasured"], parts["unmeasured"], rtol=1e-4
         )
 
+    @pytest.mark.parametrize(
+        "recipe",
+        [
+            {"name": "sr", "factor": 2, "kernel": "bicubic"},
+            {"name": "sr", "factor": 4, "kernel": "gaussian"},
+            {"name": "mri", "acceleration": 4, "mask_type": "gaussian"},
+            {"name": "mri", "acceleration": 4, "mask_type": "random"},
+            {"name": "spc", "cr": 0.2, "ordering": "random"},
+        ],
+        ids=str,
+    )
+    def test_the_measured_part_is_the_projection_on_the_patterns(self, recipe):
+        camera = build_physics({"n": 16, "c": 1, "x0": "adjoint", "awgn_snr": None} | recipe)
+        error, matrix = torch.randn(3, 1, 16, 16), camera.rows().double()
+        expected = (error.flatten(1).double() @ torch.linalg.pinv(matrix, rtol=1e-5) @ matrix).view_as(error)
+        parts = ledger(camera, error)
+        assert torch.allclose(parts["measured"].double(), expected.square().mean((1, 2, 3)), rtol=1e-3)
+        assert torch.allclose(sum(parts.values()), error.square().mean((1, 2, 3)), rtol=1e-3)
+
+    def test_a_blur_has_no_line_between_what_it_measures_and_what_not(self):
+        camera = build_physics({"name": "blur", "n": 16, "c": 1, "kernel": "gaussian", "blur_width": 1.5, "x0": "adjoint", "awgn_snr": None})
+        assert ledger(camera, torch.randn(2, 1, 16, 16)) == {}
+
     def test_a_denoiser_measures_all(self):
         camera = build_physics({"name": "denoise", "n": 16, "c": 1, "sigma": 25.0, "x0": "adjoint"})
         assert ledger(camera, torch.randn(2, 1, 16, 16))["unmeasured"].max() < 1e-10
