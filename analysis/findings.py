@@ -3,13 +3,12 @@
 import json
 import math
 import statistics
-from pathlib import Path
 
 import numpy as np
 
 from analysis.statistics import Said, gap_closed, holm, paired, summary, verdict
 from training.study import Planned, Study, label
-from training.workers import is_done, read_scores, score_of, status_of
+from training.workers import is_done, read_scores, run_folder, score_of, status_of
 
 UNITS = {"psnr": "dB", "top1": "points"}
 NAMES = {"psnr": "PSNR", "top1": "top-1"}
@@ -67,7 +66,7 @@ class Findings:
 
     def validation(self, runs: list[Planned]) -> float:
         """The mean of the best scores on validation, by which a setting may be chosen."""
-        rows = [json.loads((Path(self.status[run.key]["run"]) / "metrics.json").read_text()) for run in runs]
+        rows = [json.loads((run_folder(self.study, run.key) / "metrics.json").read_text()) for run in runs]
         return statistics.mean(max(row[f"val_{self.metric}"] for row in some) for some in rows)
 
 

@@ -24,7 +24,7 @@ from training.checkpoint import restore_with_physics
 from training.loop import outputs
 from training.memory import Views
 from training.study import Plan, Planned, Study, label
-from training.workers import DONE, complain, failures, in_words, states
+from training.workers import DONE, complain, failures, in_words, run_folder, states
 
 ONE_ORDER = (
     "The seeds draw first weights and dropout alone: all runs get the same images in the same order, "
@@ -108,7 +108,7 @@ def curves(found: Findings) -> plt.Figure:
     shown = {"best setting": best, "worst setting": worst, "student alone": [found.done[run.alone] for run in best if run.alone in found.done]}
     figure, axis = plt.subplots(figsize=(5.2, 3.4))
     for name, runs in shown.items():
-        rows = [json.loads((Path(found.status[run.key]["run"]) / "metrics.json").read_text()) for run in runs]
+        rows = [json.loads((run_folder(found.study, run.key) / "metrics.json").read_text()) for run in runs]
         if rows:
             axis.plot(
                 [row["epoch"] for row in rows[0]],
@@ -127,11 +127,11 @@ def curves(found: Findings) -> plt.Figure:
 def pictures(found: Findings, plan: Plan, count: int = 3) -> plt.Figure | None:
     """Some test images, estimates of them, and under each its error on one scale."""
     run = chosen(found)[0][0]
-    if found.metric != "psnr" or run.alone not in found.done:
+    if found.metric != "psnr" or not {run.alone, run.teacher} <= found.done.keys():
         return None
     args = plan.script_of(run.script).parse(plan.words(run))
-    paths = {name: found.status[key]["checkpoint"] for name, key in (("alone", run.alone), ("distilled", run.key), ("teacher", run.teacher))}
-    restored = {name: restore_with_physics(path, {}) for name, path in paths.items()}
+    keys = {"alone": run.alone, "distilled": run.key, "teacher": run.teacher}
+    restored = {name: restore_with_physics(run_folder(found.study, key) / "best.pth", {}) for name, key in keys.items()}
     images = test_split(restored["alone"], args, found.study.limit_test)
     seen = {"first image": (AsSeen(images[0]["image"].shape[0]), restored["alone"].physics.parts[0])}
     seen |= {name: (one.network, one.physics.parts[0]) for name, one in restored.items()}
@@ -257,7 +257,7 @@ def seen(found: Findings, plan: Plan) -> list[str]:
 
 def told(found: Findings, plan: Plan) -> dict[str, str]:
     """What all runs share, and with what they were made."""
-    record = json.loads((Path(next(iter(found.status.values()))["run"]) / "run.json").read_text())
+    record = json.loads((run_folder(found.study, next(iter(found.done))) / "run.json").read_text())
     first = next(iter(found.scores.values()))
     shared = {name: label(value) for name, value in plan.fixed.items()}
     about = {

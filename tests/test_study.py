@@ -4,10 +4,12 @@ import csv
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -281,6 +283,21 @@ class TestWork:
         folder = finished["folder"] / "a" / "sweeps" / "mini"
         for key in (path.parent.name for path in folder.glob("*/scores.csv")):
             assert (folder / key / "runs" / key / "run.json").is_file() and list((folder / key / "trained_models").glob("*.pth"))
+
+    def test_a_finished_study_may_be_moved_and_is_scored_again_on_other_test_images(self, finished, tmp_path):
+        shutil.copytree(finished["folder"] / "b", tmp_path / "moved")
+        words = [finished["path"], "--results", tmp_path / "moved"]
+        assert call(*words, "--collect").returncode == 0
+
+        def told(*more) -> Counter:
+            return Counter(workers.states(sweep.planned(sweep.parse([*map(str, words), *more]))[0]).values())
+
+        teacher = next((tmp_path / "moved" / "sweeps" / "mini").glob("teacher*"))
+        assert told() == {"done": 15} and told("--limit_test", "7") == {"waiting": 15}
+        assert "1 of 1 done" in call(*words, "--limit_test", 7, "--task", 0).stdout
+        assert len(workers.read_scores(teacher / "scores.csv")) == 7 and told("--limit_test", "7") == {"done": 1, "waiting": 14}
+        next(teacher.glob("runs/*/best.pth")).unlink()
+        assert told("--limit_test", "7") == {"waiting": 15}
 
     def test_status_and_collect_read_the_files_alone(self, finished):
         status = call(finished["path"], "--results", finished["folder"] / "a", "--status")

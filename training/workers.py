@@ -38,7 +38,15 @@ def status_of(study: Study, key: str) -> dict:
 
 
 def is_done(study: Study, key: str) -> bool:
-    return status_of(study, key).get("state") == DONE and (study.folder / key / "scores.csv").is_file()
+    """Whether a run is trained, is still there, and was scored on the test images that are asked for."""
+    status = status_of(study, key)
+    asked = status.get("state") == DONE and status.get("limit_test") == study.limit_test
+    return asked and all(path.is_file() for path in (study.folder / key / "scores.csv", run_folder(study, key) / "best.pth"))
+
+
+def run_folder(study: Study, key: str) -> Path:
+    """Where a run that is done wrote, wherever the study's folder has been moved since."""
+    return study.folder / key / "runs" / Path(status_of(study, key)["run"]).name
 
 
 def tell(study: Study, key: str, state: str, **more) -> None:
@@ -64,8 +72,9 @@ def states(study: Study) -> dict[str, str]:
     for keys in study.jobs:
         held = is_held(study, keys[0])
         for key in keys:
-            state = DONE if is_done(study, key) else status_of(study, key).get("state")
-            found[key] = state if state in (DONE, FAILED) else RUNNING if held else "broken off" if state else "waiting"
+            state = status_of(study, key).get("state")
+            unfinished = RUNNING if held else "broken off" if state == RUNNING else "waiting"
+            found[key] = DONE if is_done(study, key) else FAILED if state == FAILED else unfinished
     return found
 
 
@@ -196,7 +205,7 @@ def train(study: Study, plan: Plan, runs: list[Planned]) -> dict[str, tuple[list
         for name, scores in anchors.items():
             write_csv(study.folder / run.key / f"anchor_{name}.csv", scores)
         seconds = sum(row["seconds"] for row in json.loads((Path(result["run"]) / "metrics.json").read_text())) / len(runs)
-        more = {"checkpoint": result["checkpoint"], "run": result["run"], "parameters": parameters, "seconds": round(seconds, 2)}
+        more = {"run": Path(result["run"]).name, "parameters": parameters, "seconds": round(seconds, 2), "limit_test": study.limit_test}
         found[run.key] = rows, more | {"anchors": list(anchors)}
     return found
 
