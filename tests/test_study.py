@@ -64,6 +64,20 @@ class TestPlan:
         assert {run.setting["loss_distill"] for run in found.of("shuffled")} == {"mse", "mae"}
         assert all(plan.script_of(run.script).parse(plan.words(run)).shuffle_teacher for run in found.of("shuffled"))
 
+    def test_the_student_alone_is_the_same_by_whatever_name_its_flags_are_given(self):
+        fixed = {name: value for name, value in FIXED.items() if name != "width"} | {"init_student": "begin.pth", "loss_gt": "mse"}
+        found, plan = planned(fixed=fixed, grid={"cr_student": 0.1, "student_width": [4, 6]}, shuffled="none")
+        for run in found.of("distilled"):
+            alone = plan.script_of("main_unet").parse(plan.words(found.runs[run.alone]))
+            assert (alone.width, alone.train_again, alone.loss, alone.cr) == (run.flags["student_width"], "begin.pth", "mse", 0.1)
+
+    def test_a_teacher_learns_on_the_students_images(self):
+        found, plan = planned(fixed={"width": 4}, grid={"cr": 0.1, "dataset": ["digits", "photos"], "n": [16, 32]}, shuffled="none")
+        assert len(found.of("teacher")) == 4
+        for run in found.of("distilled"):
+            theirs, ours = (plan.script_of(one.script).parse(plan.words(one)) for one in (found.runs[run.teacher], run))
+            assert (theirs.dataset, theirs.n) == (ours.dataset, ours.n)
+
     @pytest.mark.parametrize("shuffled, count", [("every", 8), ("none", 0), ("loss_distill", 4), ("type_dist", 4)])
     def test_teachers_are_shuffled_as_often_as_asked(self, shuffled, count):
         assert len(planned(shuffled=shuffled)[0].of("shuffled")) == count

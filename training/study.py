@@ -15,7 +15,8 @@ from training.parser import ITSELF
 
 KEYS = ("question", "script", "seeds", "fixed", "teacher", "grid", "shuffled", "limit_test", "tiny")
 SAME = "same"  # of a teacher's flag: what the student has
-RENAMED = {"loss_gt": "loss"}  # what the student alone calls a flag of the distilled one
+RENAMED = {"loss_gt": "loss", "init_student": "train_again"}  # what the student alone calls a flag of the distilled one
+COMMON = ("dataset", "data_root", "on_bad_image", "n", "c", "crop")  # of teacher and student, where they vary too
 
 
 class Planned(NamedTuple):
@@ -152,9 +153,9 @@ class Plan:
         """One setting, with every seed."""
         other = ALONE[self.script]
         teacher = {name: flags.get(name) if value == SAME else value for name, value in teacher.items()}
-        about = self.read_by(other, without(self.fixed, "data_seed")) | {"seed": self.seeds[0]} | teacher
+        about = self.read_by(other, without(self.fixed, "data_seed")) | chosen(flags, COMMON) | {"seed": self.seeds[0]} | teacher
         by = {"teacher": self.add("teacher", other, about, teacher)}
-        bare = self.read_by(other, {RENAMED.get(name, name): value for name, value in flags.items()})
+        bare = self.read_by(other, {RENAMED.get(name, name.removeprefix("student_")): value for name, value in flags.items()})
         for seed in self.seeds:
             by["alone"] = self.add("alone", other, bare | {"seed": seed}, chosen(setting, bare))
             mine = flags | {"seed": seed, "teacher": by["teacher"]}
