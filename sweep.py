@@ -1,5 +1,8 @@
 """A study: every setting of a grid, with several seeds and its controls, trained once, and a report of what can be said of it."""
 
+from argparse import ArgumentTypeError
+from pathlib import Path
+
 from training import options
 
 
@@ -9,7 +12,7 @@ def parse(argv=None):
     group = parser.add_argument_group("the question")
     group.add_argument("--tiny", action="store_true", help="its section of that name, which is done in minutes")
     group.add_argument("--script", help="the training script (main_unet_dist.py without it)")
-    values = {"type": options.assignment, "nargs": "+", "default": [], "metavar": "NAME=VALUE"}
+    values = {"type": options.assignment, "nargs": "+", "action": "extend", "default": [], "metavar": "NAME=VALUE"}
     group.add_argument("--vary", **values | {"metavar": "NAME=VALUE,VALUE,..."}, help="flags of the student that vary, and how")
     group.add_argument("--fixed", **values, help="flags that all runs share")
     group.add_argument("--teacher", **values, help="flags of the teacher's training, beside the shared ones; 'same' is the student's value")
@@ -28,14 +31,20 @@ def parse(argv=None):
     group.add_argument("--collect", action="store_true", help="the report of what is finished")
     group.add_argument("--task", type=options.natural, metavar="K", help="do the job of this number alone, in this process")
     args = parser.parse_args(argv)
+    work = [f"--{flag}" for flag in ("status", "collect") if getattr(args, flag)] + ["--task"] * (args.task is not None)
+    if work and (args.cluster or args.dry_run):
+        parser.error(f"{work[0]} does not go with {'--cluster' if args.cluster else '--dry_run'}: each is all that is done")
+    if args.study and not args.name:
+        try:
+            options.name(Path(args.study).stem)
+        except ArgumentTypeError as error:
+            parser.error(f"study {args.study}: {error}; give --name")
     args.text = parser.settings_in(args.study, f"study {args.study}") if args.study else {}
     return args
 
 
 def planned(args):
     """The study that the flags describe, and the plan behind it."""
-    from pathlib import Path
-
     from training import study
 
     text = study.changed(study.resolved(args.text, args.tiny), args)
@@ -83,7 +92,6 @@ def main(args) -> dict:
 def queue(args, study) -> dict:
     """Hands the jobs that are not done to a cluster's scheduler; each is a call of this script with --task."""
     import sys
-    from pathlib import Path
 
     from training import cluster, workers
 

@@ -118,12 +118,23 @@ class TestPlan:
             ({"grid": {"cr": []}}, "its grid is empty"),
             ({"fixed": "digits"}, "fixed must hold flags"),
             ({"script": "demo.py"}, "unknown script 'demo': choose from main_unet.py"),
+            ({"seeds": []}, "it has no seeds"),
+            ({"tiny": 3}, "tiny must hold flags 'name: value', not 3"),
+            ({"tiny": {"fixed": [1]}}, "fixed must hold flags 'name: value', not [1]"),
+            ({"limit_test": 0}, "limit_test 0 is not a whole number from 1 on"),
+            ({"fixed": {"cr": {1: "a", "b": 2}}}, "cr {1: 'a', 'b': 2}: a flag is a value"),
+            ({"fixed": FIXED | {"seed": 3}}, "seed: a study sets this flag itself"),
+            ({"fixed": FIXED | {"shuffle_teacher": True}}, "shuffle_teacher: a study sets this flag itself"),
+            ({"grid": {"cr": 0.1, "dry-run": True}}, "dry-run: a study sets this flag itself"),
+            ({"teacher": {"cr": 0.5, "run_name": "t"}}, "run_name: a study sets this flag itself"),
+            ({"script": "main_unet.py", "shuffled": None, "grid": {"cr": 0.1}}, "main_unet.py has no teacher and shuffles none"),
+            ({"script": "main_unet.py", "teacher": None, "grid": {"cr": 0.1}}, "main_unet.py has no teacher and shuffles none"),
             ({"shuffled": "lr"}, "shuffled 'lr': every, none, or a flag of the grid (cr, loss_distill, type_dist)"),
         ],
     )
     def test_a_wrong_study_is_one_line(self, changes, message):
         with pytest.raises(UserError, match=re.escape(message)):
-            text = study.resolved({name: value for name, value in (MINI | changes).items() if value is not None}, False)
+            text = study.resolved({name: value for name, value in (MINI | changes).items() if value is not None}, "tiny" in changes)
             study.build(text, "s", Path("results"), sweep.script_of, {})
 
     @pytest.mark.parametrize("grid", [{"cr": 2}, {"cr": 0.1, "los_distill": "mse"}, {"cr": 0.1, "loss_distill": "nonsense"}])
@@ -157,6 +168,37 @@ class TestPlan:
         found, plan = sweep.planned(sweep.parse([path, "--tiny", "--fixed", "dataset=digits", "--seeds", "7", "--name", "other"]))
         assert found.folder == Path("results/sweeps/other") and plan.fixed["dataset"] == "digits" and plan.fixed["n"] == 32
         assert {run.seed for run in found.runs.values()} == {7}
+
+    def test_assignments_add_up(self):
+        args = sweep.parse(["--fixed", "n=16", "--fixed", "width=4", "cr=0.1", "--vary", "lr=1,2", "--vary", "alpha=0,1"])
+        assert dict(args.fixed) == {"n": 16, "width": 4, "cr": 0.1} and dict(args.vary) == {"lr": [1, 2], "alpha": [0, 1]}
+
+    @pytest.mark.parametrize(
+        "words, message",
+        [
+            (["--fixed", "loss_distill=cs"], "--fixed loss_distill: the grid says what it is; give --vary loss_distill=VALUE"),
+            (["--teacher", "awgn_snr=20"], "--teacher awgn_snr: the grid's parts say what it is"),
+        ],
+    )
+    def test_a_flag_that_the_grid_would_overrule_is_refused(self, words, message):
+        path = ROOT / "studies" / ("noise.yml" if "--teacher" in words else "distillpool.yml")
+        with pytest.raises(UserError, match=re.escape(message)):
+            sweep.planned(sweep.parse([str(path), *words]))
+
+    @pytest.mark.parametrize(
+        "words, message",
+        [
+            (["--cluster", "slurm", "--time", "01:00:00", "--status"], "--status does not go with --cluster"),
+            (["--dry_run", "--task", "0"], "--task does not go with --dry_run"),
+            (["my study.yml"], "study my study.yml: 'my study': letters, digits"),
+            (["--fixed", "lr=!!float ''"], "not a value"),
+        ],
+    )
+    def test_a_wrong_command_line_is_one_line(self, words, message, capsys):
+        with pytest.raises(SystemExit) as error:
+            sweep.parse(words)
+        told = capsys.readouterr().err
+        assert error.value.code == 2 and message in told and len(told.splitlines()) == 1
 
 
 def study_selections():

@@ -192,7 +192,7 @@ def assignment(text: str) -> tuple[str, object]:
         raise ArgumentTypeError(f"'{text}': NAME=VALUE")
     try:
         values = [yaml.safe_load(part) for part in value.split(",")]
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, AttributeError, LookupError, RecursionError):
         raise ArgumentTypeError(f"'{text}': not a value") from None
     return name, values[0] if len(values) == 1 else values
 

@@ -14,6 +14,7 @@ from tables import ALONE, UserError, in_a_line
 from training.parser import ITSELF
 
 KEYS = ("question", "script", "seeds", "fixed", "teacher", "grid", "shuffled", "limit_test", "tiny")
+OWN = ("seeds", "results", "run_name", "config", "dry_run", "overwrite", "resume")  # flags that a study sets itself, or that it cannot have
 SAME = "same"  # of a teacher's flag: what the student has
 RENAMED = {"loss_gt": "loss", "init_student": "train_again"}  # what the student alone calls a flag of the distilled one
 COMMON = ("dataset", "data_root", "on_bad_image", "n", "c", "crop")  # of teacher and student, where they vary too
@@ -53,25 +54,32 @@ class Study(NamedTuple):
 
 def resolved(text: dict, tiny: bool) -> dict:
     """What a study file says; with `tiny`, what its section of that name puts in the place of the rest."""
-    for level in (text, text.get("tiny") or {}):
+    small = table(text, "tiny")
+    for level in (text, small):
         unknown = [str(name) for name in level if name not in KEYS]
         if unknown:
             raise UserError(f"study: unknown {', '.join(map(in_a_line, unknown))}: it holds {', '.join(KEYS)}")
-    small = text.get("tiny")
     text = {name: value for name, value in text.items() if name != "tiny"}
     if not tiny:
         return text
     if not small:
         raise UserError("study: it has no section 'tiny'")
-    return text | small | {"fixed": (text.get("fixed") or {}) | (small.get("fixed") or {})}
+    return text | small | {"fixed": table(text, "fixed") | table(small, "fixed")}
 
 
 def changed(text: dict, args: Namespace) -> dict:
     """A study with what the command line adds to it."""
+    grids = [table({"grid": grid}, "grid") | dict(args.vary) for grid in listed(text.get("grid") or {})]
+    for flag, _ in args.fixed:
+        if any(flag in grid for grid in grids):
+            raise UserError(f"--fixed {in_a_line(flag)}: the grid says what it is; give --vary {in_a_line(flag)}=VALUE")
+    for flag, _ in args.teacher:
+        if any(flag in table(grid, "teacher") for grid in grids):
+            raise UserError(f"--teacher {in_a_line(flag)}: the grid's parts say what it is")
     given = {name: getattr(args, name) for name in ("script", "seeds", "shuffled", "limit_test") if getattr(args, name) is not None}
     text = text | given | {name: table(text, name) | dict(getattr(args, name)) for name in ("fixed", "teacher")}
     if args.vary:
-        text["grid"] = [table({"grid": grid}, "grid") | dict(args.vary) for grid in listed(text.get("grid") or {})]
+        text["grid"] = grids
     return text
 
 
@@ -107,12 +115,27 @@ class Plan:
         """`script_of` imports a script; `more` are flags of every run that do not change what it is."""
         self.text, self.folder, self.script_of, self.more = text, folder, script_of, more
         self.script = str(text.get("script", "main_unet_dist.py")).removesuffix(".py")
-        self.fixed, self.seeds = table(text, "fixed"), [number(seed) for seed in listed(text.get("seeds", [0]))]
+        self.fixed, self.seeds = table(text, "fixed"), [number(seed, "seed") for seed in listed(text.get("seeds", [0]))]
         grids = [table({"grid": part}, "grid") for part in listed(text.get("grid") or {})]
         self.grids = [(without(grid, "teacher"), table(text, "teacher") | table(grid, "teacher")) for grid in grids]
         self.varied = varied([grid for grid, _ in self.grids])
         self.runs: dict[str, Planned] = {}
         self.parsers: dict[str, object] = {}
+        self.parser(self.script)
+        self.check()
+
+    def check(self) -> None:
+        """Refuses what would be overwritten by the study itself, or read by nobody."""
+        distils = self.script in ALONE
+        if not distils and (self.text.get("shuffled") is not None or any(teacher for _, teacher in self.grids)):
+            raise UserError(f"study: {self.script}.py has no teacher and shuffles none: these are of {', '.join(f'{name}.py' for name in ALONE)}")
+        own = (*OWN, "teacher", "shuffle_teacher") if distils else OWN
+        for flags, taken in [(self.fixed, ("seed", *own)), *((grid, ("seed", *own)) for grid, _ in self.grids), *((of, own) for _, of in self.grids)]:
+            for name, value in flags.items():
+                if name.replace("-", "_") in taken:
+                    raise UserError(f"study: {name}: a study sets this flag itself")
+                if any(isinstance(part, dict | set) for part in listed(value)):
+                    raise UserError(f"study: {in_a_line(name)} {in_a_line(str(value))}: a flag is a value, or a list of them")
 
     def parser(self, script: str):
         if script not in self.parsers:
@@ -186,6 +209,8 @@ class Plan:
 def build(text: dict, name: str, results: Path, script_of: Callable[[str], object], more: dict) -> tuple[Study, Plan]:
     """All runs of a study, every command line of which has been read by its script."""
     plan = Plan(text, inside(results / "sweeps", name), script_of, more)
+    if not plan.seeds:
+        raise UserError("study: it has no seeds")
     if not plan.grids or any(value == [] for grid, teacher in plan.grids for value in (*grid.values(), *teacher.values())):
         raise UserError("study: its grid is empty")
     if plan.script in ALONE:
@@ -195,7 +220,7 @@ def build(text: dict, name: str, results: Path, script_of: Callable[[str], objec
     for run in plan.runs.values():
         plan.script_of(run.script).parse(plan.words(run))
     limit = text.get("limit_test")
-    return Study(name, text, plan.folder, plan.runs, plan.jobs(), limit if limit is None else number(limit)), plan
+    return Study(name, text, plan.folder, plan.runs, plan.jobs(), limit if limit is None else number(limit, "limit_test", 1)), plan
 
 
 def varied(grids: list[dict]) -> list[str]:
@@ -220,7 +245,7 @@ def table(text: dict, name: str) -> dict:
     return {str(flag): value for flag, value in found.items()}
 
 
-def number(seed) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UserError(f"study: seed {in_a_line(str(seed))} is not a whole number from 0 on")
-    return seed
+def number(value, name: str, least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(f"study: {name} {in_a_line(str(value))} is not a whole number from {least} on")
+    return value
