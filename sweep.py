@@ -66,9 +66,9 @@ def serve(pipe, place, args) -> None:
     """A process of its own that does jobs."""
     from training import workers
 
-    workers.settle(place)
+    workers.settle(place if args.device == "auto" else place | {"gpu": None})
     study, plan = planned(args)
-    workers.serve(pipe, lambda keys: workers.do(study, plan, keys))
+    workers.serve(pipe, lambda keys, patient: workers.do(study, plan, keys, patient))
 
 
 def main(args) -> dict:

@@ -13,6 +13,7 @@ from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
+import jobs
 import numpy as np
 import pytest
 import torch
@@ -25,6 +26,7 @@ import sweep
 from algo_functions import build_physics
 from analysis.scoring import ledger
 from analysis.statistics import gap_closed, holm, paired, summary, verdict
+from files import lock
 from tables import TRAINING, UserError
 from training import study, workers
 
@@ -301,6 +303,39 @@ def call(*words, **more):
     return subprocess.run([sys.executable, "sweep.py", *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True, **more)
 
 
+class TestPool:
+    def test_jobs_that_are_elsewhere_come_last_and_a_process_that_dies_takes_only_its_own_with_it(self):
+        told = {}
+        with workers.Pool(1, jobs.serve, ()) as pool:
+            pool.run([["elsewhere"], ["a", "b"], ["dies"], ["full"], ["c"]], lambda keys, result: told.update(result))
+        assert list(told) == ["a", "b", "dies", "full", "c", "elsewhere"]
+        assert told.pop("dies") == "its process ended with code 9" and "No space left" in told.pop("full")
+        assert set(told.values()) == {workers.DONE}
+
+    def test_a_process_that_died_has_failed_and_what_it_had_done_is_done(self, tmp_path):
+        found, _ = study.build(MINI, "s", tmp_path, sweep.script_of, {})
+        keys = found.jobs[1]
+        workers.tell(found, keys[0], workers.RUNNING)
+        workers.Telling(found, 1)(keys, dict.fromkeys(keys, "its process ended with code -9"))
+        assert workers.failures(found) == dict.fromkeys(keys, "its process ended with code -9")
+
+    def test_students_wait_for_a_teacher_that_another_process_trains(self, tmp_path):
+        path = tmp_path / "mini.yml"
+        path.write_text(yaml.safe_dump(MINI | {"seeds": [0], "grid": {"cr": 0.1, "loss_distill": "mse", "type_dist": "output"}, "shuffled": "none"}))
+        found, _ = sweep.planned(sweep.parse([str(path), "--results", str(tmp_path / "r")]))
+        teacher = found.jobs[0][0]
+        held = lock(found.folder / teacher / ".job.lock")
+        with subprocess.Popen([sys.executable, "sweep.py", path, "--results", tmp_path / "r", "--jobs", "1"], cwd=ROOT) as process:
+            deadline = time.time() + 120
+            while not (found.folder / "study.yml").is_file() and time.time() < deadline:
+                time.sleep(0.1)
+            time.sleep(8)
+            assert process.poll() is None and not (found.folder / teacher / "status.json").exists()
+            held.close()
+            assert process.wait(120) == 0
+        assert set(workers.states(found).values()) == {"done"}
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A study that was killed in the middle and called again, and the same one undisturbed."""
@@ -313,7 +348,6 @@ def finished(tmp_path_factory):
             time.sleep(0.05)
         killed.send_signal(signal.SIGKILL)
     before = {file: file.stat().st_mtime_ns for file in (folder / "a").glob("sweeps/mini/*/scores.csv")}
-    time.sleep(3)  # its processes end with it
     again = call(path, "--results", folder / "a", "--jobs", "2")
     whole = call(path, "--results", folder / "b", "--jobs", "2")
     return {"folder": folder, "path": path, "before": before, "again": again, "whole": whole}

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -66,16 +66,18 @@ def is_held(study: Study, key: str) -> bool:
     return False
 
 
+def state_of(study: Study, key: str) -> str:
+    """The state of a run, as its files tell: done, running, broken off, failed, or waiting."""
+    if is_done(study, key):
+        return DONE
+    state = status_of(study, key).get("state")
+    if state != FAILED and is_held(study, key):
+        return RUNNING
+    return {RUNNING: "broken off", FAILED: FAILED}.get(state, "waiting")
+
+
 def states(study: Study) -> dict[str, str]:
-    """The state of every run, as the files tell: done, running, broken off, failed, or waiting."""
-    found = {}
-    for keys in study.jobs:
-        held = is_held(study, keys[0])
-        for key in keys:
-            state = status_of(study, key).get("state")
-            unfinished = RUNNING if held else "broken off" if state == RUNNING else "waiting"
-            found[key] = DONE if is_done(study, key) else FAILED if state == FAILED else unfinished
-    return found
+    return {key: state_of(study, key) for key in study.runs}
 
 
 def read_scores(path: Path) -> list[dict]:
@@ -117,6 +119,9 @@ class Telling:
 
     def __call__(self, keys: list[str], result: dict[str, str]) -> None:
         self.ended += 1
+        for key in keys:
+            if result[key] not in (DONE, FAILED, ELSEWHERE) and not is_done(self.study, key):  # a process that died could not say so
+                tell(self.study, key, FAILED, error=result[key])
         good = [key for key in keys if result[key] == DONE]
         scores = [statistics.mean(row[score_of(row)] for row in read_scores(self.study.folder / key / "scores.csv")) for key in good]
         said = f"{statistics.mean(scores):.3f}" if scores else ""
@@ -141,14 +146,17 @@ def default_jobs() -> int:
 # ---------------------------------------------------------------- one job
 
 
-def do(study: Study, plan: Plan, keys: list[str]) -> dict[str, str]:
-    """Trains and scores the runs of a job, beside each other; the state of each. One that fails takes no other with it."""
-    (study.folder / keys[0]).mkdir(parents=True, exist_ok=True)
-    try:
-        held = lock(study.folder / keys[0] / ".job.lock")
-    except UserError:
-        return dict.fromkeys(keys, ELSEWHERE)
-    with held:
+def do(study: Study, plan: Plan, keys: list[str], patient: bool = False) -> dict[str, str]:
+    """Trains and scores the runs of a job, beside each other; the state of each. One that fails takes no other with it.
+
+    What another process is at work on is left to it, or with `patient` waited for.
+    """
+    with ExitStack() as held:
+        try:
+            for key in sorted(keys):  # in one order, so that no two wait for each other
+                held.enter_context(lock(study.folder / key / ".job.lock", wait=patient))
+        except UserError:
+            return dict.fromkeys(keys, ELSEWHERE)
         left = [key for key in keys if not is_done(study, key)]
         error = attempt(study, plan, left)
         if error and len(left) > 1:
@@ -185,7 +193,7 @@ def train(study: Study, plan: Plan, runs: list[Planned]) -> dict[str, tuple[list
 
     for run in runs:
         if run.teacher and not is_done(study, run.teacher):
-            raise UserError(f"its teacher {run.teacher} is {states(study)[run.teacher]}")
+            raise UserError(f"its teacher {run.teacher} is {state_of(study, run.teacher)}")
     script = plan.script_of(runs[0].script)
     given = [script.parse(plan.words(run)) for run in runs]
     device = engine.start(given[0].device)
@@ -226,7 +234,7 @@ class Pool:
     def __init__(self, count: int, serve: Callable, given: tuple):
         self.context, self.serve, self.given = get_context("spawn"), serve, given
         self.idle: list[tuple[dict, Worker | None]] = [(place, None) for place in places(count)]
-        self.busy: dict[Connection, tuple[dict, Worker, list[str]]] = {}
+        self.busy: dict[Connection, tuple[dict, Worker, list[str], bool]] = {}
         self.asked: list[int] = []
 
     def __enter__(self) -> "Pool":
@@ -249,32 +257,36 @@ class Pool:
         return Worker(process, ours)
 
     def run(self, jobs: list[list[str]], finished: Callable[[list[str], dict[str, str]], None]) -> None:
-        """Gives every job to a process that is free; the runs of one that dies have failed."""
-        left = list(reversed(jobs))
+        """Gives every job to a process that is free, at last those that were found elsewhere; the runs of a process that dies have failed."""
+        left = [(keys, False) for keys in reversed(jobs)]
         while left or self.busy:
             if self.asked:
                 self.stop(self.asked[0])
             while left and self.idle:
                 place, worker = self.idle.pop()
-                worker, keys = worker or self.begun(place), left.pop()
-                worker.pipe.send(keys)
-                self.busy[worker.pipe] = place, worker, keys
+                worker, (keys, patient) = worker if worker and worker.process.is_alive() else self.begun(place), left.pop()
+                worker.pipe.send((keys, patient))
+                self.busy[worker.pipe] = place, worker, keys, patient
             for pipe in wait(list(self.busy), timeout=0.5):
-                place, worker, keys = self.busy.pop(pipe)
+                place, worker, keys, patient = self.busy.pop(pipe)
                 try:
                     result = pipe.recv()
                 except (EOFError, OSError):
                     worker.process.join()
                     result, worker = dict.fromkeys(keys, f"its process ended with code {worker.process.exitcode}"), None
                 self.idle.append((place, worker))
-                finished(keys, result)
+                if ELSEWHERE in result.values() and not patient:
+                    left.insert(0, (keys, True))
+                else:
+                    finished(keys, result)
 
     def stop(self, number: int) -> None:
         """Every run that is being trained is saved before its process ends."""
-        for _, worker, _ in self.busy.values():
-            os.kill(worker.process.pid, signal.SIGTERM)
-        for _, worker, _ in self.busy.values():
-            worker.process.join()
+        working = [worker.process for _, worker, _, _ in self.busy.values()]
+        for process in working:
+            os.kill(process.pid, signal.SIGTERM)
+        for process in working:
+            process.join()
         raise Stopped(f"{signal.Signals(number).name}; the runs are saved, and the same command goes on")
 
 
@@ -311,11 +323,16 @@ def settle(place: dict) -> None:
     torch.set_num_threads(len(place["cores"]))
 
 
-def serve(pipe: Connection, job: Callable[[list[str]], dict[str, str]]) -> None:
-    """Does jobs until there are no more."""
+def serve(pipe: Connection, job: Callable[[list[str], bool], dict[str, str]]) -> None:
+    """Does jobs until there are no more; an error of the disk is told instead of written."""
     try:
         while True:
-            pipe.send(job(pipe.recv()))
+            keys, patient = pipe.recv()
+            try:
+                result = job(keys, patient)
+            except OSError as error:
+                result = dict.fromkeys(keys, str(error))
+            pipe.send(result)
     except EOFError:
         return
     except Stopped:
