@@ -195,26 +195,41 @@ def costs(found: Findings) -> list[dict]:
     return rows
 
 
+def plural(count: int, word: str) -> str:
+    return f"{count} {word}{'s' if count != 1 else ''}"
+
+
+def of(run: Planned) -> str:
+    """A setting in brackets, where there are several."""
+    return f" ({', '.join(f'{name} {label(value)}' for name, value in run.setting.items())})" if run.setting else ""
+
+
 def answer(found: Findings) -> str:
     """The study's answer in sentences."""
     groups = list(found.groups("distilled").values())
     rows = settings(found)
+    if not groups and found.study.of("distilled"):
+        return f"None of the {len(found.study.of('distilled'))} runs of students with a teacher is done yet."
     if not groups:
         return f"{len(found.done)} runs; nothing is distilled here, so there is no gain to speak of."
     said = [row.get("said", "not tested") for row in rows]
+    if set(said) == {"not tested"}:
+        text = f"{plural(len(groups), 'setting')}, none of them tested: nothing can be said without the gains of two seeds that differ."
+        return text + beaten(found)
     counts = {word: said.count(word) for word in ("helps", "harms", "not told apart", "not tested")}
     seeds = len({run.seed for runs in groups for run in runs})
     text = (
-        f"Of {len(groups)} settings **{counts['helps']} help, {counts['harms']} harm, and {counts['not told apart']} cannot be told apart** "
-        f"from the student alone (paired t over {seeds} seeds, Holm's correction over all settings, level 5 %)."
+        f"Of {plural(len(groups), 'setting')} **{counts['helps']} help, {counts['harms']} harm, and {counts['not told apart']} "
+        f"cannot be told apart** from the student alone (paired t over {plural(seeds, 'seed')}, Holm's correction over all settings, level 5 %)."
     )
     text += f" {counts['not tested']} were not tested." if counts["not tested"] else ""
     gains = [(found.gain(runs), runs) for runs in groups]
     gains = [(gain, runs) for gain, runs in gains if gain is not None and gain.n > 1]
-    for word, choose in (("largest", max), ("smallest", min)):
+    for word, choose in (("largest", max), ("smallest", min)) if len(gains) > 1 else (("only", max),):
         if gains:
             gain, runs = choose(gains, key=lambda pair: pair[0].mean)
-            text += f" The {word} gain is {gain} {found.unit} ({', '.join(f'{k} {label(v)}' for k, v in runs[0].setting.items())})."
+            text += f" The {word} gain is {gain} {found.unit}{of(runs[0])}."
+    text += " The largest of several is larger by being chosen than it would be again." if len(gains) > 1 else ""
     survived = [found.gain(runs) for runs in found.groups("shuffled").values()]
     survived = [gain for gain in survived if gain is not None and gain.n > 1]
     if survived:

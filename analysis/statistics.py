@@ -37,14 +37,16 @@ def summary(values: Sequence[float]) -> Said:
 
 def paired(a: Sequence[float], b: Sequence[float], test: str = "t") -> Said:
     """The mean of a - b over pairs; whether it is 0, by Student's t, or by Wilcoxon's signed ranks, which outliers do not move."""
-    d = np.asarray(a, float) - np.asarray(b, float)
+    d = np.round(np.asarray(a, float) - np.asarray(b, float), 9)  # equal differences are equal
     found = summary(d)
     if found.n < 2:
         return found
     if not d.any():
         p = 1.0
+    elif test == "t" and np.ptp(d) == 0:
+        p = np.nan  # scores of few images can agree by chance: no deviation to compare the mean with
     elif test == "t":
-        p = 0.0 if found.std == 0 else 2 * stats.t.sf(abs(found.mean) / (found.std / np.sqrt(found.n)), found.n - 1)
+        p = 2 * stats.t.sf(abs(found.mean) / (found.std / np.sqrt(found.n)), found.n - 1)
     else:
         p = stats.wilcoxon(d, zero_method="zsplit").pvalue
     return found._replace(p=float(p), test=test)

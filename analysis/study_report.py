@@ -16,6 +16,7 @@ from analysis.costs import estimate
 from analysis.findings import Findings
 from analysis.report import latex, markdown
 from analysis.scoring import NOISE_SEED, test_split
+from analysis.statistics import Said
 from batches import build_loader
 from files import write_csv, write_text
 from models.base import AsSeen
@@ -47,10 +48,15 @@ PARTS = (
 # ---------------------------------------------------------------- figures
 
 
+def tested(found: Findings) -> list[tuple[list[Planned], Said]]:
+    """Settings whose gain has an interval."""
+    groups = ((runs, found.gain(runs)) for runs in found.groups("distilled").values())
+    return [(runs, gain) for runs, gain in groups if gain and gain.n > 1]
+
+
 def heat_maps(found: Findings) -> plt.Figure | None:
     """Gain over selection and loss, a map for each of the other settings; none where they do not both vary."""
-    groups = [(runs, found.gain(runs)) for runs in found.groups("distilled").values()]
-    groups = [(runs, gain) for runs, gain in groups if gain and {"type_dist", "loss_distill"} <= runs[0].setting.keys()]
+    groups = [(runs, gain) for runs, gain in tested(found) if {"type_dist", "loss_distill"} <= runs[0].setting.keys()]
     if not groups:
         return None
     rest = {tuple((k, label(v)) for k, v in runs[0].setting.items() if k not in ("type_dist", "loss_distill")) for runs, _ in groups}
@@ -71,22 +77,31 @@ def heat_maps(found: Findings) -> plt.Figure | None:
     return figure
 
 
+def number(value) -> float | None:
+    """A setting as a place on an axis; none of a word, a switch, a list or nothing."""
+    try:
+        return None if isinstance(value, bool | list | None) else float(value)
+    except ValueError:
+        return None
+
+
 def gain_lines(found: Findings) -> dict[str, plt.Figure]:
     """Gain with its interval over every number that varies, a line for each of the other settings."""
-    drawn, groups = {}, list(found.groups("distilled").values())
-    numbers = {k for runs in groups for k, v in runs[0].setting.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    for name in sorted(numbers):
+    drawn, groups = {}, tested(found)
+    for name in dict.fromkeys(name for runs, _ in groups for name in runs[0].setting):
         curves: dict[str, list] = {}
-        for runs in groups:
-            gain = found.gain(runs)
-            if gain and name in runs[0].setting:
+        for runs, gain in groups:
+            value = number(runs[0].setting.get(name))
+            if value is not None:
                 others = ", ".join(label(v) for k, v in runs[0].setting.items() if k != name)
-                curves.setdefault(others, []).append((runs[0].setting[name], gain))
+                curves.setdefault(others, []).append((value, gain))
+        if len({value for points in curves.values() for value, _ in points}) < 2:
+            continue
         figure, axis = plt.subplots(figsize=(5.2, 3.4))
         for k, (others, points) in enumerate(curves.items()):
-            x = [value for value, _ in points]
-            half = [0 if gain.n < 2 else gain.high - gain.mean for _, gain in points]
-            axis.errorbar(x, [gain.mean for _, gain in points], half, marker="o", ms=4, capsize=3, lw=1, label=others if k < 8 else None, alpha=0.8)
+            x, gains = zip(*sorted(points, key=lambda point: point[0]), strict=True)
+            half = [gain.high - gain.mean for gain in gains]
+            axis.errorbar(x, [gain.mean for gain in gains], half, marker="o", ms=4, capsize=3, lw=1, label=others if k < 8 else None, alpha=0.8)
         axis.axhline(0, color="black", lw=0.8)
         axis.set(xlabel=name, ylabel=f"gain over the student alone ({found.unit})")
         axis.grid(alpha=0.3)

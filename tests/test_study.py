@@ -1,6 +1,7 @@
 """Studies: what is planned, done once, scored, compared and reported."""
 
 import csv
+import json
 import math
 import os
 import re
@@ -24,9 +25,11 @@ from scipy import stats
 
 import sweep
 from algo_functions import build_physics
+from analysis import findings, study_report
+from analysis.findings import Findings
 from analysis.scoring import ledger
 from analysis.statistics import gap_closed, holm, paired, summary, verdict
-from files import lock
+from files import lock, write_csv
 from tables import TRAINING, UserError
 from training import study, workers
 
@@ -231,6 +234,16 @@ class TestStatistics:
     def test_equal_samples_do_not_differ(self):
         assert paired([1, 2, 3], [1, 2, 3]).p == 1 and paired([1, 2, 3], [1, 2, 3], "wilcoxon").p == 1
 
+    def test_differences_without_any_deviation_are_no_evidence(self):
+        same = paired([88.9, 77.8], [77.8, 66.7])  # one more of nine images is right, with both seeds
+        assert math.isnan(same.p) and verdict(same, holm([same.p])[0]) == "not tested"
+
+    def test_ranks_do_not_hang_on_the_last_bit(self):
+        third = 100 / 3
+        a, b = [2 * third, third, third, 0.0, 100.0], [third, 0.0, 2 * third, third, third]
+        exact = [1.0, 1.0, -1.0, -1.0, 2.0]
+        assert paired(a, b, "wilcoxon").p == paired(exact, [0] * 5, "wilcoxon").p
+
     def test_holm_is_the_closed_test_of_bonferroni(self):
         p = [0.01, 0.04, 0.03, float("nan"), 0.5]
         expected = [max(min(1, q * sum(r >= q for r in p)) for q in p if q <= mine) for mine in p if not math.isnan(mine)]
@@ -301,6 +314,52 @@ class TestLedger:
 def call(*words, **more):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run([sys.executable, "sweep.py", *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True, **more)
+
+
+def made_up(text: dict, folder: Path, keep=lambda run: True) -> tuple:
+    """A study whose runs are all done, with scores that are drawn."""
+    found, plan = study.build(text, "s", folder, sweep.script_of, {})
+    rng = np.random.default_rng(0)
+    for key in (key for key, run in found.runs.items() if keep(run)):
+        rows = [{"image": i, "psnr": 20 + rng.random(), "ssim": 0.5, "mse": 0.01} for i in range(9)]
+        inside = found.folder / key / "runs" / key
+        write_csv(found.folder / key / "scores.csv", rows)
+        (inside / "best.pth").parent.mkdir(parents=True)
+        (inside / "best.pth").write_text("")
+        (inside / "run.json").write_text("{}")
+        (inside / "metrics.json").write_text(json.dumps([{"epoch": epoch, "val_psnr": rng.random()} for epoch in (1, 2)]))
+        workers.tell(found, key, workers.DONE, run=key, parameters=5, seconds=1.0, anchors=[], limit_test=found.limit_test)
+    return Findings(found), plan
+
+
+class TestReport:
+    @pytest.mark.parametrize(
+        "changes, drawn",
+        [
+            ({"grid": {"cr": [0.2, 0.1], "lr": ["1e-3", 0.01]}}, ["cr", "lr"]),  # YAML reads 1e-3 as a word
+            ({"grid": {"cr": 0.1, "awgn_snr": [20, None, 10]}}, ["awgn_snr"]),
+            ({"grid": {"cr": 0.1}, "teacher": {"cr": [0.5, "same", 0.9]}}, ["teacher cr"]),
+            ({"grid": {"cr": [0.1, 0.2]}, "seeds": [0]}, []),  # no interval, no gain
+        ],
+    )
+    def test_gains_are_drawn_over_what_is_a_number_and_only_with_intervals(self, changes, drawn, tmp_path):
+        found, _ = made_up(MINI | {"shuffled": "none"} | changes, tmp_path)
+        figures = study_report.gain_lines(found)
+        assert list(figures) == drawn and (study_report.heat_maps(found) is None)
+        for figure in figures.values():
+            for line in figure.axes[0].lines:
+                assert list(line.get_xdata()) == sorted(line.get_xdata())
+
+    def test_one_seed_has_no_map_of_gains(self, tmp_path):
+        assert study_report.heat_maps(made_up(MINI, tmp_path / "a")[0]) is not None
+        assert study_report.heat_maps(made_up(MINI | {"seeds": [0]}, tmp_path / "b")[0]) is None
+
+    def test_what_could_not_be_tested_is_not_said_to_be_alike(self, tmp_path):
+        assert "nothing can be said" in findings.answer(made_up(MINI | {"seeds": [0]}, tmp_path / "one")[0])
+        begun = made_up(MINI, tmp_path / "begun", lambda run: run.role in ("teacher", "alone"))[0]
+        assert findings.answer(begun) == "None of the 8 runs of students with a teacher is done yet."
+        single = findings.answer(made_up(MINI | {"grid": {"cr": 0.1}, "shuffled": "none"}, tmp_path / "single")[0])
+        assert "Of 1 setting " in single and "()" not in single and "smallest" not in single
 
 
 class TestPool:
