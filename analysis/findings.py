@@ -24,7 +24,7 @@ class Findings:
         self.status = {key: status_of(study, key) for key in self.done}
         first = next(iter(self.scores.values()), [{}])[0]
         self.metric = score_of(first)
-        self.unit, self.name, self.parted = UNITS[self.metric], NAMES[self.metric], "measured" in first
+        self.unit, self.name = UNITS[self.metric], NAMES[self.metric]
         self.varied = list(dict.fromkeys(name for run in self.done.values() for name in run.setting))
 
     def called(self, what: str, setting: dict) -> dict:
@@ -161,13 +161,15 @@ def references(found: Findings) -> list[dict]:
 
 def ledger(found: Findings) -> list[dict]:
     """Where the error lies: in what was measured or outside of it, and by how much of the whole error of the student alone each changed."""
-    rows = []
+    rows, parted = [], {key for key, scores in found.scores.items() if "measured" in scores[0]}
     for run in found.done.values():
-        for name in found.status[run.key].get("anchors", []) if found.parted else []:
+        for name in found.status[run.key].get("anchors", []) if run.key in parted else []:
             scores = read_scores(found.study.folder / run.key / f"anchor_{name}.csv")
             parts = {part: statistics.mean(row[part] for row in scores) for part in ("measured", "unmeasured")}
             rows.append(found.called(name, run.setting) | told_parts(parts))
-    for runs in found.groups("alone", "distilled", "shuffled").values() if found.parted else []:
+    for runs in found.groups("alone", "distilled", "shuffled").values():
+        if runs[0].key not in parted:
+            continue
         parts = {part: statistics.mean(found.mean(run.key, part) for run in runs) for part in ("measured", "unmeasured")}
         row = found.called(runs[0].role, runs[0].setting) | told_parts(parts)
         for part in parts:

@@ -294,7 +294,8 @@ def commit() -> dict[str, str]:
 
 
 def said_again(study: Study) -> str:
-    return f"python sweep.py {shlex.quote(str(study.folder / 'study.yml'))} --name {study.name}"
+    words = [str(study.folder / "study.yml"), "--name", study.name, "--results", str(study.folder.parents[1])]
+    return f"python sweep.py {shlex.join(words)}"
 
 
 def lines(study: Study, plan: Plan) -> list[str]:

@@ -109,6 +109,11 @@ class TestMemory:
         with pytest.raises(UserError, match="shuffle_teacher"):
             train(*STUDENT, "--online", "--shuffle_teacher", script=main_unet_dist)
 
+    def test_a_batch_of_one_cannot_be_shuffled(self):
+        train("--epochs", "1", cr="0.5")
+        with pytest.raises(UserError, match="a batch of one image"):
+            train(*STUDENT, "--batch_size", "1", "--shuffle_teacher", script=main_unet_dist)
+
     def test_a_remembered_teacher_is_not_asked_again(self, monkeypatch):
         train("--epochs", "1", cr="0.5")
         seen = stages(monkeypatch)

@@ -350,6 +350,14 @@ class TestReport:
             for line in figure.axes[0].lines:
                 assert list(line.get_xdata()) == sorted(line.get_xdata())
 
+    def test_the_ledger_holds_the_cameras_that_have_one(self, tmp_path):
+        found, _ = made_up(MINI | {"grid": {"cr": [0.1, 0.2]}, "shuffled": "none"}, tmp_path)
+        for key, run in found.done.items():
+            if run.setting["cr"] == 0.1:
+                for row in found.scores[key]:
+                    row |= {"measured": 0.004, "unmeasured": 0.006}
+        assert [(row[""], row["cr"]) for row in findings.ledger(found)] == [("alone", 0.1), ("distilled", 0.1)]
+
     def test_one_seed_has_no_map_of_gains(self, tmp_path):
         assert study_report.heat_maps(made_up(MINI, tmp_path / "a")[0]) is not None
         assert study_report.heat_maps(made_up(MINI | {"seeds": [0]}, tmp_path / "b")[0]) is None

@@ -83,6 +83,7 @@ def balanced(args: Namespace) -> Namespace:
 def checked(args: Namespace) -> Namespace:
     """The flags, of which none is there that no chosen loss reads."""
     losses_of(args)
+    pipeline.check_shuffled(args)
     readers = {
         "type_dist": [name for name, line in CLASS_LOSSES.items() if line.taps != "output"],
         "prepare_epochs": [name for name in CLASS_LOSSES if hasattr(look_up(CLASS_LOSSES, name, "loss"), "prepare")],

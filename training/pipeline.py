@@ -137,8 +137,14 @@ def check_distillation(args: Namespace) -> None:
     build_task(args.loss_gt, **loss_options(args))
     if args.shuffle_teacher and getattr(args, "online", False):
         raise UserError("shuffle_teacher: a teacher that learns beside the student would learn from shuffled images too")
+    check_shuffled(args)
     if args.awgn_teacher and args.awgn_snr is None:
         raise UserError("awgn_teacher needs a noise level: give --awgn_snr")
+
+
+def check_shuffled(args: Namespace) -> None:
+    if args.shuffle_teacher and args.batch_size * args.accumulate == 1:
+        raise UserError("shuffle_teacher: a batch of one image has no other one whose answer it could be taught; choose a larger --batch_size")
 
 
 def losses_of(args: Namespace, table: dict = LOSSES, options: dict | None = None, taps: Callable = lambda line: None) -> list[Term]:
