@@ -91,17 +91,22 @@ def main(args) -> dict:
 
 def queue(args, study) -> dict:
     """Hands the jobs that are not done to a cluster's scheduler; each is a call of this script with --task."""
+    import hashlib
     import sys
 
+    from files import write_text
     from training import cluster, workers
 
-    command = [sys.executable, str(Path(__file__).resolve()), str((study.folder / "study.yml").resolve()), "--name", study.name]
+    asked = workers.asked(study)  # a file of its own: numbers of queued jobs count in this question, whatever is asked here next
+    path = study.folder / f"queued_{hashlib.sha256(asked.encode()).hexdigest()[:8]}.yml"
+    command = [sys.executable, str(Path(__file__).resolve()), str(path.resolve()), "--name", study.name]
     command += ["--results", args.results, "--device", args.device]
     text = cluster.script(args.cluster, study.name, command, cluster.Asked(*(getattr(args, name) for name in cluster.Asked._fields)), study.folder)
     if args.dry_run:
         print(text)
         return {}
     workers.begin(study)
+    write_text(path, asked)
     left = [k for k, keys in enumerate(study.jobs) if not all(workers.is_done(study, key) for key in keys)]
     stages = [k for k in left if k < study.teachers], [k for k in left if k >= study.teachers]
     ids = cluster.submit(args.cluster, text, study.folder, stages, args.jobs)

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -368,6 +369,26 @@ class TestReport:
         assert findings.answer(begun) == "None of the 8 runs of students with a teacher is done yet."
         single = findings.answer(made_up(MINI | {"grid": {"cr": 0.1}, "shuffled": "none"}, tmp_path / "single")[0])
         assert "Of 1 setting " in single and "()" not in single and "smallest" not in single
+
+
+class TestQueue:
+    def test_jobs_that_are_not_done_are_queued_by_numbers_that_a_later_question_does_not_change(self, tmp_path, monkeypatch):
+        bins, path = tmp_path / "bin", tmp_path / "mini.yml"
+        bins.mkdir()
+        (bins / "sbatch").write_text('#!/bin/sh\necho "$@" >> ../../../asked\necho 7\n')
+        (bins / "sbatch").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{bins}:{os.environ['PATH']}")
+        path.write_text(yaml.safe_dump(MINI))
+        words = [str(path), "--results", str(tmp_path / "r"), "--cluster", "slurm", "--time", "01:00:00"]
+        assert sweep.main(sweep.parse(words)) == {"ids": ["7", "7"]}
+        first, second = (tmp_path / "asked").read_text().splitlines()
+        assert "--array=0 " in first and "--array=1-7 " in second and "--dependency=afterany:7 " in second
+        folder = tmp_path / "r" / "sweeps" / "mini"
+        line = next(line for line in (folder / "job.slurm").read_text().splitlines() if "--task" in line)
+        queued = shlex.split(line.partition(" --task")[0])[2:]
+        before = sweep.planned(sweep.parse(queued))[0].jobs
+        sweep.main(sweep.parse([*words, "--seeds", "0", "1", "2", "--shuffled", "none"]))  # asked meanwhile, in the same folder
+        assert sweep.planned(sweep.parse(queued))[0].jobs == before
 
 
 class TestPool:

@@ -85,12 +85,16 @@ def read_scores(path: Path) -> list[dict]:
         return [{name: value if name == "image" else float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-def begin(study: Study) -> None:
-    """Says in the study's folder what is asked."""
+def asked(study: Study) -> str:
+    """What a study asks, as a file that asks it again."""
     import yaml
 
-    study.folder.mkdir(parents=True, exist_ok=True)
-    write_text(study.folder / "study.yml", yaml.safe_dump(study.text, sort_keys=False, allow_unicode=True))
+    return yaml.safe_dump(study.text, sort_keys=False, allow_unicode=True)
+
+
+def begin(study: Study) -> None:
+    """Says in the study's folder what is asked."""
+    write_text(study.folder / "study.yml", asked(study))
 
 
 def failures(study: Study) -> dict[str, str]:
