@@ -245,8 +245,12 @@ def beaten(found: Findings) -> str:
     for runs in found.groups("alone").values():
         score = statistics.mean(found.mean(run.key) for run in runs)
         for run in runs:
-            for name in found.status[run.key].get("anchors", []):
-                other = statistics.mean(row["psnr"] for row in read_scores(found.study.folder / run.key / f"anchor_{name}.csv"))
+            anchors: dict[str, list[float]] = {}
+            for name in found.status[run.key].get("anchors", []):  # of every camera of a mixture, as the student's score is
+                rows = read_scores(found.study.folder / run.key / f"anchor_{name}.csv")
+                anchors.setdefault(name.partition(",")[0], []).append(statistics.mean(row["psnr"] for row in rows))
+            for name, means in anchors.items():
+                other = statistics.mean(means)
                 if other > score:
                     where = "".join(f", {k} {label(v)}" for k, v in run.setting.items())
                     return f" **Mind the budget**: {name} gives {other:.2f} dB without any training, the student alone {score:.2f} dB{where}."

@@ -359,6 +359,16 @@ class TestReport:
                     row |= {"measured": 0.004, "unmeasured": 0.006}
         assert [(row[""], row["cr"]) for row in findings.ledger(found)] == [("alone", 0.1), ("distilled", 0.1)]
 
+    @pytest.mark.parametrize("scores, warns", [((15, 24), False), ((19, 24), True)])
+    def test_a_mixture_is_compared_with_first_images_of_all_its_cameras(self, scores, warns, tmp_path):
+        found, _ = made_up(MINI, tmp_path)
+        run = next(run for run in found.done.values() if run.role == "alone")
+        names = [f"LMMSE, cr {cr}" for cr in (0.1, 0.3)]
+        found.status[run.key]["anchors"] = names
+        for name, score in zip(names, scores, strict=True):
+            write_csv(found.study.folder / run.key / f"anchor_{name}.csv", [{"image": 0, "psnr": score}])
+        assert ("LMMSE gives 21.50 dB" in findings.beaten(found)) == warns
+
     def test_one_seed_has_no_map_of_gains(self, tmp_path):
         assert study_report.heat_maps(made_up(MINI, tmp_path / "a")[0]) is not None
         assert study_report.heat_maps(made_up(MINI | {"seeds": [0]}, tmp_path / "b")[0]) is None
