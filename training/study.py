@@ -176,7 +176,8 @@ class Plan:
         """One setting, with every seed."""
         other = ALONE[self.script]
         teacher = {name: flags.get(name) if value == SAME else value for name, value in teacher.items()}
-        about = self.read_by(other, without(self.fixed, "data_seed")) | chosen(flags, COMMON) | {"seed": self.seeds[0]} | teacher
+        shared = {RENAMED.get(name, name): value for name, value in without(self.fixed, "data_seed").items()}
+        about = self.read_by(other, shared) | chosen(flags, COMMON) | {"seed": self.seeds[0]} | teacher
         by = {"teacher": self.add("teacher", other, about, teacher)}
         bare = self.read_by(other, {RENAMED.get(name, name.removeprefix("student_")): value for name, value in flags.items()})
         for seed in self.seeds:

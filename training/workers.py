@@ -212,7 +212,7 @@ def train(study: Study, plan: Plan, runs: list[Planned]) -> dict[str, tuple[list
     found = {}
     for run, args, result in zip(runs, given, results, strict=True):
         rows, parameters = score_run(Path(result["checkpoint"]), args, study.limit_test, device)
-        first = run.role == "alone" and run.seed == plan.seeds[0]
+        first = run.role == "alone" and run.seed == min(plan.seeds)
         anchors = score_anchors(Path(result["checkpoint"]), args, study.limit_test, device) if first else {}
         for name, scores in anchors.items():
             write_csv(study.folder / run.key / f"anchor_{name}.csv", scores)
