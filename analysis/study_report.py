@@ -1,6 +1,7 @@
 """The report of a study: its answer, tables with intervals, pictures, costs and the commands that repeat it, in one file."""
 
 import json
+import math
 import shlex
 import subprocess
 from collections import Counter
@@ -120,7 +121,11 @@ def chosen(found: Findings) -> tuple[list[Planned], list[Planned]]:
 def curves(found: Findings) -> plt.Figure:
     """Validation scores over the training: mean over the seeds."""
     best, worst = chosen(found)
-    shown = {"best setting": best, "worst setting": worst, "student alone": [found.done[run.alone] for run in best if run.alone in found.done]}
+    shown = (
+        {"best setting": best}
+        | ({"worst setting": worst} if worst != best else {})
+        | {"student alone": [found.done[run.alone] for run in best if run.alone in found.done]}
+    )
     figure, axis = plt.subplots(figsize=(5.2, 3.4))
     for name, runs in shown.items():
         rows = [json.loads((run_folder(found.study, run.key) / "metrics.json").read_text()) for run in runs]
@@ -321,17 +326,21 @@ def tell_states(study: Study) -> dict:
 def tell_costs(study: Study, plan: Plan, jobs: int) -> dict:
     """Prints the runs and what they may cost."""
     found = states(study)
-    costs = estimate(study, plan)
+    costs = {key: seconds for key, seconds in estimate(study, plan).items() if not math.isnan(seconds)}
     rows: dict[str, dict] = {}
     for number, keys in enumerate(study.jobs):
         run = study.runs[keys[0]]
         row = {"job": number, "": in_words(run), "seeds": " ".join(str(study.runs[key].seed) for key in keys)}
-        rows[keys[0]] = row | {"about (s)": round(sum(costs[key] for key in keys), 1), "state": ", ".join(dict.fromkeys(found[key] for key in keys))}
+        rows[keys[0]] = row | {
+            "about (s)": round(sum(map(costs.get, keys)), 1) if costs.keys() >= set(keys) else None,
+            "state": ", ".join(dict.fromkeys(found[key] for key in keys)),
+        }
     print(markdown(list(rows.values())))
     left = [key for key in study.runs if found[key] != DONE]
-    hours = sum(costs[key] for key in left) / 3600
+    minutes, unknown = sum(costs.get(key, 0) for key in left) / 60, sum(key not in costs for key in left)
+    beside = f", and {unknown} runs that cannot be timed beforehand" if unknown else ""
     print(
-        f"{len(study.runs)} runs in {len(study.jobs)} jobs, {len(left)} not done; about {60 * hours:.1f} minutes of work, "
-        f"{60 * hours / min(jobs, len(study.jobs)):.1f} with {jobs} jobs at a time; written to {study.folder}"
+        f"{len(study.runs)} runs in {len(study.jobs)} jobs, {len(left)} not done; about {minutes:.1f} minutes of work, "
+        f"{minutes / min(jobs, len(study.jobs)):.1f} with {jobs} jobs at a time{beside}; to be written to {study.folder}"
     )
-    return {"runs": len(study.runs), "minutes": 60 * hours}
+    return {"runs": len(study.runs), "minutes": minutes}

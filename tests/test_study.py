@@ -107,6 +107,10 @@ class TestPlan:
         for run in found.of("teacher", "alone"):
             assert plan.script_of(run.script).parse(plan.words(run)).loss == "mse"
 
+    def test_students_alone_are_told_apart_by_what_varies_of_them(self):
+        found, _ = planned(grid={"cr": 0.1, "loss_gt": ["mse", "mae"], "student_width": [4, 6]}, shuffled="none")
+        assert len({tuple(run.setting.items()) for run in found.of("alone")}) == 4 == len(found.of("alone")) / 2
+
     def test_a_grid_may_have_parts_with_teachers_of_their_own(self):
         grid = [{"cr": 0.1, "teacher": {"cr": [0.3, 0.9]}}, {"cr": 0.5, "teacher": {"cr": 0.9}}]
         found, _ = planned(teacher=None, grid=grid, shuffled="none", seeds=[0])

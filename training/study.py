@@ -179,9 +179,9 @@ class Plan:
         shared = {RENAMED.get(name, name): value for name, value in without(self.fixed, "data_seed").items()}
         about = self.read_by(other, shared) | chosen(flags, COMMON) | {"seed": self.seeds[0]} | teacher
         by = {"teacher": self.add("teacher", other, about, teacher)}
-        bare = self.read_by(other, {RENAMED.get(name, name.removeprefix("student_")): value for name, value in flags.items()})
+        bare = self.read_by(other, {named(name): value for name, value in flags.items()})
         for seed in self.seeds:
-            by["alone"] = self.add("alone", other, bare | {"seed": seed}, chosen(setting, bare))
+            by["alone"] = self.add("alone", other, bare | {"seed": seed}, {name: value for name, value in setting.items() if named(name) in bare})
             mine = flags | {"seed": seed, "teacher": by["teacher"]}
             self.add("distilled", self.script, mine, setting, **by)
             if mixed:
@@ -228,6 +228,11 @@ def varied(grids: list[dict]) -> list[str]:
     """Flags that do not have one value in all grids."""
     names = dict.fromkeys(name for grid in grids for name in grid)
     return [name for name in names if len({label(value) for grid in grids for value in listed(grid.get(name))}) > 1]
+
+
+def named(flag: str) -> str:
+    """What the script of the student alone calls a flag."""
+    return RENAMED.get(flag, flag.removeprefix("student_"))
 
 
 def chosen(flags: dict, names) -> dict:
