@@ -217,7 +217,7 @@ def answer(found: Findings) -> str:
     said = [row.get("said", "not tested") for row in rows]
     if set(said) == {"not tested"}:
         text = f"{plural(len(groups), 'setting')}, none of them tested: nothing can be said without the gains of two seeds that differ."
-        return text + beaten(found)
+        return text + beaten(found) + outgrown(found)
     counts = {word: said.count(word) for word in ("helps", "harms", "not told apart", "not tested")}
     seeds = len({run.seed for runs in groups for run in runs})
     text = (
@@ -237,7 +237,7 @@ def answer(found: Findings) -> str:
     if survived:
         most = max(survived, key=lambda gain: gain.mean)
         text += f" The largest gain by a shuffled teacher is {most} {found.unit}: what survives shuffling is no knowledge."
-    return text + beaten(found)
+    return text + beaten(found) + outgrown(found)
 
 
 def beaten(found: Findings) -> str:
@@ -254,4 +254,15 @@ def beaten(found: Findings) -> str:
                 if other > score:
                     where = "".join(f", {k} {label(v)}" for k, v in run.setting.items())
                     return f" **Mind the budget**: {name} gives {other:.2f} dB without any training, the student alone {score:.2f} dB{where}."
+    return ""
+
+
+def outgrown(found: Findings) -> str:
+    """A warning, where a teacher is no better than a student alone."""
+    for runs in found.groups("distilled").values():
+        pairs = found.pairs(runs)
+        if pairs and runs[0].teacher in found.done:
+            alone, teacher = statistics.mean(found.mean(b) for _, b in pairs), found.mean(runs[0].teacher)
+            if teacher <= alone:
+                return f" **Mind the teacher**: it scores {teacher:.2f} {found.unit}, the student alone {alone:.2f}{of(runs[0])}."
     return ""

@@ -378,6 +378,14 @@ class TestReport:
             write_csv(found.study.folder / run.key / f"anchor_{name}.csv", [{"image": 0, "psnr": score}])
         assert ("LMMSE gives 21.50 dB" in findings.beaten(found)) == warns
 
+    @pytest.mark.parametrize("teachers", [-5.0, 99.0])
+    def test_a_teacher_that_is_no_better_is_told(self, teachers, tmp_path):
+        found, _ = made_up(MINI, tmp_path)
+        for run in found.done.values():
+            if run.role == "teacher":
+                found.scores[run.key] = [row | {"psnr": teachers} for row in found.scores[run.key]]
+        assert ("Mind the teacher" in findings.answer(found)) == (teachers < 0)
+
     def test_one_seed_has_no_map_of_gains(self, tmp_path):
         assert study_report.heat_maps(made_up(MINI, tmp_path / "a")[0]) is not None
         assert study_report.heat_maps(made_up(MINI | {"seeds": [0]}, tmp_path / "b")[0]) is None
