@@ -94,7 +94,7 @@ def gain_lines(found: Findings) -> dict[str, plt.Figure]:
         for runs, gain in groups:
             value = number(runs[0].setting.get(name))
             if value is not None:
-                others = ", ".join(label(v) for k, v in runs[0].setting.items() if k != name)
+                others = ", ".join(f"{k} {label(v)}" for k, v in runs[0].setting.items() if k != name)
                 curves.setdefault(others, []).append((value, gain))
         if len({value for points in curves.values() for value, _ in points}) < 2:
             continue
