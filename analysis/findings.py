@@ -7,7 +7,7 @@ import statistics
 import numpy as np
 
 from analysis.statistics import Said, gap_closed, holm, paired, summary, verdict
-from training.study import Planned, Study, label
+from training.study import Planned, Study, group_of, label
 from training.workers import is_done, read_scores, run_folder, score_of, status_of
 
 UNITS = {"psnr": "dB", "top1": "points"}
@@ -51,10 +51,10 @@ class Findings:
         """Runs and the same students alone, as far as both are done."""
         return [(run.key, run.alone) for run in runs if run.alone in self.done]
 
-    def gain(self, runs: list[Planned], name: str | None = None) -> Said | None:
+    def gain(self, runs: list[Planned]) -> Said | None:
         """The gain over the student alone, seed by seed; none where there are no pairs."""
         pairs = self.pairs(runs)
-        return paired(*zip(*((self.mean(a, name), self.mean(b, name)) for a, b in pairs), strict=True)) if pairs else None
+        return paired(*zip(*((self.mean(a), self.mean(b)) for a, b in pairs), strict=True)) if pairs else None
 
     def gain_by_image(self, runs: list[Planned]) -> Said | None:
         """The gain over the student alone, image by image, each the mean over the seeds."""
@@ -68,10 +68,6 @@ class Findings:
         """The mean of the best scores on validation, by which a setting may be chosen."""
         rows = [json.loads((run_folder(self.study, run.key) / "metrics.json").read_text()) for run in runs]
         return statistics.mean(max(row[f"val_{self.metric}"] for row in some) for some in rows)
-
-
-def group_of(run: Planned) -> str:
-    return json.dumps([run.role, run.script, {name: value for name, value in run.flags.items() if name != "seed"}], sort_keys=True, default=str)
 
 
 def shown(setting: dict) -> dict:

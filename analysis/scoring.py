@@ -56,7 +56,7 @@ def told_images(found: Restored, images, args: Namespace, device: torch.device) 
     return [{"image": images.name(i), "top1": right[i].item(), "loss": round(loss[i].item(), 9)} for i in range(len(images))]
 
 
-def test_split(found: Restored, args: Namespace, limit: int | None):
+def held_out(found: Restored, args: Namespace, limit: int | None):
     """The test images of a run's dataset, as its camera looks at them."""
     n, c, labelled = found.physics.recipe["n"], found.physics.recipe["c"], "classes" in found.content["network"]
     crop = {"crop": found.crop} if labelled else {"multiple": found.physics.step}
@@ -67,7 +67,7 @@ def test_split(found: Restored, args: Namespace, limit: int | None):
 def score_run(path: Path, args: Namespace, limit: int | None, device: torch.device) -> tuple[list[dict], int]:
     """The scores of every test image by a run's checkpoint, and its number of parameters."""
     found = restore_with_physics(path, {})
-    images, count = test_split(found, args, limit), sum(w.numel() for w in found.network.parameters())
+    images, count = held_out(found, args, limit), sum(w.numel() for w in found.network.parameters())
     if "classes" in found.content["network"]:
         return told_images(found, images, args, device), count
     network = found.network.to(device)
@@ -79,7 +79,7 @@ def score_anchors(path: Path, args: Namespace, limit: int | None, device: torch.
     found = restore_with_physics(path, {})
     if "classes" in found.content["network"] or args.dataset == "paired":
         return {}
-    images, n, c = test_split(found, args, limit), found.physics.recipe["n"], found.physics.recipe["c"]
+    images, n, c = held_out(found, args, limit), found.physics.recipe["n"], found.physics.recipe["c"]
     train = build_splits(pipeline.request_of(args, n=n, c=c), wanted=("train",))["train"].stack
     network, anchors = AsSeen(c), {}
     for part in found.physics.parts:

@@ -18,7 +18,6 @@ class Said(NamedTuple):
     low: float
     high: float
     p: float = float("nan")
-    test: str = ""
 
     def __str__(self) -> str:
         return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]" if self.n > 1 else "one value: no interval"
@@ -49,7 +48,7 @@ def paired(a: Sequence[float], b: Sequence[float], test: str = "t") -> Said:
         p = 2 * stats.t.sf(abs(found.mean) / (found.std / np.sqrt(found.n)), found.n - 1)
     else:
         p = stats.wilcoxon(d, zero_method="zsplit").pvalue
-    return found._replace(p=float(p), test=test)
+    return found._replace(p=float(p))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -16,7 +16,7 @@ from analysis import findings, page
 from analysis.costs import estimate
 from analysis.findings import Findings
 from analysis.report import latex, markdown
-from analysis.scoring import NOISE_SEED, test_split
+from analysis.scoring import NOISE_SEED, held_out
 from analysis.statistics import Said
 from batches import build_loader
 from files import write_csv, write_text
@@ -152,7 +152,7 @@ def pictures(found: Findings, plan: Plan, count: int = 3) -> plt.Figure | None:
     args = plan.script_of(run.script).parse(plan.words(run))
     keys = {"alone": run.alone, "distilled": run.key, "teacher": run.teacher}
     restored = {name: restore_with_physics(run_folder(found.study, key) / "best.pth", {}) for name, key in keys.items()}
-    images = test_split(restored["alone"], args, found.study.limit_test)
+    images = held_out(restored["alone"], args, found.study.limit_test)
     seen = {"first image": (AsSeen(images[0]["image"].shape[0]), restored["alone"].physics.parts[0])}
     seen |= {name: (one.network, one.physics.parts[0]) for name, one in restored.items()}
     truth, estimates = None, {}
@@ -206,9 +206,10 @@ def tell(study: Study, plan: Plan) -> dict:
         if name != "numbers":
             write_text(study.folder / "tables" / f"{name}.md", markdown(rows) + "\n")
             write_text(study.folder / "tables" / f"{name}.tex", latex(rows) + "\n")
-    write_csv(study.folder / "costs.csv", filled(findings.costs(found)))
+    costs = filled(findings.costs(found))
+    write_csv(study.folder / "costs.csv", costs)
     text = findings.answer(found)
-    write_text(study.folder / "report.html", html(found, plan, tables, text, bad))
+    write_text(study.folder / "report.html", html(found, plan, tables, costs, text, bad))
     for name in ("references", "settings", "controls"):
         if name in tables:
             print(f"\n{markdown(tables[name])}")
@@ -223,7 +224,7 @@ def filled(rows: list[dict]) -> list[dict]:
     return [{name: value for name, value in row.items() if name not in empty} for row in rows]
 
 
-def html(found: Findings, plan: Plan, tables: dict[str, list[dict]], text: str, bad: dict[str, str]) -> str:
+def html(found: Findings, plan: Plan, tables: dict[str, list[dict]], costs: list[dict], text: str, bad: dict[str, str]) -> str:
     """The report as one file."""
     study, counts = found.study, Counter(states(found.study).values())
     question = str(study.text.get("question") or f"What does {plan.script}.py give?")
@@ -241,7 +242,6 @@ def html(found: Findings, plan: Plan, tables: dict[str, list[dict]], text: str, 
     parts += seen(found, plan) if "settings" in tables else []
     if bad:
         parts.append(page.section("What failed", page.table([{"run": key, "why": why} for key, why in bad.items()])))
-    costs = filled(findings.costs(found))
     minutes = f"{sum(row['all'] for row in costs) / 60:.1f} minutes of training in all, by one process or several."
     parts.append(page.section("Costs", page.table(costs), page.paragraph(minutes)))
     parts.append(page.section("To repeat it", page.facts(told(found, plan)), page.commands([said_again(study), *lines(study, plan)])))

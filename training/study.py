@@ -202,8 +202,7 @@ class Plan:
         groups: dict[str, list[str]] = {}
         for run in sorted(self.runs.values(), key=lambda run: run.role != "teacher"):
             together = "data_seed" in run.flags and run.role != "teacher"
-            shared = json.dumps([run.role, run.script, without(run.flags, "seed")], sort_keys=True, default=str)
-            groups.setdefault(shared if together else run.key, []).append(run.key)
+            groups.setdefault(group_of(run) if together else run.key, []).append(run.key)
         return list(groups.values())
 
 
@@ -222,6 +221,11 @@ def build(text: dict, name: str, results: Path, script_of: Callable[[str], objec
         plan.script_of(run.script).parse(plan.words(run))
     limit = text.get("limit_test")
     return Study(name, text, plan.folder, plan.runs, plan.jobs(), limit if limit is None else number(limit, "limit_test", 1)), plan
+
+
+def group_of(run: Planned) -> str:
+    """What a run is but for its seed."""
+    return json.dumps([run.role, run.script, without(run.flags, "seed")], sort_keys=True, default=str)
 
 
 def varied(grids: list[dict]) -> list[str]:
