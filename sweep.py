@@ -72,20 +72,22 @@ def serve(pipe, place, args) -> None:
 
 
 def main(args) -> dict:
-    from analysis import study_report
     from training import workers
 
     study, plan = planned(args)
     if args.cluster:
         return queue(args, study)
+    if args.task is not None:
+        do_one(args, study, plan)
+        return {}
+    if not (args.dry_run or args.status or args.collect):
+        work(args, study)
+    from analysis import study_report
+
     if args.dry_run:
         return study_report.tell_costs(study, plan, args.jobs or workers.default_jobs())
     if args.status:
         return study_report.tell_states(study)
-    if not args.collect:
-        work(args, study, plan)
-    if args.task is not None:
-        return {}
     return study_report.tell(study, plan)
 
 
@@ -114,19 +116,23 @@ def queue(args, study) -> dict:
     return {"ids": ids}
 
 
-def work(args, study, plan) -> None:
+def do_one(args, study, plan) -> None:
+    """The job of a number, in this process."""
+    from training import workers
+
+    if args.task >= len(study.jobs):
+        raise options.UserError(f"task {args.task}: the study has jobs 0 to {len(study.jobs) - 1}")
+    workers.begin(study)
+    keys = study.jobs[args.task]
+    workers.Telling(study, 1)(keys, workers.do(study, plan, keys))
+    workers.complain(study, keys)
+
+
+def work(args, study) -> None:
     """The jobs that are not done: teachers, then all others."""
     from training import workers
 
     workers.begin(study)
-    if args.task is not None:
-        if args.task >= len(study.jobs):
-            raise options.UserError(f"task {args.task}: the study has jobs 0 to {len(study.jobs) - 1}")
-        keys = study.jobs[args.task]
-        result = workers.do(study, plan, keys)
-        workers.Telling(study, 1)(keys, result)
-        workers.complain(study, keys)
-        return
     left = [keys for keys in study.jobs if not all(workers.is_done(study, key) for key in keys)]
     print(f"{study.name}: {len(study.runs)} runs in {len(study.jobs)} jobs, {len(left)} of them to do", flush=True)
     teachers = [keys for keys in left if study.runs[keys[0]].role == "teacher"]
