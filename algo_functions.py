@@ -13,7 +13,9 @@ from physics.base import Physics
 from tables import PHYSICS, UserError, look_up
 
 
-def build_physics(recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None) -> Physics:
+def build_physics(
+    recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
+) -> Physics:
     """The physics that a recipe names; `images` loads the training images where the camera is fitted to them."""
     return look_up(PHYSICS, recipe["name"], "physics")(recipe, images, state)
 
@@ -28,18 +30,29 @@ LUMA = (65.481, 128.553, 24.966)  # of BT.601, which takes 16 .. 235 of 255
 def looked_at(image: Tensor, border: int, luma: bool) -> Tensor:
     """An image without its border, or its luma (16 + 65.481 R + 128.553 G + 24.966 B) / 255."""
     if 2 * border >= min(image.shape[-2:]):
-        raise UserError(f"crop_border {border}: nothing is left of an image of {image.shape[-2]} x {image.shape[-1]} pixels")
+        raise UserError(
+            f"crop_border {border}: nothing is left of an image of {image.shape[-2]} x {image.shape[-1]} pixels"
+        )
     if luma and image.shape[1] != 3:
         raise UserError("y_channel: only RGB images (--c 3) have a luma channel of their own")
     image = image[..., border : image.shape[-2] - border, border : image.shape[-1] - border]
-    return (16 + torch.einsum("bchw,c->bhw", image, image.new_tensor(LUMA))[:, None]) / 255 if luma else image
+    return (
+        (16 + torch.einsum("bchw,c->bhw", image, image.new_tensor(LUMA))[:, None]) / 255
+        if luma
+        else image
+    )
 
 
 @cache
 def blur(n: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """SSIM's Gaussian along an axis of n entries that is reflected at its ends, as a matrix (n, n): a product beats a convolution of one channel."""
-    weights = (-torch.arange(-REACH, REACH + 1, device=device, dtype=dtype).square() / (2 * WINDOW**2)).softmax(0)
-    return F.conv1d(F.pad(torch.eye(n, device=device, dtype=dtype)[:, None], (REACH, REACH), mode="reflect"), weights[None, None])[:, 0]
+    weights = (
+        -torch.arange(-REACH, REACH + 1, device=device, dtype=dtype).square() / (2 * WINDOW**2)
+    ).softmax(0)
+    return F.conv1d(
+        F.pad(torch.eye(n, device=device, dtype=dtype)[:, None], (REACH, REACH), mode="reflect"),
+        weights[None, None],
+    )[:, 0]
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
@@ -48,7 +61,11 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     down, along = blur(n, a.device, a.dtype).T, blur(m, a.device, a.dtype)
     mean_a, mean_b, squares, product = down @ torch.stack((a, b, a * a + b * b, a * b)) @ along
     means = mean_a**2 + mean_b**2
-    index = (2 * mean_a * mean_b + c1) * (2 * (product - mean_a * mean_b) + c2) / ((means + c1) * ((squares - means).clamp(min=0) + c2))
+    index = (
+        (2 * mean_a * mean_b + c1)
+        * (2 * (product - mean_a * mean_b) + c2)
+        / ((means + c1) * ((squares - means).clamp(min=0) + c2))
+    )
     return index.mean((1, 2, 3))
 
 
@@ -61,10 +78,16 @@ def psnr(mse: Tensor) -> Tensor:
 def score(output: Tensor, target: Tensor, border: int = 0, luma: bool = False) -> dict[str, Tensor]:
     """Per image (B,), data range 1: PSNR and SSIM of the output as it is, PSNR of the clipped one, squared error."""
     output = output.to(target.dtype)
-    clipped, output, target = (looked_at(image, border, luma) for image in (output.clamp(0, 1), output, target))
+    clipped, output, target = (
+        looked_at(image, border, luma) for image in (output.clamp(0, 1), output, target)
+    )
     mse, mse_clipped = ((image - target).square().mean((1, 2, 3)) for image in (output, clipped))
     with torch.autocast(target.device.type, enabled=False):
-        similarity = ssim(output, target) if min(target.shape[-2:]) >= SMALLEST_SSIM else torch.full_like(mse, torch.nan)
+        similarity = (
+            ssim(output, target)
+            if min(target.shape[-2:]) >= SMALLEST_SSIM
+            else torch.full_like(mse, torch.nan)
+        )
     return {"psnr": psnr(mse), "ssim": similarity, "psnr_clipped": psnr(mse_clipped), "mse": mse}
 
 
@@ -100,8 +123,13 @@ class Meter:
 
     def gathered(self) -> "Meter":
         """With the scores of all processes."""
-        found = ranks.everything({name: [torch.cat(values).cpu()] for name, values in self.rows.items()})
-        self.rows = {name: [part for rows in found for part in rows.get(name, [])] for name in dict.fromkeys(name for rows in found for name in rows)}
+        found = ranks.everything(
+            {name: [torch.cat(values).cpu()] for name, values in self.rows.items()}
+        )
+        self.rows = {
+            name: [part for rows in found for part in rows.get(name, [])]
+            for name in dict.fromkeys(name for rows in found for name in rows)
+        }
         return self
 
     @staticmethod
@@ -135,7 +163,11 @@ AVERAGES = ("micro", "macro", "weighted")  # of the scores of classes
 def hit_rates(logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Cross-entropy; how often, in per cent, the label is the likeliest class, and one of the three likeliest."""
     hits = (logits.argsort(dim=1, descending=True)[:, :3] == labels[:, None]).double()
-    return {"loss": F.cross_entropy(logits, labels).item(), "top1": 100 * hits[:, 0].mean().item(), "top3": 100 * hits.sum(1).mean().item()}
+    return {
+        "loss": F.cross_entropy(logits, labels).item(),
+        "top1": 100 * hits[:, 0].mean().item(),
+        "top3": 100 * hits.sum(1).mean().item(),
+    }
 
 
 def class_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -147,13 +179,22 @@ def class_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
     classes, scores, answers = logits.shape[1], hit_rates(logits, labels), logits.argmax(1)
     for average in AVERAGES:
-        found = precision_recall_fscore_support(labels, answers, labels=range(classes), average=average, zero_division=0)
-        scores |= {f"{name}_{average}": float(value) for name, value in zip(("precision", "recall", "f1"), found, strict=False)}
+        found = precision_recall_fscore_support(
+            labels, answers, labels=range(classes), average=average, zero_division=0
+        )
+        scores |= {
+            f"{name}_{average}": float(value)
+            for name, value in zip(("precision", "recall", "f1"), found, strict=False)
+        }
     truth, chances = F.one_hot(labels, classes), logits.double().softmax(1)
     share = truth.double().mean(0)
     there = (share > 0) & (share < 1)
     for average in AVERAGES:
-        area = roc_auc_score(truth[:, there], chances[:, there], average=average) if there.any() else float("nan")
+        area = (
+            roc_auc_score(truth[:, there], chances[:, there], average=average)
+            if there.any()
+            else float("nan")
+        )
         scores[f"auc_{average}"] = float(area)
     return scores
 
@@ -162,7 +203,15 @@ class ClassMeter:
     """Logits and labels of a pass over a dataset, and their scores."""
 
     target, drawn = "label", ("top1", "top3")
-    columns = ("loss", *drawn, *(f"{name}_{average}" for average in AVERAGES for name in ("precision", "recall", "f1", "auc")))
+    columns = (
+        "loss",
+        *drawn,
+        *(
+            f"{name}_{average}"
+            for average in AVERAGES
+            for name in ("precision", "recall", "f1", "auc")
+        ),
+    )
 
     def __init__(self):
         self.logits: list[Tensor] = []

@@ -6,16 +6,37 @@ from training import options
 
 def parse(argv=None):
     parser = options.Parser(__doc__)
-    parser.add_argument("checkpoints", nargs="+", metavar="PATH", help="the first one, the teacher, is what the others are held against")
-    options.add_data(parser, n_default=None, c_default=None, crop_default=None, limits=("test",), table=DATASETS | LABELLED)
+    parser.add_argument(
+        "checkpoints",
+        nargs="+",
+        metavar="PATH",
+        help="the first one, the teacher, is what the others are held against",
+    )
+    options.add_data(
+        parser,
+        n_default=None,
+        c_default=None,
+        crop_default=None,
+        limits=("test",),
+        table=DATASETS | LABELLED,
+    )
     parser.set_defaults(limit_test=200)
     options.add_bare(parser)
     options.add_loading(parser)
     options.add_evaluation(parser)
     group = parser.add_argument_group("features")
     names, every = ", ".join(FEATURE_MEASURES), list(FEATURE_MEASURES)
-    group.add_argument("--measures", type=options.one_of(FEATURE_MEASURES, "measure"), nargs="+", default=every, metavar="NAME", help=f"of {names}")
-    group.add_argument("--channels", type=options.within(1, 32, int), default=8, help="of every tap that are drawn")
+    group.add_argument(
+        "--measures",
+        type=options.one_of(FEATURE_MEASURES, "measure"),
+        nargs="+",
+        default=every,
+        metavar="NAME",
+        help=f"of {names}",
+    )
+    group.add_argument(
+        "--channels", type=options.within(1, 32, int), default=8, help="of every tap that are drawn"
+    )
     args = parser.parse_args(argv)
     if len(set(args.checkpoints)) < len(args.checkpoints):
         parser.error("a checkpoint is given twice")
@@ -34,12 +55,17 @@ def main(args) -> dict:
     found = {path: testing.opened(path, args) for path in args.checkpoints}
     images = features.images_of(found, args)
     subjects = features.subjects_of(found, images, args, device)
-    folder = folder_for(Path(args.results) / "features", feature_report.folder_name([*testing.names_of(found).values()]))
+    folder = folder_for(
+        Path(args.results) / "features",
+        feature_report.folder_name([*testing.names_of(found).values()]),
+    )
     batches = features.walk(subjects, images, args, device)
     taps = features.gathered(subjects, batches, args.measures, args.seed)
     grams = features.grams(batches, len(images))
     similarities = [features.cka([*grams[0].values()], [*own.values()]) for own in grams[1:]]
-    weights = [features.weight_changes(subject.network, subjects[0].network) for subject in subjects[1:]]
+    weights = [
+        features.weight_changes(subject.network, subjects[0].network) for subject in subjects[1:]
+    ]
     tables = {
         "measures": feature_report.measure_rows(subjects, taps),
         "cka": feature_report.similarity_rows(subjects, taps, similarities),
@@ -49,7 +75,9 @@ def main(args) -> dict:
     feature_report.write(tables, args.measures, folder)
     feature_figures.draw(subjects, taps, similarities, tables["measures"], args.channels, folder)
     print(f"{len(images)} test images of {args.dataset}\n{feature_report.told(subjects, tables)}")
-    print(f"\n{folder}: measures, cka, layers and channels.csv, measures, histograms and cka.png, maps and fourier_<tap>.png written")
+    print(
+        f"\n{folder}: measures, cka, layers and channels.csv, measures, histograms and cka.png, maps and fourier_<tap>.png written"
+    )
     return tables | {"folder": folder}
 
 

@@ -33,7 +33,9 @@ class Images(Dataset):
     paired = False  # whether every item brings the degraded picture that a network sees, in validation and test
     alike = True  # whether all items have one size
 
-    def __init__(self, source: Source, subset: Tensor, augment_seed: int | None = None, shift: bool = False):
+    def __init__(
+        self, source: Source, subset: Tensor, augment_seed: int | None = None, shift: bool = False
+    ):
         self.source, self.subset, self.augment_seed, self.epoch = source, subset, augment_seed, 0
         self.symmetries = () if augment_seed is None else symmetries_of(source.symmetries, shift)
         self.classes = source.classes
@@ -55,11 +57,20 @@ class Images(Dataset):
         """A batch."""
         images = self.decoded(places)
         if self.symmetries:
-            changes = [[draw(rng, images.shape[-1]) for draw in self.symmetries] for rng in map(self.rng, places)]
-            for change, drawn in zip(self.symmetries.values(), zip(*changes, strict=True), strict=True):
+            changes = [
+                [draw(rng, images.shape[-1]) for draw in self.symmetries]
+                for rng in map(self.rng, places)
+            ]
+            for change, drawn in zip(
+                self.symmetries.values(), zip(*changes, strict=True), strict=True
+            ):
                 images = change(images, torch.tensor(drawn, device=images.device))
         item = {"image": images, "index": torch.as_tensor(places)}
-        return item if self.labels is None else item | {"label": torch.tensor([self.labels[i] for i in places])}
+        return (
+            item
+            if self.labels is None
+            else item | {"label": torch.tensor([self.labels[i] for i in places])}
+        )
 
     def rng(self, i: int) -> np.random.Generator:
         return np.random.default_rng((self.augment_seed, self.epoch, i))
@@ -68,7 +79,9 @@ class Images(Dataset):
         """Images (B, C, n, n) as their files have them."""
         if self.held is not None:
             return self.held[torch.as_tensor(places, device=self.held.device)].float() / 255
-        return torch.stack([self.source.images[int(k)] for k in self.subset[torch.as_tensor(places)]])
+        return torch.stack(
+            [self.source.images[int(k)] for k in self.subset[torch.as_tensor(places)]]
+        )
 
     def stack(self) -> Tensor:
         """All images (N, C, n, n), not augmented."""
@@ -80,7 +93,11 @@ class Images(Dataset):
         size = len(self) * first.numel()
         cpu = torch.device("cpu")
         place = next((place for place in (device, cpu) if size <= room(place) / 2), None)
-        held = file_backed((len(self), *first.shape[1:])) if place is None else torch.empty(len(self), *first.shape[1:], dtype=torch.uint8)
+        held = (
+            file_backed((len(self), *first.shape[1:]))
+            if place is None
+            else torch.empty(len(self), *first.shape[1:], dtype=torch.uint8)
+        )
         for some in torch.arange(len(self)).split(256):
             held[some] = (self.decoded(some) * 255).round().to(torch.uint8)
         self.held = held if place is None else held.to(place)
@@ -167,7 +184,9 @@ def shifted(images: Tensor, corners: Tensor) -> Tensor:
     n = images.shape[-1]
     wide, places = pad(images, (n // 8,) * 4, mode="reflect"), torch.arange(n, device=images.device)
     rows, columns = (corners[:, k, None] + places for k in (0, 1))
-    return wide[torch.arange(len(images))[:, None, None], :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+    return wide[
+        torch.arange(len(images))[:, None, None], :, rows[:, :, None], columns[:, None, :]
+    ].movedim(-1, 1)
 
 
 # ---------------------------------------------------------------- loaders
@@ -193,7 +212,9 @@ class Order(Sampler):
             yield order[batch * self.batch_size : last].tolist()
 
 
-def build_loader(images: Images, batch_size: int, num_workers: int = 0, shuffle_seed: int | None = None) -> DataLoader:
+def build_loader(
+    images: Images, batch_size: int, num_workers: int = 0, shuffle_seed: int | None = None
+) -> DataLoader:
     """Batches of a split, in an order that --seed and the epoch decide, or as they stand."""
     how = {"num_workers": num_workers, "worker_init_fn": deaf, "collate_fn": as_it_is}
     if shuffle_seed is None:

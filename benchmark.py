@@ -7,21 +7,70 @@ from training import options
 def parse(argv=None):
     parser = options.Parser(__doc__)
     group = parser.add_argument_group("what is timed")
-    group.add_argument("--only", choices=BENCHES, nargs="+", default=list(BENCHES), metavar="GROUP", help=f"of {', '.join(BENCHES)}")
-    group.add_argument("--width", type=options.counting, nargs="+", default=[16, 64], help="channels of student and teacher at full resolution")
+    group.add_argument(
+        "--only",
+        choices=BENCHES,
+        nargs="+",
+        default=list(BENCHES),
+        metavar="GROUP",
+        help=f"of {', '.join(BENCHES)}",
+    )
+    group.add_argument(
+        "--width",
+        type=options.counting,
+        nargs="+",
+        default=[16, 64],
+        help="channels of student and teacher at full resolution",
+    )
     group.add_argument("--batch_size", type=options.counting, default=50, help="images a step")
-    group.add_argument("--sizes", type=options.side, nargs="+", default=[32, 64, 128, 256, 512, 1024], help="sides of images for the physics")
-    group.add_argument("--images", type=options.counting, nargs="+", help="training images, for scaling (1000 4000 16000, on CUDA 60000 too)")
-    group.add_argument("--batch_sizes", type=options.counting, nargs="+", help="for scaling (10 50 200, on CUDA 50 to 4000)")
-    group.add_argument("--teacher", metavar="PATH", help="time its distillation too; the plain loop takes its weights as they are")
+    group.add_argument(
+        "--sizes",
+        type=options.side,
+        nargs="+",
+        default=[32, 64, 128, 256, 512, 1024],
+        help="sides of images for the physics",
+    )
+    group.add_argument(
+        "--images",
+        type=options.counting,
+        nargs="+",
+        help="training images, for scaling (1000 4000 16000, on CUDA 60000 too)",
+    )
+    group.add_argument(
+        "--batch_sizes",
+        type=options.counting,
+        nargs="+",
+        help="for scaling (10 50 200, on CUDA 50 to 4000)",
+    )
+    group.add_argument(
+        "--teacher",
+        metavar="PATH",
+        help="time its distillation too; the plain loop takes its weights as they are",
+    )
     group = parser.add_argument_group("how")
-    group.add_argument("--rounds", type=options.counting, default=15, help="in which the contenders take turns, after one to warm up")
-    group.add_argument("--steps", type=options.counting, help="of a contender in a round (1, on CUDA 20)")
-    group.add_argument("--precision", choices=("fp32", "bf16"), help="fp32, on CUDA bf16, without it")
-    group.add_argument("--training_flags", default="", metavar="WORDS", help="more flags of the training scripts, as in --training_flags='--compile'")
+    group.add_argument(
+        "--rounds",
+        type=options.counting,
+        default=15,
+        help="in which the contenders take turns, after one to warm up",
+    )
+    group.add_argument(
+        "--steps", type=options.counting, help="of a contender in a round (1, on CUDA 20)"
+    )
+    group.add_argument(
+        "--precision", choices=("fp32", "bf16"), help="fp32, on CUDA bf16, without it"
+    )
+    group.add_argument(
+        "--training_flags",
+        default="",
+        metavar="WORDS",
+        help="more flags of the training scripts, as in --training_flags='--compile'",
+    )
     group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
     group.add_argument("--results", default="results", help="folder of everything that is written")
-    group.add_argument("--config", metavar="FILE", help="JSON or YAML of these flags; the command line wins")
+    group.add_argument(
+        "--config", metavar="FILE", help="JSON or YAML of these flags; the command line wins"
+    )
     return parser.parse_args(argv)
 
 
@@ -60,11 +109,17 @@ def main(args) -> dict:
         bench = Bench(args, device, scripts, Path(folder))
         for group in args.only:
             done = look_up(BENCHES, group, "group")(bench)
-            print(f"{group}: {len(done)} lines after {time.perf_counter() - began:.0f} s", flush=True)
+            print(
+                f"{group}: {len(done)} lines after {time.perf_counter() - began:.0f} s", flush=True
+            )
             rows += done
     asked = speed.targets(rows, device.type)
-    print(f"\n{speed.write(rows, f'{facts(device)}; {args.precision}, {args.rounds} rounds', asked, Path(args.results))}")
-    print(f"{args.results}/benchmark/table.csv, figure.png, report.md written; {time.perf_counter() - began:.0f} s in all")
+    print(
+        f"\n{speed.write(rows, f'{facts(device)}; {args.precision}, {args.rounds} rounds', asked, Path(args.results))}"
+    )
+    print(
+        f"{args.results}/benchmark/table.csv, figure.png, report.md written; {time.perf_counter() - began:.0f} s in all"
+    )
     return {"rows": rows, "targets": asked}
 
 

@@ -5,16 +5,39 @@ from training import options
 
 def parse(argv=None):
     parser = options.Parser(__doc__)
-    parser.add_argument("checkpoints", nargs="+", metavar="PATH", help="the first one is what the others are compared with")
+    parser.add_argument(
+        "checkpoints",
+        nargs="+",
+        metavar="PATH",
+        help="the first one is what the others are compared with",
+    )
     options.add_data(parser, n_default=None, c_default=None, limits=("test",), whole=True)
     options.add_bare(parser)
     options.add_loading(parser)
     options.add_scoring(parser)
     group = parser.add_argument_group("measurement")
-    group.add_argument("--awgn_snr", type=options.noise_level, nargs=1, help="noise level in dB, or none; each checkpoint's own without it")
-    group.add_argument("--sigma", type=options.sigma, nargs=1, help="noise level of denoisers, on the 0..255 scale")
-    group.add_argument("--batches", type=options.counting, nargs="+", default=[1, 16], help="batch sizes of the latency")
-    group.add_argument("--runs", type=options.counting, default=30, help="timed passes of each, after a tenth as many to warm up")
+    group.add_argument(
+        "--awgn_snr",
+        type=options.noise_level,
+        nargs=1,
+        help="noise level in dB, or none; each checkpoint's own without it",
+    )
+    group.add_argument(
+        "--sigma", type=options.sigma, nargs=1, help="noise level of denoisers, on the 0..255 scale"
+    )
+    group.add_argument(
+        "--batches",
+        type=options.counting,
+        nargs="+",
+        default=[1, 16],
+        help="batch sizes of the latency",
+    )
+    group.add_argument(
+        "--runs",
+        type=options.counting,
+        default=30,
+        help="timed passes of each, after a tenth as many to warm up",
+    )
     group.add_argument("--seed", type=options.natural, default=42, help="of the noise")
     group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
     group.add_argument("--results", default="results", help="folder of everything that is written")

@@ -12,7 +12,16 @@ from PIL import Image
 from torch import Tensor
 
 from batches import Images, Source, Whole
-from pictures import BAD_ARRAY, Request, open_image, pictures_in, read_array, read_picture, sound, to_tensor
+from pictures import (
+    BAD_ARRAY,
+    Request,
+    open_image,
+    pictures_in,
+    read_array,
+    read_picture,
+    sound,
+    to_tensor,
+)
 from tables import CONTROL, DATASETS, UserError, in_a_line, look_up
 
 SPLITS = ("train", "val", "test")
@@ -20,29 +29,46 @@ DEFLATED = 1032  # bytes that a compressed byte can stand for
 SPLIT_SEED = 0  # of splits and subsets; a run's --seed must not move an image from test to training
 
 
-def build_splits(request: Request, wanted: Sequence[str] = SPLITS, augment_seed: int | None = None, table: dict = DATASETS) -> dict[str, Images]:
+def build_splits(
+    request: Request,
+    wanted: Sequence[str] = SPLITS,
+    augment_seed: int | None = None,
+    table: dict = DATASETS,
+) -> dict[str, Images]:
     """The wanted splits of a table's dataset, limited to fixed random subsets where asked; only training is augmented."""
     if request.crop == "whole" and (request.labelled or request.dataset != "folder"):
-        raise UserError(f"crop whole: dataset '{request.dataset}' has no pictures of their own size; 'folder' has")
+        raise UserError(
+            f"crop whole: dataset '{request.dataset}' has no pictures of their own size; 'folder' has"
+        )
     sources = look_up(table, request.dataset, "dataset")(request)
     strange = next((name for name in sources["test"].classes if CONTROL.search(name)), None)
     if strange:
-        raise UserError(f"dataset '{request.dataset}': class '{in_a_line(strange)}' has a name with control characters")
+        raise UserError(
+            f"dataset '{request.dataset}': class '{in_a_line(strange)}' has a name with control characters"
+        )
     if sources["train"].labels is not None:
         learnt = set(sources["train"].labels)
         absent = [name for k, name in enumerate(sources["train"].classes) if k not in learnt]
         if absent:
-            raise UserError(f"dataset '{request.dataset}': no training images of class {', '.join(absent)}")
+            raise UserError(
+                f"dataset '{request.dataset}': no training images of class {', '.join(absent)}"
+            )
     splits = {}
     for split in wanted:
         source, limit = sources[split], getattr(request, f"limit_{split}")
         count = len(source.images)
         if count == 0:
-            raise UserError(f"dataset '{request.dataset}' has no {split} images of {request.n} x {request.n}")
+            raise UserError(
+                f"dataset '{request.dataset}' has no {split} images of {request.n} x {request.n}"
+            )
         subset = torch.arange(count)
         if limit is not None and limit < count:
-            subset = (shuffled(count) if source.labels is None else stratified(source.labels))[:limit]
-        splits[split] = (source.kind or Images)(source, subset, augment_seed if split == "train" else None, request.shift)
+            subset = (shuffled(count) if source.labels is None else stratified(source.labels))[
+                :limit
+            ]
+        splits[split] = (source.kind or Images)(
+            source, subset, augment_seed if split == "train" else None, request.shift
+        )
     return splits
 
 
@@ -61,7 +87,9 @@ def places(labels: Sequence[int]) -> Iterator[tuple[int, int, int]]:
 
 def stratified(labels: Sequence[int]) -> Tensor:
     """A fixed random order that begins with one image of every class, and whose every beginning holds the classes in their shares."""
-    return torch.tensor([i for i, place, size in sorted(places(labels), key=lambda item: item[1] / item[2])])
+    return torch.tensor(
+        [i for i, place, size in sorted(places(labels), key=lambda item: item[1] / item[2])]
+    )
 
 
 def hold_out_of_each(labels: Sequence[int], parts: int = 1, share: float = 0.1) -> list[list[int]]:
@@ -102,7 +130,9 @@ def photos(request: Request) -> dict[str, Source]:
 def _tiles(image: Image.Image, request: Request) -> list[Tensor]:
     """Tiles n x n that do not overlap."""
     n = request.n
-    corners = [(x, y) for y in range(0, image.height - n + 1, n) for x in range(0, image.width - n + 1, n)]
+    corners = [
+        (x, y) for y in range(0, image.height - n + 1, n) for x in range(0, image.width - n + 1, n)
+    ]
     return [to_tensor(image.crop((x, y, x + n, y + n)), request) for x, y in corners]
 
 
@@ -134,15 +164,27 @@ class Lazy(Sequence):
 
 
 def from_arrays(
-    train: np.ndarray, test: np.ndarray, request: Request, symmetries: str, labels: Sequence | None = None, classes: Sequence[str] = ()
+    train: np.ndarray,
+    test: np.ndarray,
+    request: Request,
+    symmetries: str,
+    labels: Sequence | None = None,
+    classes: Sequence[str] = (),
 ) -> dict[str, Source]:
     """Splits of arrays (N, H, W) or (N, H, W, 3) of bytes, and where they are asked for of their labels, of training and of test."""
     y_train, y_test = labels if request.labelled else (None, None)
     training, validation = hold_out_of_each(y_train) if request.labelled else hold_out(len(train))
 
-    def source(x: np.ndarray, y: Sequence | None, keys: Sequence, symmetries: str = "none") -> Source:
+    def source(
+        x: np.ndarray, y: Sequence | None, keys: Sequence, symmetries: str = "none"
+    ) -> Source:
         images = Lazy(lambda i: to_tensor(x[i], request), keys)
-        return Source(images, symmetries, labels=None if y is None else [int(y[i]) for i in keys], classes=tuple(classes))
+        return Source(
+            images,
+            symmetries,
+            labels=None if y is None else [int(y[i]) for i in keys],
+            classes=tuple(classes),
+        )
 
     return {
         "train": source(train, y_train, training, symmetries),
@@ -161,7 +203,14 @@ def digits(request: Request) -> dict[str, Source]:
         rest, held = hold_out_of_each(data.target, share=0.2)
     else:
         held, rest = np.split(shuffled(len(images)).numpy(), [len(images) // 5])
-    return from_arrays(images[rest], images[held], request, "fixed", (data.target[rest], data.target[held]), "0123456789")
+    return from_arrays(
+        images[rest],
+        images[held],
+        request,
+        "fixed",
+        (data.target[rest], data.target[held]),
+        "0123456789",
+    )
 
 
 def from_torchvision(name: str, request: Request, layout: str, **splits) -> list:
@@ -169,11 +218,16 @@ def from_torchvision(name: str, request: Request, layout: str, **splits) -> list
     import torchvision.datasets as available
 
     try:
-        return [getattr(available, name)(request.data_root, download=request.download, **split) for split in splits.values()]
+        return [
+            getattr(available, name)(request.data_root, download=request.download, **split)
+            for split in splits.values()
+        ]
     except (RuntimeError, OSError) as error:
         where = Path(request.data_root) / layout
         advice = "put them there" if request.download else "put them there or give --download"
-        raise UserError(f"dataset '{request.dataset}': no files in {where} ({' '.join(str(error).split())}); {advice}") from None
+        raise UserError(
+            f"dataset '{request.dataset}': no files in {where} ({' '.join(str(error).split())}); {advice}"
+        ) from None
 
 
 def _unpack(raw: Path) -> None:
@@ -192,14 +246,32 @@ def _unpack(raw: Path) -> None:
 
 def mnist(request: Request) -> dict[str, Source]:
     _unpack(Path(request.data_root) / "MNIST" / "raw")
-    train, test = from_torchvision("MNIST", request, "MNIST/raw", train={"train": True}, test={"train": False})
-    return from_arrays(train.data.numpy(), test.data.numpy(), request, "none", (train.targets.tolist(), test.targets.tolist()), "0123456789")
+    train, test = from_torchvision(
+        "MNIST", request, "MNIST/raw", train={"train": True}, test={"train": False}
+    )
+    return from_arrays(
+        train.data.numpy(),
+        test.data.numpy(),
+        request,
+        "none",
+        (train.targets.tolist(), test.targets.tolist()),
+        "0123456789",
+    )
 
 
 def fashion_mnist(request: Request) -> dict[str, Source]:
     _unpack(Path(request.data_root) / "FashionMNIST" / "raw")
-    train, test = from_torchvision("FashionMNIST", request, "FashionMNIST/raw", train={"train": True}, test={"train": False})
-    return from_arrays(train.data.numpy(), test.data.numpy(), request, "flip", (train.targets.tolist(), test.targets.tolist()), train.classes)
+    train, test = from_torchvision(
+        "FashionMNIST", request, "FashionMNIST/raw", train={"train": True}, test={"train": False}
+    )
+    return from_arrays(
+        train.data.numpy(),
+        test.data.numpy(),
+        request,
+        "flip",
+        (train.targets.tolist(), test.targets.tolist()),
+        train.classes,
+    )
 
 
 def cifar10(request: Request) -> dict[str, Source]:
@@ -211,18 +283,26 @@ def cifar100(request: Request) -> dict[str, Source]:
 
 
 def _cifar(name: str, layout: str, request: Request) -> dict[str, Source]:
-    train, test = from_torchvision(name, request, layout, train={"train": True}, test={"train": False})
-    return from_arrays(train.data, test.data, request, "flip", (train.targets, test.targets), train.classes)
+    train, test = from_torchvision(
+        name, request, layout, train={"train": True}, test={"train": False}
+    )
+    return from_arrays(
+        train.data, test.data, request, "flip", (train.targets, test.targets), train.classes
+    )
 
 
 def celeba(request: Request) -> dict[str, Source]:
     """The release's first 20,000 training and 2,000 test faces."""
-    train, test = from_torchvision("CelebA", request, "celeba", train={"split": "train"}, test={"split": "test"})
+    train, test = from_torchvision(
+        "CelebA", request, "celeba", train={"split": "train"}, test={"split": "test"}
+    )
     training, validation = hold_out(min(20_000, len(train)))
     return {
         "train": Source(Lazy(lambda i: to_tensor(train[int(i)][0], request), training), "flip"),
         "val": Source(Lazy(lambda i: to_tensor(train[int(i)][0], request), validation)),
-        "test": Source(Lazy(lambda i: to_tensor(test[i][0], request), range(min(2_000, len(test))))),
+        "test": Source(
+            Lazy(lambda i: to_tensor(test[i][0], request), range(min(2_000, len(test))))
+        ),
     }
 
 
@@ -236,16 +316,27 @@ def folder(request: Request) -> dict[str, Source]:
     paths = {split: pictures_in(root / split) for split in SPLITS}
     if len(paths["train"]) > 1 and not paths["val"]:
         training, validation = hold_out(len(paths["train"]))
-        paths |= {"train": [paths["train"][i] for i in training], "val": [paths["train"][i] for i in validation]}
+        paths |= {
+            "train": [paths["train"][i] for i in training],
+            "val": [paths["train"][i] for i in validation],
+        }
     elif not any(paths.values()):
         paths = tenths(pictures_in(root))
     paths = sound(paths, request)
-    return {split: Source(Lazy(lambda path: open_image(path, request), paths[split]), "flip", files=paths[split]) for split in SPLITS}
+    return {
+        split: Source(
+            Lazy(lambda path: open_image(path, request), paths[split]), "flip", files=paths[split]
+        )
+        for split in SPLITS
+    }
 
 
 def test_set(root: Path, request: Request) -> dict[str, Source]:
     """All pictures of a folder, or of its test/ where it has one, in their own sizes; there is nothing to train on."""
-    paths, multiple = sound({"test": pictures_in(root / "test") or pictures_in(root)}, request)["test"], request.multiple
+    paths, multiple = (
+        sound({"test": pictures_in(root / "test") or pictures_in(root)}, request)["test"],
+        request.multiple,
+    )
     cut = 0
     for path in paths:
         with Image.open(path) as image:
@@ -261,7 +352,11 @@ def test_set(root: Path, request: Request) -> dict[str, Source]:
         height, width = (side - side % multiple for side in image.shape[-2:])
         return image[:, :height, :width]
 
-    return {"train": Source([]), "val": Source([]), "test": Source(Lazy(picture, paths), kind=Whole, files=paths)}
+    return {
+        "train": Source([]),
+        "val": Source([]),
+        "test": Source(Lazy(picture, paths), kind=Whole, files=paths),
+    }
 
 
 def npz(request: Request) -> dict[str, Source]:
@@ -272,9 +367,17 @@ def npz(request: Request) -> dict[str, Source]:
     images = arrays_in(path, "x_train", "x_test")
     for name, x in images.items():
         if x.dtype != np.uint8 or x.ndim not in (3, 4) or x.shape[3:] not in ((), (3,)):
-            raise UserError(f"dataset 'npz': {name} is {x.dtype} {x.shape}: bytes (N, H, W) or (N, H, W, 3) are allowed")
+            raise UserError(
+                f"dataset 'npz': {name} is {x.dtype} {x.shape}: bytes (N, H, W) or (N, H, W, 3) are allowed"
+            )
     train, test = images.values()
-    return from_arrays(train, test, request, "flip", *(labels_in(path, len(train), len(test)) if request.labelled else ()))
+    return from_arrays(
+        train,
+        test,
+        request,
+        "flip",
+        *(labels_in(path, len(train), len(test)) if request.labelled else ()),
+    )
 
 
 def labels_in(path: Path, *counts: int) -> tuple[list[np.ndarray], list[str]]:
@@ -283,14 +386,22 @@ def labels_in(path: Path, *counts: int) -> tuple[list[np.ndarray], list[str]]:
     names = labels.pop("classes", None)
     for (name, y), count in zip(labels.items(), counts, strict=True):
         if y.dtype.kind not in "iu" or y.shape != (count,):
-            raise UserError(f"dataset 'npz': {name} of {path} is {y.dtype} {y.shape}: integers ({count},) are allowed")
+            raise UserError(
+                f"dataset 'npz': {name} of {path} is {y.dtype} {y.shape}: integers ({count},) are allowed"
+            )
     if names is None:
-        names = np.arange(1 + max((int(y.max()) for y in labels.values() if y.size), default=-1)).astype(str)
+        names = np.arange(
+            1 + max((int(y.max()) for y in labels.values() if y.size), default=-1)
+        ).astype(str)
     if names.dtype.kind != "U" or names.ndim != 1:
-        raise UserError(f"dataset 'npz': classes of {path} is {names.dtype} {names.shape}: strings (K,) are allowed")
+        raise UserError(
+            f"dataset 'npz': classes of {path} is {names.dtype} {names.shape}: strings (K,) are allowed"
+        )
     for name, y in labels.items():
         if y.size and not 0 <= y.min() <= y.max() < len(names):
-            raise UserError(f"dataset 'npz': {name} of {path} goes from {y.min()} to {y.max()}: 0 to {len(names) - 1} are allowed")
+            raise UserError(
+                f"dataset 'npz': {name} of {path} goes from {y.min()} to {y.max()}: 0 to {len(names) - 1} are allowed"
+            )
     return list(labels.values()), names.tolist()
 
 
@@ -306,7 +417,17 @@ def arrays_in(path: Path, *names: str, optional: str | None = None) -> dict[str,
         with np.load(path, allow_pickle=False) as arrays:
             missing = [name for name in names if name not in arrays]
             if missing:
-                raise UserError(f"dataset 'npz': {path} lacks {', '.join(missing)}; it holds {', '.join(arrays)}")
-            return {name: member(arrays.zip, f"{name}.npy", most) for name in (*names, optional) if name in arrays}
+                raise UserError(
+                    f"dataset 'npz': {path} lacks {', '.join(missing)}; it holds {', '.join(arrays)}"
+                )
+            return {
+                name: member(arrays.zip, f"{name}.npy", most)
+                for name in (*names, optional)
+                if name in arrays
+            }
     except BAD_ARRAY as error:
-        raise error if isinstance(error, UserError) else UserError(f"dataset 'npz': {path} cannot be read: {error}") from None
+        raise (
+            error
+            if isinstance(error, UserError)
+            else UserError(f"dataset 'npz': {path} cannot be read: {error}")
+        ) from None

@@ -98,7 +98,9 @@ def lock(path: Path, wait: bool = False) -> IO:
             fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(0.1)  # the other one may be about to write its name
-            raise UserError(f"{path.parent} belongs to {path.read_text().strip() or 'another process'}, which is still at work") from None
+            raise UserError(
+                f"{path.parent} belongs to {path.read_text().strip() or 'another process'}, which is still at work"
+            ) from None
         file.truncate(0)
         file.write(owner.encode())
     return file

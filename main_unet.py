@@ -11,7 +11,12 @@ def parse(argv=None):
     options.add_network(parser)
     options.add_training(parser)
     group = parser.add_argument_group("task")
-    group.add_argument("--loss", type=options.one_of(options.TASK_LOSSES, "loss"), default="mae", help=f"one of {', '.join(options.TASK_LOSSES)}")
+    group.add_argument(
+        "--loss",
+        type=options.one_of(options.TASK_LOSSES, "loss"),
+        default="mae",
+        help=f"one of {', '.join(options.TASK_LOSSES)}",
+    )
     options.add_style(group)
     group.add_argument("--train_again", metavar="CHECKPOINT", help="begin with its weights")
     options.add_run(parser)
@@ -32,16 +37,30 @@ def learner(args, device, beside):
     from training.run import Run
 
     camera = pipeline.physics_recipe(args)
-    name = pipeline.export_name(args.network, label_of(camera) + (f"_seed_{args.seed}" if args.seeds else ""))
+    name = pipeline.export_name(
+        args.network, label_of(camera) + (f"_seed_{args.seed}" if args.seeds else "")
+    )
     stem = pipeline.export_name(args.network, label_of(camera)).removesuffix(".pth")
-    run = Run(args, f"{stem}_{args.dataset}", name, {"train_again": args.train_again} | pipeline.ordering_file(camera))
+    run = Run(
+        args,
+        f"{stem}_{args.dataset}",
+        name,
+        {"train_again": args.train_again} | pipeline.ordering_file(camera),
+    )
     if run.finished:
         return run.already()
     splits = beside.splits if beside else pipeline.splits_of(args)
     physics = pipeline.camera_of(camera, splits)
     network, recipe = pipeline.network_of(args)
     pipeline.warm_start(network, recipe, args.train_again)
-    return pipeline.learner(pipeline.supervised(args, network, physics, args.loss, device), recipe, splits, args, run, beside=beside)
+    return pipeline.learner(
+        pipeline.supervised(args, network, physics, args.loss, device),
+        recipe,
+        splits,
+        args,
+        run,
+        beside=beside,
+    )
 
 
 if __name__ == "__main__":

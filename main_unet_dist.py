@@ -12,8 +12,14 @@ def parse(argv=None):
     options.add_distillation(parser)
     options.add_teacher(parser)
     group = parser.add_argument_group("beginning")
-    group.add_argument("--init_student", metavar="PATH", help="begin with the weights of this checkpoint")
-    group.add_argument("--online", action="store_true", help="the teacher learns too, beginning with --teacher or afresh at --cr_teacher")
+    group.add_argument(
+        "--init_student", metavar="PATH", help="begin with the weights of this checkpoint"
+    )
+    group.add_argument(
+        "--online",
+        action="store_true",
+        help="the teacher learns too, beginning with --teacher or afresh at --cr_teacher",
+    )
     options.add_training(parser)
     options.add_run(parser)
     return parser.parse_args(argv)
@@ -36,22 +42,43 @@ def learner(args, device, beside):
 
     pipeline.check_distillation(args)
     path = pipeline.teacher_path(args)
-    splits = cache(lambda: beside.splits if beside else pipeline.splits_of(args))  # late: that a folder is taken is said first
+    splits = cache(
+        lambda: beside.splits if beside else pipeline.splits_of(args)
+    )  # late: that a folder is taken is said first
     teacher = pipeline.teacher_of(args, path, lambda: splits()["train"].stack())
     camera = pipeline.physics_recipe(args)
-    names = pipeline.student_names(args, camera, teacher.physics.recipe, "online_student" if args.online else "student")
-    run = Run(args, *names, {"teacher": path, "init_student": args.init_student} | pipeline.ordering_file(camera))
+    names = pipeline.student_names(
+        args, camera, teacher.physics.recipe, "online_student" if args.online else "student"
+    )
+    run = Run(
+        args,
+        *names,
+        {"teacher": path, "init_student": args.init_student} | pipeline.ordering_file(camera),
+    )
     if run.finished:
         return run.already()
     physics = pipeline.camera_of(camera, splits())
     network, recipe = pipeline.network_of(args)
     pipeline.warm_start(network, recipe, args.init_student)
-    stage = pipeline.distillation(args, network, physics, teacher, splits()["train"].stack, device, args.online)
+    stage = pipeline.distillation(
+        args, network, physics, teacher, splits()["train"].stack, device, args.online
+    )
 
     def keep_teacher() -> None:
-        write(run.folder / "teacher.pth", pack(stage.teacher, teacher.recipe, stage.physics_t, run.identity))
+        write(
+            run.folder / "teacher.pth",
+            pack(stage.teacher, teacher.recipe, stage.physics_t, run.identity),
+        )
 
-    return pipeline.learner(stage, recipe, splits(), args, run, before_export=keep_teacher if args.online else None, beside=beside)
+    return pipeline.learner(
+        stage,
+        recipe,
+        splits(),
+        args,
+        run,
+        before_export=keep_teacher if args.online else None,
+        beside=beside,
+    )
 
 
 if __name__ == "__main__":

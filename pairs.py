@@ -31,7 +31,11 @@ class Pairs(Drawn):
     paired = True
 
     def __getitem__(self, i: int) -> dict:
-        rng = None if self.augment_seed is None else np.random.default_rng((self.augment_seed, self.epoch, i))
+        rng = (
+            None
+            if self.augment_seed is None
+            else np.random.default_rng((self.augment_seed, self.epoch, i))
+        )
         return self.source.images[int(self.subset[i])](rng) | {"index": i}
 
     def stack(self) -> Tensor:
@@ -42,10 +46,16 @@ class Pairs(Drawn):
 def piece(pair: Pair, request: Request, rng: np.random.Generator | None) -> dict:
     """A random or the central piece of a pair; `seen` is black where there is no degraded picture."""
     n = request.n
-    left, top = ((side - n) // 2 if rng is None else int(rng.integers(side - n + 1)) for side in pair.size)
+    left, top = (
+        (side - n) // 2 if rng is None else int(rng.integers(side - n + 1)) for side in pair.size
+    )
     box = (left, top, left + n, top + n)
     image = open_image(pair.clean, request, box)
-    seen = torch.zeros_like(image) if pair.degraded is None else open_image(pair.degraded, request, box)
+    seen = (
+        torch.zeros_like(image)
+        if pair.degraded is None
+        else open_image(pair.degraded, request, box)
+    )
     if rng is not None:
         both = torch.stack((image, seen))
         for draw, change in ((draw_mirror, mirrored), (draw_turn, turned)):
@@ -68,17 +78,23 @@ def hybrid(request: Request) -> dict[str, Source]:
     if not request.unpaired or not Path(request.unpaired).is_dir():
         raise UserError(f"dataset 'hybrid': --unpaired {request.unpaired} is not a folder")
     if not 0 < request.paired_share < 1:
-        raise UserError(f"paired_share {request.paired_share:g}: a mixture needs a share between 0 and 1; --dataset paired has pairs alone")
+        raise UserError(
+            f"paired_share {request.paired_share:g}: a mixture needs a share between 0 and 1; --dataset paired has pairs alone"
+        )
     splits = splits_of_pairs(request)
     held = {pair.clean.resolve() for split in ("val", "test") for pair in splits[split]}
     pictures = sound({"unpaired": pictures_in(Path(request.unpaired))}, request)["unpaired"]
     alone = [Pair(path, None, size_of(path, request)) for path in pictures]
     for path in (pair.clean for pair in alone):
         if path.resolve() in held:
-            raise UserError(f"dataset 'hybrid': {path} of --unpaired is a validation or test picture of --gt")
+            raise UserError(
+                f"dataset 'hybrid': {path} of --unpaired is a validation or test picture of --gt"
+            )
     for flag, found in (("unpaired", alone), ("gt", splits["train"])):
         if not found:
-            raise UserError(f"dataset 'hybrid': no training pictures in --{flag} {getattr(request, flag)}")
+            raise UserError(
+                f"dataset 'hybrid': no training pictures in --{flag} {getattr(request, flag)}"
+            )
     total = round(len(alone) / (1 - request.paired_share))
     total = min(total, request.limit_train or total)
     count = round(request.paired_share * total)
@@ -89,7 +105,12 @@ def hybrid(request: Request) -> dict[str, Source]:
 
 
 def source(pairs: Sequence[Pair], request: Request) -> Source:
-    return Source(Lazy(lambda pair: partial(piece, pair, request), pairs), "dihedral", Pairs, files=[pair.clean for pair in pairs])
+    return Source(
+        Lazy(lambda pair: partial(piece, pair, request), pairs),
+        "dihedral",
+        Pairs,
+        files=[pair.clean for pair in pairs],
+    )
 
 
 def splits_of_pairs(request: Request) -> dict[str, list[Pair]]:
@@ -99,7 +120,9 @@ def splits_of_pairs(request: Request) -> dict[str, list[Pair]]:
         if not root or not Path(root).is_dir():
             raise UserError(f"dataset '{request.dataset}': --{flag} {root} is not a folder")
     if request.crop != "center":
-        raise UserError(f"crop {request.crop}: dataset '{request.dataset}' is cut into pieces of n x n, not resized")
+        raise UserError(
+            f"crop {request.crop}: dataset '{request.dataset}' is cut into pieces of n x n, not resized"
+        )
     gt, lq = Path(request.gt), Path(request.lq)
     in_folders = any((root / split).is_dir() for root in (gt, lq) for split in SPLITS)
     names = listed(Path(request.pairs), gt, lq) if request.pairs else matched(gt, lq, in_folders)
@@ -107,18 +130,29 @@ def splits_of_pairs(request: Request) -> dict[str, list[Pair]]:
     if in_folders:
         for name, other in names:
             if name.parts[0] not in SPLITS or name.parts[0] != other.parts[0]:
-                raise UserError(f"pair {name}, {other}: both must be in the same one of {', '.join(split + '/' for split in SPLITS)}")
+                raise UserError(
+                    f"pair {name}, {other}: both must be in the same one of {', '.join(split + '/' for split in SPLITS)}"
+                )
         splits = {split: [name for name in clean if name.parts[0] == split] for split in SPLITS}
         if len(splits["train"]) > 1 and not splits["val"]:
             training, validation = hold_out(len(splits["train"]))
-            splits |= {"train": [splits["train"][i] for i in training], "val": [splits["train"][i] for i in validation]}
+            splits |= {
+                "train": [splits["train"][i] for i in training],
+                "val": [splits["train"][i] for i in validation],
+            }
     else:
         splits = tenths(clean)
     others = {name: [] for name in clean}
     for name, other in names:
         others[name].append(other)
-    files = {split: [(gt / name, lq / other) for name in splits[split] for other in others[name]] for split in SPLITS}
-    return {split: [checked(*pair, request) for pair in pairs] for split, pairs in sound(files, request, lambda pair: pair).items()}
+    files = {
+        split: [(gt / name, lq / other) for name in splits[split] for other in others[name]]
+        for split in SPLITS
+    }
+    return {
+        split: [checked(*pair, request) for pair in pairs]
+        for split, pairs in sound(files, request, lambda pair: pair).items()
+    }
 
 
 def matched(gt: Path, lq: Path, in_folders: bool) -> list[tuple[Path, Path]]:
@@ -127,8 +161,14 @@ def matched(gt: Path, lq: Path, in_folders: bool) -> list[tuple[Path, Path]]:
     for ours, root, theirs, other in ((clean, gt, degraded, lq), (degraded, lq, clean, gt)):
         missing = [path for name, path in ours.items() if name not in theirs]
         if missing or not ours:
-            what = f"{root / missing[0]} has no picture of its name in {other}" if missing else f"no pictures in {root}"
-            raise UserError(f"{what}; {len(clean.keys() & degraded.keys())} pairs match, and --pairs FILE can list them")
+            what = (
+                f"{root / missing[0]} has no picture of its name in {other}"
+                if missing
+                else f"no pictures in {root}"
+            )
+            raise UserError(
+                f"{what}; {len(clean.keys() & degraded.keys())} pairs match, and --pairs FILE can list them"
+            )
     return [(path, degraded[name]) for name, path in clean.items()]
 
 
@@ -137,7 +177,9 @@ def by_name(root: Path, in_folders: bool) -> dict[Path, Path]:
     for path in (path.relative_to(root) for path in pictures_in(root)):
         if not in_folders or path.parts[0] in SPLITS:
             if path.with_suffix("") in found:
-                raise UserError(f"{root / path} and {root / found[path.with_suffix('')]} have one name: --pairs FILE must list the pairs")
+                raise UserError(
+                    f"{root / path} and {root / found[path.with_suffix('')]} have one name: --pairs FILE must list the pairs"
+                )
             found[path.with_suffix("")] = path
     return found
 
@@ -152,7 +194,9 @@ def listed(file: Path, gt: Path, lq: Path) -> list[tuple[Path, Path]]:
     for number, line in enumerate(lines, 1):
         words = [word.strip() for word in line.split(",")]
         if len(words) > 2 or ("" in words and words != [""]):
-            raise UserError(f"--pairs {file}, line {number}: '{line}' is neither 'gt_name, lq_name' nor one name")
+            raise UserError(
+                f"--pairs {file}, line {number}: '{line}' is neither 'gt_name, lq_name' nor one name"
+            )
         if words != [""]:
             names.append((Path(words[0]), Path(words[-1])))
     if not names:
@@ -171,7 +215,9 @@ def checked(clean: Path, degraded: Path, request: Request) -> Pair:
     sizes = [size_of(path, request) for path in (clean, degraded)]
     if sizes[0] != sizes[1]:
         (a, b), (c, d) = sizes
-        raise UserError(f"{clean} is {a} x {b} and {degraded} is {c} x {d}: the pictures of a pair have one size")
+        raise UserError(
+            f"{clean} is {a} x {b} and {degraded} is {c} x {d}: the pictures of a pair have one size"
+        )
     return Pair(clean, degraded, sizes[0])
 
 

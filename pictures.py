@@ -45,7 +45,9 @@ class Request(NamedTuple):
     pairs: str | None = None
     unpaired: str | None = None
     paired_share: float = 0.5
-    labelled: bool = False  # labels beside the images, and splits and subsets in which every class has its share
+    labelled: bool = (
+        False  # labels beside the images, and splits and subsets in which every class has its share
+    )
     shift: bool = False  # training images by up to an eighth of a side
 
 
@@ -75,7 +77,12 @@ def converted(image: Image.Image, c: int) -> Image.Image:
 def pixels_of(image: Image.Image) -> Tensor:
     """(C, H, W) in [0, 1]"""
     array = np.asarray(image, dtype=np.float32) / 255
-    return torch.from_numpy(array.copy()).view(image.height, image.width, -1).movedim(-1, 0).contiguous()
+    return (
+        torch.from_numpy(array.copy())
+        .view(image.height, image.width, -1)
+        .movedim(-1, 0)
+        .contiguous()
+    )
 
 
 @contextmanager
@@ -102,7 +109,10 @@ def open_image(path: Path, request: Request, box: tuple | None = None) -> Tensor
 
 def read_array(file: BinaryIO, size: int) -> np.ndarray:
     """An .npy array of plain values, whose header does not promise more than the bytes there are."""
-    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[np.lib.format.read_magic(file)]
+    header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[np.lib.format.read_magic(file)]
     shape, _, kind = header(file)
     if prod(shape) * kind.itemsize > size:
         raise ValueError(f"it promises {kind} {shape} in {size} bytes")
@@ -127,15 +137,21 @@ def decoded(path: Path, size: int, changed: int) -> None:
 def check_image(path: Path) -> None:
     """Names a file that is no picture, or a damaged one, before anything is trained."""
     if not path.is_file() or CONTROL.search(str(path)):
-        raise UserError(f"{path} is not a readable image: {'its name has control characters' if path.is_file() else 'no such file'}")
+        raise UserError(
+            f"{path} is not a readable image: {'its name has control characters' if path.is_file() else 'no such file'}"
+        )
     about = path.stat()
     decoded(path, about.st_size, about.st_mtime_ns)
 
 
-def sound(splits: dict[str, list], request: Request, files: Callable = lambda item: (item,)) -> dict[str, list]:
+def sound(
+    splits: dict[str, list], request: Request, files: Callable = lambda item: (item,)
+) -> dict[str, list]:
     """The splits, whose pictures can all be read: a broken one stops here, or with --on_bad_image skip is left out with its item."""
     broken = set()
-    for path in dict.fromkeys(path for items in splits.values() for item in items for path in files(item)):
+    for path in dict.fromkeys(
+        path for items in splits.values() for item in items for path in files(item)
+    ):
         try:
             check_image(path)
         except UserError as error:
@@ -145,11 +161,18 @@ def sound(splits: dict[str, list], request: Request, files: Callable = lambda it
     if not broken:
         return splits
     named = [in_a_line(str(path)) for path in sorted(broken)[:3]]
-    print(f"broken pictures left out: {len(broken)} ({', '.join(named)}{', ...' if len(broken) > 3 else ''})")
-    left = {split: [item for item in items if broken.isdisjoint(files(item))] for split, items in splits.items()}
+    print(
+        f"broken pictures left out: {len(broken)} ({', '.join(named)}{', ...' if len(broken) > 3 else ''})"
+    )
+    left = {
+        split: [item for item in items if broken.isdisjoint(files(item))]
+        for split, items in splits.items()
+    }
     for split, items in splits.items():
         if items and not left[split]:
-            raise UserError(f"dataset '{request.dataset}': no {split} picture is left, all {len(items)} are broken")
+            raise UserError(
+                f"dataset '{request.dataset}': no {split} picture is left, all {len(items)} are broken"
+            )
     return left
 
 

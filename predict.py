@@ -5,19 +5,58 @@ from training import options
 
 def parse(argv=None):
     parser = options.Parser(__doc__)
-    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="it tells network and physics")
-    parser.add_argument("inputs", nargs="*", metavar="PICTURE", help="pictures, or folders of them, that the camera took")
+    parser.add_argument(
+        "--checkpoint", required=True, metavar="PATH", help="it tells network and physics"
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="PICTURE",
+        help="pictures, or folders of them, that the camera took",
+    )
     group = parser.add_argument_group("pictures")
-    group.add_argument("--simulate", action="store_true", help="the pictures are clean scenes: measure them first (spc and mri always do)")
-    group.add_argument("--truth", metavar="PATH", help="the clean picture, or a folder with pictures of the same names")
-    group.add_argument("--sigma", type=options.sigma, help="the pictures' noise on the 0..255 scale, for networks that are told it")
-    group.add_argument("--tile", type=options.within(16, 4096, int), help="larger pictures are cut into tiles of this side; 512")
-    group.add_argument("--overlap", type=options.natural, help="pixels in which neighbouring tiles are blended; 32, simulated 0")
+    group.add_argument(
+        "--simulate",
+        action="store_true",
+        help="the pictures are clean scenes: measure them first (spc and mri always do)",
+    )
+    group.add_argument(
+        "--truth",
+        metavar="PATH",
+        help="the clean picture, or a folder with pictures of the same names",
+    )
+    group.add_argument(
+        "--sigma",
+        type=options.sigma,
+        help="the pictures' noise on the 0..255 scale, for networks that are told it",
+    )
+    group.add_argument(
+        "--tile",
+        type=options.within(16, 4096, int),
+        help="larger pictures are cut into tiles of this side; 512",
+    )
+    group.add_argument(
+        "--overlap",
+        type=options.natural,
+        help="pixels in which neighbouring tiles are blended; 32, simulated 0",
+    )
     group = parser.add_argument_group("measurements")
-    group.add_argument("--measurements", metavar="FILE", help=".npy: m values, or 2 m of complementary pairs, a frame; one frame or several")
-    group.add_argument("--scale", type=options.gain, help="what values are multiplied by, or auto; see README")
+    group.add_argument(
+        "--measurements",
+        metavar="FILE",
+        help=".npy: m values, or 2 m of complementary pairs, a frame; one frame or several",
+    )
+    group.add_argument(
+        "--scale", type=options.gain, help="what values are multiplied by, or auto; see README"
+    )
     group = parser.add_argument_group("export")
-    group.add_argument("--export", type=options.one_of(options.EXPORTS, "export"), nargs="+", default=[], help=f"alone: {', '.join(options.EXPORTS)}")
+    group.add_argument(
+        "--export",
+        type=options.one_of(options.EXPORTS, "export"),
+        nargs="+",
+        default=[],
+        help=f"alone: {', '.join(options.EXPORTS)}",
+    )
     options.add_bare(parser, n=True)
     group = parser.add_argument_group("run")
     group.add_argument("--seed", type=options.natural, default=42, help="of simulated noise")
@@ -27,9 +66,13 @@ def parse(argv=None):
     if bool(args.inputs) + bool(args.measurements) + bool(args.export) != 1:
         parser.error("give one of pictures, --measurements FILE, --export FORM")
     what = "pictures" if args.inputs else "--measurements" if args.measurements else "--export"
-    for flag, reader in dict.fromkeys(("simulate", "truth", "sigma", "tile", "overlap"), "pictures").items() | {("scale", "--measurements")}:
+    for flag, reader in dict.fromkeys(
+        ("simulate", "truth", "sigma", "tile", "overlap"), "pictures"
+    ).items() | {("scale", "--measurements")}:
         if getattr(args, flag) is not None and getattr(args, flag) is not False and reader != what:
-            parser.error(f"--{flag} {getattr(args, flag)}: it is read with {reader}, not with {what}")
+            parser.error(
+                f"--{flag} {getattr(args, flag)}: it is read with {reader}, not with {what}"
+            )
     return args
 
 
@@ -43,7 +86,9 @@ def main(args) -> dict:
     from training.testing import name_of
 
     device = engine.start(args.device)
-    restored = restore_with_physics(args.checkpoint, {name: getattr(args, name) for name in options.BARE})
+    restored = restore_with_physics(
+        args.checkpoint, {name: getattr(args, name) for name in options.BARE}
+    )
     folder = folder_for(Path(args.results) / "predict", name_of(args.checkpoint))
     if args.export:
         return {"exports": {kind: export.export(restored, kind, folder) for kind in args.export}}

@@ -9,18 +9,44 @@ def parse(argv=None):
     parser = options.Parser(__doc__)
     group = parser.add_argument_group("what to do (one of ladder, redistill, encoder_from)")
     one = group.add_mutually_exclusive_group(required=True)
-    one.add_argument("--ladder", type=options.ratio, nargs="+", metavar="CR", help="ratios from the teacher's down; the first is trained alone")
-    one.add_argument("--redistill", metavar="CHECKPOINT", help="a trained student, distilled again from --teacher")
-    one.add_argument("--encoder_from", metavar="CHECKPOINT", help="a hybrid: this encoder and its camera, with --decoder_from")
+    one.add_argument(
+        "--ladder",
+        type=options.ratio,
+        nargs="+",
+        metavar="CR",
+        help="ratios from the teacher's down; the first is trained alone",
+    )
+    one.add_argument(
+        "--redistill",
+        metavar="CHECKPOINT",
+        help="a trained student, distilled again from --teacher",
+    )
+    one.add_argument(
+        "--encoder_from",
+        metavar="CHECKPOINT",
+        help="a hybrid: this encoder and its camera, with --decoder_from",
+    )
     group.add_argument("--decoder_from", metavar="CHECKPOINT", help="the hybrid's decoder")
-    group.add_argument("--freeze", choices=("encoder", "decoder", "none"), default="none", help="the part of the hybrid that stays as it is")
-    group.add_argument("--warm_start", action="store_true", help="a rung of the ladder begins with its teacher's weights")
+    group.add_argument(
+        "--freeze",
+        choices=("encoder", "decoder", "none"),
+        default="none",
+        help="the part of the hybrid that stays as it is",
+    )
+    group.add_argument(
+        "--warm_start",
+        action="store_true",
+        help="a rung of the ladder begins with its teacher's weights",
+    )
     options.add_data(parser, limits=("train", "val", "test"))
     options.add_loading(parser)
     options.add_physics(parser)
     options.add_network(parser, student=True)
     options.add_distillation(parser)
-    options.add_teacher(parser, "above the ladder's first rung; of --redistill; of a hybrid, which learns alone without it")
+    options.add_teacher(
+        parser,
+        "above the ladder's first rung; of --redistill; of a hybrid, which learns alone without it",
+    )
     options.add_training(parser, several=False)
     options.add_run(parser)
     parser.demanding = False  # the rungs or the checkpoints say what the camera is
@@ -37,18 +63,30 @@ def main(args) -> dict:
     check(args)
     pipeline.check_distillation(args)
     if args.ladder:
-        pipeline.check_camera(args, pipeline.physics_recipe(Namespace(**vars(args) | {"cr": args.ladder})))
-    build_splits(pipeline.request_of(args))  # the test images too: what is missing is said before the first rung
+        pipeline.check_camera(
+            args, pipeline.physics_recipe(Namespace(**vars(args) | {"cr": args.ladder}))
+        )
+    build_splits(
+        pipeline.request_of(args)
+    )  # the test images too: what is missing is said before the first rung
     rungs = climb(args) if args.ladder else [go_on(args)]
     if args.dry_run:
         return {}
     import test_UNet
 
     # Network, physics and noise are the checkpoints' own.
-    own = dict.fromkeys(("n", "c", "cr", "ordering", "scales", "width", "padding", "awgn_snr", "sigma"))
+    own = dict.fromkeys(
+        ("n", "c", "cr", "ordering", "scales", "width", "padding", "awgn_snr", "sigma")
+    )
     paths = [rung["checkpoint"] for rung in rungs]
     with ranks.apart():
-        tested = {} if ranks.rank() else test_UNet.main(settings(test_UNet, ["--checkpoint", "x"], args, checkpoint=paths, **own))
+        tested = (
+            {}
+            if ranks.rank()
+            else test_UNet.main(
+                settings(test_UNet, ["--checkpoint", "x"], args, checkpoint=paths, **own)
+            )
+        )
     return tested | {"rungs": rungs}
 
 
@@ -59,27 +97,49 @@ def check(args) -> None:
     if args.ladder and "cr" in args.typed:
         raise options.UserError(f"cr {args.cr}: the ladder's ratios are --ladder")
     if args.ladder and sorted(set(args.ladder), reverse=True) != args.ladder:
-        raise options.UserError(f"ladder {' '.join(map(str, args.ladder))}: each rung measures less than the one above it")
+        raise options.UserError(
+            f"ladder {' '.join(map(str, args.ladder))}: each rung measures less than the one above it"
+        )
     if (args.cr_teacher or args.ordering_teacher) and not args.teacher:
-        raise options.UserError("cr_teacher and ordering_teacher belong to a --teacher whose file does not tell them")
+        raise options.UserError(
+            "cr_teacher and ordering_teacher belong to a --teacher whose file does not tell them"
+        )
     if bool(args.encoder_from) != bool(args.decoder_from):
         raise options.UserError("a hybrid needs both --encoder_from and --decoder_from")
     if args.freeze != "none" and not args.encoder_from:
-        raise options.UserError(f"freeze '{args.freeze}': only a hybrid (--encoder_from, --decoder_from) has a part to freeze")
+        raise options.UserError(
+            f"freeze '{args.freeze}': only a hybrid (--encoder_from, --decoder_from) has a part to freeze"
+        )
     if args.warm_start and not args.ladder:
-        raise options.UserError("warm_start belongs to --ladder: --redistill and hybrids begin with their checkpoints' weights")
+        raise options.UserError(
+            "warm_start belongs to --ladder: --redistill and hybrids begin with their checkpoints' weights"
+        )
     if args.redistill and not args.teacher:
         raise options.UserError("redistill: which teacher? give --teacher PATH")
-    unused = args.typed & {"type_dist", "loss_distill", "alpha", "beta", "gamma", "temperature", "sup_loss", "awgn_teacher", "shuffle_teacher"}
+    unused = args.typed & {
+        "type_dist",
+        "loss_distill",
+        "alpha",
+        "beta",
+        "gamma",
+        "temperature",
+        "sup_loss",
+        "awgn_teacher",
+        "shuffle_teacher",
+    }
     unused |= {flag for flag in args.typed if flag.startswith("alpha_") or flag == "style_weight"}
     if args.encoder_from and not args.teacher and unused:
-        raise options.UserError(f"{', '.join(sorted(unused))}: a hybrid is distilled only from a --teacher PATH")
+        raise options.UserError(
+            f"{', '.join(sorted(unused))}: a hybrid is distilled only from a --teacher PATH"
+        )
 
 
 def settings(script, required: list[str], args, **changes) -> Namespace:
     """The arguments of another script: its defaults, what this command line shares with them, and changes."""
     theirs = vars(script.parse(required))
-    return Namespace(**theirs | {name: value for name, value in vars(args).items() if name in theirs} | changes)
+    return Namespace(
+        **theirs | {name: value for name, value in vars(args).items() if name in theirs} | changes
+    )
 
 
 def climb(args) -> list[dict]:
@@ -91,11 +151,23 @@ def climb(args) -> list[dict]:
     for cr in args.ladder:
         name = {"run_name": args.run_name and f"{args.run_name}_cr_{cr:g}", "cr": cr}
         if teacher is None:
-            rung = main_unet.main(settings(main_unet, ["--cr", "1"], args, loss=args.loss_gt, **name))
+            rung = main_unet.main(
+                settings(main_unet, ["--cr", "1"], args, loss=args.loss_gt, **name)
+            )
         else:
             told = {} if teacher == args.teacher else {"cr_teacher": None, "ordering_teacher": None}
             begin = teacher if args.warm_start else None
-            rung = main_unet_dist.main(settings(main_unet_dist, ["--cr", "1"], args, teacher=teacher, init_student=begin, **told, **name))
+            rung = main_unet_dist.main(
+                settings(
+                    main_unet_dist,
+                    ["--cr", "1"],
+                    args,
+                    teacher=teacher,
+                    init_student=begin,
+                    **told,
+                    **name,
+                )
+            )
         if args.dry_run and "checkpoint" not in rung:
             print("the rungs below need this one's checkpoint")
             break
@@ -111,20 +183,36 @@ def go_on(args) -> dict:
     from training.run import Run
 
     device = engine.start(args.device)
-    bare = {name: getattr(args, name) for name in ("n", "c", "cr", "ordering") if name in args.typed}
+    bare = {
+        name: getattr(args, name) for name in ("n", "c", "cr", "ordering") if name in args.typed
+    }
     start = restore_with_physics(args.redistill or args.encoder_from, bare)
     physics, level = start.physics, start.physics.level
     changed = level in args.typed and getattr(args, level) != physics.recipe[level]
     if changed:
         physics = physics.at_noise(getattr(args, level))
     # From here on the settings are what the checkpoints say, so that they belong to the run's configuration.
-    told = {"physics": physics.recipe["name"], "network": start.content["network"]["name"]} | start.content["network"] | physics.recipe
-    flags = [flag for entry in (*options.PHYSICS.values(), *options.NETWORKS.values()) for flag in entry.flags]
-    own = dict.fromkeys(flags) | {name: value for name, value in told.items() if hasattr(args, name)}
+    told = (
+        {"physics": physics.recipe["name"], "network": start.content["network"]["name"]}
+        | start.content["network"]
+        | physics.recipe
+    )
+    flags = [
+        flag
+        for entry in (*options.PHYSICS.values(), *options.NETWORKS.values())
+        for flag in entry.flags
+    ]
+    own = dict.fromkeys(flags) | {
+        name: value for name, value in told.items() if hasattr(args, name)
+    }
     for name in args.typed & own.keys():
         if getattr(args, name) != own[name]:
-            raise options.UserError(f"{name} {getattr(args, name)} contradicts the checkpoint's {own[name]}")
-    args = Namespace(**vars(args) | own | {"limit_test": None})  # the test images are no part of the training
+            raise options.UserError(
+                f"{name} {getattr(args, name)} contradicts the checkpoint's {own[name]}"
+            )
+    args = Namespace(
+        **vars(args) | own | {"limit_test": None}
+    )  # the test images are no part of the training
     del args.typed
     if args.decoder_from:
         network, recipe = pipeline.hybrid_of(start, restore(args.decoder_from), args.freeze)
@@ -139,13 +227,19 @@ def go_on(args) -> dict:
         given = {"n": args.n, "c": args.c, "cr": args.cr_teacher, "ordering": args.ordering_teacher}
         teacher = pipeline.teacher_from(args.teacher, given, args.dataset)
         names = pipeline.student_names(args, physics.recipe, teacher.physics.recipe, what)
-        stage = pipeline.distillation(args, network, physics, teacher, splits["train"].stack, device)
+        stage = pipeline.distillation(
+            args, network, physics, teacher, splits["train"].stack, device
+        )
     else:
         names = pipeline.student_names(args, physics.recipe, None, what)
         stage = pipeline.supervised(args, network, physics, args.loss_gt, device)
     files = ("teacher", "redistill", "encoder_from", "decoder_from")
     run = Run(args, *names, {name: getattr(args, name) for name in files})
-    return run.already() if run.finished else pipeline.trained([pipeline.learner(stage, recipe, splits, args, run)])[0]
+    return (
+        run.already()
+        if run.finished
+        else pipeline.trained([pipeline.learner(stage, recipe, splits, args, run)])[0]
+    )
 
 
 if __name__ == "__main__":

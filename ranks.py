@@ -50,7 +50,9 @@ def add_gradients(weights: list[Tensor]) -> None:
         for weight in weights:
             weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
         flat = total(torch.cat([weight.grad.flatten() for weight in weights]))
-        for weight, part in zip(weights, flat.split([weight.numel() for weight in weights]), strict=True):
+        for weight, part in zip(
+            weights, flat.split([weight.numel() for weight in weights]), strict=True
+        ):
             weight.grad.copy_(part.view_as(weight))
 
 

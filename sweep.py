@@ -8,32 +8,79 @@ from training import options
 
 def parse(argv=None):
     parser = options.Parser(__doc__)
-    parser.add_argument("study", nargs="?", metavar="STUDY.yml", help="what is asked; the flags below add to it, or make it up")
+    parser.add_argument(
+        "study",
+        nargs="?",
+        metavar="STUDY.yml",
+        help="what is asked; the flags below add to it, or make it up",
+    )
     group = parser.add_argument_group("the question")
-    group.add_argument("--tiny", action="store_true", help="its section of that name, which is done in minutes")
+    group.add_argument(
+        "--tiny", action="store_true", help="its section of that name, which is done in minutes"
+    )
     group.add_argument("--script", help="the training script (main_unet_dist.py without it)")
-    values = {"type": options.assignment, "nargs": "+", "action": "extend", "default": [], "metavar": "NAME=VALUE"}
-    group.add_argument("--vary", **values | {"metavar": "NAME=VALUE,VALUE,..."}, help="flags of the student that vary, and how")
+    values = {
+        "type": options.assignment,
+        "nargs": "+",
+        "action": "extend",
+        "default": [],
+        "metavar": "NAME=VALUE",
+    }
+    group.add_argument(
+        "--vary",
+        **values | {"metavar": "NAME=VALUE,VALUE,..."},
+        help="flags of the student that vary, and how",
+    )
     group.add_argument("--fixed", **values, help="flags that all runs share")
-    group.add_argument("--teacher", **values, help="flags of the teacher's training, beside the shared ones; 'same' is the student's value")
+    group.add_argument(
+        "--teacher",
+        **values,
+        help="flags of the teacher's training, beside the shared ones; 'same' is the student's value",
+    )
     group.add_argument("--seeds", type=options.natural, nargs="+", help="of the students")
-    group.add_argument("--shuffled", help="settings with a shuffled teacher beside them: every, none, or a flag, once for each of its values")
-    group.add_argument("--limit_test", type=options.counting, help="use only so many test images, a fixed random subset")
-    group.add_argument("--name", type=options.name, help="of the folder in results/sweeps; the study's without it")
+    group.add_argument(
+        "--shuffled",
+        help="settings with a shuffled teacher beside them: every, none, or a flag, once for each of its values",
+    )
+    group.add_argument(
+        "--limit_test",
+        type=options.counting,
+        help="use only so many test images, a fixed random subset",
+    )
+    group.add_argument(
+        "--name", type=options.name, help="of the folder in results/sweeps; the study's without it"
+    )
     group = parser.add_argument_group("how")
-    group.add_argument("--jobs", type=options.counting, help="processes at a time; one a GPU, else one a core, without it")
+    group.add_argument(
+        "--jobs",
+        type=options.counting,
+        help="processes at a time; one a GPU, else one a core, without it",
+    )
     group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
     group.add_argument("--results", default="results", help="folder of everything that is written")
     options.add_cluster(parser)
-    parser.add_argument("--dry_run", action="store_true", help="list the runs with what they may cost, or print a cluster's script, and stop")
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="list the runs with what they may cost, or print a cluster's script, and stop",
+    )
     group = parser.add_argument_group("instead of the work").add_mutually_exclusive_group()
     group.add_argument("--status", action="store_true", help="how far the runs are")
     group.add_argument("--collect", action="store_true", help="the report of what is finished")
-    group.add_argument("--task", type=options.natural, metavar="K", help="do the job of this number alone, in this process")
+    group.add_argument(
+        "--task",
+        type=options.natural,
+        metavar="K",
+        help="do the job of this number alone, in this process",
+    )
     args = parser.parse_args(argv)
-    work = [f"--{flag}" for flag in ("status", "collect") if getattr(args, flag)] + ["--task"] * (args.task is not None)
+    work = [f"--{flag}" for flag in ("status", "collect") if getattr(args, flag)] + ["--task"] * (
+        args.task is not None
+    )
     if work and (args.cluster or args.dry_run):
-        parser.error(f"{work[0]} does not go with {'--cluster' if args.cluster else '--dry_run'}: each is all that is done")
+        parser.error(
+            f"{work[0]} does not go with {'--cluster' if args.cluster else '--dry_run'}: each is all that is done"
+        )
     if args.study and not args.name:
         try:
             options.name(Path(args.study).stem)
@@ -48,7 +95,9 @@ def planned(args):
     from training import study
 
     text = study.changed(study.resolved(args.text, args.tiny), args)
-    name = args.name or (Path(args.study).stem if args.study else "study") + ("_tiny" if args.tiny else "")
+    name = args.name or (Path(args.study).stem if args.study else "study") + (
+        "_tiny" if args.tiny else ""
+    )
     more = {} if args.device == "auto" else {"device": args.device}
     return study.build(text, name, Path(args.results), script_of, more)
 
@@ -58,7 +107,9 @@ def script_of(name: str):
     from importlib import import_module
 
     if name not in options.TRAINING:
-        raise options.UserError(f"study: unknown script '{name}': choose from {', '.join(f'{script}.py' for script in options.TRAINING)}")
+        raise options.UserError(
+            f"study: unknown script '{name}': choose from {', '.join(f'{script}.py' for script in options.TRAINING)}"
+        )
     return import_module(name)
 
 
@@ -99,20 +150,40 @@ def queue(args, study) -> dict:
     from files import write_text
     from training import cluster, workers
 
-    asked = workers.asked(study)  # a file of its own: numbers of queued jobs count in this question, whatever is asked here next
+    asked = workers.asked(
+        study
+    )  # a file of its own: numbers of queued jobs count in this question, whatever is asked here next
     path = study.folder / f"queued_{hashlib.sha256(asked.encode()).hexdigest()[:8]}.yml"
-    command = [sys.executable, str(Path(__file__).resolve()), str(path.resolve()), "--name", study.name]
+    command = [
+        sys.executable,
+        str(Path(__file__).resolve()),
+        str(path.resolve()),
+        "--name",
+        study.name,
+    ]
     command += ["--results", args.results, "--device", args.device]
-    text = cluster.script(args.cluster, study.name, command, cluster.Asked(*(getattr(args, name) for name in cluster.Asked._fields)), study.folder)
+    text = cluster.script(
+        args.cluster,
+        study.name,
+        command,
+        cluster.Asked(*(getattr(args, name) for name in cluster.Asked._fields)),
+        study.folder,
+    )
     if args.dry_run:
         print(text)
         return {}
     workers.begin(study)
     write_text(path, asked)
-    left = [k for k, keys in enumerate(study.jobs) if not all(workers.is_done(study, key) for key in keys)]
+    left = [
+        k
+        for k, keys in enumerate(study.jobs)
+        if not all(workers.is_done(study, key) for key in keys)
+    ]
     stages = [k for k in left if k < study.teachers], [k for k in left if k >= study.teachers]
     ids = cluster.submit(args.cluster, text, study.folder, stages, args.jobs)
-    print(f"{len(left)} of {len(study.jobs)} jobs are queued as {' and '.join(ids) or 'nothing'}; --status says how far they are, --collect reports")
+    print(
+        f"{len(left)} of {len(study.jobs)} jobs are queued as {' and '.join(ids) or 'nothing'}; --status says how far they are, --collect reports"
+    )
     return {"ids": ids}
 
 
@@ -134,10 +205,15 @@ def work(args, study) -> None:
 
     workers.begin(study)
     left = [keys for keys in study.jobs if not all(workers.is_done(study, key) for key in keys)]
-    print(f"{study.name}: {len(study.runs)} runs in {len(study.jobs)} jobs, {len(left)} of them to do", flush=True)
+    print(
+        f"{study.name}: {len(study.runs)} runs in {len(study.jobs)} jobs, {len(left)} of them to do",
+        flush=True,
+    )
     teachers = [keys for keys in left if study.runs[keys[0]].role == "teacher"]
     told = workers.Telling(study, len(left))
-    with workers.Pool(min(args.jobs or workers.default_jobs(), max(1, len(left))), serve, (args,)) as pool:
+    with workers.Pool(
+        min(args.jobs or workers.default_jobs(), max(1, len(left))), serve, (args,)
+    ) as pool:
         pool.run(teachers, told)
         pool.run([keys for keys in left if keys not in teachers], told)
 

@@ -6,7 +6,9 @@ from functools import partial
 from importlib import import_module
 from typing import NamedTuple
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # what no line that is printed holds
+CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+)  # what no line that is printed holds
 
 
 class UserError(ValueError):
@@ -58,24 +60,65 @@ NETWORKS = {  # that a command line can begin afresh
     "restormer_large": Entry("models.restormer:Restormer", {"width": 48, "blocks": 4}),
 }
 FEW = {"dataset": "digits", "data_root": "data", "n": 32, "c": 1}
-PIXELS = {"lessen_ratio": 4.0, "model_teacher": "resnet20", "model": "resnet8", "width": 16, "epochs": 15, "seeds": [0, 1, 2]}
+PIXELS = {
+    "lessen_ratio": 4.0,
+    "model_teacher": "resnet20",
+    "model": "resnet8",
+    "width": 16,
+    "epochs": 15,
+    "seeds": [0, 1, 2],
+}
 RANKED = ["kd", "dkd", "dist", "at", "sp", "rkd", "ickd", "crd", "ft", "tucker", "isrd:50"]
 STORIES = {  # of the demo
-    "reconstruct": Entry("analysis.story:tell", {"cr": 0.1, "cr_teacher": 0.5, "epochs": 6, "width": 16, "pictures": 4, "seed": 42}),
+    "reconstruct": Entry(
+        "analysis.story:tell",
+        {"cr": 0.1, "cr_teacher": 0.5, "epochs": 6, "width": 16, "pictures": 4, "seed": 42},
+    ),
     "classify": Entry(
         "analysis.class_story:tell",
-        FEW | {"model_teacher": "vgg16", "model": "resnet18", "epochs": 8, "width": 8, "balance": "halves", "seed": 42},
+        FEW
+        | {
+            "model_teacher": "vgg16",
+            "model": "resnet18",
+            "epochs": 8,
+            "width": 8,
+            "balance": "halves",
+            "seed": 42,
+        },
     ),
     "benchmark": Entry("analysis.class_story:rank", FEW | PIXELS | {"loss_distill": RANKED}),
 }
 
-QUEUED = {"time": ..., "partition": None, "memory": None, "gpus": 0, "cpus": 1, "environment": (), "signal_before": 120}
-CLUSTERS = {"slurm": Entry("training.cluster:Slurm", QUEUED), "pbs": Entry("training.cluster:PBS", QUEUED)}
+QUEUED = {
+    "time": ...,
+    "partition": None,
+    "memory": None,
+    "gpus": 0,
+    "cpus": 1,
+    "environment": (),
+    "signal_before": 120,
+}
+CLUSTERS = {
+    "slurm": Entry("training.cluster:Slurm", QUEUED),
+    "pbs": Entry("training.cluster:PBS", QUEUED),
+}
 
-BENCHES = {name: f"analysis.benchmark:{name}" for name in ("training", "inference", "physics", "losses", "scaling", "peak")}
+BENCHES = {
+    name: f"analysis.benchmark:{name}"
+    for name in ("training", "inference", "physics", "losses", "scaling", "peak")
+}
 
-TRAINING = ("main_unet", "main_unet_dist", "progressive_distill", "main_classify", "main_classify_dist")  # scripts that a study can be about
-ALONE = {"main_unet_dist": "main_unet", "main_classify_dist": "main_classify"}  # scripts that distil, and those that train the same student alone
+TRAINING = (
+    "main_unet",
+    "main_unet_dist",
+    "progressive_distill",
+    "main_classify",
+    "main_classify_dist",
+)  # scripts that a study can be about
+ALONE = {
+    "main_unet_dist": "main_unet",
+    "main_classify_dist": "main_classify",
+}  # scripts that distil, and those that train the same student alone
 FEATURE_MEASURES = {  # of a map of features
     name: f"analysis.measures:{name}"
     for name in (
@@ -97,7 +140,9 @@ CLASSIFIERS = {
     "resnext50": Entry("models.library:resnext50", IMAGENET),
     "shufflenet": Entry("models.library:shufflenet", {"stem": "auto", "pretrained": False}),
     "vit_tiny": Entry("models.library:vit_tiny", {"patch": 16, "width": 192, "pretrained": False}),
-    "vit_small": Entry("models.library:vit_small", {"patch": 16, "width": 384, "pretrained": False}),
+    "vit_small": Entry(
+        "models.library:vit_small", {"patch": 16, "width": 384, "pretrained": False}
+    ),
 }
 MODELS = (
     NETWORKS
@@ -111,7 +156,9 @@ SPC = {"cr": ..., "ordering": "xy", "x0": "adjoint", "awgn_snr": None}
 PHYSICS = {
     "spc": Entry("physics.single_pixel:single_pixel_camera", SPC, "cr_{cr}"),
     "cs": Entry("physics.single_pixel:single_pixel_camera", SPC, "cr_{cr}"),
-    "denoise": Entry("physics.restoration:denoise", {"sigma": ..., "x0": "adjoint"}, "denoise_sigma_{sigma}"),
+    "denoise": Entry(
+        "physics.restoration:denoise", {"sigma": ..., "x0": "adjoint"}, "denoise_sigma_{sigma}"
+    ),
     "sr": Entry(
         "physics.restoration:super_resolution",
         {"factor": ..., "kernel": "bicubic", "x0": "adjoint", "awgn_snr": None},
@@ -127,12 +174,22 @@ PHYSICS = {
         {"acceleration": ..., "mask_type": "gaussian", "x0": "adjoint", "awgn_snr": None},
         "mri_acceleration_{acceleration}_{mask_type}",
     ),
-    "degrade": Entry("physics.degradation:degrade", {"degradation": "real_esrgan"}, "degrade_{degradation}"),
+    "degrade": Entry(
+        "physics.degradation:degrade", {"degradation": "real_esrgan"}, "degrade_{degradation}"
+    ),
     "given": Entry("physics.given:given", {}, "given"),
-    "image": Entry("physics.picture:picture", {"lessen_ratio": 1.0, "resize": "antialias"}, "image_{n}_lessened_{lessen_ratio}"),
+    "image": Entry(
+        "physics.picture:picture",
+        {"lessen_ratio": 1.0, "resize": "antialias"},
+        "image_{n}_lessened_{lessen_ratio}",
+    ),
 }
-RESTORED = {name: line for name, line in PHYSICS.items() if name != "image"}  # what images are restored from
-CLASSIFIED = {name: line for name, line in PHYSICS.items() if name != "given"}  # what classes are told from
+RESTORED = {
+    name: line for name, line in PHYSICS.items() if name != "image"
+}  # what images are restored from
+CLASSIFIED = {
+    name: line for name, line in PHYSICS.items() if name != "given"
+}  # what classes are told from
 
 KERNELS = ("bicubic", "bilinear", "box", "gaussian", "motion")
 MASK_TYPES = ("gaussian", "uniform", "random")
@@ -185,7 +242,14 @@ LABELLED = {  # datasets with a class for every image
     "cub": "labelled:cub",
 }
 
-FETCHED = ("mnist", "fashion_mnist", "cifar10", "cifar100", "celeba", "aircraft")  # by torchvision, which may write beside them
+FETCHED = (
+    "mnist",
+    "fashion_mnist",
+    "cifar10",
+    "cifar100",
+    "celeba",
+    "aircraft",
+)  # by torchvision, which may write beside them
 READERS = {  # of a flag of the data group, where not every dataset reads it
     "data_root": (*FETCHED, "folder", "npz", "cub"),
     "download": FETCHED,
@@ -206,7 +270,9 @@ LOSSES = {
     "at": Loss("distill.feature:at", 2.0, bridge="never"),
     "feature_attention": Loss("distill.feature:feature_attention", 0.1),
     "fakd": Loss("distill.relation:fakd", 0.03, bridge="never"),
-    "comb_matrix": Loss("distill.relation:comb_matrix", 0.0005, options=("gamma",), bridge="never", together=True),
+    "comb_matrix": Loss(
+        "distill.relation:comb_matrix", 0.0005, options=("gamma",), bridge="never", together=True
+    ),
     "perceptual": Loss("distill.perceptual:Perceptual", 0.01, options=("style_weight",)),
 }
 
@@ -221,22 +287,53 @@ TASK_LOSSES = {
 
 CLASS_LOSSES = {
     "kd": Loss("distill.response:kd", 1.0, ("temperature", "standardise"), "never", "output"),
-    "dkd": Loss("distill.response:dkd", 1.0, ("temperature", "dkd_alpha", "dkd_beta", "dkd_warmup"), "never", "output", ("label", "epoch")),
-    "dist": Loss("distill.response:dist", 1.0, ("dist_beta", "dist_gamma"), "never", "output", together=True),
+    "dkd": Loss(
+        "distill.response:dkd",
+        1.0,
+        ("temperature", "dkd_alpha", "dkd_beta", "dkd_warmup"),
+        "never",
+        "output",
+        ("label", "epoch"),
+    ),
+    "dist": Loss(
+        "distill.response:dist", 1.0, ("dist_beta", "dist_gamma"), "never", "output", together=True
+    ),
     "mse": Loss("distill.feature:mse", 1.0, taps="latent"),
     "hint": Loss("distill.feature:mse", 1.0, bridge="always", taps="latent"),
     "at": Loss("distill.feature:at", 1000.0, bridge="never", taps="all"),
     "sp": Loss("distill.relation:sp", 3000.0, bridge="never", taps="latent", together=True),
-    "rkd": Loss("distill.relation:rkd", 1.0, ("rkd_distance", "rkd_angle"), "never", "pool", together=True),
-    "comb_matrix": Loss("distill.relation:comb_matrix", 0.1, ("gamma",), "never", "latent", together=True),
+    "rkd": Loss(
+        "distill.relation:rkd", 1.0, ("rkd_distance", "rkd_angle"), "never", "pool", together=True
+    ),
+    "comb_matrix": Loss(
+        "distill.relation:comb_matrix", 0.1, ("gamma",), "never", "latent", together=True
+    ),
     "ickd": Loss("distill.relation:ICKD", 2.5, bridge="own", taps="latent"),
-    "crd": Loss("distill.contrast:CRD", 0.8, ("crd_tau", "crd_negatives"), "own", "pool", ("index", "generator"), together=True),
+    "crd": Loss(
+        "distill.contrast:CRD",
+        0.8,
+        ("crd_tau", "crd_negatives"),
+        "own",
+        "pool",
+        ("index", "generator"),
+        together=True,
+    ),
     "ft": Loss("distill.factor:FT", 500.0, ("ft_rate",), "own", "latent"),
-    "tucker": Loss("distill.factor:tucker", 125.0, ("tucker_ranks", "tucker_space", "tucker_over"), taps="latent", together=True),
+    "tucker": Loss(
+        "distill.factor:tucker",
+        125.0,
+        ("tucker_ranks", "tucker_space", "tucker_over"),
+        taps="latent",
+        together=True,
+    ),
     "isrd": Loss("distill.pixel:ISRD", 10.0, bridge="own", taps="first", needs=("seen",)),
 }
 
-LOSS_OPTIONS = {"gamma": "auto", "temperature": 4.0, "style_weight": 0.0}  # and what they are unless told
+LOSS_OPTIONS = {
+    "gamma": "auto",
+    "temperature": 4.0,
+    "style_weight": 0.0,
+}  # and what they are unless told
 CLASS_OPTIONS = {
     "gamma": "auto",
     "temperature": 4.0,
@@ -319,7 +416,13 @@ def in_a_line(text: str) -> str:
 
 def words(value) -> str:
     """A number, or several, in a file name."""
-    return "_".join(f"{v:g}" for v in value) if isinstance(value, list) else value if isinstance(value, str) else f"{value:g}"
+    return (
+        "_".join(f"{v:g}" for v in value)
+        if isinstance(value, list)
+        else value
+        if isinstance(value, str)
+        else f"{value:g}"
+    )
 
 
 def label_of(recipe: dict) -> str:
@@ -327,7 +430,9 @@ def label_of(recipe: dict) -> str:
     template = PHYSICS[recipe["name"]].label
     if isinstance(recipe.get("cr"), list):
         template = template.replace("cr_", "crs_", 1)
-    return template.format(**{name: words(value) for name, value in recipe.items() if value is not None})
+    return template.format(
+        **{name: words(value) for name, value in recipe.items() if value is not None}
+    )
 
 
 def load(path: str):
@@ -338,7 +443,9 @@ def load(path: str):
 
 def bound(table: dict, name: str, args) -> Callable:
     """A function of a table, with the flags that its line lists."""
-    return partial(look_up(table, name, "entry"), **{flag: getattr(args, flag) for flag in table[name].flags})
+    return partial(
+        look_up(table, name, "entry"), **{flag: getattr(args, flag) for flag in table[name].flags}
+    )
 
 
 def look_up(table: dict, name: str, what: str):

@@ -5,14 +5,27 @@ from training import options
 
 def parse(argv=None):
     parser = options.Parser(__doc__)
-    parser.add_argument("--checkpoint", nargs="+", required=True, metavar="PATH", help="one or several; they tell network and physics")
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="one or several; they tell network and physics",
+    )
     options.add_data(parser, n_default=None, c_default=None, limits=("train", "test"), whole=True)
     options.add_loading(parser)
     options.add_bare(parser)
     options.add_scoring(parser)
     group = options.add_evaluation(parser)
-    group.add_argument("--save_batches", type=options.natural, default=1, help="batches whose pictures are written")
-    group.add_argument("--anchors", action=options.BooleanOptionalAction, default=True, help="back-projection and LMMSE beside the network")
+    group.add_argument(
+        "--save_batches", type=options.natural, default=1, help="batches whose pictures are written"
+    )
+    group.add_argument(
+        "--anchors",
+        action=options.BooleanOptionalAction,
+        default=True,
+        help="back-projection and LMMSE beside the network",
+    )
     return parser.parse_args(argv)
 
 

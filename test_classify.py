@@ -5,11 +5,25 @@ from training import options
 
 def parse(argv=None):
     parser = options.Parser(__doc__)
-    parser.add_argument("--checkpoint", nargs="+", required=True, metavar="PATH", help="one or several; they tell network, physics and classes")
-    options.add_labelled(parser, limits=("train", "val", "test"), n_default=None, c_default=None, crop_default=None)
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="one or several; they tell network, physics and classes",
+    )
+    options.add_labelled(
+        parser, limits=("train", "val", "test"), n_default=None, c_default=None, crop_default=None
+    )
     options.add_loading(parser)
     group = options.add_evaluation(parser)
-    group.add_argument("--splits", nargs="+", choices=("train", "val", "test"), default=["train", "val", "test"], help="what is scored")
+    group.add_argument(
+        "--splits",
+        nargs="+",
+        choices=("train", "val", "test"),
+        default=["train", "val", "test"],
+        help="what is scored",
+    )
     return parser.parse_args(argv)
 
 
@@ -21,8 +35,14 @@ def main(args) -> dict:
     from training.testing import names_of
 
     device = engine.start(args.device)
-    found = {path: classification.exported(path, args.n, args.c, args.crop) for path in args.checkpoint}
-    rows = [row for path, name in names_of(found).items() for row in grading.grade(path, name, found[path], args, device)[0]]
+    found = {
+        path: classification.exported(path, args.n, args.c, args.crop) for path in args.checkpoint
+    }
+    rows = [
+        row
+        for path, name in names_of(found).items()
+        for row in grading.grade(path, name, found[path], args, device)[0]
+    ]
     print(markdown(rows))
     tops = {}
     for row in rows:

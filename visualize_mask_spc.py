@@ -5,13 +5,26 @@ from training import options
 
 def parse(argv=None):
     parser = options.Parser(__doc__)
-    parser.add_argument("--cr", type=options.ratio, required=True, help="measurements / pixels, in (0, 1]")
+    parser.add_argument(
+        "--cr", type=options.ratio, required=True, help="measurements / pixels, in (0, 1]"
+    )
     options.add_data(parser, limits=("train",))
     options.add_patterns(parser)
     group = parser.add_argument_group("output")
-    group.add_argument("--patterns", type=options.counting, default=16, help="patterns drawn as images")
-    group.add_argument("--export", metavar="DIR", help="write the patterns for a micromirror device, with a manifest")
-    group.add_argument("--magnify", type=options.counting, default=1, help="micromirrors along the side of a pixel in exported patterns")
+    group.add_argument(
+        "--patterns", type=options.counting, default=16, help="patterns drawn as images"
+    )
+    group.add_argument(
+        "--export",
+        metavar="DIR",
+        help="write the patterns for a micromirror device, with a manifest",
+    )
+    group.add_argument(
+        "--magnify",
+        type=options.counting,
+        default=1,
+        help="micromirrors along the side of a pixel in exported patterns",
+    )
     group.add_argument("--results", default="results", help="folder of everything that is written")
     return parser.parse_args(argv)
 
@@ -27,12 +40,18 @@ def main(args) -> dict:
     from training import engine, pipeline
 
     engine.start("cpu")
-    recipe = pipeline.physics_recipe(Namespace(**vars(args), physics="spc", x0="adjoint", awgn_snr=None))
+    recipe = pipeline.physics_recipe(
+        Namespace(**vars(args), physics="spc", x0="adjoint", awgn_snr=None)
+    )
     pipeline.check_camera(args, recipe)
     images = build_splits(pipeline.request_of(args), wanted=("train",))["train"].stack
     physics = build_physics(recipe, images=images)
     print(f"physics: {physics.describe()}")
-    folder = Path(args.results) / "masks" / f"{args.ordering.replace('/', '_').replace(':', '_')}_cr_{args.cr:g}_n_{args.n}"
+    folder = (
+        Path(args.results)
+        / "masks"
+        / f"{args.ordering.replace('/', '_').replace(':', '_')}_cr_{args.cr:g}_n_{args.n}"
+    )
     if args.export:  # first: nothing is written where the patterns cannot be shown
         count = patterns.export(physics, Path(args.export), args.magnify)
         print(f"exported {count} pairs of patterns to {args.export}")
@@ -41,12 +60,22 @@ def main(args) -> dict:
     energies = patterns.cumulative_energies(physics, images())
     if energies:
         patterns.draw_energies(energies, physics.m, folder / "energy.png")
-        rows = [{"ordering": name, "measurements": physics.m, "energy measured (%)": 100 * e[physics.m - 1].item()} for name, e in energies.items()]
+        rows = [
+            {
+                "ordering": name,
+                "measurements": physics.m,
+                "energy measured (%)": 100 * e[physics.m - 1].item(),
+            }
+            for name, e in energies.items()
+        ]
         print(markdown(rows))
     else:
         print(f"no energies: n {args.n} has no Hadamard patterns")
     print(f"pictures: {folder}")
-    return {"m": physics.m, "energies": {name: 100 * e[physics.m - 1].item() for name, e in energies.items()}}
+    return {
+        "m": physics.m,
+        "energies": {name: 100 * e[physics.m - 1].item() for name, e in energies.items()},
+    }
 
 
 if __name__ == "__main__":

@@ -33,7 +33,13 @@ def training(bench: Bench) -> list[dict]:
             rows += contest(bench, name, case, width)
     if bench.args.teacher:
         recipe = restore(bench.args.teacher).content["network"]
-        rows += contest(bench, f"distilled by {Path(bench.args.teacher).name}", CASES["distilled"], recipe["width"], bench.args.teacher)
+        rows += contest(
+            bench,
+            f"distilled by {Path(bench.args.teacher).name}",
+            CASES["distilled"],
+            recipe["width"],
+            bench.args.teacher,
+        )
     return rows
 
 
@@ -43,7 +49,12 @@ def contest(bench: Bench, name: str, case: Case, width: int, raw: str | None = N
     pair.check(TOLERANCE[args.precision], f"{name}, width {width}")
     print(f"{name}, width {width}: the same losses over {ALIKE} steps", flush=True)
     limit, (work, flops) = bench.limit(pair.ours.fit, case.augmented), bench.convolution
-    contenders = {"ours": pair.ours.step, "plain loop": pair.plain_step, "limit (c)": limit, "limit (d)": work}
+    contenders = {
+        "ours": pair.ours.step,
+        "plain loop": pair.plain_step,
+        "limit (c)": limit,
+        "limit (d)": work,
+    }
     times = interleaved(contenders, args.rounds, bench.device, args.steps)
     needed = count_flops(limit)
     times["limit (d)"] = [taken * needed / flops for taken in times["limit (d)"]]
@@ -51,7 +62,10 @@ def contest(bench: Bench, name: str, case: Case, width: int, raw: str | None = N
     rows = lines("training", f"{name}, step", times, args.batch_size, needed, **about)
     if not (raw or case.augmented):
         rounds, images = min(2, args.rounds), ALIKE * args.batch_size
-        ours, times = bench.in_epochs(case, width, images, args.batch_size, rounds), {"ours": [], "ours, and what is written": [], "plain loop": []}
+        ours, times = (
+            bench.in_epochs(case, width, images, args.batch_size, rounds),
+            {"ours": [], "ours, and what is written": [], "plain loop": []},
+        )
         for k in range(rounds):
             began = time.perf_counter()
             times["ours"].append(ours.epoch())
@@ -72,7 +86,16 @@ def inference(bench: Bench) -> list[dict]:
         times = interleaved(contenders, bench.args.rounds, bench.device)
         needed = count_flops(contenders["limit (c)"])
         pair.plain.close()
-        rows += lines("inference", f"validation of {count} images", times, count, needed, n=N, width=width, batch=bench.args.batch_size)
+        rows += lines(
+            "inference",
+            f"validation of {count} images",
+            times,
+            count,
+            needed,
+            n=N,
+            width=width,
+            batch=bench.args.batch_size,
+        )
     return rows
 
 
@@ -98,7 +121,17 @@ def passes(bench: Bench, fit: Fit, count: int) -> dict[str, Callable[[], None]]:
 
 
 def spc(n: int) -> Physics:
-    return build_physics({"name": "spc", "n": n, "c": 1, "cr": CR, "ordering": "xy", "x0": "adjoint", "awgn_snr": None})
+    return build_physics(
+        {
+            "name": "spc",
+            "n": n,
+            "c": 1,
+            "cr": CR,
+            "ordering": "xy",
+            "x0": "adjoint",
+            "awgn_snr": None,
+        }
+    )
 
 
 def physics(bench: Bench) -> list[dict]:
@@ -110,7 +143,9 @@ def physics(bench: Bench) -> list[dict]:
         x = torch.rand(max(1, min(64, 2**20 // n**2)), 1, n, n, device=bench.device)
         difference = (ours.observe(x) - observe(theirs, x)).abs().max().item()
         if difference > 1e-4:
-            raise UserError(f"physics, n {n}: the first images differ by {difference:.1e} from deepinv's; nothing is timed")
+            raise UserError(
+                f"physics, n {n}: the first images differ by {difference:.1e} from deepinv's; nothing is timed"
+            )
         contenders = {
             "ours": lambda ours=ours, x=x: ours.observe(x),
             "deepinv": lambda theirs=theirs, x=x: observe(theirs, x),
@@ -122,9 +157,14 @@ def physics(bench: Bench) -> list[dict]:
     if n < LARGE:
         return rows
     with get_context("spawn").Pool(2) as pool:
-        memory = dict(zip(("ours", "deepinv"), pool.starmap(grown, [(n, True), (n, False)], 1), strict=True))
+        memory = dict(
+            zip(("ours", "deepinv"), pool.starmap(grown, [(n, True), (n, False)], 1), strict=True)
+        )
     about = {"group": "physics", "case": f"memory of an observation, {n} x {n}", "n": n, "batch": 1}
-    return rows + [about | {"contender": name, "ratio": size / max(memory["ours"], 1), "MiB": size / 2**20} for name, size in memory.items()]
+    return rows + [
+        about | {"contender": name, "ratio": size / max(memory["ours"], 1), "MiB": size / 2**20}
+        for name, size in memory.items()
+    ]
 
 
 def grown(n: int, ours: bool) -> int:
@@ -141,7 +181,9 @@ def grown(n: int, ours: bool) -> int:
 def losses(bench: Bench) -> list[dict]:
     """Every loss, forward and backward, beside the student's own forward and backward pass."""
     width, batch = bench.args.width[0], bench.args.batch_size
-    picture = build_physics({"name": "image", "n": N, "c": 1, "lessen_ratio": 1.0, "resize": "antialias"})
+    picture = build_physics(
+        {"name": "image", "n": N, "c": 1, "lessen_ratio": 1.0, "resize": "antialias"}
+    )
     resnet = {"name": "resnet8", "c": 1, "width": width, "side": N, "classes": list("0123456789")}
     kinds = {
         "of images": (LOSSES, LOSS_OPTIONS, {"name": "unet", "c": 1, "width": width}, spc(N)),
@@ -149,56 +191,128 @@ def losses(bench: Bench) -> list[dict]:
     }
     rows = []
     for kind, (table, options, recipe, seen) in kinds.items():
-        student, teacher = (build_network(recipe).to(bench.device, **CHANNELS_LAST) for _ in range(2))
+        student, teacher = (
+            build_network(recipe).to(bench.device, **CHANNELS_LAST) for _ in range(2)
+        )
         x, label = bench.resident(batch), torch.arange(batch, device=bench.device)
-        stages = {name: comparing(name, table, options, student, teacher, seen.to(bench.device), batch) for name in table}
+        stages = {
+            name: comparing(name, table, options, student, teacher, seen.to(bench.device), batch)
+            for name in table
+        }
         absent = [name for name, stage in stages.items() if stage is None]
         if absent:
             print(f"losses {kind} left out, because they cannot be had here: {', '.join(absent)}")
-        about = {"label": label % 10, "index": label, "epoch": 1.0, "seen": x, "generator": torch.Generator().manual_seed(0)}
-        contenders = {"student, forward and backward": lambda student=student, x=x: student(x).square().mean().backward()}
-        contenders |= {name: distance_of(stage, student.features(x), teacher.features(x), about) for name, stage in stages.items() if stage}
+        about = {
+            "label": label % 10,
+            "index": label,
+            "epoch": 1.0,
+            "seen": x,
+            "generator": torch.Generator().manual_seed(0),
+        }
+        contenders = {
+            "student, forward and backward": lambda student=student, x=x: (
+                student(x).square().mean().backward()
+            )
+        }
+        contenders |= {
+            name: distance_of(stage, student.features(x), teacher.features(x), about)
+            for name, stage in stages.items()
+            if stage
+        }
         times = interleaved(contenders, bench.args.rounds, bench.device, repeat=3)
         rows += lines("losses", kind, times, n=N, width=width, batch=batch)
     return rows
 
 
 def comparing(
-    name: str, table: dict[str, Loss], options: dict, student: nn.Module, teacher: nn.Module, seen: Physics, count: int
+    name: str,
+    table: dict[str, Loss],
+    options: dict,
+    student: nn.Module,
+    teacher: nn.Module,
+    seen: Physics,
+    count: int,
 ) -> Distillation | None:
     """A stage with one loss, on the taps of its own or on the first of latent and output that it can compare."""
     for selection in ("latent", "output"):
         with suppress(UserError):
             term = build_term(name, None, table, None, **options)
             guides = [Guide(teacher, seen)]
-            stage = Distillation(student, seen, guides, selection=selection, losses=[term], task=build_task("mse"), count=count)
+            stage = Distillation(
+                student,
+                seen,
+                guides,
+                selection=selection,
+                losses=[term],
+                task=build_task("mse"),
+                count=count,
+            )
             return stage.to(next(student.parameters()).device)
     return None
 
 
-def distance_of(stage: Distillation, s: dict[str, Tensor], t: dict[str, Tensor], about: dict) -> Callable[[], None]:
+def distance_of(
+    stage: Distillation, s: dict[str, Tensor], t: dict[str, Tensor], about: dict
+) -> Callable[[], None]:
     """The value of a stage's comparisons and its gradient at the student's taps."""
     s = {tap: f.detach().requires_grad_() for tap, f in s.items()}
     t = {tap: f.detach() + 0.1 * torch.randn_like(f) for tap, f in t.items()}
-    return lambda: sum(stage.distance(comparison, s, t, about) for comparison in stage.comparisons).backward()
+    return lambda: sum(
+        stage.distance(comparison, s, t, about) for comparison in stage.comparisons
+    ).backward()
 
 
 def scaling(bench: Bench) -> list[dict]:
     """The cost of an epoch over the number of images, and images a second over the batch size."""
     args, case, cuda = bench.args, CASES["distilled"], bench.device.type == "cuda"
-    width, batch, rounds = args.width[-1 if cuda else 0], max(args.batch_sizes) if cuda else args.batch_size, min(args.rounds, 2)
-    runs = {f"{count:,} images": bench.in_epochs(case, width, count, batch, 1 + rounds) for count in args.images}
+    width, batch, rounds = (
+        args.width[-1 if cuda else 0],
+        max(args.batch_sizes) if cuda else args.batch_size,
+        min(args.rounds, 2),
+    )
+    runs = {
+        f"{count:,} images": bench.in_epochs(case, width, count, batch, 1 + rounds)
+        for count in args.images
+    }
     epochs = {name: [] for name in runs}
     for _ in range(rounds + cuda):  # the first epoch on CUDA warms up
         for name, ours in runs.items():
             epochs[name].append(seconds(ours.epoch, bench.device))
     counts = dict(zip(runs, args.images, strict=True))
-    rows = lines("scaling", "an image of an epoch", {name: [s / counts[name] for s in taken[cuda:]] for name, taken in epochs.items()}, 1)
-    rows = [row | {"epoch (s)": row["seconds"] * counts[row["contender"]], "n": N, "width": width, "batch": batch} for row in rows]
-    runs = {f"batch {size}": bench.stepping(case, width, 4 * size, size) for size in args.batch_sizes}
-    times = interleaved({name: ours.step for name, ours in runs.items()}, args.rounds, bench.device, args.steps)
-    sizes, top = dict(zip(runs, args.batch_sizes, strict=True)), max(rate for name, rate in bench.rates.items() if "matrices" in name)
-    for row in lines("scaling", "an image of a step", {name: [s / sizes[name] for s in taken] for name, taken in times.items()}, 1, n=N, width=width):
+    rows = lines(
+        "scaling",
+        "an image of an epoch",
+        {name: [s / counts[name] for s in taken[cuda:]] for name, taken in epochs.items()},
+        1,
+    )
+    rows = [
+        row
+        | {
+            "epoch (s)": row["seconds"] * counts[row["contender"]],
+            "n": N,
+            "width": width,
+            "batch": batch,
+        }
+        for row in rows
+    ]
+    runs = {
+        f"batch {size}": bench.stepping(case, width, 4 * size, size) for size in args.batch_sizes
+    }
+    times = interleaved(
+        {name: ours.step for name, ours in runs.items()}, args.rounds, bench.device, args.steps
+    )
+    sizes, top = (
+        dict(zip(runs, args.batch_sizes, strict=True)),
+        max(rate for name, rate in bench.rates.items() if "matrices" in name),
+    )
+    for row in lines(
+        "scaling",
+        "an image of a step",
+        {name: [s / sizes[name] for s in taken] for name, taken in times.items()},
+        1,
+        n=N,
+        width=width,
+    ):
         size = sizes[row["contender"]]
         rate = count_flops(bench.limit(runs[row["contender"]].fit)) / size / row["seconds"]
         rows.append(row | {"batch": size, "GFLOP/s": rate / 1e9, "of the matrix peak": rate / top})

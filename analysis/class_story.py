@@ -25,7 +25,9 @@ def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.d
         test = tests[-1]
         parameters = sum(w.numel() for w in found.network.parameters())
         rows.append(
-            {"": name} | {key: test[key] for key in ("top-1", "top-3", "F1", "AUC", "loss")} | {"parameters": parameters, "images": test["images"]}
+            {"": name}
+            | {key: test[key] for key in ("top-1", "top-3", "F1", "AUC", "loss")}
+            | {"parameters": parameters, "images": test["images"]}
         )
         right[name] = hits["test"].double()
     _, alone, distilled = trained
@@ -43,19 +45,37 @@ def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.d
     return {"rows": rows, "gain": gain, "text": text}
 
 
-def rank(trained: dict[str, str | list[str]], args: Namespace, folder: Path, device: torch.device) -> dict:
+def rank(
+    trained: dict[str, str | list[str]], args: Namespace, folder: Path, device: torch.device
+) -> dict:
     """Tests the teacher, the student alone and the student of every loss, and sets each beside the student alone, seed by seed."""
     asked = asking(args, folder, ["test"])
     scores = {}
     for name, paths in trained.items():
-        found = [(path, classification.exported(path)) for path in ([paths] if isinstance(paths, str) else paths)]
+        found = [
+            (path, classification.exported(path))
+            for path in ([paths] if isinstance(paths, str) else paths)
+        ]
         places = [f"{name.replace(':', '_')}_{i}" for i in range(len(found))]
-        scores[name] = [grading.grade(path, place, network, asked, device)[0][0] for (path, network), place in zip(found, places, strict=True)]
+        scores[name] = [
+            grading.grade(path, place, network, asked, device)[0][0]
+            for (path, network), place in zip(found, places, strict=True)
+        ]
     rows = []
     for name, tests in scores.items():
-        alone = [] if name in ("teacher", "alone") else [a["top-1"] - b["top-1"] for a, b in zip(tests, scores["alone"], strict=True)]
-        row = {"": name} | {key: pipeline.mean_and_deviation([test[key] for test in tests]) for key in ("top-1", "top-3")}
-        rows.append(row | {"against alone, paired": pipeline.mean_and_deviation(alone, "+") if alone else ""})
+        alone = (
+            []
+            if name in ("teacher", "alone")
+            else [a["top-1"] - b["top-1"] for a, b in zip(tests, scores["alone"], strict=True)]
+        )
+        row = {"": name} | {
+            key: pipeline.mean_and_deviation([test[key] for test in tests])
+            for key in ("top-1", "top-3")
+        }
+        rows.append(
+            row
+            | {"against alone, paired": pipeline.mean_and_deviation(alone, "+") if alone else ""}
+        )
     side = round(args.n / args.lessen_ratio)
     text = (
         f"{markdown(rows)}\n\nPer cent of the {scores['alone'][0]['images']} test images of '{args.dataset}', mean ± standard deviation over seeds "
@@ -64,7 +84,9 @@ def rank(trained: dict[str, str | list[str]], args: Namespace, folder: Path, dev
     )
     write_csv(folder / "table.csv", rows)
     draw_ranking(scores, folder / "figure.png")
-    write_text(folder / "report.md", f"# Benchmark\n\n{text}\n\n![top-1 of every seed](figure.png)\n")
+    write_text(
+        folder / "report.md", f"# Benchmark\n\n{text}\n\n![top-1 of every seed](figure.png)\n"
+    )
     return {"rows": rows, "text": text}
 
 
@@ -95,7 +117,12 @@ def draw(trained: dict[str, str], rows: list[dict], path: Path) -> None:
     for name, checkpoint in trained.items():
         with open(Path(checkpoint).parent / "metrics.csv", newline="") as file:
             metrics = list(csv.DictReader(file))
-        left.plot([float(row["epoch"]) for row in metrics], [float(row["val_top1"]) for row in metrics], marker=".", label=name)
+        left.plot(
+            [float(row["epoch"]) for row in metrics],
+            [float(row["val_top1"]) for row in metrics],
+            marker=".",
+            label=name,
+        )
     left.set(xlabel="epoch", ylabel="top-1 on validation (%)")
     left.grid(alpha=0.3)
     left.legend(fontsize=8)

@@ -22,10 +22,22 @@ def draw_confusion(answers: Tensor, labels: Tensor, classes: list[str], path: Pa
     small = {"fontsize": 8 if len(classes) <= 20 else 4, "parse_math": False}
     axis.set_xticks(range(len(classes)), classes, rotation=90, **small)
     axis.set_yticks(range(len(classes)), classes, **small)
-    axis.set(xlabel="answer", ylabel="class", title=f"top-1 {100 * np.trace(counts) / max(counts.sum(), 1):.1f} %")
+    axis.set(
+        xlabel="answer",
+        ylabel="class",
+        title=f"top-1 {100 * np.trace(counts) / max(counts.sum(), 1):.1f} %",
+    )
     if len(classes) <= 20:
         for i, j in np.argwhere(counts):
-            axis.text(j, i, counts[i, j], ha="center", va="center", fontsize=7, color="white" if shares[i, j] > 0.5 else "black")
+            axis.text(
+                j,
+                i,
+                counts[i, j],
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if shares[i, j] > 0.5 else "black",
+            )
     save(figure, path)
 
 
@@ -33,7 +45,9 @@ def report_of(answers: Tensor, labels: Tensor, classes: list[str]) -> str:
     """Precision, recall and F1 of every class."""
     from sklearn.metrics import classification_report
 
-    return classification_report(labels, answers, labels=range(len(classes)), target_names=classes, digits=4, zero_division=0)
+    return classification_report(
+        labels, answers, labels=range(len(classes)), target_names=classes, digits=4, zero_division=0
+    )
 
 
 def summary_of(network: nn.Module, x: Tensor) -> str:
@@ -43,7 +57,9 @@ def summary_of(network: nn.Module, x: Tensor) -> str:
     def note(name: str, layer: nn.Module):
         def hook(_, __, output) -> None:
             count = sum(w.numel() for w in layer.parameters(recurse=False))
-            lines.append(f"{name:<40} {type(layer).__name__:<20} {tuple(output.shape)!s:<22} {count:>12,}")
+            lines.append(
+                f"{name:<40} {type(layer).__name__:<20} {tuple(output.shape)!s:<22} {count:>12,}"
+            )
 
         return hook
 
@@ -55,4 +71,11 @@ def summary_of(network: nn.Module, x: Tensor) -> str:
     for hook in hooks:
         hook.remove()
     total = sum(w.numel() for w in network.parameters())
-    return "\n".join([f"{'layer':<40} {'kind':<20} {'output':<22} {'parameters':>12}", *lines, f"{total:,} parameters in all", ""])
+    return "\n".join(
+        [
+            f"{'layer':<40} {'kind':<20} {'output':<22} {'parameters':>12}",
+            *lines,
+            f"{total:,} parameters in all",
+            "",
+        ]
+    )

@@ -32,7 +32,9 @@ class LiveMemory(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        inputs = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        inputs = {
+            x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)
+        }
         for x in tree_leaves(result):
             if isinstance(x, Tensor):
                 self.count(x.untyped_storage(), inputs)
@@ -89,7 +91,10 @@ def compare(checkpoints: dict[str, Restored], args: Namespace, device: torch.dev
     rows = []
     check_alike(checkpoints)
     for path, name in names_of(checkpoints).items():
-        network, (physics,) = checkpoints[path].network.to(device), at_levels(checkpoints[path].physics.to(device), args)
+        network, (physics,) = (
+            checkpoints[path].network.to(device),
+            at_levels(checkpoints[path].physics.to(device), args),
+        )
         test, meter = test_images(args, physics), meter_of(args)
         loader = build_loader(test, args.batch_size, args.num_workers)
         for part in camera_for(test, physics, network).parts:
@@ -108,11 +113,15 @@ def compare(checkpoints: dict[str, Restored], args: Namespace, device: torch.dev
             times = 1e3 * latencies(network, first.expand(size, -1, -1, -1).contiguous(), args.runs)
             low, middle, high = np.percentile(times, (25, 50, 75))
             row |= {f"ms, batch {size}": float(middle), f"± batch {size}": float(high - low) / 2}
-        rows.append(row | {"PSNR": scores["psnr"], "SSIM": scores["ssim"], "images": scores["images"]})
+        rows.append(
+            row | {"PSNR": scores["psnr"], "SSIM": scores["ssim"], "images": scores["images"]}
+        )
     for row in rows:
         row["x fewer parameters"] = rows[0]["parameters"] / row["parameters"]
         row["x fewer FLOPs"] = rows[0]["MFLOPs"] / row["MFLOPs"]
-        row["x faster"] = rows[0][f"ms, batch {args.batches[0]}"] / row[f"ms, batch {args.batches[0]}"]
+        row["x faster"] = (
+            rows[0][f"ms, batch {args.batches[0]}"] / row[f"ms, batch {args.batches[0]}"]
+        )
         row["PSNR gained"] = row["PSNR"] - rows[0]["PSNR"]
     return rows
 
@@ -125,7 +134,12 @@ def write(rows: list[dict], batch: int, folder: Path) -> None:
         size = 400 * row["parameters"] / max(r["parameters"] for r in rows)
         axis.scatter(row[f"ms, batch {batch}"], row["PSNR"], s=max(size, 12), alpha=0.7)
         axis.annotate(
-            row["model"][-40:], (row[f"ms, batch {batch}"], row["PSNR"]), fontsize=7, xytext=(4, 4), textcoords="offset points", parse_math=False
+            row["model"][-40:],
+            (row[f"ms, batch {batch}"], row["PSNR"]),
+            fontsize=7,
+            xytext=(4, 4),
+            textcoords="offset points",
+            parse_math=False,
         )
     axis.set(xscale="log", xlabel=f"latency of a batch of {batch} (ms, median)", ylabel="PSNR (dB)")
     axis.grid(alpha=0.3)

@@ -31,10 +31,24 @@ N, CR, CR_TEACHER = 32, 0.1, 0.9
 RELEASE = {"n": N, "cr": CR_TEACHER, "ordering": "strip"}  # what its file does not tell
 ALIKE = 20  # steps over which the losses must agree, and an epoch
 TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}  # relative, of the loss
-PRECISIONS = {"fp32": ["--amp", "off"], "bf16": ["--amp", "bf16"]}  # in the words of the training scripts
+PRECISIONS = {
+    "fp32": ["--amp", "off"],
+    "bf16": ["--amp", "bf16"],
+}  # in the words of the training scripts
 RATE = 1e-4  # at the default rate rounding alone grows to 5e-3 of the loss in 20 steps, and no two orders of the same sums agree
 CHANNELS_LAST = {"memory_format": torch.channels_last}
-PLAIN_FLAGS = ("lr", "weight_decay", "grad_clip", "batch_size", "alpha", "beta", "warmup", "schedule", "milestones", "lr_gamma")
+PLAIN_FLAGS = (
+    "lr",
+    "weight_decay",
+    "grad_clip",
+    "batch_size",
+    "alpha",
+    "beta",
+    "warmup",
+    "schedule",
+    "milestones",
+    "lr_gamma",
+)
 
 
 class Case(NamedTuple):
@@ -44,7 +58,11 @@ class Case(NamedTuple):
     augmented: bool = False
 
 
-CASES = {"supervised": Case("supervised"), "distilled": Case("distilled"), "distilled, augmented": Case("distilled", True)}
+CASES = {
+    "supervised": Case("supervised"),
+    "distilled": Case("distilled"),
+    "distilled, augmented": Case("distilled", True),
+}
 
 
 # ---------------------------------------------------------------- data: scikit-learn's digits in MNIST's shape and files
@@ -66,7 +84,10 @@ def write_digits(count: int, folder: Path) -> np.ndarray:
     if not raw.is_dir():
         raw.mkdir(parents=True)
         for name, images in {"train": array, "t10k": array[:10]}.items():
-            for kind, values in {"images-idx3": images, "labels-idx1": np.zeros(len(images), np.uint8)}.items():
+            for kind, values in {
+                "images-idx3": images,
+                "labels-idx1": np.zeros(len(images), np.uint8),
+            }.items():
                 header = np.array([0x800 + values.ndim, *values.shape], ">i4")
                 (raw / f"{name}-{kind}-ubyte").write_bytes(header.tobytes() + values.tobytes())
         np.savez(folder / "digits.npz", x_train=array, x_test=array[:10])
@@ -130,27 +151,62 @@ class Pair:
         for k in range(1, 1 + ALIKE):
             ours, plain = self.ours.loss(), self.plain_step()["loss"]
             if not abs(ours - plain) <= tolerance * abs(plain):
-                raise UserError(f"{what}: at step {k} the loss is {ours:.8g}, the plain loop's {plain:.8g}; nothing is timed")
+                raise UserError(
+                    f"{what}: at step {k} the loss is {ours:.8g}, the plain loop's {plain:.8g}; nothing is timed"
+                )
 
 
 class Bench:
     """What all groups share: the flags, the device, the scripts that train, and a folder that is thrown away."""
 
     def __init__(self, args: Namespace, device: torch.device, scripts: dict, folder: Path):
-        self.args, self.device, self.scripts, self.folder, self.made = args, device, scripts, folder, numbers()
+        self.args, self.device, self.scripts, self.folder, self.made = (
+            args,
+            device,
+            scripts,
+            folder,
+            numbers(),
+        )
         self.bf16 = args.precision == "bf16"
         try:
             self.more = PRECISIONS[args.precision] + shlex.split(args.training_flags)
         except ValueError as error:
             raise UserError(f"training_flags '{args.training_flags}': {error}") from None
 
-    def fit(self, case: Case, width: int, count: int, batch: int, *more, teacher: str | None = None) -> Fit:
+    def fit(
+        self, case: Case, width: int, count: int, batch: int, *more, teacher: str | None = None
+    ) -> Fit:
         """A training on so many images, as its script builds it from the command line."""
         folder, script = self.folder / f"digits_{count}", self.scripts[case.task]
         write_digits(count, folder)
-        data = ["--dataset", "npz", "--data_root", folder / "digits.npz"] if case.augmented else ["--dataset", "mnist", "--data_root", folder]
-        words = [*data, "--n", N, "--cr", CR, "--width", width, "--batch_size", batch, "--lr", RATE, "--device", self.args.device]
-        words += ["--wandb", "disabled", "--results", self.folder / f"run_{next(self.made)}", *self.more, *more]
+        data = (
+            ["--dataset", "npz", "--data_root", folder / "digits.npz"]
+            if case.augmented
+            else ["--dataset", "mnist", "--data_root", folder]
+        )
+        words = [
+            *data,
+            "--n",
+            N,
+            "--cr",
+            CR,
+            "--width",
+            width,
+            "--batch_size",
+            batch,
+            "--lr",
+            RATE,
+            "--device",
+            self.args.device,
+        ]
+        words += [
+            "--wandb",
+            "disabled",
+            "--results",
+            self.folder / f"run_{next(self.made)}",
+            *self.more,
+            *more,
+        ]
         words += teacher_words(teacher or self.teacher(width)) if case.task == "distilled" else []
         with quiet():
             return script.learner(script.parse([str(word) for word in words]), self.device, None)
@@ -159,15 +215,23 @@ class Bench:
         """A healthy teacher: a step old."""
         path = self.folder / f"teacher_{width}.pth"
         if not path.is_file():
-            ours = Ours(self.fit(CASES["supervised"], width, 16, 8, "--cr", CR_TEACHER, "--epochs", 2))
+            ours = Ours(
+                self.fit(CASES["supervised"], width, 16, 8, "--cr", CR_TEACHER, "--epochs", 2)
+            )
             ours.epoch()
             write(path, ours.fit.content())
         return str(path)
 
-    def stepping(self, case: Case, width: int, count: int, batch: int, teacher: str | None = None) -> Ours:
+    def stepping(
+        self, case: Case, width: int, count: int, batch: int, teacher: str | None = None
+    ) -> Ours:
         """A training that takes the steps of all rounds, and no validation between them."""
         steps = 1 + ALIKE + (1 + self.args.rounds) * self.args.steps
-        return Ours(self.fit(case, width, count, batch, "--steps", steps, "--val_every", steps, teacher=teacher))
+        return Ours(
+            self.fit(
+                case, width, count, batch, "--steps", steps, "--val_every", steps, teacher=teacher
+            )
+        )
 
     def in_epochs(self, case: Case, width: int, count: int, batch: int, epochs: int) -> Ours:
         """A training of so many epochs, and one that is never taken."""
@@ -179,12 +243,23 @@ class Bench:
         ours = self.stepping(case, width, ALIKE * batch, batch, raw)
         fit, array = ours.fit, write_digits(ALIKE * batch, self.folder / f"digits_{ALIKE * batch}")
         train, val = (array[np.asarray(places)] for places in hold_out(len(array)))
-        sides = {"student": copied(fit.stage.student, fit.recipe), "mask": mask_of(fit.stage.physics), "device": str(self.device), "bf16": self.bf16}
+        sides = {
+            "student": copied(fit.stage.student, fit.recipe),
+            "mask": mask_of(fit.stage.physics),
+            "device": str(self.device),
+            "bf16": self.bf16,
+        }
         if case.task == "distilled":
             found = teacher_of(raw or self.teacher(width))
             sides |= {"teacher": found.network, "mask_t": mask_of(found.physics)}
-        flags = Namespace(**{name: getattr(fit.args, name, None) for name in PLAIN_FLAGS}, steps=fit.total)
-        what = (flags, Pictures(train, N, fit.args.seed if case.augmented else None), Pictures(val, N))
+        flags = Namespace(
+            **{name: getattr(fit.args, name, None) for name in PLAIN_FLAGS}, steps=fit.total
+        )
+        what = (
+            flags,
+            Pictures(train, N, fit.args.seed if case.augmented else None),
+            Pictures(val, N),
+        )
         return Pair(ours, Apart(raw, *what, **sides))
 
     def resident(self, count: int) -> Tensor:
@@ -217,23 +292,34 @@ class Bench:
 
     @cached_property
     def peak_times(self) -> Times:
-        return interleaved({name: work for name, (work, _) in self.peaks.items()}, self.args.rounds, self.device, repeat=2)
+        return interleaved(
+            {name: work for name, (work, _) in self.peaks.items()},
+            self.args.rounds,
+            self.device,
+            repeat=2,
+        )
 
     @cached_property
     def rates(self) -> dict[str, float]:
         """Floating-point operations a second of every kind."""
-        return {name: flops / median(self.peak_times[name]) for name, (_, flops) in self.peaks.items()}
+        return {
+            name: flops / median(self.peak_times[name]) for name, (_, flops) in self.peaks.items()
+        }
 
     @property
     def convolution(self) -> tuple[Callable, float]:
         """The convolution that is the fastest."""
-        return self.peaks[max((name for name in self.rates if "convolution" in name), key=self.rates.get)]
+        return self.peaks[
+            max((name for name in self.rates if "convolution" in name), key=self.rates.get)
+        ]
 
 
 def copied(network: nn.Module, recipe: dict) -> nn.Module:
     """A network of its own with the same weights, as torch makes it."""
     other = build_network(recipe)
-    other.load_state_dict({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()})
+    other.load_state_dict(
+        {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    )
     return other
 
 
@@ -251,4 +337,12 @@ def teacher_of(path: str) -> Restored:
 
 
 def teacher_words(path: str) -> list:
-    return ["--teacher", path, *(["--cr_teacher", RELEASE["cr"], "--ordering_teacher", RELEASE["ordering"]] if bare(path) else [])]
+    return [
+        "--teacher",
+        path,
+        *(
+            ["--cr_teacher", RELEASE["cr"], "--ordering_teacher", RELEASE["ordering"]]
+            if bare(path)
+            else []
+        ),
+    ]

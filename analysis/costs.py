@@ -12,13 +12,30 @@ from training.checkpoint import write
 from training.study import Plan, Planned, Study
 from training.workers import is_done, status_of
 
-CHEAP = ("seed", "data_seed", "cr", "ordering", "type_dist", "loss_distill", "alpha", "beta", "gamma", "teacher", "shuffle_teacher", "lr")
+CHEAP = (
+    "seed",
+    "data_seed",
+    "cr",
+    "ordering",
+    "type_dist",
+    "loss_distill",
+    "alpha",
+    "beta",
+    "gamma",
+    "teacher",
+    "shuffle_teacher",
+    "lr",
+)
 STEPS = 3  # that are timed, after one that is not
 
 
 def kind_of(run: Planned) -> str:
     """Runs of which one kind are taken to cost the same."""
-    return json.dumps([run.script, {name: value for name, value in run.flags.items() if name not in CHEAP}], sort_keys=True, default=str)
+    return json.dumps(
+        [run.script, {name: value for name, value in run.flags.items() if name not in CHEAP}],
+        sort_keys=True,
+        default=str,
+    )
 
 
 def estimate(study: Study, plan: Plan) -> dict[str, float]:
@@ -57,7 +74,9 @@ def timed(plan: Plan, run: Planned, folder: Path) -> float:
             fit.read()
         times.append(time.perf_counter() - began)
     validations = fit.total / (args.val_every or len(fit.train))
-    return median(times[1:]) * (fit.total + validations * len(fit.val) / 3)  # without a gradient a batch costs a third
+    return median(times[1:]) * (
+        fit.total + validations * len(fit.val) / 3
+    )  # without a gradient a batch costs a third
 
 
 def untaught(plan: Plan, run: Planned, folder: Path) -> Path:
@@ -67,6 +86,10 @@ def untaught(plan: Plan, run: Planned, folder: Path) -> Path:
     path = folder / f"{run.key}.pth"
     if not path.is_file():
         script = plan.script_of(run.script)
-        args = script.parse(plan.parser(run.script).words_of(run.flags | {"results": str(folder / f"{run.key}_fresh")}, "study"))
+        args = script.parse(
+            plan.parser(run.script).words_of(
+                run.flags | {"results": str(folder / f"{run.key}_fresh")}, "study"
+            )
+        )
         write(path, script.learner(args, engine.start(args.device), None).content())
     return path

@@ -16,11 +16,15 @@ from analysis.measures import fourier
 DECADES = 3  # of a Fourier transform
 
 
-def panels(count: int, columns: int, width: float, height: float) -> tuple[plt.Figure, list[plt.Axes]]:
+def panels(
+    count: int, columns: int, width: float, height: float
+) -> tuple[plt.Figure, list[plt.Axes]]:
     """So many axes in lines of a few."""
     columns = min(count, columns)
     lines = -(-count // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(width * columns, height * lines), squeeze=False)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(width * columns, height * lines), squeeze=False
+    )
     for axis in axes.flat[count:]:
         axis.set_visible(False)
     return figure, [*axes.flat[:count]]
@@ -40,12 +44,24 @@ def draw_measures(rows: list[dict], subjects: list[Subject], path: Path) -> None
     figure, axes = panels(len(measures), 3, 4.2, 2.8)
     for axis, measure in zip(axes, measures, strict=True):
         for k, subject in enumerate(subjects):
-            mine = [row for row in rows if row["measure"] == measure and row["checkpoint"] == subject.name]
+            mine = [
+                row
+                for row in rows
+                if row["measure"] == measure and row["checkpoint"] == subject.name
+            ]
             shift = 0.12 * (k - (len(subjects) - 1) / 2)  # so that bars stand beside each other
-            x, y, bars = [places[row["tap"]] + shift for row in mine], [row["mean"] for row in mine], [row["std"] for row in mine]
-            axis.errorbar(x, y, bars, fmt="o", markersize=4, capsize=2, linewidth=1, label=subject.letter)
+            x, y, bars = (
+                [places[row["tap"]] + shift for row in mine],
+                [row["mean"] for row in mine],
+                [row["std"] for row in mine],
+            )
+            axis.errorbar(
+                x, y, bars, fmt="o", markersize=4, capsize=2, linewidth=1, label=subject.letter
+            )
         axis.set_title(measure.replace("_", " "), fontsize=10)
-        axis.set_xticks(range(len(places)), places, fontsize=8, rotation=45 if len(places) > 6 else 0)
+        axis.set_xticks(
+            range(len(places)), places, fontsize=8, rotation=45 if len(places) > 6 else 0
+        )
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
     entitle(figure, subjects)
@@ -57,14 +73,25 @@ def draw_histograms(taps: list[dict[str, Tap]], subjects: list[Subject], path: P
     names = united(taps)
     figure, axes = panels(len(names), 3, 4.2, 2.6)
     for axis, name in zip(axes, names, strict=True):
-        values = {s.letter: torch.cat(kept[name].values).double().numpy() for s, kept in zip(subjects, taps, strict=True) if name in kept}
+        values = {
+            s.letter: torch.cat(kept[name].values).double().numpy()
+            for s, kept in zip(subjects, taps, strict=True)
+            if name in kept
+        }
         low, high = np.quantile(np.concatenate([*values.values()]), (0.001, 0.999))
         bins = np.linspace(low, high, 81) if high > low else np.array([low - 0.5, low + 0.5])
         for k, subject in enumerate(subjects):
             if subject.letter in values:
                 own = values[subject.letter]
                 heights = np.histogram(own, bins)[0] / len(own) / np.diff(bins)
-                axis.stairs(heights, bins, color=f"C{k}", fill=k == 0, alpha=0.4 if k == 0 else 1, label=subject.letter)
+                axis.stairs(
+                    heights,
+                    bins,
+                    color=f"C{k}",
+                    fill=k == 0,
+                    alpha=0.4 if k == 0 else 1,
+                    label=subject.letter,
+                )
         axis.set(yscale="log")
         axis.set_title(name, fontsize=10)
         axis.tick_params(labelsize=8)
@@ -74,9 +101,13 @@ def draw_histograms(taps: list[dict[str, Tap]], subjects: list[Subject], path: P
     save(figure, path)
 
 
-def draw_similarities(taps: list[dict[str, Tap]], similarities: list[Tensor], subjects: list[Subject], path: Path) -> None:
+def draw_similarities(
+    taps: list[dict[str, Tap]], similarities: list[Tensor], subjects: list[Subject], path: Path
+) -> None:
     """CKA of every tap of the first network with every tap of each other."""
-    figure, axes = panels(len(similarities), 3, 1.6 + 0.55 * max(map(len, taps)), 1.2 + 0.45 * len(taps[0]))
+    figure, axes = panels(
+        len(similarities), 3, 1.6 + 0.55 * max(map(len, taps)), 1.2 + 0.45 * len(taps[0])
+    )
     for axis, matrix, kept, subject in zip(axes, similarities, taps[1:], subjects[1:], strict=True):
         picture = axis.imshow(matrix.cpu().numpy(), vmin=0, vmax=1, cmap="viridis", aspect="auto")
         axis.set_xticks(range(len(kept)), kept, fontsize=8, rotation=45)
@@ -84,7 +115,15 @@ def draw_similarities(taps: list[dict[str, Tap]], similarities: list[Tensor], su
         axis.set(xlabel=subject.letter, ylabel=subjects[0].letter, title="linear CKA")
         axis.title.set_fontsize(10)
         for (i, j), value in np.ndenumerate(matrix.cpu().numpy()):
-            axis.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="black" if value > 0.6 else "white")
+            axis.text(
+                j,
+                i,
+                f"{value:.2f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="black" if value > 0.6 else "white",
+            )
         figure.colorbar(picture, ax=axis, fraction=0.05)
     entitle(figure, subjects)
     save(figure, path)
@@ -96,20 +135,33 @@ def channels_shown(name: str, taps: list[dict[str, Tap]], count: int) -> tuple[l
     others = [mine[name] for mine in taps[1:] if name in mine]
     if name in taps[0] and others and all(tap.change is not None for tap in others):
         changes = torch.stack([relative(tap.change) for tap in others]).amax(0)
-        return changes.argsort(descending=True, stable=True)[:count].tolist(), "the channels that changed most"
+        return changes.argsort(descending=True, stable=True)[
+            :count
+        ].tolist(), "the channels that changed most"
     return list(range(min(count, max(len(tap.shown) for tap in kept)))), "the first channels"
 
 
-def draw_channels(name: str, taps: list[dict[str, Tap]], subjects: list[Subject], count: int, folder: Path) -> None:
+def draw_channels(
+    name: str, taps: list[dict[str, Tap]], subjects: list[Subject], count: int, folder: Path
+) -> None:
     """A line a network, a column a channel, of one image: the maps, and what is in their Fourier transforms."""
-    lines = [(subject, kept[name].shown) for subject, kept in zip(subjects, taps, strict=True) if name in kept]
+    lines = [
+        (subject, kept[name].shown)
+        for subject, kept in zip(subjects, taps, strict=True)
+        if name in kept
+    ]
     channels, which = channels_shown(name, taps, count)
     titles = {
         "maps": f"{name}: {which}, with their smallest and largest value",
         "fourier": f"{name}: |Fourier transform| of {which}, lowest frequency in the middle, {DECADES} decades below its largest value",
     }
     for kind, title in titles.items():
-        figure, axes = plt.subplots(len(lines), len(channels), figsize=(1.35 * len(channels), 1.75 * len(lines) + 0.3), squeeze=False)
+        figure, axes = plt.subplots(
+            len(lines),
+            len(channels),
+            figsize=(1.35 * len(channels), 1.75 * len(lines) + 0.3),
+            squeeze=False,
+        )
         for line, (subject, maps) in zip(axes, lines, strict=True):
             for axis, channel in zip(line, channels, strict=True):
                 axis.set(xticks=[], yticks=[])
@@ -130,11 +182,23 @@ def draw_map(axis: plt.Axes, values: Tensor) -> None:
 def draw_fourier(axis: plt.Axes, values: Tensor) -> None:
     amplitudes = fourier(values[None, None].double())[0, 0].numpy()
     top = amplitudes.max() or 1.0
-    axis.imshow(amplitudes.clip(top / 10**DECADES), norm=LogNorm(top / 10**DECADES, top), cmap="magma", interpolation="nearest")
+    axis.imshow(
+        amplitudes.clip(top / 10**DECADES),
+        norm=LogNorm(top / 10**DECADES, top),
+        cmap="magma",
+        interpolation="nearest",
+    )
     axis.set_xlabel(f"{amplitudes.max():.2g}", fontsize=7)
 
 
-def draw(subjects: list[Subject], taps: list[dict[str, Tap]], similarities: list[Tensor], rows: list[dict], count: int, folder: Path) -> None:
+def draw(
+    subjects: list[Subject],
+    taps: list[dict[str, Tap]],
+    similarities: list[Tensor],
+    rows: list[dict],
+    count: int,
+    folder: Path,
+) -> None:
     """All pictures; those of taps that are no longer there go."""
     for stale in [*folder.glob("maps_*.png"), *folder.glob("fourier_*.png")]:
         stale.unlink()

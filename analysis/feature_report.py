@@ -23,7 +23,11 @@ COLUMNS = {  # of the tables
 def folder_name(names: list[str]) -> str:
     """The names of the networks, cut where they are longer than a file's name may be."""
     name = "_and_".join(names)
-    return name if len(name) <= 120 else f"{name[:107]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return (
+        name
+        if len(name) <= 120
+        else f"{name[:107]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    )
 
 
 def measure_rows(subjects: list[Subject], taps: list[dict[str, Tap]]) -> list[dict]:
@@ -35,17 +39,31 @@ def measure_rows(subjects: list[Subject], taps: list[dict[str, Tap]]) -> list[di
                 count, total, squares = sums.sum(1)
                 mean = total / count
                 deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
-                row = {"checkpoint": subject.name, "tap": name, "measure": measure, "mean": mean.item(), "std": deviation.item()}
+                row = {
+                    "checkpoint": subject.name,
+                    "tap": name,
+                    "measure": measure,
+                    "mean": mean.item(),
+                    "std": deviation.item(),
+                }
                 rows.append(row | {"values": int(count)})
     return rows
 
 
-def similarity_rows(subjects: list[Subject], taps: list[dict[str, Tap]], similarities: list[Tensor]) -> list[dict]:
+def similarity_rows(
+    subjects: list[Subject], taps: list[dict[str, Tap]], similarities: list[Tensor]
+) -> list[dict]:
     rows = []
     for subject, kept, matrix in zip(subjects[1:], taps[1:], similarities, strict=True):
         for theirs, line in zip(taps[0], matrix.tolist(), strict=True):
             for mine, value in zip(kept, line, strict=True):
-                row = {"reference": subjects[0].name, "checkpoint": subject.name, "reference tap": theirs, "tap": mine, "cka": value}
+                row = {
+                    "reference": subjects[0].name,
+                    "checkpoint": subject.name,
+                    "reference tap": theirs,
+                    "tap": mine,
+                    "cka": value,
+                }
                 rows.append(row)
     return rows
 
@@ -54,7 +72,9 @@ def ranked(rows: list[dict]) -> list[dict]:
     return sorted(rows, key=lambda row: -row["change"])
 
 
-def layer_rows(subjects: list[Subject], taps: list[dict[str, Tap]], weights: list[dict[str, Tensor] | None]) -> list[dict]:
+def layer_rows(
+    subjects: list[Subject], taps: list[dict[str, Tap]], weights: list[dict[str, Tensor] | None]
+) -> list[dict]:
     """The change of every parameter, of each of its output channels, and of every tap; the largest of a network first."""
     rows = []
     for subject, kept, changes in zip(subjects[1:], taps[1:], weights, strict=True):
@@ -62,11 +82,22 @@ def layer_rows(subjects: list[Subject], taps: list[dict[str, Tap]], weights: lis
         for name, squares in (changes or {}).items():
             row = {"checkpoint": subject.name, "kind": "parameter", "layer": name}
             here.append(row | {"channel": None, "change": relative(squares.sum(1)).item()})
-            here += [row | {"channel": k, "change": change} for k, change in enumerate(relative(squares).tolist())]
+            here += [
+                row | {"channel": k, "change": change}
+                for k, change in enumerate(relative(squares).tolist())
+            ]
         for name, tap in kept.items():
             if tap.change is not None:
                 change = relative(tap.change.sum(1)).item()
-                here.append({"checkpoint": subject.name, "kind": "tap", "layer": name, "channel": None, "change": change})
+                here.append(
+                    {
+                        "checkpoint": subject.name,
+                        "kind": "tap",
+                        "layer": name,
+                        "channel": None,
+                        "change": change,
+                    }
+                )
         rows += ranked(here)
     return rows
 
@@ -79,8 +110,16 @@ def channel_rows(subjects: list[Subject], taps: list[dict[str, Tap]]) -> list[di
         for name, tap in kept.items():
             if tap.change is None:
                 continue
-            means = {measure: [sums[1] / sums[0] for sums in (tap.sums[measure], taps[0][name].sums[measure])] for measure in tap.sums}
-            gains = {f"{measure} gained": (mine - theirs).tolist() for measure, (mine, theirs) in means.items()}
+            means = {
+                measure: [
+                    sums[1] / sums[0] for sums in (tap.sums[measure], taps[0][name].sums[measure])
+                ]
+                for measure in tap.sums
+            }
+            gains = {
+                f"{measure} gained": (mine - theirs).tolist()
+                for measure, (mine, theirs) in means.items()
+            }
             for k, change in enumerate(relative(tap.change).tolist()):
                 row = {"checkpoint": subject.name, "tap": name, "channel": k, "change": change}
                 here.append(row | {column: values[k] for column, values in gains.items()})
@@ -91,14 +130,20 @@ def channel_rows(subjects: list[Subject], taps: list[dict[str, Tap]]) -> list[di
 def write(tables: dict[str, list[dict]], measures: list[str], folder: Path) -> None:
     """The tables, with their header alone where nothing could be compared."""
     for name, rows in tables.items():
-        columns = COLUMNS[name] + tuple(f"{measure} gained" for measure in measures if name == "channels")
+        columns = COLUMNS[name] + tuple(
+            f"{measure} gained" for measure in measures if name == "channels"
+        )
         write_text(folder / f"{name}.csv", table(columns, rows))
 
 
 def told(subjects: list[Subject], tables: dict[str, list[dict]]) -> str:
     """The tables in short; networks by their letters."""
     letters = {subject.name: subject.letter for subject in subjects}
-    lines = {(tap, letter): {"tap": tap, "network": letter} for tap in taps_of(tables["measures"]) for letter in letters.values()}
+    lines = {
+        (tap, letter): {"tap": tap, "network": letter}
+        for tap in taps_of(tables["measures"])
+        for letter in letters.values()
+    }
     for row in tables["measures"]:
         lines[row["tap"], letters[row["checkpoint"]]][row["measure"]] = row["mean"]
     near = {tap: {"tap": tap} for tap in taps_of(tables["cka"])}
@@ -106,13 +151,18 @@ def told(subjects: list[Subject], tables: dict[str, list[dict]]) -> str:
         if row["tap"] == row["reference tap"]:
             near[row["tap"]][f"CKA {subjects[0].letter}, {letters[row['checkpoint']]}"] = row["cka"]
     parts = [
-        "\n".join(f"{subject.letter}: {subject.name}; {subject.camera.describe()}" for subject in subjects),
+        "\n".join(
+            f"{subject.letter}: {subject.name}; {subject.camera.describe()}" for subject in subjects
+        ),
         "Means over images and channels:",
         markdown([line for line in lines.values() if len(line) > 2]),
         markdown([line for line in near.values() if len(line) > 1]),
     ]
     for subject in subjects[1:]:
-        own = {name: [row for row in rows if row["checkpoint"] == subject.name] for name, rows in tables.items()}
+        own = {
+            name: [row for row in rows if row["checkpoint"] == subject.name]
+            for name, rows in tables.items()
+        }
         parts += most_changed(subject.letter, subjects[0].letter, own)
     return "\n\n".join(parts)
 
@@ -127,19 +177,32 @@ def taps_of(rows: list[dict]) -> list[str]:
 
 def united(names: Iterable[Collection[str]]) -> list[str]:
     """The taps of the network that has most, then what others have beside them."""
-    return list(dict.fromkeys(name for taps in sorted(names, key=len, reverse=True) for name in taps))
+    return list(
+        dict.fromkeys(name for taps in sorted(names, key=len, reverse=True) for name in taps)
+    )
 
 
 def most_changed(b: str, a: str, tables: dict[str, list[dict]]) -> Iterator[str]:
     """What changed most from network a to network b, and why something cannot be compared."""
     whole = [row for row in tables["layers"] if row["channel"] is None]
-    kinds = {kind: [(row["layer"], row["change"]) for row in whole if row["kind"] == kind] for kind in ("parameter", "tap")}
+    kinds = {
+        kind: [(row["layer"], row["change"]) for row in whole if row["kind"] == kind]
+        for kind in ("parameter", "tap")
+    }
     if not kinds["parameter"]:
         yield f"{b} has another architecture than {a}: their weights are not compared."
     if other := [name for name in taps_of(tables["cka"]) if name not in dict(kinds["tap"])]:
         yield f"{b}'s {', '.join(other)} have no counterpart of their shape in {a}: their channels are not compared."
-    kinds["channel"] = [(f"{row['tap']} {row['channel']}", row["change"]) for row in tables["channels"]]
-    columns = {kind: [f"{name}: {cell(change)}" for name, change in rows[:SHOWN]] for kind, rows in kinds.items() if rows}
+    kinds["channel"] = [
+        (f"{row['tap']} {row['channel']}", row["change"]) for row in tables["channels"]
+    ]
+    columns = {
+        kind: [f"{name}: {cell(change)}" for name, change in rows[:SHOWN]]
+        for kind, rows in kinds.items()
+        if rows
+    }
     if columns:
         yield f"Changed most from {a} to {b}, ‖{b} - {a}‖ / ‖{a}‖:"
-        yield markdown([dict(zip(columns, line, strict=True)) for line in zip_longest(*columns.values())])
+        yield markdown(
+            [dict(zip(columns, line, strict=True)) for line in zip_longest(*columns.values())]
+        )

@@ -45,36 +45,57 @@ def images_of(found: dict[str, Restored], args: Namespace) -> Images:
     classes = "classes" in one.content["network"]
     for path, other in others:
         if ("classes" in other.content["network"]) != classes:
-            does, others_do = ("tells classes", "restores images") if classes else ("restores images", "tells classes")
-            raise UserError(f"checkpoint {path} {others_do}, {first} {does}: choose networks of one kind")
+            does, others_do = (
+                ("tells classes", "restores images")
+                if classes
+                else ("restores images", "tells classes")
+            )
+            raise UserError(
+                f"checkpoint {path} {others_do}, {first} {does}: choose networks of one kind"
+            )
     if not classes:
         return testing.test_images(args, one.physics)
     for path, other in found.items():
         check_crop(path, other, args.crop)
         if other.crop != one.crop:
-            raise UserError(f"{path} learnt from pictures with crop {other.crop}, {first} with crop {one.crop}")
+            raise UserError(
+                f"{path} learnt from pictures with crop {other.crop}, {first} with crop {one.crop}"
+            )
     n, c = one.physics.recipe["n"], one.physics.recipe["c"]
-    return build_splits(request_of(args, n=n, c=c, crop=one.crop, labelled=True), ("test",), table=LABELLED)["test"]
+    return build_splits(
+        request_of(args, n=n, c=c, crop=one.crop, labelled=True), ("test",), table=LABELLED
+    )["test"]
 
 
-def subjects_of(found: dict[str, Restored], images: Images, args: Namespace, device: torch.device) -> list[Subject]:
+def subjects_of(
+    found: dict[str, Restored], images: Images, args: Namespace, device: torch.device
+) -> list[Subject]:
     """Every network behind every camera of its own, at every noise level that was asked for."""
     seen = []
     for path, name in testing.names_of(found).items():
         network = found[path].network.to(device)
         levels = testing.at_levels(found[path].physics, args)
         cameras = [part for camera in levels for part in camera_for(images, camera, network).parts]
-        seen += [(f"{name}_{camera.condition}" if len(cameras) > 1 else name, network, camera.to(device)) for camera in cameras]
+        seen += [
+            (f"{name}_{camera.condition}" if len(cameras) > 1 else name, network, camera.to(device))
+            for camera in cameras
+        ]
     if len({name for name, *_ in seen}) < len(seen):
         raise UserError(f"{' and '.join(found)}: one checkpoint is given twice")
     if not 1 < len(seen) <= len(ascii_lowercase):
-        raise UserError(f"{len(seen)} networks behind their cameras: 2 to {len(ascii_lowercase)} can be compared")
+        raise UserError(
+            f"{len(seen)} networks behind their cameras: 2 to {len(ascii_lowercase)} can be compared"
+        )
     if not IMAGES[0] <= len(images) <= IMAGES[1]:
-        raise UserError(f"{len(images)} test images: {IMAGES[0]} to {IMAGES[1]} can be compared, choose with --limit_test")
+        raise UserError(
+            f"{len(images)} test images: {IMAGES[0]} to {IMAGES[1]} can be compared, choose with --limit_test"
+        )
     return [Subject(letter, *one) for letter, one in zip(ascii_lowercase, seen, strict=False)]
 
 
-def walk(subjects: list[Subject], images: Images, args: Namespace, device: torch.device) -> Callable[[int], Iterator[tuple[int, Tensor, Seen]]]:
+def walk(
+    subjects: list[Subject], images: Images, args: Namespace, device: torch.device
+) -> Callable[[int], Iterator[tuple[int, Tensor, Seen]]]:
     """What goes over the images from a given one on: the place of a batch's first image, the clean images, all taps of all subjects."""
     loader = build_loader(images, args.batch_size, args.num_workers)
     views = [Views(subject.camera, loader, device, args.seed) for subject in subjects]
@@ -85,8 +106,18 @@ def walk(subjects: list[Subject], images: Images, args: Namespace, device: torch
         for shown in zip(*views, strict=True):
             first_images = [x0 for _, _, x0 in shown]
             if place >= start:
-                found = [subject.network.features(x0) for subject, x0 in zip(subjects, first_images, strict=True)]
-                yield place, shown[0][0]["image"], [{tap: f if f.dim() == 4 else f[..., None, None] for tap, f in taps.items()} for taps in found]
+                found = [
+                    subject.network.features(x0)
+                    for subject, x0 in zip(subjects, first_images, strict=True)
+                ]
+                yield (
+                    place,
+                    shown[0][0]["image"],
+                    [
+                        {tap: f if f.dim() == 4 else f[..., None, None] for tap, f in taps.items()}
+                        for taps in found
+                    ],
+                )
             place += len(first_images[0])
 
     return batches
@@ -97,27 +128,44 @@ class Tap:
 
     def __init__(self, measures: dict[str, Callable], seed: int):
         self.measures, self.generator = measures, seeded(seed, PROBE)
-        self.sums: dict[str, Tensor] = {}  # of a measure's defined values: how many, sum, sum of squares (3, C)
-        self.change: Tensor | None = None  # ‖b - a‖² and ‖a‖² of every channel (2, C), where a has this shape
+        self.sums: dict[
+            str, Tensor
+        ] = {}  # of a measure's defined values: how many, sum, sum of squares (3, C)
+        self.change: Tensor | None = (
+            None  # ‖b - a‖² and ‖a‖² of every channel (2, C), where a has this shape
+        )
         self.values: list[Tensor] = []  # some, for a histogram
         self.shown: Tensor | None = None  # one image's maps (C, H, W)
 
     def add(self, f: Tensor, reference: Tensor | None, shown: int) -> None:
         if self.shown is None:
             self.shown = f[shown].cpu()
-        self.values.append(f.flatten()[torch.randint(f.numel(), (VALUES,), generator=self.generator).to(f.device)].cpu())
+        self.values.append(
+            f.flatten()[
+                torch.randint(f.numel(), (VALUES,), generator=self.generator).to(f.device)
+            ].cpu()
+        )
         f = f.double()
         if f.shape[2:].numel() > 1:  # vectors have no maps
             for name, measure in self.measures.items():
                 values = measure(f)
-                sums = torch.stack(((~values.isnan()).sum(0), values.nansum(0), values.square().nansum(0))).cpu()
+                sums = torch.stack(
+                    ((~values.isnan()).sum(0), values.nansum(0), values.square().nansum(0))
+                ).cpu()
                 self.sums[name] = self.sums.get(name, 0) + sums
         if reference is not None and reference.shape == f.shape:
-            squares = torch.stack(((f - reference).square().sum((0, 2, 3)), reference.double().square().sum((0, 2, 3)))).cpu()
+            squares = torch.stack(
+                (
+                    (f - reference).square().sum((0, 2, 3)),
+                    reference.double().square().sum((0, 2, 3)),
+                )
+            ).cpu()
             self.change = squares if self.change is None else self.change + squares
 
 
-def gathered(subjects: list[Subject], batches: Callable, measures: list[str], seed: int) -> list[dict[str, Tap]]:
+def gathered(
+    subjects: list[Subject], batches: Callable, measures: list[str], seed: int
+) -> list[dict[str, Tap]]:
     """Every tap of every subject, held against the first one's; the image that is shown is the most varied of the first batch."""
     functions = {name: look_up(FEATURE_MEASURES, name, "measure") for name in measures}
     kept: list[dict[str, Tap]] = []
@@ -140,7 +188,9 @@ def grams(batches: Callable, count: int, room: int = ROOM) -> list[dict[str, Ten
         held, left, end = [], room, start
         for place, _, seen in batches(start):
             rows = [{tap: f.flatten(1).double() for tap, f in taps.items()} for taps in seen]
-            products = products or [{tap: x.new_empty(count, count) for tap, x in taps.items()} for taps in rows]
+            products = products or [
+                {tap: x.new_empty(count, count) for tap, x in taps.items()} for taps in rows
+            ]
             if left > 0:
                 held.append((place, rows))
                 end += len(next(iter(rows[0].values())))
@@ -150,7 +200,9 @@ def grams(batches: Callable, count: int, room: int = ROOM) -> list[dict[str, Ten
                     for tap, x in mine.items():
                         block = x @ held_rows[tap].T
                         product[tap][place : place + len(x), other : other + block.shape[1]] = block
-                        product[tap][other : other + block.shape[1], place : place + len(x)] = block.T
+                        product[tap][other : other + block.shape[1], place : place + len(x)] = (
+                            block.T
+                        )
         start = end
     return products
 
@@ -164,7 +216,10 @@ def centred(gram: Tensor) -> Tensor:
 
 def cka(k: list[Tensor], l: list[Tensor]) -> Tensor:  # noqa: E741
     """<H K H, H L H>_F / (‖H K H‖_F ‖H L H‖_F) of the Gram matrices of every two taps: linear CKA (Kornblith et al. 2019, eq. 3)"""
-    return torch.stack([centred(gram).flatten() for gram in k]) @ torch.stack([centred(gram).flatten() for gram in l]).T
+    return (
+        torch.stack([centred(gram).flatten() for gram in k])
+        @ torch.stack([centred(gram).flatten() for gram in l]).T
+    )
 
 
 def relative(squares: Tensor) -> Tensor:
@@ -189,4 +244,7 @@ def weight_changes(network: nn.Module, reference: nn.Module) -> dict[str, Tensor
     b, a = weights_of(network), weights_of(reference)
     if {name: w.shape for name, w in b.items()} != {name: w.shape for name, w in a.items()}:
         return None
-    return {name: torch.stack(((w - a[name]).square().sum(1), a[name].square().sum(1))) for name, w in b.items()}
+    return {
+        name: torch.stack(((w - a[name]).square().sum(1), a[name].square().sum(1)))
+        for name, w in b.items()
+    }

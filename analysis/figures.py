@@ -24,14 +24,21 @@ def draw_curves(rows: list[dict], drawn: Sequence[str], path: Path) -> None:
     epochs = [row["epoch"] for row in rows]
     scored = {name.removeprefix("val_") for name in rows[0] if name.startswith("val_")} - {"loss"}
     groups = {
-        "loss": [k for k in rows[0] if (k.startswith("train_") and k.removeprefix("train_") not in scored) or k == "val_loss"],
+        "loss": [
+            k
+            for k in rows[0]
+            if (k.startswith("train_") and k.removeprefix("train_") not in scored)
+            or k == "val_loss"
+        ],
         ", ".join(drawn): [f"{split}_{name}" for name in drawn for split in ("train", "val")],
         "share of the gradient": [k for k in rows[0] if k.startswith("share_")],
     }
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.4))
     for axis, (title, names) in zip(axes, groups.items(), strict=True):
         for name in names:
-            axis.plot(epochs, [row[name] for row in rows], marker=".", label=name.removeprefix("share_"))
+            axis.plot(
+                epochs, [row[name] for row in rows], marker=".", label=name.removeprefix("share_")
+            )
         axis.set(title=title, xlabel="epoch", yscale="log" if title == "loss" else "linear")
         axis.legend(fontsize=8)
         axis.grid(alpha=0.3)
@@ -65,12 +72,22 @@ def save_image(image: Tensor, path: Path) -> None:
     durable(path, Image.fromarray(to_bytes(image)).save)
 
 
-def draw_grid(columns: dict[str, Tensor], truth: Tensor | None, path: Path, notes: dict[str, list[str]] | None = None) -> None:
+def draw_grid(
+    columns: dict[str, Tensor],
+    truth: Tensor | None,
+    path: Path,
+    notes: dict[str, list[str]] | None = None,
+) -> None:
     """One row an image, one column an estimate, all on the same intensity scale; a note under each picture."""
     columns = columns if truth is None else {"truth": truth, **columns}
     count, _, height, width = next(iter(columns.values())).shape
     side = 1.55 * max(1, min(width / 128, 3))
-    figure, axes = plt.subplots(count, len(columns), figsize=(side * len(columns), (side * height / width + 0.25) * count), squeeze=False)
+    figure, axes = plt.subplots(
+        count,
+        len(columns),
+        figsize=(side * len(columns), (side * height / width + 0.25) * count),
+        squeeze=False,
+    )
     for j, (name, images) in enumerate(columns.items()):
         for i in range(count):
             axis = axes[i, j]

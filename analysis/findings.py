@@ -25,7 +25,9 @@ class Findings:
         first = next(iter(self.scores.values()), [{}])[0]
         self.metric = score_of(first)
         self.unit, self.name = UNITS[self.metric], NAMES[self.metric]
-        self.varied = list(dict.fromkeys(name for run in self.done.values() for name in run.setting))
+        self.varied = list(
+            dict.fromkeys(name for run in self.done.values() for name in run.setting)
+        )
 
     def called(self, what: str, setting: dict) -> dict:
         """The beginning of a row among others: what it is, and all that varies in the study."""
@@ -54,7 +56,11 @@ class Findings:
     def gain(self, runs: list[Planned]) -> Said | None:
         """The gain over the student alone, seed by seed; none where there are no pairs."""
         pairs = self.pairs(runs)
-        return paired(*zip(*((self.mean(a), self.mean(b)) for a, b in pairs), strict=True)) if pairs else None
+        return (
+            paired(*zip(*((self.mean(a), self.mean(b)) for a, b in pairs), strict=True))
+            if pairs
+            else None
+        )
 
     def gain_by_image(self, runs: list[Planned]) -> Said | None:
         """The gain over the student alone, image by image, each the mean over the seeds."""
@@ -66,12 +72,20 @@ class Findings:
 
     def validation(self, runs: list[Planned]) -> float:
         """The mean of the best scores on validation, by which a setting may be chosen."""
-        rows = [json.loads((run_folder(self.study, run.key) / "metrics.json").read_text()) for run in runs]
+        rows = [
+            json.loads((run_folder(self.study, run.key) / "metrics.json").read_text())
+            for run in runs
+        ]
         return statistics.mean(max(row[f"val_{self.metric}"] for row in some) for some in rows)
 
 
 def shown(setting: dict) -> dict:
-    return {name: value if isinstance(value, int | float) and not isinstance(value, bool) else label(value) for name, value in setting.items()}
+    return {
+        name: value
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else label(value)
+        for name, value in setting.items()
+    }
 
 
 def spread(values: list[float]) -> str:
@@ -89,7 +103,9 @@ def twins(found: Findings) -> list[str]:
     alike: dict[tuple, list[str]] = {}
     for runs in found.groups("distilled").values():
         scores = tuple(sorted((run.seed, found.mean(run.key)) for run in runs))
-        alike.setdefault(scores, []).append(" ".join(label(value) for value in runs[0].setting.values()))
+        alike.setdefault(scores, []).append(
+            " ".join(label(value) for value in runs[0].setting.values())
+        )
     return [" = ".join(names) for names in alike.values() if len(names) > 1]
 
 
@@ -104,11 +120,23 @@ def settings(found: Findings) -> list[dict]:
         if gain is not None:
             by_image = found.gain_by_image(runs)
             alone = statistics.mean(found.mean(b) for _, b in found.pairs(runs))
-            row |= {f"gain, by seed ({found.unit})": str(gain), "p (t)": probability(gain.p), "p (Holm)": probability(p), "said": verdict(gain, p)}
-            row |= {f"gain, by image ({found.unit})": str(by_image), "p (Wilcoxon)": probability(by_image.p)}
+            row |= {
+                f"gain, by seed ({found.unit})": str(gain),
+                "p (t)": probability(gain.p),
+                "p (Holm)": probability(p),
+                "said": verdict(gain, p),
+            }
+            row |= {
+                f"gain, by image ({found.unit})": str(by_image),
+                "p (Wilcoxon)": probability(by_image.p),
+            }
             if runs[0].teacher in found.done and gain.n > 1:
                 share, low, high = gap_closed(gain, alone, found.mean(runs[0].teacher))
-                row["gap closed (%)"] = f"{share:+.1f} [{low:+.1f}, {high:+.1f}]" if not math.isnan(share) else "the teacher is not better"
+                row["gap closed (%)"] = (
+                    f"{share:+.1f} [{low:+.1f}, {high:+.1f}]"
+                    if not math.isnan(share)
+                    else "the teacher is not better"
+                )
         rows.append(row)
     return rows
 
@@ -118,24 +146,47 @@ def numbers(found: Findings) -> list[dict]:
     rows = []
     for runs in found.groups("distilled", "shuffled", "trained", "alone", "teacher").values():
         said = summary([found.mean(run.key) for run in runs])
-        row = found.called(runs[0].role, runs[0].setting) | {found.metric: said.mean, "std": said.std, "n": said.n}
+        row = found.called(runs[0].role, runs[0].setting) | {
+            found.metric: said.mean,
+            "std": said.std,
+            "n": said.n,
+        }
         gain = found.gain(runs)
-        rows.append(row | ({} if gain is None else {"gain": gain.mean, "low": gain.low, "high": gain.high, "p": gain.p}))
+        rows.append(
+            row
+            | (
+                {}
+                if gain is None
+                else {"gain": gain.mean, "low": gain.low, "high": gain.high, "p": gain.p}
+            )
+        )
     return rows
 
 
 def controls(found: Findings) -> list[dict]:
     """A row a setting that has a shuffled teacher beside it: what is left of the gain, and what the teacher's knowledge adds."""
-    rows, distilled = [], {json.dumps(runs[0].setting, default=str): runs for runs in found.groups("distilled").values()}
+    rows, distilled = (
+        [],
+        {
+            json.dumps(runs[0].setting, default=str): runs
+            for runs in found.groups("distilled").values()
+        },
+    )
     for runs in found.groups("shuffled").values():
-        right = {run.seed: run.key for run in distilled.get(json.dumps(runs[0].setting, default=str), [])}
+        right = {
+            run.seed: run.key for run in distilled.get(json.dumps(runs[0].setting, default=str), [])
+        }
         both = [(right[run.seed], run.key) for run in runs if run.seed in right]
         gain = found.gain(runs)
-        row = shown(runs[0].setting) | {f"shuffled, {found.name}": spread([found.mean(run.key) for run in runs])}
+        row = shown(runs[0].setting) | {
+            f"shuffled, {found.name}": spread([found.mean(run.key) for run in runs])
+        }
         if gain is not None:
             row[f"shuffled - alone ({found.unit})"] = str(gain)
         if both:
-            row[f"distilled - shuffled ({found.unit})"] = str(paired(*zip(*((found.mean(a), found.mean(b)) for a, b in both), strict=True)))
+            row[f"distilled - shuffled ({found.unit})"] = str(
+                paired(*zip(*((found.mean(a), found.mean(b)) for a, b in both), strict=True))
+            )
         rows.append(row)
     return rows
 
@@ -144,12 +195,23 @@ def references(found: Findings) -> list[dict]:
     """Teachers, students alone, and first images that need no training."""
     rows = []
     for runs in found.groups("teacher", "alone", "trained").values():
-        other = {"SSIM": spread([found.mean(run.key, "ssim") for run in runs])} if found.metric == "psnr" else {}
-        row = found.called(runs[0].role, runs[0].setting) | {found.name: spread([found.mean(run.key) for run in runs])} | other
+        other = (
+            {"SSIM": spread([found.mean(run.key, "ssim") for run in runs])}
+            if found.metric == "psnr"
+            else {}
+        )
+        row = (
+            found.called(runs[0].role, runs[0].setting)
+            | {found.name: spread([found.mean(run.key) for run in runs])}
+            | other
+        )
         for run in runs:
             for name in found.status[run.key].get("anchors", []):
                 scores = read_scores(found.study.folder / run.key / f"anchor_{name}.csv")
-                means = {title: f"{statistics.mean(one[score] for one in scores):.3f}" for title, score in (("PSNR", "psnr"), ("SSIM", "ssim"))}
+                means = {
+                    title: f"{statistics.mean(one[score] for one in scores):.3f}"
+                    for title, score in (("PSNR", "psnr"), ("SSIM", "ssim"))
+                }
                 rows.append(found.called(name, run.setting) | means)
         rows.append(row | {"parameters": found.status[runs[0].key]["parameters"]})
     return rows
@@ -161,15 +223,24 @@ def ledger(found: Findings) -> list[dict]:
     for run in found.done.values():
         for name in found.status[run.key].get("anchors", []) if run.key in parted else []:
             scores = read_scores(found.study.folder / run.key / f"anchor_{name}.csv")
-            parts = {part: statistics.mean(row[part] for row in scores) for part in ("measured", "unmeasured")}
+            parts = {
+                part: statistics.mean(row[part] for row in scores)
+                for part in ("measured", "unmeasured")
+            }
             rows.append(found.called(name, run.setting) | told_parts(parts))
     for runs in found.groups("alone", "distilled", "shuffled").values():
         if runs[0].key not in parted:
             continue
-        parts = {part: statistics.mean(found.mean(run.key, part) for run in runs) for part in ("measured", "unmeasured")}
+        parts = {
+            part: statistics.mean(found.mean(run.key, part) for run in runs)
+            for part in ("measured", "unmeasured")
+        }
         row = found.called(runs[0].role, runs[0].setting) | told_parts(parts)
         for part in parts:
-            changes = [100 * (found.mean(a, part) - found.mean(b, part)) / found.mean(b, "mse") for a, b in found.pairs(runs)]
+            changes = [
+                100 * (found.mean(a, part) - found.mean(b, part)) / found.mean(b, "mse")
+                for a, b in found.pairs(runs)
+            ]
             if changes:
                 row[f"change of {part} (% of alone)"] = str(summary(changes))
         rows.append(row)
@@ -188,8 +259,14 @@ def costs(found: Findings) -> list[dict]:
     rows = []
     for runs in found.groups("teacher", "alone", "distilled", "shuffled", "trained").values():
         seconds = [found.status[run.key]["seconds"] for run in runs]
-        about = {"parameters": found.status[runs[0].key]["parameters"], "runs": len(runs), "seconds each": round(statistics.mean(seconds), 1)}
-        rows.append(found.called(runs[0].role, runs[0].setting) | about | {"all": round(sum(seconds), 1)})
+        about = {
+            "parameters": found.status[runs[0].key]["parameters"],
+            "runs": len(runs),
+            "seconds each": round(statistics.mean(seconds), 1),
+        }
+        rows.append(
+            found.called(runs[0].role, runs[0].setting) | about | {"all": round(sum(seconds), 1)}
+        )
     return rows
 
 
@@ -199,7 +276,11 @@ def plural(count: int, word: str) -> str:
 
 def of(run: Planned) -> str:
     """A setting in brackets, where there are several."""
-    return f" ({', '.join(f'{name} {label(value)}' for name, value in run.setting.items())})" if run.setting else ""
+    return (
+        f" ({', '.join(f'{name} {label(value)}' for name, value in run.setting.items())})"
+        if run.setting
+        else ""
+    )
 
 
 def answer(found: Findings) -> str:
@@ -209,7 +290,9 @@ def answer(found: Findings) -> str:
     if not groups and found.study.of("distilled"):
         return f"None of the {len(found.study.of('distilled'))} runs of students with a teacher is done yet."
     if not groups:
-        return f"{len(found.done)} runs; nothing is distilled here, so there is no gain to speak of."
+        return (
+            f"{len(found.done)} runs; nothing is distilled here, so there is no gain to speak of."
+        )
     said = [row.get("said", "not tested") for row in rows]
     if set(said) == {"not tested"}:
         text = f"{plural(len(groups), 'setting')}, none of them tested: nothing can be said without the gains of two seeds that differ."
@@ -223,11 +306,17 @@ def answer(found: Findings) -> str:
     text += f" {counts['not tested']} were not tested." if counts["not tested"] else ""
     gains = [(found.gain(runs), runs) for runs in groups]
     gains = [(gain, runs) for gain, runs in gains if gain is not None and gain.n > 1]
-    for word, choose in (("largest", max), ("smallest", min)) if len(gains) > 1 else (("only", max),):
+    for word, choose in (
+        (("largest", max), ("smallest", min)) if len(gains) > 1 else (("only", max),)
+    ):
         if gains:
             gain, runs = choose(gains, key=lambda pair: pair[0].mean)
             text += f" The {word} gain is {gain} {found.unit}{of(runs[0])}."
-    text += " The largest of several is larger by being chosen than it would be again." if len(gains) > 1 else ""
+    text += (
+        " The largest of several is larger by being chosen than it would be again."
+        if len(gains) > 1
+        else ""
+    )
     survived = [found.gain(runs) for runs in found.groups("shuffled").values()]
     survived = [gain for gain in survived if gain is not None and gain.n > 1]
     if survived:
@@ -242,9 +331,13 @@ def beaten(found: Findings) -> str:
         score = statistics.mean(found.mean(run.key) for run in runs)
         for run in runs:
             anchors: dict[str, list[float]] = {}
-            for name in found.status[run.key].get("anchors", []):  # of every camera of a mixture, as the student's score is
+            for name in found.status[run.key].get(
+                "anchors", []
+            ):  # of every camera of a mixture, as the student's score is
                 rows = read_scores(found.study.folder / run.key / f"anchor_{name}.csv")
-                anchors.setdefault(name.partition(",")[0], []).append(statistics.mean(row["psnr"] for row in rows))
+                anchors.setdefault(name.partition(",")[0], []).append(
+                    statistics.mean(row["psnr"] for row in rows)
+                )
             for name, means in anchors.items():
                 other = statistics.mean(means)
                 if other > score:
@@ -258,7 +351,10 @@ def outgrown(found: Findings) -> str:
     for runs in found.groups("distilled").values():
         pairs = found.pairs(runs)
         if pairs and runs[0].teacher in found.done:
-            alone, teacher = statistics.mean(found.mean(b) for _, b in pairs), found.mean(runs[0].teacher)
+            alone, teacher = (
+                statistics.mean(found.mean(b) for _, b in pairs),
+                found.mean(runs[0].teacher),
+            )
             if teacher <= alone:
                 return f" **Mind the teacher**: it scores {teacher:.2f} {found.unit}, the student alone {alone:.2f}{of(runs[0])}."
     return ""

@@ -41,7 +41,10 @@ def fourier(f: Tensor) -> Tensor:
 
 def high_frequency(f: Tensor) -> Tensor:
     """sum of |F f|² where |ν| > 1/4 cycles a pixel, half of the highest frequency along a side / sum of |F f|²"""
-    rows, columns = (torch.fft.fftshift(torch.fft.fftfreq(side, device=f.device)).square() for side in f.shape[-2:])
+    rows, columns = (
+        torch.fft.fftshift(torch.fft.fftfreq(side, device=f.device)).square()
+        for side in f.shape[-2:]
+    )
     amplitudes = fourier(f)
     return share(amplitudes * (rows[:, None] + columns > 1 / 16), amplitudes)
 
@@ -49,7 +52,9 @@ def high_frequency(f: Tensor) -> Tensor:
 def spectral_entropy(f: Tensor) -> Tensor:
     """-sum p log p / log(HW), p = |F f|² / sum of |F f|²: 0 of one frequency, 1 of white; nan of one place"""
     energies = fourier(f).flatten(2).square()
-    return torch.special.entr(energies / energies.sum(2, keepdim=True)).sum(2) / math.log(energies.shape[2])
+    return torch.special.entr(energies / energies.sum(2, keepdim=True)).sum(2) / math.log(
+        energies.shape[2]
+    )
 
 
 def std(f: Tensor) -> Tensor:
@@ -61,7 +66,9 @@ def moment(f: Tensor, k: int) -> Tensor:
     """m_k / m_2^(k/2)"""
     f = f.flatten(2)
     mean, deviation = f.mean(2, keepdim=True), f.std(2, correction=0, keepdim=True)
-    return ((f - mean) / deviation.where(deviation > ROUNDING * mean.abs(), torch.nan)).pow(k).mean(2)
+    return (
+        ((f - mean) / deviation.where(deviation > ROUNDING * mean.abs(), torch.nan)).pow(k).mean(2)
+    )
 
 
 def skewness(f: Tensor) -> Tensor:
@@ -78,7 +85,9 @@ def iqr(f: Tensor) -> Tensor:
     """the third quartile less the first, values between two places interpolated"""
     values = f.flatten(2).sort(2).values  # torch.quantile takes no large tensors
     places = torch.tensor((0.25, 0.75), dtype=f.dtype, device=f.device) * (values.shape[2] - 1)
-    first, third = torch.lerp(values[..., places.floor().long()], values[..., places.ceil().long()], places.frac()).unbind(2)
+    first, third = torch.lerp(
+        values[..., places.floor().long()], values[..., places.ceil().long()], places.frac()
+    ).unbind(2)
     return third - first
 
 

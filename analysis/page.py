@@ -15,7 +15,9 @@ from PIL import Image
 
 from analysis.report import MINUS, cell, columns_of, number, numeric
 
-CSS, SCRIPT = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+CSS, SCRIPT = (
+    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+)
 HEADING = re.compile(r'<section id="(.*?)"><h2>(.*?)</h2>')
 BOLD = re.compile(r"(?<![\w*])\*\*(?=\S)([^*]+)(?<=\S)\*\*(?![\w*])")
 NUMERIC = ' class="number"'
@@ -27,13 +29,19 @@ def page(title: str, parts: Sequence[str]) -> str:
     anchors, entries = set(), []
 
     def listed(found: re.Match) -> str:
-        anchor = next(name for name in chain([found[1]], (f"{found[1]}-{k}" for k in count(2))) if name not in anchors)
+        anchor = next(
+            name
+            for name in chain([found[1]], (f"{found[1]}-{k}" for k in count(2)))
+            if name not in anchors
+        )
         anchors.add(anchor)
         entries.append(f'<li><a href="#{anchor}">{found[2]}</a></li>')
         return f'<section id="{anchor}"><h2>{found[2]}</h2>'
 
     body = HEADING.sub(listed, "\n".join(parts))
-    contents = f'<nav aria-label="Contents"><ul>{"".join(entries)}</ul></nav>' if len(entries) > 1 else ""
+    contents = (
+        f'<nav aria-label="Contents"><ul>{"".join(entries)}</ul></nav>' if len(entries) > 1 else ""
+    )
     policy = f"default-src 'none'; img-src data:; style-src '{digest(CSS)}'; script-src '{digest(SCRIPT)}'"
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -79,8 +87,17 @@ def table(rows: list[dict], caption: str = "", marked: Collection[int] = ()) -> 
     columns = columns_of(rows)
     right = [numeric(rows, name) for name in columns]
     head = "".join(header(name, r) for name, r in zip(columns, right, strict=True))
-    lines = ["".join(entry(row.get(name), r, j == 0) for j, (name, r) in enumerate(zip(columns, right, strict=True))) for row in rows]
-    body = "\n".join(f'<tr class="marked">{line}</tr>' if i in marked else f"<tr>{line}</tr>" for i, line in enumerate(lines))
+    lines = [
+        "".join(
+            entry(row.get(name), r, j == 0)
+            for j, (name, r) in enumerate(zip(columns, right, strict=True))
+        )
+        for row in rows
+    ]
+    body = "\n".join(
+        f'<tr class="marked">{line}</tr>' if i in marked else f"<tr>{line}</tr>"
+        for i, line in enumerate(lines)
+    )
     above = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     grid = f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
     return f'<figure class="rows">{above}<div class="scroll">{grid}</div></figure>'
@@ -94,7 +111,11 @@ def header(name: str, right: bool) -> str:
 def entry(value, right: bool, first: bool) -> str:
     """A cell; text in the first column is the name of its row."""
     if not right:
-        return f'<th scope="row">{escape(cell(value))}</th>' if first else f"<td>{escape(cell(value))}</td>"
+        return (
+            f'<th scope="row">{escape(cell(value))}</th>'
+            if first
+            else f"<td>{escape(cell(value))}</td>"
+        )
     key = number(value)
     sorted_by = "" if key is None else f' data-value="{key}"'.replace("inf", "Infinity")
     return f"<td{NUMERIC}{sorted_by}>{escape(MINUS.sub('−', cell(value)))}</td>"
@@ -103,7 +124,9 @@ def entry(value, right: bool, first: bool) -> str:
 def figure(drawn: plt.Figure, caption: str, alt: str) -> str:
     """A figure as a PNG of twice its size in CSS pixels, which closes it."""
     file = io.BytesIO()
-    drawn.savefig(file, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.03, facecolor="white")
+    drawn.savefig(
+        file, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.03, facecolor="white"
+    )
     plt.close(drawn)
     image = small(Image.open(file).convert("RGB"))
     file = io.BytesIO()
@@ -123,11 +146,17 @@ def small(image: Image.Image) -> Image.Image:
 
 def commands(lines: Sequence[str]) -> str:
     """Lines for a shell, each of which wraps between its words and below its own beginning."""
-    wrapped = "".join(f"<code>{' '.join(f'<span>{escape(word)}</span>' for word in line.split(' '))}\n</code>" for line in lines)
+    wrapped = "".join(
+        f"<code>{' '.join(f'<span>{escape(word)}</span>' for word in line.split(' '))}\n</code>"
+        for line in lines
+    )
     return f"<pre>{wrapped}</pre>"
 
 
 def facts(pairs: dict[str, str]) -> str:
     """Names and what they stand for, as settings."""
-    listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(cell(value)).replace('/', '/<wbr>')}</dd>" for name, value in pairs.items())
+    listed = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(cell(value)).replace('/', '/<wbr>')}</dd>"
+        for name, value in pairs.items()
+    )
     return f"<dl>{listed}</dl>"

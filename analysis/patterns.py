@@ -20,12 +20,23 @@ def draw_mask(physics: SinglePixel, path: Path) -> None:
     """Which Hadamard coefficients are measured, low sequencies at the top left; dense patterns have the matrix itself."""
     figure, axis = plt.subplots(figsize=(4.5, 4.5))
     hadamard = is_hadamard(physics.patterns, physics.recipe["n"])
-    picture = hadamard_2d_shift((physics.patterns < physics.m).float()) if hadamard else physics.rows()
-    axis.imshow(picture.numpy(), cmap="gray", interpolation="nearest", aspect="equal" if hadamard else "auto")
-    axis.set_title(
-        f"{physics.recipe['ordering']}, cr {physics.recipe['cr']:g}: {physics.m} of {physics.recipe['n'] ** 2}", fontsize=10, parse_math=False
+    picture = (
+        hadamard_2d_shift((physics.patterns < physics.m).float()) if hadamard else physics.rows()
     )
-    axis.set(xlabel="sequency" if hadamard else "pixel", ylabel="sequency" if hadamard else "pattern")
+    axis.imshow(
+        picture.numpy(),
+        cmap="gray",
+        interpolation="nearest",
+        aspect="equal" if hadamard else "auto",
+    )
+    axis.set_title(
+        f"{physics.recipe['ordering']}, cr {physics.recipe['cr']:g}: {physics.m} of {physics.recipe['n'] ** 2}",
+        fontsize=10,
+        parse_math=False,
+    )
+    axis.set(
+        xlabel="sequency" if hadamard else "pixel", ylabel="sequency" if hadamard else "pattern"
+    )
     save(figure, path)
 
 
@@ -35,12 +46,20 @@ def draw_patterns(physics: SinglePixel, count: int, path: Path) -> None:
     rows = physics.rows(count).view(-1, n, n)
     columns = min(8, len(rows))
     lines = -(-len(rows) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(1.4 * columns, 1.55 * lines), squeeze=False)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(1.4 * columns, 1.55 * lines), squeeze=False
+    )
     for k, axis in enumerate(axes.flat):
         axis.set(xticks=[], yticks=[])
         axis.set_visible(k < len(rows))
         if k < len(rows):
-            axis.imshow(rows[k].numpy(), cmap="gray", vmin=rows.min().item(), vmax=rows.max().item(), interpolation="nearest")
+            axis.imshow(
+                rows[k].numpy(),
+                cmap="gray",
+                vmin=rows.min().item(),
+                vmax=rows.max().item(),
+                interpolation="nearest",
+            )
             axis.set_title(str(k), fontsize=8)
     save(figure, path)
 
@@ -50,10 +69,18 @@ def cumulative_energies(physics: SinglePixel, images: Tensor) -> dict[str, Tenso
     n = physics.recipe["n"]
     if n & (n - 1):
         return {}  # no Hadamard patterns of this size
-    energy = sum(hadamard_2d(chunk).double().square().sum((0, 1)) for chunk in images.split(500)).view(-1)
-    orderings = {name: patterns_of(name, n, 1, lambda: images) for name in ORDERINGS if name != "random"}
+    energy = sum(
+        hadamard_2d(chunk).double().square().sum((0, 1)) for chunk in images.split(500)
+    ).view(-1)
+    orderings = {
+        name: patterns_of(name, n, 1, lambda: images) for name in ORDERINGS if name != "random"
+    }
     orderings[physics.recipe["ordering"]] = physics.patterns
-    return {name: energy[places.view(-1).argsort()].cumsum(0) / energy.sum() for name, places in orderings.items() if is_hadamard(places, n)}
+    return {
+        name: energy[places.view(-1).argsort()].cumsum(0) / energy.sum()
+        for name, places in orderings.items()
+        if is_hadamard(places, n)
+    }
 
 
 def draw_energies(energies: dict[str, Tensor], m: int, path: Path) -> None:
@@ -62,7 +89,9 @@ def draw_energies(energies: dict[str, Tensor], m: int, path: Path) -> None:
     for name, energy in energies.items():
         axis.plot(np.arange(1, len(energy)), 1 - energy[:-1].numpy(), label=name, linewidth=1.3)
     axis.axvline(m, color="gray", linestyle=":", label=f"m = {m}")
-    axis.set(xscale="log", yscale="log", xlabel="measurements", ylabel="share of the energy not measured")
+    axis.set(
+        xscale="log", yscale="log", xlabel="measurements", ylabel="share of the energy not measured"
+    )
     for label in axis.legend(fontsize=8).get_texts():
         label.set_parse_math(False)
     axis.grid(alpha=0.3)
@@ -74,16 +103,25 @@ def export(physics: SinglePixel, folder: Path, magnify: int = 1) -> int:
     n, rows = physics.recipe["n"], physics.rows()
     scale = rows.abs().max()
     if not torch.allclose(rows.abs(), scale.expand_as(rows), rtol=1e-4):
-        raise UserError(f"export: the patterns of ordering '{physics.recipe['ordering']}' are not ±1, so no pair of 0/1 pictures shows them")
+        raise UserError(
+            f"export: the patterns of ordering '{physics.recipe['ordering']}' are not ±1, so no pair of 0/1 pictures shows them"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise UserError(f"export: folder {folder} is not empty")
     lines = []
     for k, row in enumerate(rows.view(-1, n, n) > 0):
-        names = {"positive": f"pattern_{k:05d}_positive.png", "negative": f"pattern_{k:05d}_negative.png"}
+        names = {
+            "positive": f"pattern_{k:05d}_positive.png",
+            "negative": f"pattern_{k:05d}_negative.png",
+        }
         for sign, name in names.items():
-            mirrors = (row if sign == "positive" else ~row).numpy().repeat(magnify, 0).repeat(magnify, 1)
-            durable(folder / name, Image.fromarray(mirrors.astype(np.uint8) * 255).convert("1").save)
+            mirrors = (
+                (row if sign == "positive" else ~row).numpy().repeat(magnify, 0).repeat(magnify, 1)
+            )
+            durable(
+                folder / name, Image.fromarray(mirrors.astype(np.uint8) * 255).convert("1").save
+            )
         lines.append({"measurement": k, **names})
     write_csv(folder / "patterns.csv", lines)
     manifest = {

@@ -17,7 +17,10 @@ from torch.utils.data import Dataset, default_collate
 from tables import UserError
 from training.loop import learning_rate
 
-DISTILLED = {"output": 0.1, "latent": 0.1}  # weights of --type_dist output_latent --loss_distill mse
+DISTILLED = {
+    "output": 0.1,
+    "latent": 0.1,
+}  # weights of --type_dist output_latent --loss_distill mse
 
 
 class Pictures(Dataset):
@@ -32,14 +35,19 @@ class Pictures(Dataset):
     def __getitem__(self, i: int) -> Tensor:
         image = Image.fromarray(self.array[i]).resize((self.n, self.n), Image.Resampling.BILINEAR)
         x = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)[None]
-        if self.seed is not None and np.random.default_rng((self.seed, self.epoch, i)).random() < 0.5:
+        if (
+            self.seed is not None
+            and np.random.default_rng((self.seed, self.epoch, i)).random() < 0.5
+        ):
             x = x.flip(-1)
         return x
 
 
 def camera(mask: Tensor) -> SinglePixelCamera:
     """deepinv's single-pixel camera with the cells (n, n) that a mask marks."""
-    operator = SinglePixelCamera(m=int(mask.sum()), img_size=(1, *mask.shape), fast=True, ordering="zig_zag")
+    operator = SinglePixelCamera(
+        m=int(mask.sum()), img_size=(1, *mask.shape), fast=True, ordering="zig_zag"
+    )
     operator.mask = mask.float()[None, None]
     return operator
 
@@ -64,12 +72,23 @@ class Plain:
         device: torch.device | str = "cpu",
         bf16: bool = False,
     ):
-        self.args, self.train, self.val, self.bf16, self.device = args, train, val, bf16, torch.device(device)
+        self.args, self.train, self.val, self.bf16, self.device = (
+            args,
+            train,
+            val,
+            bf16,
+            torch.device(device),
+        )
         self.student, self.operator = student.to(self.device), camera(mask).to(self.device)
         self.teacher = None
         if teacher is not None:
-            self.teacher, self.operator_t = teacher.to(self.device).eval().requires_grad_(False), camera(mask_t).to(self.device)
-        self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=args.lr, weight_decay=args.weight_decay)
+            self.teacher, self.operator_t = (
+                teacher.to(self.device).eval().requires_grad_(False),
+                camera(mask_t).to(self.device),
+            )
+        self.optimizer = torch.optim.AdamW(
+            self.student.parameters(), lr=args.lr, weight_decay=args.weight_decay
+        )
         self.steps, self.per_epoch = 0, math.ceil(len(train) / args.batch_size)
 
     def autocast(self) -> torch.autocast:
@@ -90,7 +109,9 @@ class Plain:
         self.train.epoch = self.steps // self.per_epoch
         x = default_collate([self.train[i] for i in places]).to(self.device)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.args, (self.steps + 0.5) / self.per_epoch, self.args.steps / self.per_epoch)
+            group["lr"] = learning_rate(
+                self.args, (self.steps + 0.5) / self.per_epoch, self.args.steps / self.per_epoch
+            )
         self.student.train()
         with self.autocast():
             loss, output = self.loss(x)
@@ -114,7 +135,9 @@ class Plain:
         self.student.eval()
         sums = {"psnr": 0.0, "ssim": 0.0}
         for k in range(0, len(self.val), self.args.batch_size):
-            x = default_collate([self.val[i] for i in range(k, min(k + self.args.batch_size, len(self.val)))]).to(self.device)
+            x = default_collate(
+                [self.val[i] for i in range(k, min(k + self.args.batch_size, len(self.val)))]
+            ).to(self.device)
             with self.autocast():
                 output = self.student(observe(self.operator, x))
             for name, value in scores(output, x).items():
@@ -134,7 +157,9 @@ class Apart:
     def __init__(self, path: str | Path | None, *what, **more):
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, torch.get_num_threads(), path, what, more), daemon=True)
+        self.process = context.Process(
+            target=serve, args=(theirs, torch.get_num_threads(), path, what, more), daemon=True
+        )
         self.process.start()
         theirs.close()
 
@@ -162,7 +187,9 @@ class Apart:
 def serve(pipe, threads: int, path: str | Path | None, what: tuple, more: dict) -> None:
     """The other process: does what it is asked until the pipe is closed."""
     torch.set_num_threads(threads)
-    assert torch.full((1,), 1e-40).mul(0.5).item(), "denormal numbers are flushed in the process that must not flush them"
+    assert torch.full((1,), 1e-40).mul(0.5).item(), (
+        "denormal numbers are flushed in the process that must not flush them"
+    )
     if path is not None:
         weights = torch.load(path, map_location="cpu", weights_only=True)
         more["teacher"].load_state_dict(weights.get("weights", weights))

@@ -3,7 +3,10 @@
 import math
 import re
 
-NUMBER = re.compile(r"[^\w+\-−.]*([+\-−]?(?:\d{1,3}(?:,\d{3})+|\d+|(?=\.\d))(?:\.\d+)?(?:e[+-]\d+)?)(?=$|[\s%±×,;)]|x\b)", re.IGNORECASE)
+NUMBER = re.compile(
+    r"[^\w+\-−.]*([+\-−]?(?:\d{1,3}(?:,\d{3})+|\d+|(?=\.\d))(?:\.\d+)?(?:e[+-]\d+)?)(?=$|[\s%±×,;)]|x\b)",
+    re.IGNORECASE,
+)
 MISSING = re.compile(r"\W*|nan\b.*|n/a", re.IGNORECASE)
 MINUS = re.compile(r"(?<![\w\-])-(?=[\d.])|(?<=\de)-(?=\d)")
 
@@ -29,7 +32,9 @@ def columns_of(rows: list[dict]) -> list[str]:
 
 def numeric(rows: list[dict], column: str) -> bool:
     """Whether a column holds a number, and no text beside numbers and gaps ("", "-", nan, n/a)."""
-    filled = [number(row.get(column)) for row in rows if not MISSING.fullmatch(cell(row.get(column)))]
+    filled = [
+        number(row.get(column)) for row in rows if not MISSING.fullmatch(cell(row.get(column)))
+    ]
     return bool(filled) and None not in filled
 
 
@@ -41,7 +46,10 @@ def markdown(rows: list[dict]) -> str:
     right = [all(isinstance(row.get(name), int | float | None) for row in rows) for name in columns]
 
     def line(words: list[str]) -> str:
-        padded = [word.rjust(w) if r else word.ljust(w) for word, w, r in zip(words, widths, right, strict=True)]
+        padded = [
+            word.rjust(w) if r else word.ljust(w)
+            for word, w, r in zip(words, widths, right, strict=True)
+        ]
         return f"| {' | '.join(padded)} |"
 
     rule = [("-" * (w - 1) + ":") if r else "-" * w for w, r in zip(widths, right, strict=True)]
@@ -50,12 +58,35 @@ def markdown(rows: list[dict]) -> str:
 
 GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho varsigma sigma tau upsilon phi chi psi omega"
 GREEK += " Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"
-SYMBOLS = {"±": r"\pm", "−": "-", "×": r"\times", "·": r"\cdot", "≤": r"\le", "≥": r"\ge", "≈": r"\approx", "→": r"\to", "∞": r"\infty"}
+SYMBOLS = {
+    "±": r"\pm",
+    "−": "-",
+    "×": r"\times",
+    "·": r"\cdot",
+    "≤": r"\le",
+    "≥": r"\ge",
+    "≈": r"\approx",
+    "→": r"\to",
+    "∞": r"\infty",
+}
 SYMBOLS |= {"↑": r"\uparrow", "↓": r"\downarrow", "√": r"\surd", "<": "<", ">": ">", "|": "|"}
-SYMBOLS |= {letter: f"\\{name}" for letter, name in zip("αβγδεζηθικλμνξπρςστυφχψωΓΔΘΛΞΠΣΥΦΨΩ", GREEK.split(), strict=True)}
-TEX = {letter: f"${name}$" for letter, name in SYMBOLS.items()} | {letter: f"\\{letter}" for letter in "#$%&_{}"}
-TEX |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "`": r"\textasciigrave{}", '"': "''"}
-TEX |= {letter: f"{{{letter}}}" for letter in "[]*"}  # an option of the line break before them, if they begin a line
+SYMBOLS |= {
+    letter: f"\\{name}"
+    for letter, name in zip("αβγδεζηθικλμνξπρςστυφχψωΓΔΘΛΞΠΣΥΦΨΩ", GREEK.split(), strict=True)
+}
+TEX = {letter: f"${name}$" for letter, name in SYMBOLS.items()} | {
+    letter: f"\\{letter}" for letter in "#$%&_{}"
+}
+TEX |= {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "`": r"\textasciigrave{}",
+    '"': "''",
+}
+TEX |= {
+    letter: f"{{{letter}}}" for letter in "[]*"
+}  # an option of the line break before them, if they begin a line
 TEX_TABLE = str.maketrans(TEX)
 
 
@@ -74,4 +105,6 @@ def latex(rows: list[dict]) -> str:
 
     body = [line([cell(row.get(name)) for name in columns]) for row in rows]
     head = f"\\begin{{tabular}}{{@{{}}{''.join('r' if numeric(rows, name) else 'l' for name in columns)}@{{}}}}"
-    return "\n".join([head, "\\toprule", line(columns), "\\midrule", *body, "\\bottomrule", "\\end{tabular}"])
+    return "\n".join(
+        [head, "\\toprule", line(columns), "\\midrule", *body, "\\bottomrule", "\\end{tabular}"]
+    )

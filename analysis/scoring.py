@@ -28,7 +28,10 @@ def ledger(camera: Physics, error: Tensor) -> dict[str, Tensor]:
     within = camera.measured(error)
     if within is None:
         return {}
-    return {name: part.square().mean((1, 2, 3)) for name, part in (("measured", within), ("unmeasured", error - within))}
+    return {
+        name: part.square().mean((1, 2, 3))
+        for name, part in (("measured", within), ("unmeasured", error - within))
+    }
 
 
 @torch.no_grad()
@@ -43,47 +46,85 @@ def restored_images(network, physics: Physics, images, device: torch.device) -> 
                 found.setdefault(name, []).append(values[name].cpu())
         for name, values in found.items():
             sums[name] = sums.get(name, 0) + torch.cat(values).double() / len(physics.parts)
-    return [{"image": images.name(i)} | {name: round(values[i].item(), 9) for name, values in sorted(sums.items())} for i in range(len(images))]
+    return [
+        {"image": images.name(i)}
+        | {name: round(values[i].item(), 9) for name, values in sorted(sums.items())}
+        for i in range(len(images))
+    ]
 
 
 def told_images(found: Restored, images, args: Namespace, device: torch.device) -> list[dict]:
     """A row an image: 100 where the likeliest class is right, else 0, and the cross-entropy."""
     classes = list(images.classes)
-    network = in_order(found.network.to(device), found.content["network"]["classes"], classes, "the run", args.dataset)
-    meter = evaluate(network, Views(found.physics.to(device), build_loader(images, BATCH), device, NOISE_SEED), ClassMeter())
+    network = in_order(
+        found.network.to(device),
+        found.content["network"]["classes"],
+        classes,
+        "the run",
+        args.dataset,
+    )
+    meter = evaluate(
+        network,
+        Views(found.physics.to(device), build_loader(images, BATCH), device, NOISE_SEED),
+        ClassMeter(),
+    )
     logits, labels = meter.both()
-    right, loss = 100.0 * (logits.argmax(1) == labels), torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    return [{"image": images.name(i), "top1": right[i].item(), "loss": round(loss[i].item(), 9)} for i in range(len(images))]
+    right, loss = (
+        100.0 * (logits.argmax(1) == labels),
+        torch.nn.functional.cross_entropy(logits, labels, reduction="none"),
+    )
+    return [
+        {"image": images.name(i), "top1": right[i].item(), "loss": round(loss[i].item(), 9)}
+        for i in range(len(images))
+    ]
 
 
 def held_out(found: Restored, args: Namespace, limit: int | None):
     """The test images of a run's dataset, as its camera looks at them."""
-    n, c, labelled = found.physics.recipe["n"], found.physics.recipe["c"], "classes" in found.content["network"]
+    n, c, labelled = (
+        found.physics.recipe["n"],
+        found.physics.recipe["c"],
+        "classes" in found.content["network"],
+    )
     crop = {"crop": found.crop} if labelled else {"multiple": found.physics.step}
     request = pipeline.request_of(args, n=n, c=c, labelled=labelled, limit_test=limit, **crop)
     return build_splits(request, ("test",), table=LABELLED if labelled else DATASETS)["test"]
 
 
-def score_run(path: Path, args: Namespace, limit: int | None, device: torch.device) -> tuple[list[dict], int]:
+def score_run(
+    path: Path, args: Namespace, limit: int | None, device: torch.device
+) -> tuple[list[dict], int]:
     """The scores of every test image by a run's checkpoint, and its number of parameters."""
     found = restore_with_physics(path, {})
     images, count = held_out(found, args, limit), sum(w.numel() for w in found.network.parameters())
     if "classes" in found.content["network"]:
         return told_images(found, images, args, device), count
     network = found.network.to(device)
-    return restored_images(network, camera_for(images, found.physics, network).to(device), images, device), count
+    return restored_images(
+        network, camera_for(images, found.physics, network).to(device), images, device
+    ), count
 
 
-def score_anchors(path: Path, args: Namespace, limit: int | None, device: torch.device) -> dict[str, list[dict]]:
+def score_anchors(
+    path: Path, args: Namespace, limit: int | None, device: torch.device
+) -> dict[str, list[dict]]:
     """The same of first images that need no training, by the camera of a checkpoint."""
     found = restore_with_physics(path, {})
     if "classes" in found.content["network"] or args.dataset == "paired":
         return {}
-    images, n, c = held_out(found, args, limit), found.physics.recipe["n"], found.physics.recipe["c"]
+    images, n, c = (
+        held_out(found, args, limit),
+        found.physics.recipe["n"],
+        found.physics.recipe["c"],
+    )
     train = build_splits(pipeline.request_of(args, n=n, c=c), wanted=("train",))["train"].stack
     network, anchors = AsSeen(c), {}
     for part in found.physics.parts:
         for name, camera in part.anchors(train).items():
-            title = name if len(found.physics.parts) == 1 else f"{name}, {part.condition.replace('_', ' ')}"
+            title = (
+                name
+                if len(found.physics.parts) == 1
+                else f"{name}, {part.condition.replace('_', ' ')}"
+            )
             anchors[title] = restored_images(network, camera.to(device), images, device)
     return anchors

@@ -18,7 +18,14 @@ STEP = "distilled, step"
 
 def found(rows: list[dict], column: str, **what) -> float | None:
     """The value of a column in the row that has these others."""
-    return next((row[column] for row in rows if all(row.get(name) == value for name, value in what.items())), None)
+    return next(
+        (
+            row[column]
+            for row in rows
+            if all(row.get(name) == value for name, value in what.items())
+        ),
+        None,
+    )
 
 
 def targets(rows: list[dict], device: str) -> list[dict]:
@@ -26,17 +33,54 @@ def targets(rows: list[dict], device: str) -> list[dict]:
     cpu = rows if device == "cpu" else []
     step = {"case": STEP, "n": 32, "batch": 50}
     limit = found(cpu, "ratio", **step, width=64, contender="limit (c)")
-    release = next((r["ratio"] for r in cpu if r["case"].startswith("distilled by ") and r["contender"] == "plain loop" and r["batch"] == 50), None)
+    release = next(
+        (
+            r["ratio"]
+            for r in cpu
+            if r["case"].startswith("distilled by ")
+            and r["contender"] == "plain loop"
+            and r["batch"] == 50
+        ),
+        None,
+    )
     asked = [
         ("CPU, distilled step, width 64: ours / limit (c)", "<=", 1.1, limit and 1 / limit),
-        ("CPU, distilled step, width 64: plain loop / ours", ">=", 1.3, found(cpu, "ratio", **step, width=64, contender="plain loop")),
-        ("CPU, distilled step, width 16: plain loop / ours", ">=", 2.0, found(cpu, "ratio", **step, width=16, contender="plain loop")),
+        (
+            "CPU, distilled step, width 64: plain loop / ours",
+            ">=",
+            1.3,
+            found(cpu, "ratio", **step, width=64, contender="plain loop"),
+        ),
+        (
+            "CPU, distilled step, width 16: plain loop / ours",
+            ">=",
+            2.0,
+            found(cpu, "ratio", **step, width=16, contender="plain loop"),
+        ),
         ("CPU, distilled step, --teacher: plain loop / ours", ">=", 10.0, release),
-        ("physics, n 256: deepinv / ours", ">=", 5.0, found(rows, "ratio", case="first image, 256 x 256", contender="deepinv")),
-        ("observation, 1024 x 1024, MiB", "<", 1024.0, found(rows, "MiB", n=1024, contender="ours", group="physics", case=MEMORY)),
-        ("CUDA, epoch of 60,000 images, width 64, bf16, s", "<", 2.0, epoch_of(rows) if device == "cuda" else None),
+        (
+            "physics, n 256: deepinv / ours",
+            ">=",
+            5.0,
+            found(rows, "ratio", case="first image, 256 x 256", contender="deepinv"),
+        ),
+        (
+            "observation, 1024 x 1024, MiB",
+            "<",
+            1024.0,
+            found(rows, "MiB", n=1024, contender="ours", group="physics", case=MEMORY),
+        ),
+        (
+            "CUDA, epoch of 60,000 images, width 64, bf16, s",
+            "<",
+            2.0,
+            epoch_of(rows) if device == "cuda" else None,
+        ),
     ]
-    return [{"target": text, "asked": f"{sign} {value:g}", "measured": m, "": verdict(sign, value, m)} for text, sign, value, m in asked]
+    return [
+        {"target": text, "asked": f"{sign} {value:g}", "measured": m, "": verdict(sign, value, m)}
+        for text, sign, value, m in asked
+    ]
 
 
 MEMORY = "memory of an observation, 1024 x 1024"
@@ -49,7 +93,11 @@ def epoch_of(rows: list[dict]) -> float | None:
 def verdict(sign: str, asked: float, measured: float | None) -> str:
     if measured is None:
         return "not run"
-    return "met" if {"<=": measured <= asked, "<": measured < asked, ">=": measured >= asked}[sign] else "missed"
+    return (
+        "met"
+        if {"<=": measured <= asked, "<": measured < asked, ">=": measured >= asked}[sign]
+        else "missed"
+    )
 
 
 def write(rows: list[dict], head: str, asked: list[dict], folder: Path) -> str:
@@ -75,19 +123,42 @@ def grouped(rows: list[dict]) -> dict[str, list[dict]]:
     """The rows of each group as they are read: milliseconds, and no column that is empty."""
     groups: dict[str, list[dict]] = {}
     for row in rows:
-        shown = {"ms" if name == "seconds" else name: value for name, value in row.items() if name != "group"}
-        groups.setdefault(f"## {row['group']}", []).append(shown | ({"ms": 1e3 * row["seconds"]} if "seconds" in row else {}))
+        shown = {
+            "ms" if name == "seconds" else name: value
+            for name, value in row.items()
+            if name != "group"
+        }
+        groups.setdefault(f"## {row['group']}", []).append(
+            shown | ({"ms": 1e3 * row["seconds"]} if "seconds" in row else {})
+        )
     return groups
 
 
 def draw(rows: list[dict], path: Path) -> None:
     """One panel a group that was run."""
-    panels: dict[str, Callable] = {"training": bars, "inference": bars, "physics": over_sizes, "losses": bars, "scaling": bars, "peak": rates}
-    groups = {name: [row for row in rows if row["group"] == name and "seconds" in row] for name in panels}
+    panels: dict[str, Callable] = {
+        "training": bars,
+        "inference": bars,
+        "physics": over_sizes,
+        "losses": bars,
+        "scaling": bars,
+        "peak": rates,
+    }
+    groups = {
+        name: [row for row in rows if row["group"] == name and "seconds" in row] for name in panels
+    }
     groups = {name: some for name, some in groups.items() if some}
-    heights = [max(2.2, 0.22 * len(some)) if panels[name] is not over_sizes else 3.0 for name, some in groups.items()]
+    heights = [
+        max(2.2, 0.22 * len(some)) if panels[name] is not over_sizes else 3.0
+        for name, some in groups.items()
+    ]
     figure, axes = plt.subplots(
-        len(groups), 1, figsize=(9, sum(heights) + 0.7 * len(groups)), height_ratios=heights, squeeze=False, layout="constrained"
+        len(groups),
+        1,
+        figsize=(9, sum(heights) + 0.7 * len(groups)),
+        height_ratios=heights,
+        squeeze=False,
+        layout="constrained",
     )
     for axis, (name, some) in zip(axes[:, 0], groups.items(), strict=True):
         panels[name](axis, some)
@@ -98,8 +169,15 @@ def draw(rows: list[dict], path: Path) -> None:
 
 def bars(axis: plt.Axes, rows: list[dict]) -> None:
     """Ratios to the first line of each case."""
-    names = [f"{row['case']}{', width ' + str(row['width']) if 'width' in row else ''}: {row['contender']}" for row in rows]
-    axis.barh(range(len(rows)), [row["ratio"] for row in rows], color=["tab:blue" if row["ratio"] == 1 else "tab:gray" for row in rows])
+    names = [
+        f"{row['case']}{', width ' + str(row['width']) if 'width' in row else ''}: {row['contender']}"
+        for row in rows
+    ]
+    axis.barh(
+        range(len(rows)),
+        [row["ratio"] for row in rows],
+        color=["tab:blue" if row["ratio"] == 1 else "tab:gray" for row in rows],
+    )
     axis.set_yticks(range(len(rows)), names, fontsize=6)
     axis.axvline(1, color="black", linewidth=0.8)
     axis.set(xscale="log", xlabel="ratio of the time to the first of its case")
@@ -116,6 +194,11 @@ def over_sizes(axis: plt.Axes, rows: list[dict]) -> None:
     """Time of an image over its side."""
     for name in dict.fromkeys(row["contender"] for row in rows):
         some = [row for row in rows if row["contender"] == name]
-        axis.plot([row["n"] for row in some], [1e3 * row["seconds"] / row["batch"] for row in some], marker=".", label=name)
+        axis.plot(
+            [row["n"] for row in some],
+            [1e3 * row["seconds"] / row["batch"] for row in some],
+            marker=".",
+            label=name,
+        )
     axis.set(xscale="log", yscale="log", xlabel="side n (pixels)", ylabel="ms an image")
     axis.legend(fontsize=7)

@@ -20,7 +20,11 @@ class Said(NamedTuple):
     p: float = float("nan")
 
     def __str__(self) -> str:
-        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]" if self.n > 1 else "one value: no interval"
+        return (
+            f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+            if self.n > 1
+            else "one value: no interval"
+        )
 
 
 def summary(values: Sequence[float]) -> Said:
@@ -43,7 +47,9 @@ def paired(a: Sequence[float], b: Sequence[float], test: str = "t") -> Said:
     if not d.any():
         p = 1.0
     elif test == "t" and np.ptp(d) == 0:
-        p = np.nan  # scores of few images can agree by chance: no deviation to compare the mean with
+        p = (
+            np.nan
+        )  # scores of few images can agree by chance: no deviation to compare the mean with
     elif test == "t":
         p = 2 * stats.t.sf(abs(found.mean) / (found.std / np.sqrt(found.n)), found.n - 1)
     else:

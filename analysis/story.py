@@ -30,14 +30,29 @@ def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.d
     for name in (alone, teacher):
         camera = restored[name].physics
         for anchor, physics in camera.anchors(splits["train"].stack).items():
-            estimates[f"{anchor}, cr {camera.recipe['cr']:g}"] = (AsSeen(camera.recipe["c"]), physics, 0)
+            estimates[f"{anchor}, cr {camera.recipe['cr']:g}"] = (
+                AsSeen(camera.recipe["c"]),
+                physics,
+                0,
+            )
         for trained_name in (alone, distilled) if name == alone else (teacher,):
             network, physics = restored[trained_name].network, restored[trained_name].physics
-            estimates[trained_name] = (network, physics, sum(w.numel() for w in network.parameters()))
+            estimates[trained_name] = (
+                network,
+                physics,
+                sum(w.numel() for w in network.parameters()),
+            )
     truth, images, meters = run_all(estimates, splits["test"], device)
     summaries = {name: meter.summary() for name, meter in meters.items()}
     rows = [
-        {"": name, "PSNR": s["psnr"], "± images": s["psnr_std"], "SSIM": s["ssim"], "parameters": estimates[name][2], "images": s["images"]}
+        {
+            "": name,
+            "PSNR": s["psnr"],
+            "± images": s["psnr_std"],
+            "SSIM": s["ssim"],
+            "parameters": estimates[name][2],
+            "images": s["images"],
+        }
         for name, s in summaries.items()
     ]
     gain = paired(meters[distilled].per_image()["psnr"], meters[alone].per_image()["psnr"])
@@ -54,7 +69,9 @@ def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.d
     return {"rows": rows, "gain": gain.mean, "text": text}
 
 
-def run_all(estimates: dict, test: Images, device: torch.device) -> tuple[Tensor, dict[str, Tensor], dict[str, Meter]]:
+def run_all(
+    estimates: dict, test: Images, device: torch.device
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Meter]]:
     """The truth, every estimate of it, and its scores."""
     loader = build_loader(test, 50)
     images, meters = {}, {}
@@ -67,12 +84,20 @@ def run_all(estimates: dict, test: Images, device: torch.device) -> tuple[Tensor
     return truth, images, meters
 
 
-def draw_story(truth: Tensor, images: dict[str, Tensor], networks: tuple[str, str, str], count: int, path: Path) -> None:
+def draw_story(
+    truth: Tensor, images: dict[str, Tensor], networks: tuple[str, str, str], count: int, path: Path
+) -> None:
     """A few test images that are neither flat nor hopeless: evenly spaced among the more detailed half."""
     detail = truth.std(dim=(1, 2, 3)).argsort(descending=True)[: len(truth) // 2]
     chosen = detail[torch.linspace(0, len(detail) - 1, count).long()]
     alone, distilled, teacher = networks
     cr = alone.split(", ")[1]
-    names = {f"back-projection, {cr}": "back-projection", f"LMMSE, {cr}": "LMMSE", alone: "student alone", distilled: "distilled", teacher: "teacher"}
+    names = {
+        f"back-projection, {cr}": "back-projection",
+        f"LMMSE, {cr}": "LMMSE",
+        alone: "student alone",
+        distilled: "distilled",
+        teacher: "teacher",
+    }
     columns = {short: images[name][chosen] for name, short in names.items()}
     draw_grid(columns, truth[chosen], path, notes_of(columns, truth[chosen]))

@@ -28,7 +28,9 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def interleaved(contenders: dict[str, Callable[[], object]], rounds: int, device: torch.device, repeat: int = 1) -> Times:
+def interleaved(
+    contenders: dict[str, Callable[[], object]], rounds: int, device: torch.device, repeat: int = 1
+) -> Times:
     """Every contender once a round, after a round that does not count; a round is so many repetitions."""
     times: Times = {name: [] for name in contenders}
     for round_ in range(1 + rounds):
@@ -39,14 +41,27 @@ def interleaved(contenders: dict[str, Callable[[], object]], rounds: int, device
     return times
 
 
-def lines(group: str, case: str, times: Times, images: int = 0, flops: float = 0.0, **more) -> list[dict]:
+def lines(
+    group: str, case: str, times: Times, images: int = 0, flops: float = 0.0, **more
+) -> list[dict]:
     """A line a contender: the median time, and the median over the rounds of its ratio to the first contender."""
     first = next(iter(times.values()))
     rows = []
     for name, taken in times.items():
         middle, ratio = median(taken), median(a / b for a, b in zip(taken, first, strict=True))
-        row = {"group": group, "case": case, **more, "contender": name, "seconds": middle, "ratio": ratio}
-        rows.append(row | ({"images/s": images / middle} if images else {}) | ({"GFLOP/s": flops / middle / 1e9} if flops else {}))
+        row = {
+            "group": group,
+            "case": case,
+            **more,
+            "contender": name,
+            "seconds": middle,
+            "ratio": ratio,
+        }
+        rows.append(
+            row
+            | ({"images/s": images / middle} if images else {})
+            | ({"GFLOP/s": flops / middle / 1e9} if flops else {})
+        )
     return rows
 
 
@@ -58,17 +73,26 @@ def count_flops(work: Callable[[], object]) -> int:
 
 
 @torch.no_grad()
-def peaks(device: torch.device, bf16: bool, small: bool = False) -> dict[str, tuple[Callable[[], object], float]]:
+def peaks(
+    device: torch.device, bf16: bool, small: bool = False
+) -> dict[str, tuple[Callable[[], object], float]]:
     """3x3 convolutions and products of matrices that keep the arithmetic busy, each with its floating-point operations."""
     kind = torch.bfloat16 if bf16 else torch.float32
     side = 64 if small else 8192 if device.type == "cuda" else 1024
     batch = 1 if small else 512 if device.type == "cuda" else 16
     found = {}
     for channels in (64, 128, 256):
-        x = torch.randn(batch, channels, 32, 32, device=device, dtype=kind).contiguous(memory_format=torch.channels_last)
-        layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False, device=device, dtype=kind).to(memory_format=torch.channels_last)
+        x = torch.randn(batch, channels, 32, 32, device=device, dtype=kind).contiguous(
+            memory_format=torch.channels_last
+        )
+        layer = nn.Conv2d(
+            channels, channels, 3, padding=1, bias=False, device=device, dtype=kind
+        ).to(memory_format=torch.channels_last)
         layer.requires_grad_(False)
-        found[f"convolution, {channels} channels"] = (lambda x=x, layer=layer: F.conv2d(x, layer.weight, padding=1), 2 * 9 * channels * x.numel())
+        found[f"convolution, {channels} channels"] = (
+            lambda x=x, layer=layer: F.conv2d(x, layer.weight, padding=1),
+            2 * 9 * channels * x.numel(),
+        )
     a, b = torch.randn(2, side, side, device=device, dtype=kind)
     return found | {f"matrices, {side} x {side}": (lambda: a @ b, 2 * side**3)}
 
@@ -76,8 +100,20 @@ def peaks(device: torch.device, bf16: bool, small: bool = False) -> dict[str, tu
 def facts(device: torch.device) -> str:
     """The machine and the versions in a line."""
     info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.is_file() else []
-    chip = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    names = (
+        [
+            line.partition(":")[2].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        if info.is_file()
+        else []
+    )
+    chip = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{torch.get_num_threads()} threads"
+    )
     return f"{names[0] if names else platform.processor() or platform.machine()}, {chip}, torch {torch.__version__}, {platform.system()}"
 
 
@@ -85,7 +121,13 @@ def memory_peak() -> int:
     """The most bytes that this process has held in memory."""
     status = Path("/proc/self/status")
     if status.is_file():
-        return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return next(
+            1024 * int(line.split()[1])
+            for line in status.read_text().splitlines()
+            if line.startswith("VmHWM")
+        )
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if platform.system() == "Darwin" else 1024
+    )

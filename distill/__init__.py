@@ -19,11 +19,29 @@ class Term(NamedTuple):
     together: bool = False
 
 
-def build_term(name: str, weight: float | None = None, table: dict[str, Loss] = LOSSES, taps: str | None = None, **options) -> Term:
+def build_term(
+    name: str,
+    weight: float | None = None,
+    table: dict[str, Loss] = LOSSES,
+    taps: str | None = None,
+    **options,
+) -> Term:
     """The distillation loss that a name stands for, with the table's weight and taps unless others are given."""
     line, loss = table[name], look_up(table, name, "loss")
-    distance = partial(loss, **{option: options[option] for option in line.options}) if line.bridge == "own" else build_loss(table, name, **options)
-    return Term(name, line.weight if weight is None else weight, distance, line.bridge, taps or line.taps, line.needs, line.together)
+    distance = (
+        partial(loss, **{option: options[option] for option in line.options})
+        if line.bridge == "own"
+        else build_loss(table, name, **options)
+    )
+    return Term(
+        name,
+        line.weight if weight is None else weight,
+        distance,
+        line.bridge,
+        taps or line.taps,
+        line.needs,
+        line.together,
+    )
 
 
 def build_task(name: str, table: dict[str, Loss] = TASK_LOSSES, **options) -> Callable:

@@ -30,7 +30,16 @@ class CRD(nn.Module):
     Z is fixed by the first batch that trains.
     """
 
-    def __init__(self, s: torch.Size, t: torch.Size, count: int, seen: torch.Size, *, crd_tau: float, crd_negatives: int):
+    def __init__(
+        self,
+        s: torch.Size,
+        t: torch.Size,
+        count: int,
+        seen: torch.Size,
+        *,
+        crd_tau: float,
+        crd_negatives: int,
+    ):
         super().__init__()
         if count < 2 or crd_negatives < 1 or crd_tau <= 0:
             raise UserError(
@@ -41,21 +50,35 @@ class CRD(nn.Module):
         self.embed_s, self.embed_t = Embedding(s[1]), Embedding(t[1])
         for side in "st":
             self.register_buffer(f"memory_{side}", F.normalize(torch.randn(count, FEATURES)))
-            self.register_buffer(f"log_z_{side}", torch.tensor(-math.inf))  # of Z / N; Z = 0 before the first batch
+            self.register_buffer(
+                f"log_z_{side}", torch.tensor(-math.inf)
+            )  # of Z / N; Z = 0 before the first batch
 
-    def forward(self, s: Tensor, t: Tensor, *, index: Tensor, generator: Generator | None) -> Tensor:
+    def forward(
+        self, s: Tensor, t: Tensor, *, index: Tensor, generator: Generator | None
+    ) -> Tensor:
         v_s, v_t = self.embed_s(s), self.embed_t(t)
-        negatives = torch.randint(len(self.memory_s) - 1, (len(s), self.negatives), generator=generator).to(s.device)
-        images = torch.cat([index[:, None], negatives + (negatives >= index[:, None])], 1)  # (B, 1 + K), the positive first
+        negatives = torch.randint(
+            len(self.memory_s) - 1, (len(s), self.negatives), generator=generator
+        ).to(s.device)
+        images = torch.cat(
+            [index[:, None], negatives + (negatives >= index[:, None])], 1
+        )  # (B, 1 + K), the positive first
         learns = self.training and torch.is_grad_enabled()
-        loss = self.contrast(v_s, self.memory_t, self.log_z_s, images, learns) + self.contrast(v_t, self.memory_s, self.log_z_t, images, learns)
+        loss = self.contrast(v_s, self.memory_t, self.log_z_s, images, learns) + self.contrast(
+            v_t, self.memory_s, self.log_z_t, images, learns
+        )
         if learns:
             for memory, v in ((self.memory_s, v_s), (self.memory_t, v_t)):
                 memory[index] = F.normalize(MOMENTUM * memory[index] + (1 - MOMENTUM) * v.detach())
         return loss
 
-    def contrast(self, v: Tensor, memory: Tensor, log_z: Tensor, images: Tensor, learns: bool) -> Tensor:
-        scores = (v @ memory.clone().T).gather(1, images) / self.tau  # the memory changes before the backward pass
+    def contrast(
+        self, v: Tensor, memory: Tensor, log_z: Tensor, images: Tensor, learns: bool
+    ) -> Tensor:
+        scores = (v @ memory.clone().T).gather(
+            1, images
+        ) / self.tau  # the memory changes before the backward pass
         first = scores.detach().flatten().logsumexp(0) - math.log(scores.numel())
         z = torch.where(log_z.isneginf(), first, log_z)
         if learns:

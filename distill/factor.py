@@ -21,7 +21,11 @@ def unit(f: Tensor) -> Tensor:
 
 def convolutions(*channels: int) -> nn.Sequential:
     """3x3 convolutions, each with a LeakyReLU behind it."""
-    layers = [layer for a, b in pairwise(channels) for layer in (nn.Conv2d(a, b, 3, padding=1), nn.LeakyReLU(0.1))]
+    layers = [
+        layer
+        for a, b in pairwise(channels)
+        for layer in (nn.Conv2d(a, b, 3, padding=1), nn.LeakyReLU(0.1))
+    ]
     return nn.Sequential(*layers)
 
 
@@ -31,11 +35,15 @@ class FT(nn.Module):
     A factor has `ft_rate` times the teacher's channels.
     """
 
-    def __init__(self, s: torch.Size, t: torch.Size, count: int, seen: torch.Size, *, ft_rate: float):
+    def __init__(
+        self, s: torch.Size, t: torch.Size, count: int, seen: torch.Size, *, ft_rate: float
+    ):
         super().__init__()
         need_map("ft", s, t)
         if ft_rate <= 0:
-            raise UserError(f"ft_rate {ft_rate:g}: the share of the teacher's channels that a factor has is above 0")
+            raise UserError(
+                f"ft_rate {ft_rate:g}: the share of the teacher's channels that a factor has is above 0"
+            )
         c_s, c_t, c = s[1], t[1], max(1, round(ft_rate * t[1]))
         self.paraphraser, self.decoder = convolutions(c_t, c_t, c, c), convolutions(c, c, c_t, c_t)
         self.translator = convolutions(c_s, c_s, c, c)
@@ -75,7 +83,9 @@ def multiplied(f: Tensor, matrix: Tensor, mode: int) -> Tensor:
     return (matrix @ f.flatten(2)).unflatten(2, f.shape[2:]).movedim(1, mode)
 
 
-def tucker(s: Tensor, t: Tensor, *, tucker_ranks: float, tucker_space: str, tucker_over: str) -> Tensor:
+def tucker(
+    s: Tensor, t: Tensor, *, tucker_ranks: float, tucker_space: str, tucker_over: str
+) -> Tensor:
     """mean |n(s x Uᵀ) - n(t x Uᵀ)|, or with U Uᵀ in Uᵀ's place where the space is `projected` and no core
 
     U: the teacher's truncated factors (HOSVD) of channels, rows and columns, of the whole batch or of each sample, in both;
@@ -83,13 +93,22 @@ def tucker(s: Tensor, t: Tensor, *, tucker_ranks: float, tucker_space: str, tuck
     """
     need_map("tucker", s.shape, t.shape)
     if not 0 < tucker_ranks <= 1:
-        raise UserError(f"tucker_ranks {tucker_ranks:g}: the share of each mode that is kept is above 0 and at most 1")
+        raise UserError(
+            f"tucker_ranks {tucker_ranks:g}: the share of each mode that is kept is above 0 and at most 1"
+        )
     if tucker_space not in ("core", "projected") or tucker_over not in ("batch", "sample"):
-        raise UserError(f"tucker_space '{tucker_space}', tucker_over '{tucker_over}': choose core or projected, and batch or sample")
+        raise UserError(
+            f"tucker_space '{tucker_space}', tucker_over '{tucker_over}': choose core or projected, and batch or sample"
+        )
     if tucker_over == "sample" and s.shape[-2:] == (1, 1):
-        raise UserError("loss 'tucker' of a sample needs a map of several places: choose --tucker_over batch, or --type_dist latent")
+        raise UserError(
+            "loss 'tucker' of a sample needs a map of several places: choose --tucker_over batch, or --type_dist latent"
+        )
     unfolded = {mode: t.movedim(mode, 1).flatten(2) for mode in (1, 2, 3)}  # (B, n, m)
-    factors = {mode: leading(x.transpose(0, 1).flatten(1) if tucker_over == "batch" else x, tucker_ranks) for mode, x in unfolded.items()}
+    factors = {
+        mode: leading(x.transpose(0, 1).flatten(1) if tucker_over == "batch" else x, tucker_ranks)
+        for mode, x in unfolded.items()
+    }
     for mode, u in factors.items():
         matrix = u.mT if tucker_space == "core" else u @ u.mT
         s, t = multiplied(s, matrix, mode), multiplied(t, matrix, mode)

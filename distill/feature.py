@@ -50,12 +50,16 @@ def same_size(s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 def need_places(loss: str, f: Tensor) -> None:
     if f.shape[-2:] == (1, 1):
-        raise UserError(f"loss '{loss}' compares the places of a map, and a tap here has only one: choose another --type_dist, or fewer --scales")
+        raise UserError(
+            f"loss '{loss}' compares the places of a map, and a tap here has only one: choose another --type_dist, or fewer --scales"
+        )
 
 
 def need_channels(loss: str, f: Tensor) -> None:
     if f.shape[1] == 1:
-        raise UserError(f"loss '{loss}' compares the channels of a tap, and 'output' and 'head' of grey images have one: choose --type_dist latent")
+        raise UserError(
+            f"loss '{loss}' compares the channels of a tap, and 'output' and 'head' of grey images have one: choose --type_dist latent"
+        )
 
 
 def attention(f: Tensor) -> Tensor:

@@ -11,7 +11,13 @@ from models.classifier import DEVIATION, MEAN  # of ImageNet, on which VGG was t
 from models.weights import weights_in
 from tables import UserError
 
-LAYERS = {2: 0.1, 7: 0.1, 16: 1.0, 25: 1.0, 34: 1.0}  # conv1_2, conv2_2, conv3_4, conv4_4, conv5_4 before their ReLU
+LAYERS = {
+    2: 0.1,
+    7: 0.1,
+    16: 1.0,
+    25: 1.0,
+    34: 1.0,
+}  # conv1_2, conv2_2, conv3_4, conv4_4, conv5_4 before their ReLU
 
 
 def load_vgg() -> nn.Module:
@@ -25,7 +31,11 @@ def load_vgg() -> nn.Module:
             "python -c \"import torchvision; torchvision.models.vgg19(weights='DEFAULT')\" fetches them"
         )
     vgg = vgg19(weights=None)
-    vgg.load_state_dict(weights_in(path, lambda: torch.load(path, map_location="cpu", weights_only=True), vgg.state_dict()))
+    vgg.load_state_dict(
+        weights_in(
+            path, lambda: torch.load(path, map_location="cpu", weights_only=True), vgg.state_dict()
+        )
+    )
     layers = vgg.features[: max(LAYERS) + 1].eval().requires_grad_(False)
     for layer in layers:
         if isinstance(layer, nn.ReLU):
@@ -47,7 +57,9 @@ class Perceptual:
 
     def seen(self, image: Tensor) -> Iterator[Tensor]:
         """The features of images in [0, 1] at the layers."""
-        mean, deviation = (torch.tensor(v, device=image.device).view(1, 3, 1, 1) for v in (MEAN, DEVIATION))
+        mean, deviation = (
+            torch.tensor(v, device=image.device).view(1, 3, 1, 1) for v in (MEAN, DEVIATION)
+        )
         h = (image.expand(-1, 3, -1, -1) - mean) / deviation
         for k, layer in enumerate(self.vgg):
             h = layer(h)
@@ -56,9 +68,13 @@ class Perceptual:
 
     def __call__(self, s: Tensor, t: Tensor) -> Tensor:
         if s.shape[1] not in (1, 3):
-            raise UserError(f"loss 'perceptual' looks at images, not at a tap of {s.shape[1]} channels: choose --type_dist output")
+            raise UserError(
+                f"loss 'perceptual' looks at images, not at a tap of {s.shape[1]} channels: choose --type_dist output"
+            )
         if min(s.shape[-2:]) < 16:
-            raise UserError(f"loss 'perceptual' needs images of 16 pixels a side, not {min(s.shape[-2:])}")
+            raise UserError(
+                f"loss 'perceptual' needs images of 16 pixels a side, not {min(s.shape[-2:])}"
+            )
         self.vgg.to(s.device)
         loss = s.new_zeros(())
         for weight, a, b in zip(LAYERS.values(), self.seen(s), self.seen(t), strict=True):

@@ -17,7 +17,9 @@ def need_samples(loss: str, f: Tensor) -> None:
 
 def need_map(loss: str, *shapes: torch.Size) -> None:
     if any(len(shape) != 4 for shape in shapes):
-        raise UserError(f"loss '{loss}' compares maps, and a tap here is a vector: choose --type_dist latent")
+        raise UserError(
+            f"loss '{loss}' compares maps, and a tap here is a vector: choose --type_dist latent"
+        )
 
 
 def squared_distances(f: Tensor) -> Tensor:
@@ -30,8 +32,14 @@ def squared_distances(f: Tensor) -> Tensor:
 
 def inverse_median(distances: Tensor) -> Tensor:
     """1 / median squared distance between different samples."""
-    pairs = distances.detach()[~torch.eye(len(distances), dtype=torch.bool, device=distances.device)]
-    return 1 / pairs.median().clamp_min(1e-12) if pairs.numel() else torch.ones((), device=distances.device)
+    pairs = distances.detach()[
+        ~torch.eye(len(distances), dtype=torch.bool, device=distances.device)
+    ]
+    return (
+        1 / pairs.median().clamp_min(1e-12)
+        if pairs.numel()
+        else torch.ones((), device=distances.device)
+    )
 
 
 def comb_matrix(s: Tensor, t: Tensor, gamma: float | str = "auto") -> Tensor:
@@ -78,7 +86,12 @@ def geometry(f: Tensor) -> tuple[Tensor, Tensor]:
     others = 1 - torch.eye(len(f), dtype=squares.dtype, device=f.device)
     d = squares.clamp_min(1e-12).sqrt()  # no gradient between samples that agree
     inverse = others / d
-    cosines = (squares[:, :, None] + squares[:, None, :] - squares) / 2 * inverse[:, :, None] * inverse[:, None, :]
+    cosines = (
+        (squares[:, :, None] + squares[:, None, :] - squares)
+        / 2
+        * inverse[:, :, None]
+        * inverse[:, None, :]
+    )
     return others * d / (others * d).sum() * others.sum(), cosines
 
 
@@ -86,7 +99,9 @@ def rkd(s: Tensor, t: Tensor, *, rkd_distance: float, rkd_angle: float) -> Tenso
     """w_d Huber(distances) + w_a Huber(cosines), means over all pairs and triples (arXiv:1904.05068)"""
     need_samples("rkd", s)
     (d_s, cosines_s), (d_t, cosines_t) = geometry(s), geometry(t)
-    return rkd_distance * F.smooth_l1_loss(d_s, d_t) + rkd_angle * F.smooth_l1_loss(cosines_s, cosines_t)
+    return rkd_distance * F.smooth_l1_loss(d_s, d_t) + rkd_angle * F.smooth_l1_loss(
+        cosines_s, cosines_t
+    )
 
 
 class ICKD(nn.Module):
@@ -102,5 +117,7 @@ class ICKD(nn.Module):
         s, t = same_size(s, t)
         if s.shape[-2:] == (1, 1):
             need_samples("ickd", s)
-        g_s, g_t = (F.normalize(f @ f.mT, dim=2) for f in (self.project(s).flatten(2), t.flatten(2)))  # (B, C, C)
+        g_s, g_t = (
+            F.normalize(f @ f.mT, dim=2) for f in (self.project(s).flatten(2), t.flatten(2))
+        )  # (B, C, C)
         return (g_s - g_t).square().sum() / (t.shape[1] * len(t))

@@ -15,7 +15,9 @@ def need_classes(loss: str, s: Tensor, t: Tensor) -> None:
             f"loss '{loss}' compares the logits of two classes or more, not a tap of shape {tuple(s.shape[1:])}: choose --type_dist output"
         )
     if s.shape != t.shape:
-        raise UserError(f"loss '{loss}': the teacher knows {t.shape[1]} classes and the student {s.shape[1]}; choose a teacher of the same classes")
+        raise UserError(
+            f"loss '{loss}': the teacher knows {t.shape[1]} classes and the student {s.shape[1]}; choose a teacher of the same classes"
+        )
 
 
 def divergence(log_s: Tensor, log_t: Tensor) -> Tensor:
@@ -31,7 +33,17 @@ def kd(s: Tensor, t: Tensor, *, temperature: float, standardise: bool) -> Tensor
     return soft(s, t, temperature)
 
 
-def dkd(s: Tensor, t: Tensor, *, label: Tensor, epoch: float, temperature: float, dkd_alpha: float, dkd_beta: float, dkd_warmup: float) -> Tensor:
+def dkd(
+    s: Tensor,
+    t: Tensor,
+    *,
+    label: Tensor,
+    epoch: float,
+    temperature: float,
+    dkd_alpha: float,
+    dkd_beta: float,
+    dkd_warmup: float,
+) -> Tensor:
     """min(epoch / warmup, 1) T² [a KL(b_t || b_s) + b KL(q_t || q_s)], b = [p_y, 1 - p_y], q the softmax of the other classes (arXiv:2203.08679)"""
     need_classes("dkd", s, t)
     others = torch.arange(s.shape[1] - 1, device=s.device).expand(len(s), -1)
@@ -40,7 +52,9 @@ def dkd(s: Tensor, t: Tensor, *, label: Tensor, epoch: float, temperature: float
     for f in (s, t):
         log_p = (f / temperature).log_softmax(1)
         rest = log_p.gather(1, others)
-        log_b.append(torch.cat([log_p.gather(1, label[:, None]), rest.logsumexp(1, keepdim=True)], 1))
+        log_b.append(
+            torch.cat([log_p.gather(1, label[:, None]), rest.logsumexp(1, keepdim=True)], 1)
+        )
         log_q.append(rest.log_softmax(1))
     warm = min(epoch / dkd_warmup, 1.0) if dkd_warmup else 1.0
     return warm * temperature**2 * (dkd_alpha * divergence(*log_b) + dkd_beta * divergence(*log_q))

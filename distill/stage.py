@@ -35,7 +35,13 @@ class Comparison(NamedTuple):
 class Supervised(nn.Module):
     """loss = L(student(x0), target)"""
 
-    def __init__(self, student: nn.Module, physics: Physics, loss: Callable[[Tensor, Tensor], Tensor], target: str = "image"):
+    def __init__(
+        self,
+        student: nn.Module,
+        physics: Physics,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        target: str = "image",
+    ):
         super().__init__()
         self.student, self.physics, self.loss, self.target = student, physics, loss, target
 
@@ -93,8 +99,18 @@ class Distillation(nn.Module):
         super().__init__()
         self.student, self.physics, self.guides = student, physics, tuple(guides)
         self.losses, self.task, self.target = tuple(losses), task, target
-        self.progress, self.epoch, self.schedule = 0.0, 0.0, schedule  # the loop tells how far the training is
-        self.alpha, self.beta, self.supervised, self.online, self.shuffled = alpha, beta, supervised, online, shuffled
+        self.progress, self.epoch, self.schedule = (
+            0.0,
+            0.0,
+            schedule,
+        )  # the loop tells how far the training is
+        self.alpha, self.beta, self.supervised, self.online, self.shuffled = (
+            alpha,
+            beta,
+            supervised,
+            online,
+            shuffled,
+        )
         # A frozen teacher is no part of the stage's state: it is neither trained nor saved with the run.
         if online:
             ((self.teacher, self.physics_t, _),) = self.guides
@@ -124,7 +140,13 @@ class Distillation(nn.Module):
             t, seen = self._example(guide.network, guide.physics, device)
             prefix = f"{i}/" if len(self.guides) > 1 else ""
             labels = torch.zeros(len(seen), dtype=torch.long, device=device)
-            about = {"label": labels, "index": labels, "epoch": 0.0, "seen": seen, "generator": Generator().manual_seed(0)}
+            about = {
+                "label": labels,
+                "index": labels,
+                "epoch": 0.0,
+                "seen": seen,
+                "generator": Generator().manual_seed(0),
+            }
             for term in losses:
                 for tap in selected_taps(term.taps or selection, list(s), list(t)):
                     name = f"{prefix}{term.name}/{tap}"
@@ -134,7 +156,9 @@ class Distillation(nn.Module):
                     if module is not None:
                         self.adapters[bridge] = module.to(device)
                     if term.bridge != "own":
-                        self.distance(comparison, s, t, about)  # says at once what it cannot compare
+                        self.distance(
+                            comparison, s, t, about
+                        )  # says at once what it cannot compare
                     comparisons.append(comparison)
         return comparisons
 
@@ -162,8 +186,13 @@ class Distillation(nn.Module):
             pair = self.adapters[comparison.bridge](*pair)
         if term.together:
             pair = tuple(map(together, pair))
-            needs = {name: together(value) if isinstance(value, Tensor) else value for name, value in needs.items()}
-        return (self.adapters[comparison.bridge] if term.bridge == "own" else term.distance)(*pair, **needs)
+            needs = {
+                name: together(value) if isinstance(value, Tensor) else value
+                for name, value in needs.items()
+            }
+        return (self.adapters[comparison.bridge] if term.bridge == "own" else term.distance)(
+            *pair, **needs
+        )
 
     def observe(self, batch: dict, generator: Generator | None) -> tuple[Tensor, list[Tensor]]:
         """What student and teachers see of the same images: one noise for all that measure alike, one first image for all that see alike."""
@@ -189,33 +218,51 @@ class Distillation(nn.Module):
             return batch
         for i, guide in enumerate(self.guides):
             taps = guide.network.features(batch[f"x0_t/{i}"])
-            batch = batch | {f"t/{i}/{tap}": taps[tap] for tap in dict.fromkeys((*self.taps, "output"))}
+            batch = batch | {
+                f"t/{i}/{tap}": taps[tap] for tap in dict.fromkeys((*self.taps, "output"))
+            }
         return batch
 
     def seat(self, batch: dict) -> dict:
         """A whole batch as it is learnt; shuffled teachers speak of the image before, which the order of the batch has drawn."""
         if not self.shuffled:
             return batch
-        return {name: value.roll(1, 0) if name.startswith(("x0_t/", "t/")) else value for name, value in batch.items()}
+        return {
+            name: value.roll(1, 0) if name.startswith(("x0_t/", "t/")) else value
+            for name, value in batch.items()
+        }
 
     def forward(self, batch: dict, generator: Generator | None = None) -> dict:
         batch = self.teach(self.see(batch, generator))
         s = self.student.features(batch["x0"])
         taught = [self.taught(batch, i) for i in range(len(self.guides))]
         target = batch[self.target]
-        terms = {"task": self.beta * self.task(s["output"], target if self.supervised else self.consensus(taught))}
+        terms = {
+            "task": self.beta
+            * self.task(s["output"], target if self.supervised else self.consensus(taught))
+        }
         metrics, alpha = {}, self.alpha * self.schedule(self.progress)
-        known = {name: batch.get(name) for name in ("label", "index")} | {"epoch": self.epoch, "generator": generator}
+        known = {name: batch.get(name) for name in ("label", "index")} | {
+            "epoch": self.epoch,
+            "generator": generator,
+        }
         for comparison in self.comparisons:
             guide, i = self.guides[comparison.guide], comparison.guide
             value = self.distance(comparison, s, taught[i], known | {"seen": batch[f"x0_t/{i}"]})
             if comparison.term.weight:
-                terms[f"distill/{comparison.name}"] = alpha * guide.weight * comparison.term.weight * value
+                terms[f"distill/{comparison.name}"] = (
+                    alpha * guide.weight * comparison.term.weight * value
+                )
             else:
                 metrics[comparison.name] = value.detach()
         if self.online:
             terms["teacher"] = self.task(taught[0]["output"], target)
-        return {"loss": sum(terms.values()), "output": s["output"], "terms": terms, "metrics": metrics}
+        return {
+            "loss": sum(terms.values()),
+            "output": s["output"],
+            "terms": terms,
+            "metrics": metrics,
+        }
 
     def taught(self, batch: dict, i: int) -> dict:
         """The taps of a teacher."""
@@ -230,14 +277,27 @@ class Distillation(nn.Module):
 
     def prepared(self) -> list[nn.Parameter]:
         """What is learnt before the student."""
-        return [weight for comparison in self.to_prepare() for weight in self.adapters[comparison.bridge].prepared()]
+        return [
+            weight
+            for comparison in self.to_prepare()
+            for weight in self.adapters[comparison.bridge].prepared()
+        ]
 
     def prepare(self, batch: dict, generator: Generator | None = None) -> dict[str, Tensor]:
         """The losses of what is learnt before the student."""
         batch = self.teach(self.see(batch, generator))
-        return {c.name: self.adapters[c.bridge].prepare(batch[f"t/{c.guide}/{c.tap}"]) for c in self.to_prepare()}
+        return {
+            c.name: self.adapters[c.bridge].prepare(batch[f"t/{c.guide}/{c.tap}"])
+            for c in self.to_prepare()
+        }
 
     def consensus(self, taught: list[dict]) -> Tensor:
         """The teachers' mean output."""
         total = sum(guide.weight for guide in self.guides)
-        return sum(guide.weight * t["output"].detach() for guide, t in zip(self.guides, taught, strict=True)) / total
+        return (
+            sum(
+                guide.weight * t["output"].detach()
+                for guide, t in zip(self.guides, taught, strict=True)
+            )
+            / total
+        )

@@ -18,7 +18,9 @@ class Network(nn.Module):
     def run(self, block: nn.Module, x: Tensor) -> Tensor:
         if not (self.checkpointing and torch.is_grad_enabled()):
             return block(x)
-        return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), Counted(block)))
+        return checkpoint(
+            block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), Counted(block))
+        )
 
 
 class Counted:

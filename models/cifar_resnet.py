@@ -10,12 +10,21 @@ from models.classifier import Classifier
 from tables import UserError
 
 
-def stage(block: type[BasicBlock | Bottleneck], c_in: int, width: int, count: int, stride: int, **groups) -> nn.Sequential:
+def stage(
+    block: type[BasicBlock | Bottleneck], c_in: int, width: int, count: int, stride: int, **groups
+) -> nn.Sequential:
     """`count` residual blocks; where the first changes size or channels, its shortcut is a 1x1 convolution."""
     c_out = width * block.expansion
     same = stride == 1 and c_in == c_out
-    shortcut = None if same else nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
-    return nn.Sequential(block(c_in, width, stride, shortcut, **groups), *(block(c_out, width, **groups) for _ in range(count - 1)))
+    shortcut = (
+        None
+        if same
+        else nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+    )
+    return nn.Sequential(
+        block(c_in, width, stride, shortcut, **groups),
+        *(block(c_out, width, **groups) for _ in range(count - 1)),
+    )
 
 
 class CifarResNet(Classifier):
@@ -25,7 +34,11 @@ class CifarResNet(Classifier):
         super().__init__(c, classes, side)
         if min(width, blocks) < 1:
             raise UserError(f"width {width}, blocks {blocks}: both are at least 1")
-        self.enc1 = nn.Sequential(nn.Conv2d(c, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.enc1 = nn.Sequential(
+            nn.Conv2d(c, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        )
         self.stage1 = stage(BasicBlock, width, width, blocks, 1)
         self.stage2 = stage(BasicBlock, width, 2 * width, blocks, 2)
         self.latent = stage(BasicBlock, 2 * width, 4 * width, blocks, 2)

@@ -20,7 +20,9 @@ class Classifier(Network):
         self.c, self.classes, self.side = c, classes, side
         mean, deviation = (MEAN, DEVIATION) if c == 3 else ((GREY_MEAN,) * c, (GREY_DEVIATION,) * c)
         self.register_buffer("mean", torch.tensor(mean).view(1, c, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(deviation).view(1, c, 1, 1), persistent=False)
+        self.register_buffer(
+            "deviation", torch.tensor(deviation).view(1, c, 1, 1), persistent=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x)["output"]

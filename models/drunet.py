@@ -14,7 +14,9 @@ class DRUNet(Restorer):
 
     def __init__(self, c: int = 1, width: int = 64, blocks: int = 4):
         super().__init__(c)
-        self.net = deepinv.models.DRUNet(c, c, nc=tuple(width * 2**k for k in range(4)), nb=blocks, pretrained=None)
+        self.net = deepinv.models.DRUNet(
+            c, c, nc=tuple(width * 2**k for k in range(4)), nb=blocks, pretrained=None
+        )
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         height, width = x.shape[-2:]
@@ -24,6 +26,8 @@ class DRUNet(Restorer):
             taps[f"enc{k + 1}"] = self.run(self.net.get_submodule(f"m_down{k}"), taps[f"enc{k}"])
         taps["latent"] = h = self.run(self.net.m_body, taps["enc4"])
         for k in (3, 2, 1):
-            taps[f"dec{k}"] = h = self.run(self.net.get_submodule(f"m_up{k}"), h + taps[f"enc{k + 1}"])
+            taps[f"dec{k}"] = h = self.run(
+                self.net.get_submodule(f"m_up{k}"), h + taps[f"enc{k + 1}"]
+            )
         taps["output"] = self.net.m_tail(h + taps["enc1"])[..., :height, :width]
         return taps

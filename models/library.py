@@ -32,10 +32,20 @@ class Shrink(nn.MaxPool2d):
 class Library(Classifier):
     """A network of torchvision with its own names of weights; `cuts` lists the layers that lead from each tap to the next."""
 
-    def __init__(self, c: int, classes: int, side: int, body: nn.Module, cuts: dict[str, Sequence[str]], published: str):
+    def __init__(
+        self,
+        c: int,
+        classes: int,
+        side: int,
+        body: nn.Module,
+        cuts: dict[str, Sequence[str]],
+        published: str,
+    ):
         super().__init__(c, classes, side)
         self.body, self.published = body, published
-        self.parts = {tap: nn.Sequential(*map(body.get_submodule, names)) for tap, names in cuts.items()}  # the body's own layers
+        self.parts = {
+            tap: nn.Sequential(*map(body.get_submodule, names)) for tap, names in cuts.items()
+        }  # the body's own layers
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         h, taps = self.normalised(x), {}
@@ -49,22 +59,41 @@ class Library(Classifier):
         path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
         if not (download or path.is_file()):
             raise missing(self.published, path)
-        read = partial(torch.hub.load_state_dict_from_url, url, map_location="cpu", check_hash=True, weights_only=True)
+        read = partial(
+            torch.hub.load_state_dict_from_url,
+            url,
+            map_location="cpu",
+            check_hash=True,
+            weights_only=True,
+        )
         return weights_in(path, read, self.body.state_dict()), MEAN, DEVIATION
 
 
 def vgg16(c: int, classes: int, side: int, width: int = 64, batch_norm: str = "on") -> Library:
     """Five blocks of convolutions and three linear layers; a tap stands before its block's pooling."""
     if width < 1 or batch_norm not in BATCH_NORMS[:2]:
-        raise UserError(f"width {width}, batch_norm '{batch_norm}': at least 1, and {' or '.join(BATCH_NORMS[:2])}")
-    plan = [layer for k, count in enumerate((2, 2, 3, 3, 3)) for layer in [width * min(2**k, 8)] * count + ["M"]]
+        raise UserError(
+            f"width {width}, batch_norm '{batch_norm}': at least 1, and {' or '.join(BATCH_NORMS[:2])}"
+        )
+    plan = [
+        layer
+        for k, count in enumerate((2, 2, 3, 3, 3))
+        for layer in [width * min(2**k, 8)] * count + ["M"]
+    ]
     layers = make_layers(plan, batch_norm == "on")
     layers[0] = nn.Conv2d(c, width, 3, padding=1)
     pools = [k for k, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
     for k in pools:
         layers[k] = Shrink(2)
     wide = 64 * width
-    linear = [nn.Linear(8 * width * 7 * 7, wide), nn.ReLU(True), nn.Dropout(), nn.Linear(wide, wide), nn.ReLU(True), nn.Dropout()]
+    linear = [
+        nn.Linear(8 * width * 7 * 7, wide),
+        nn.ReLU(True),
+        nn.Dropout(),
+        nn.Linear(wide, wide),
+        nn.ReLU(True),
+        nn.Dropout(),
+    ]
     body = nn.Sequential(
         OrderedDict(
             features=layers,
@@ -81,7 +110,13 @@ def vgg16(c: int, classes: int, side: int, width: int = 64, batch_norm: str = "o
             nn.init.zeros_(layer.bias)
     blocks = zip(("enc1", "stage1", "stage2", "stage3", "latent"), [0, *pools], pools, strict=False)
     cuts = {tap: [f"features.{k}" for k in range(begin, end)] for tap, begin, end in blocks}
-    cuts["pool"] = [f"features.{pools[-1]}", "avgpool", "flatten", *(f"classifier.{k}" for k in range(5)), "unflatten"]
+    cuts["pool"] = [
+        f"features.{pools[-1]}",
+        "avgpool",
+        "flatten",
+        *(f"classifier.{k}" for k in range(5)),
+        "unflatten",
+    ]
     cuts["output"] = ["flatten", "classifier.5", "classifier.6"]
     return Library(c, classes, side, body, cuts, "vgg16_bn" if batch_norm == "on" else "vgg16")
 
@@ -111,7 +146,9 @@ def resnet(
         raise UserError(f"width {width}: a positive multiple of {step}")
     body = nn.Sequential(
         OrderedDict(
-            conv1=nn.Conv2d(c, width, 7, 2, 3, bias=False) if large else nn.Conv2d(c, width, 3, padding=1, bias=False),
+            conv1=nn.Conv2d(c, width, 7, 2, 3, bias=False)
+            if large
+            else nn.Conv2d(c, width, 3, padding=1, bias=False),
             bn1=nn.BatchNorm2d(width),
             relu=nn.ReLU(inplace=True),
             maxpool=nn.MaxPool2d(3, 2, 1) if large else nn.Identity(),
@@ -119,12 +156,23 @@ def resnet(
     )
     c_in = width
     for k, count in enumerate(counts):
-        body.add_module(f"layer{k + 1}", stage(block, c_in, width * 2**k, count, 2 if k else 1, **groups))
+        body.add_module(
+            f"layer{k + 1}", stage(block, c_in, width * 2**k, count, 2 if k else 1, **groups)
+        )
         c_in = width * 2**k * block.expansion
-    for name, layer in {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": nn.Linear(c_in, classes)}.items():
+    for name, layer in {
+        "avgpool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "fc": nn.Linear(c_in, classes),
+    }.items():
         body.add_module(name, layer)
     he(body)
-    cuts = {"enc1": ["conv1", "bn1", "relu"], "stage1": ["maxpool", "layer1"], "stage2": ["layer2"], "stage3": ["layer3"]}
+    cuts = {
+        "enc1": ["conv1", "bn1", "relu"],
+        "stage1": ["maxpool", "layer1"],
+        "stage2": ["layer2"],
+        "stage3": ["layer3"],
+    }
     cuts |= {"latent": ["layer4"], "pool": ["avgpool"], "output": ["flatten", "fc"]}
     return Library(c, classes, side, body, cuts, published)
 
@@ -132,7 +180,14 @@ def resnet(
 resnet18 = partial(resnet, block=BasicBlock, counts=(2, 2, 2, 2), published="resnet18")
 resnet34 = partial(resnet, block=BasicBlock, counts=(3, 4, 6, 3), published="resnet34")
 resnet50 = partial(resnet, block=Bottleneck, counts=(3, 4, 6, 3), published="resnet50")
-resnext50 = partial(resnet, block=Bottleneck, counts=(3, 4, 6, 3), published="resnext50_32x4d", groups=32, base_width=4)
+resnext50 = partial(
+    resnet,
+    block=Bottleneck,
+    counts=(3, 4, 6, 3),
+    published="resnext50_32x4d",
+    groups=32,
+    base_width=4,
+)
 
 
 def shufflenet(c: int, classes: int, side: int, stem: str = "large") -> Library:
@@ -143,33 +198,68 @@ def shufflenet(c: int, classes: int, side: int, stem: str = "large") -> Library:
     if not large:
         body.maxpool = nn.Identity()
     body.avgpool, body.flatten = nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    cuts = {"enc1": ["conv1"], "stage1": ["maxpool", "stage2"], "stage2": ["stage3"], "latent": ["stage4", "conv5"]}
-    return Library(c, classes, side, body, cuts | {"pool": ["avgpool"], "output": ["flatten", "fc"]}, "shufflenet_v2_x1_0")
+    cuts = {
+        "enc1": ["conv1"],
+        "stage1": ["maxpool", "stage2"],
+        "stage2": ["stage3"],
+        "latent": ["stage4", "conv5"],
+    }
+    return Library(
+        c,
+        classes,
+        side,
+        body,
+        cuts | {"pool": ["avgpool"], "output": ["flatten", "fc"]},
+        "shufflenet_v2_x1_0",
+    )
 
 
 class VisionTransformer(Classifier):
     """timm's transformer over patches, the image padded to whole ones; taps are its tokens laid out as maps (B, D, H, W)."""
 
-    def __init__(self, c: int, classes: int, side: int, patch: int = 16, width: int = 192, published: str = ""):
+    def __init__(
+        self,
+        c: int,
+        classes: int,
+        side: int,
+        patch: int = 16,
+        width: int = 192,
+        published: str = "",
+    ):
         super().__init__(c, classes, side)
         heads = max(1, width // CHANNELS_PER_HEAD)
         if patch < 1 or width < 1 or width % heads:
-            raise UserError(f"patch {patch}, width {width}: at least 1, and a width over {CHANNELS_PER_HEAD} is a multiple of it")
+            raise UserError(
+                f"patch {patch}, width {width}: at least 1, and a width over {CHANNELS_PER_HEAD} is a multiple of it"
+            )
         from timm.models.vision_transformer import VisionTransformer as Body
 
         self.patch, self.published = patch, published
         size = side + -side % patch
-        self.body = Body(size, patch, c, classes, embed_dim=width, depth=BLOCKS, num_heads=heads, dynamic_img_size=True)
+        self.body = Body(
+            size,
+            patch,
+            c,
+            classes,
+            embed_dim=width,
+            depth=BLOCKS,
+            num_heads=heads,
+            dynamic_img_size=True,
+        )
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """enc1 after the patch embedding, stage1 .. stage3 and latent after each quarter of the blocks, pool the class token."""
         h = self.body.patch_embed(padded(self.normalised(x), self.patch))  # (B, H, W, D)
         grid, taps = h.shape[1:3], {"enc1": h.permute(0, 3, 1, 2)}
-        h = self.body._pos_embed(h)  # (B, 1 + HW, D), resized where the image has another size than `side`
+        h = self.body._pos_embed(
+            h
+        )  # (B, 1 + HW, D), resized where the image has another size than `side`
         for k, block in enumerate(self.body.blocks, 1):
             h = self.run(block, h)
             if k % (BLOCKS // 4) == 0:
-                taps[f"stage{k // (BLOCKS // 4)}" if k < BLOCKS else "latent"] = h[:, 1:].mT.unflatten(2, grid)
+                taps[f"stage{k // (BLOCKS // 4)}" if k < BLOCKS else "latent"] = h[
+                    :, 1:
+                ].mT.unflatten(2, grid)
         taps["pool"] = self.body.norm(h)[:, 0, :, None, None]
         taps["output"] = self.body.head(taps["pool"].flatten(1))
         return taps
@@ -184,13 +274,21 @@ class VisionTransformer(Classifier):
         line = get_pretrained_cfg(self.published)
         place, name = line.hf_hub_id, "model.safetensors"
         path = try_to_load_from_cache(place, name)
-        cached = Path(path) if isinstance(path, str) else Path(constants.HF_HUB_CACHE) / f"models--{place.replace('/', '--')}" / name
+        cached = (
+            Path(path)
+            if isinstance(path, str)
+            else Path(constants.HF_HUB_CACHE) / f"models--{place.replace('/', '--')}" / name
+        )
         if not (download or isinstance(path, str)):
             raise missing(self.published, cached)
 
         def read() -> dict[str, Tensor]:
             weights = load_file(path if isinstance(path, str) else hf_hub_download(place, name))
-            return weights | {"pos_embed": resample_abs_pos_embed(weights["pos_embed"], list(self.body.patch_embed.grid_size))}
+            return weights | {
+                "pos_embed": resample_abs_pos_embed(
+                    weights["pos_embed"], list(self.body.patch_embed.grid_size)
+                )
+            }
 
         return weights_in(cached, read, self.body.state_dict()), line.mean, line.std
 
@@ -202,7 +300,9 @@ PRETRAINED = [name for name, line in CLASSIFIERS.items() if "pretrained" in line
 
 
 def missing(published: str, path: Path) -> UserError:
-    return UserError(f"the published weights of '{published}' are not in {path}: --download fetches them")
+    return UserError(
+        f"the published weights of '{published}' are not in {path}: --download fetches them"
+    )
 
 
 def load_pretrained(network: Classifier, name: str, download: bool = False) -> None:
@@ -219,7 +319,10 @@ def load_pretrained(network: Classifier, name: str, download: bool = False) -> N
     layers, own = dict(network.body.named_modules()), network.body.state_dict()
     first = next(key for key, layer in layers.items() if isinstance(layer, nn.Conv2d))
     last = [key for key, layer in layers.items() if isinstance(layer, nn.Linear)][-1]
-    w, mean, deviation = weights[f"{first}.weight"], *(torch.tensor(v).view(1, 3, 1, 1) for v in (mean, deviation))
+    w, mean, deviation = (
+        weights[f"{first}.weight"],
+        *(torch.tensor(v).view(1, 3, 1, 1) for v in (mean, deviation)),
+    )
     shift = (w * ((network.mean.cpu() - mean) / deviation)).sum((1, 2, 3))
     w = w * (network.deviation.cpu() / deviation)
     weights[f"{first}.weight"] = w if network.c == 3 else w.sum(1, keepdim=True)
@@ -231,6 +334,10 @@ def load_pretrained(network: Classifier, name: str, download: bool = False) -> N
     if network.classes != len(weights[f"{last}.bias"]):
         weights |= {key: value for key, value in own.items() if key.startswith(f"{last}.")}
     for key, value in own.items():
-        if not key.endswith("num_batches_tracked") and (key not in weights or weights[key].shape != value.shape):
-            raise UserError(f"the published weights of '{name}' are for its default width, stem and patch: {key} is {tuple(value.shape)} here")
+        if not key.endswith("num_batches_tracked") and (
+            key not in weights or weights[key].shape != value.shape
+        ):
+            raise UserError(
+                f"the published weights of '{name}' are for its default width, stem and patch: {key} is {tuple(value.shape)} here"
+            )
     network.body.load_state_dict(weights)

@@ -13,7 +13,9 @@ class Restormer(Restorer):
     def __init__(self, c: int = 1, width: int = 48, blocks: int = 4):
         super().__init__(c)
         depths = (blocks, blocks * 3 // 2, blocks * 3 // 2, blocks * 2)
-        self.net = deepinv.models.Restormer(c, c, dim=width, num_blocks=depths, num_refinement_blocks=blocks, pretrained=None)
+        self.net = deepinv.models.Restormer(
+            c, c, dim=width, num_blocks=depths, num_refinement_blocks=blocks, pretrained=None
+        )
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         net, x = self.net, x[:, : self.c]

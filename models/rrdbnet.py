@@ -19,7 +19,10 @@ class DenseBlock(nn.Module):
     def __init__(self, features: int, growth: int):
         super().__init__()
         for k in range(1, 6):
-            self.add_module(f"conv{k}", nn.Conv2d(features + (k - 1) * growth, growth if k < 5 else features, 3, padding=1))
+            self.add_module(
+                f"conv{k}",
+                nn.Conv2d(features + (k - 1) * growth, growth if k < 5 else features, 3, padding=1),
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         seen = [x]
@@ -43,7 +46,14 @@ class Block(nn.Module):
 class RRDBNet(Restorer):
     """Taps enc1 (the first convolution), block1 .., latent (after the body), dec1 (at full size), head, output."""
 
-    def __init__(self, c: int = 1, features: int = 64, blocks: int = 23, growth: int = 32, residual: bool = True):
+    def __init__(
+        self,
+        c: int = 1,
+        features: int = 64,
+        blocks: int = 23,
+        growth: int = 32,
+        residual: bool = True,
+    ):
         super().__init__(c)
         self.residual = residual
         self.conv_first = nn.Conv2d(c * STEP**2, features, 3, padding=1)
@@ -85,5 +95,14 @@ def recipe_of(weights: dict[str, Tensor]) -> dict:
     features, c = weights["conv_first.weight"].shape[0], weights["conv_last.weight"].shape[0]
     growth = weights["body.0.rdb1.conv1.weight"].shape[0]
     if weights["conv_first.weight"].shape[1] != c * STEP**2:
-        raise UserError(f"an RRDBNet that takes {weights['conv_first.weight'].shape[1]} channels makes images larger: those of scale 1 are read")
-    return {"name": "rrdbnet", "c": c, "features": features, "blocks": blocks, "growth": growth, "residual": False}
+        raise UserError(
+            f"an RRDBNet that takes {weights['conv_first.weight'].shape[1]} channels makes images larger: those of scale 1 are read"
+        )
+    return {
+        "name": "rrdbnet",
+        "c": c,
+        "features": features,
+        "blocks": blocks,
+        "growth": growth,
+        "residual": False,
+    }

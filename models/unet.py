@@ -36,7 +36,9 @@ class UNet(Restorer):
         if width < 1 or c < 1:
             raise UserError(f"width {width}, channels {c}: both are at least 1")
         if batch_norm not in BATCH_NORMS or padding not in PADDINGS:
-            raise UserError(f"batch_norm '{batch_norm}', padding '{padding}': choose from {BATCH_NORMS} and {PADDINGS}")
+            raise UserError(
+                f"batch_norm '{batch_norm}', padding '{padding}': choose from {BATCH_NORMS} and {PADDINGS}"
+            )
         self.scales, self.residual = scales, residual
         self.batch_norm, self.padding = batch_norm, padding
         widths = [width * 2**k for k in range(scales)]
@@ -55,9 +57,15 @@ class UNet(Restorer):
         """`depth` times convolution, normalisation, ReLU; a block of two is where `release` pads its first circularly."""
         layers = []
         for i in range(depth):
-            circular = self.padding == "circular" or (self.padding == "release" and depth == 2 and i == 0)
+            circular = self.padding == "circular" or (
+                self.padding == "release" and depth == 2 and i == 0
+            )
             convolution = CircularConv2d if circular else nn.Conv2d
-            layers.append(convolution(c_out if i else c_in, c_out, 3, padding=1, bias=self.batch_norm != "bias-free"))
+            layers.append(
+                convolution(
+                    c_out if i else c_in, c_out, 3, padding=1, bias=self.batch_norm != "bias-free"
+                )
+            )
             if self.batch_norm == "on":
                 layers.append(nn.BatchNorm2d(c_out))
             elif self.batch_norm == "bias-free":
@@ -90,4 +98,11 @@ def recipe_of(weights: dict[str, Tensor]) -> dict:
     width, c = weights["Conv1.0.weight"].shape[:2]
     normed, biased = "Conv1.1.running_mean" in weights, "Conv1.0.bias" in weights
     batch_norm = ("on" if biased else "bias-free") if normed else "off"
-    return {"name": "unet", "c": c, "scales": depth, "width": width, "batch_norm": batch_norm, "padding": "release"}
+    return {
+        "name": "unet",
+        "c": c,
+        "scales": depth,
+        "width": width,
+        "batch_norm": batch_norm,
+        "padding": "release",
+    }

@@ -22,11 +22,25 @@ def weights_in(path: Path, read: Callable[[], dict], own: dict[str, Tensor]) -> 
     """The weights of a file, named as the network's own and with as many dimensions; what is wrong is one line that names the file."""
     try:
         weights = dict(read())
-        dimensions = {name: tensor.dim() for name, tensor in weights.items() if not name.endswith("num_batches_tracked")}
+        dimensions = {
+            name: tensor.dim()
+            for name, tensor in weights.items()
+            if not name.endswith("num_batches_tracked")
+        }
     except (OSError, SafetensorError, *UNREADABLE) as error:
-        raise UserError(f"published weights {path}: {(str(error) or repr(error)).splitlines()[0]}") from None
-    expected = {name: tensor.dim() for name, tensor in own.items() if not name.endswith("num_batches_tracked")}
+        raise UserError(
+            f"published weights {path}: {(str(error) or repr(error)).splitlines()[0]}"
+        ) from None
+    expected = {
+        name: tensor.dim()
+        for name, tensor in own.items()
+        if not name.endswith("num_batches_tracked")
+    }
     if dimensions != expected:
-        name = min(name for name in {*dimensions, *expected} if dimensions.get(name) != expected.get(name))
-        raise UserError(f"published weights {path} are damaged or of another network: {name} has {dimensions.get(name)} dimensions")
+        name = min(
+            name for name in {*dimensions, *expected} if dimensions.get(name) != expected.get(name)
+        )
+        raise UserError(
+            f"published weights {path} are damaged or of another network: {name} has {dimensions.get(name)} dimensions"
+        )
     return weights

@@ -18,7 +18,11 @@ def same(x, y) -> bool:
         return x.keys() == y.keys() and all(same(x[k], y[k]) for k in x)
     if isinstance(x, list) and isinstance(y, list):
         return len(x) == len(y) and all(map(same, x, y))
-    return torch.equal(x, y) if isinstance(x, Tensor) and isinstance(y, Tensor) else type(x) is type(y) and x == y
+    return (
+        torch.equal(x, y)
+        if isinstance(x, Tensor) and isinstance(y, Tensor)
+        else type(x) is type(y) and x == y
+    )
 
 
 def seen_as(recipe: dict) -> str:
@@ -45,11 +49,15 @@ class LMMSE(nn.Module):
         for k in range(images.shape[1]):
             pixels = images[:, k].flatten(1).double()  # (N, n²)
             mean = pixels.mean(0)
-            covariance = torch.from_numpy(ledoit_wolf((pixels - mean).numpy(), assume_centered=True)[0])
+            covariance = torch.from_numpy(
+                ledoit_wolf((pixels - mean).numpy(), assume_centered=True)[0]
+            )
             cross = covariance @ rows.T  # (n², m)
             inner = rows @ cross
             if not inner.diagonal().any():
-                raise UserError("x0 'lmmse': the training images do not differ in what is measured; it needs more of them")
+                raise UserError(
+                    "x0 'lmmse': the training images do not differ in what is measured; it needs more of them"
+                )
             ridge = variance + 1e-9 * inner.diagonal().mean()  # keeps repeated patterns solvable
             inner.diagonal().add_(ridge)
             self.mean[k], self.seen[k] = mean, rows @ mean
@@ -123,17 +131,25 @@ class Physics(nn.Module):
             return self.observe(batch["image"], generator)
         x0, alone = batch["seen"].clone(), ~batch["paired"]
         if alone.any():
-            x0[alone] = self.observe(batch["image"][alone], generator)[:, : x0.shape[1]]  # the noise level of pairs is not known
+            x0[alone] = self.observe(batch["image"][alone], generator)[
+                :, : x0.shape[1]
+            ]  # the noise level of pairs is not known
         return x0
 
     def example(self, device: torch.device) -> Tensor:
         """What the network sees of a black image."""
-        return self.observe(torch.zeros(1, self.recipe["c"], self.recipe["n"], self.recipe["n"], device=device))
+        return self.observe(
+            torch.zeros(1, self.recipe["c"], self.recipe["n"], self.recipe["n"], device=device)
+        )
 
     def changed(self, **recipe) -> "Physics":
         """The same camera with other values in its recipe; tensors are shared."""
         other = copy.copy(self)
-        other.__dict__ |= {"recipe": self.recipe | recipe, "_modules": dict(self._modules), "_buffers": dict(self._buffers)}
+        other.__dict__ |= {
+            "recipe": self.recipe | recipe,
+            "_modules": dict(self._modules),
+            "_buffers": dict(self._buffers),
+        }
         return other
 
     def at_noise(self, level) -> "Physics":
@@ -161,7 +177,10 @@ class Physics(nn.Module):
 
     def measures_as(self, other: "Physics") -> bool:
         """Whether both measure the same values, whatever they make of them."""
-        mine, theirs = ([camera.recipe | {"x0": None}, *({**kept, "lmmse": None} for kept in camera.state())] for camera in (self, other))
+        mine, theirs = (
+            [camera.recipe | {"x0": None}, *({**kept, "lmmse": None} for kept in camera.state())]
+            for camera in (self, other)
+        )
         return same(mine, theirs)
 
     @property
@@ -187,7 +206,9 @@ class Linear(Physics):
     def __init__(self, operator: nn.Module, recipe: dict, index: Tensor):
         super().__init__(recipe)
         self.operator, self.lmmse = operator, None
-        self.register_buffer("index", index)  # where the measured values stand in a flattened y, in measuring order
+        self.register_buffer(
+            "index", index
+        )  # where the measured values stand in a flattened y, in measuring order
 
     @property
     def m(self) -> int:
@@ -221,8 +242,13 @@ class Linear(Physics):
     def rows(self, count: int | None = None) -> Tensor:
         """The first rows of A as a matrix (count, n²), or all m, in measuring order: Aᵀ of the unit measurements."""
         units = torch.arange(self.m, device=self.index.device)[:count].split(256)
-        values = (F.one_hot(some, self.m).float()[:, None].expand(-1, self.recipe["c"], -1) for some in units)
-        return torch.cat([self.operator.A_adjoint(self.placed(some))[:, 0].flatten(1) for some in values])
+        values = (
+            F.one_hot(some, self.m).float()[:, None].expand(-1, self.recipe["c"], -1)
+            for some in units
+        )
+        return torch.cat(
+            [self.operator.A_adjoint(self.placed(some))[:, 0].flatten(1) for some in values]
+        )
 
     def placed(self, values: Tensor) -> Tensor:
         """Measured values (B, C, m) as a y of the operator."""
@@ -234,17 +260,25 @@ class Linear(Physics):
     def noise_variance(self, rows: Tensor, images: Tensor) -> float:
         """The mean variance of the noise over the images."""
         snr = self.recipe["awgn_snr"]
-        return 0.0 if snr is None else (images.flatten(2) @ rows.T).square().mean().item() * 10 ** (-snr / 10)
+        return (
+            0.0
+            if snr is None
+            else (images.flatten(2) @ rows.T).square().mean().item() * 10 ** (-snr / 10)
+        )
 
     def fit_lmmse(self, images: Tensor) -> LMMSE:
         """The LMMSE estimator of this camera at its noise level, from at most 10,000 training images."""
         n = self.recipe["n"]
         if n > LARGEST_LMMSE:
-            raise UserError(f"x0 'lmmse' needs the n² x n² covariance of the images: n {n} is above the allowed {LARGEST_LMMSE}; use --x0 adjoint")
+            raise UserError(
+                f"x0 'lmmse' needs the n² x n² covariance of the images: n {n} is above the allowed {LARGEST_LMMSE}; use --x0 adjoint"
+            )
         if len(images) < 2:
             raise UserError("x0 'lmmse' needs more than one training image")
         rows, images = self.rows().cpu(), images[:10_000]
-        return LMMSE(images.shape[1], n, len(rows)).fit(rows, images, self.noise_variance(rows, images))
+        return LMMSE(images.shape[1], n, len(rows)).fit(
+            rows, images, self.noise_variance(rows, images)
+        )
 
     def seen_by(self, lmmse: LMMSE | None) -> "Linear":
         """The same measurements with another first image: the LMMSE estimate, or back-projection."""
@@ -264,7 +298,9 @@ class Linear(Physics):
     def finished(self, images: Callable[[], Tensor] | None, kept: dict | None) -> "Linear":
         """With the estimator that the recipe's first image needs: the kept one, or one fitted to the training images."""
         if self.recipe["x0"] not in FIRST_IMAGES:
-            raise UserError(f"unknown first image '{self.recipe['x0']}': choose from {', '.join(FIRST_IMAGES)}")
+            raise UserError(
+                f"unknown first image '{self.recipe['x0']}': choose from {', '.join(FIRST_IMAGES)}"
+            )
         if self.recipe["x0"] == "adjoint":
             return self
         if kept is None:

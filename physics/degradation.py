@@ -17,7 +17,14 @@ from tables import UserError
 
 REAL_ESRGAN = {  # of Wang et al., "Real-ESRGAN", 2021; what ends in 2 is the second stage's, noise is on the 0..255 scale
     "blur_kernel_size": 21,  # the largest
-    "kernel_list": ["iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso"],
+    "kernel_list": [
+        "iso",
+        "aniso",
+        "generalized_iso",
+        "generalized_aniso",
+        "plateau_iso",
+        "plateau_aniso",
+    ],
     "kernel_prob": [0.45, 0.25, 0.12, 0.03, 0.12, 0.03],
     "sinc_prob": 0.1,
     "blur_sigma": [0.2, 3],
@@ -64,7 +71,9 @@ PRESETS = {
 
 SMALLEST_KERNEL = 7
 MODES = ("area", "bilinear", "bicubic")
-PROFILES: dict[str, Callable[[Tensor, float], Tensor]] = {  # of a kernel, over the squared Mahalanobis distance q
+PROFILES: dict[
+    str, Callable[[Tensor, float], Tensor]
+] = {  # of a kernel, over the squared Mahalanobis distance q
     "": lambda q, beta: torch.exp(-q / 2),
     "generalized": lambda q, beta: torch.exp(-(q**beta) / 2),
     "plateau": lambda q, beta: 1 / (1 + q**beta),
@@ -102,7 +111,9 @@ def grid(size: int) -> tuple[Tensor, Tensor]:
     return torch.meshgrid(places, places, indexing="xy")
 
 
-def blur_kernel(size: int, profile: str, sigma: tuple[float, float], angle: float = 0.0, beta: float = 1.0) -> Tensor:
+def blur_kernel(
+    size: int, profile: str, sigma: tuple[float, float], angle: float = 0.0, beta: float = 1.0
+) -> Tensor:
     """A profile of q = pᵀ Σ⁻¹ p, where Σ has the deviations sigma along axes that are turned by the angle."""
     x, y = grid(size)
     along, across = cos(angle) * x + sin(angle) * y, cos(angle) * y - sin(angle) * x
@@ -122,7 +133,9 @@ def sinc_kernel(size: int, cutoff: float) -> Tensor:
 
 def drawn_size(preset: dict, side: int, draws: Draws) -> int:
     """An odd size up to the preset's, and half of it is smaller than the image's side."""
-    return min(draws.one_of(range(SMALLEST_KERNEL, preset["blur_kernel_size"] + 1, 2)), 2 * side - 1)
+    return min(
+        draws.one_of(range(SMALLEST_KERNEL, preset["blur_kernel_size"] + 1, 2)), 2 * side - 1
+    )
 
 
 def drawn_kernel(preset: dict, side: int, draws: Draws) -> Tensor:
@@ -134,7 +147,9 @@ def drawn_kernel(preset: dict, side: int, draws: Draws) -> Tensor:
     sigma, angle = (width, width), 0.0
     if shape == "aniso":
         sigma, angle = (width, draws.between(*preset["blur_sigma"])), draws.between(-pi, pi)
-    return blur_kernel(size, profile, sigma, angle, draws.exponent(*preset[EXPONENTS[profile]]) if profile else 1.0)
+    return blur_kernel(
+        size, profile, sigma, angle, draws.exponent(*preset[EXPONENTS[profile]]) if profile else 1.0
+    )
 
 
 # ---------------------------------------------------------------- steps of one image (C, H, W)
@@ -153,7 +168,9 @@ def resized(x: Tensor, size: tuple[int, int], draws: Draws) -> Tensor:
 def drawn_sides(preset: dict, size: tuple[int, int], stage: str, draws: Draws) -> tuple[int, int]:
     """Larger than a size, smaller, or the same."""
     low, high = preset[f"resize_range{stage}"]
-    scale = draws.between(*draws.one_of([(1, high), (low, 1), (1, 1)], preset[f"resize_prob{stage}"]))
+    scale = draws.between(
+        *draws.one_of([(1, high), (low, 1), (1, 1)], preset[f"resize_prob{stage}"])
+    )
     height, width = (max(1, int(side * scale)) for side in size)
     return height, width
 
@@ -172,8 +189,13 @@ def poisson_noise(x: Tensor, scale: float, grey: bool, draws: Draws) -> Tensor:
 
 def noisy(x: Tensor, preset: dict, stage: str, draws: Draws) -> Tensor:
     normal = draws.whether(preset[f"gaussian_noise_prob{stage}"])
-    noise, strength = (gaussian_noise, "noise_range") if normal else (poisson_noise, "poisson_scale_range")
-    level, grey = draws.between(*preset[strength + stage]), draws.whether(preset[f"gray_noise_prob{stage}"])
+    noise, strength = (
+        (gaussian_noise, "noise_range") if normal else (poisson_noise, "poisson_scale_range")
+    )
+    level, grey = (
+        draws.between(*preset[strength + stage]),
+        draws.whether(preset[f"gray_noise_prob{stage}"]),
+    )
     return (x + noise(x, level, grey, draws)).clamp(0, 1)
 
 
@@ -182,7 +204,12 @@ def jpeg(x: Tensor, quality: int) -> Tensor:
     pixels = (x.clamp(0, 1) * 255).round().byte().movedim(0, -1).squeeze(-1).numpy()
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-    return torch.from_numpy(np.array(Image.open(file), dtype=np.float32)).view(*x.shape[1:], -1).movedim(-1, 0) / 255
+    return (
+        torch.from_numpy(np.array(Image.open(file), dtype=np.float32))
+        .view(*x.shape[1:], -1)
+        .movedim(-1, 0)
+        / 255
+    )
 
 
 def compressed(x: Tensor, preset: dict, stage: str, draws: Draws) -> Tensor:
@@ -194,7 +221,9 @@ def brought_back(x: Tensor, preset: dict, size: tuple[int, int], draws: Draws) -
     """The image in its own size, through a last sinc filter or not."""
     x = resized(x, size, draws)
     if draws.whether(preset["final_sinc_prob"]):
-        x = filtered(x, sinc_kernel(drawn_size(preset, min(size), draws), draws.between(pi / 3, pi)))
+        x = filtered(
+            x, sinc_kernel(drawn_size(preset, min(size), draws), draws.between(pi / 3, pi))
+        )
     return x
 
 
@@ -223,8 +252,13 @@ class Degraded(Physics):
     @torch.no_grad()
     def measure(self, x: Tensor, generator: Generator | None = None) -> Tensor:
         preset = PRESETS[self.recipe["degradation"]]
-        seeds = torch.randint(2**62, (len(x),), generator=generator).tolist()  # so that no image depends on those before it
-        images = (degraded(image, preset, Draws(Generator().manual_seed(seed))) for image, seed in zip(x.cpu(), seeds, strict=True))
+        seeds = torch.randint(
+            2**62, (len(x),), generator=generator
+        ).tolist()  # so that no image depends on those before it
+        images = (
+            degraded(image, preset, Draws(Generator().manual_seed(seed)))
+            for image, seed in zip(x.cpu(), seeds, strict=True)
+        )
         return torch.stack(list(images)).to(x)
 
     def back_projection(self, y: Tensor) -> Tensor:
@@ -234,7 +268,11 @@ class Degraded(Physics):
         return f"degrade, preset {self.recipe['degradation']}"
 
 
-def degrade(recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None) -> Degraded:
+def degrade(
+    recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
+) -> Degraded:
     if recipe["degradation"] not in PRESETS:
-        raise UserError(f"unknown degradation '{recipe['degradation']}': choose from {', '.join(PRESETS)}")
+        raise UserError(
+            f"unknown degradation '{recipe['degradation']}': choose from {', '.join(PRESETS)}"
+        )
     return Degraded(recipe)

@@ -6,7 +6,10 @@ from math import ceil, sqrt
 import torch
 from torch import Tensor
 
-ONE_PRODUCT = {-2: 32, -1: 64}  # sides up to which an axis is one product with H; the last one lies in memory as products like it
+ONE_PRODUCT = {
+    -2: 32,
+    -1: 64,
+}  # sides up to which an axis is one product with H; the last one lies in memory as products like it
 RADIX_BITS = 4  # beyond them H is a Kronecker product of matrices of at most 16 rows, each applied along an axis of its own
 
 
@@ -33,5 +36,9 @@ def along(x: Tensor, n: int, inner: int) -> Tensor:
     for k in range(parts):
         r = 2 ** ((bits + k) // parts)  # as equal as they can be
         n //= r
-        x = matrix(r, x.device, x.dtype) @ x.reshape(-1, r, n * inner) if n * inner > 1 else x.reshape(-1, r) @ matrix(r, x.device, x.dtype)
+        x = (
+            matrix(r, x.device, x.dtype) @ x.reshape(-1, r, n * inner)
+            if n * inner > 1
+            else x.reshape(-1, r) @ matrix(r, x.device, x.dtype)
+        )
     return x.reshape(shape)

@@ -33,13 +33,19 @@ class Picture(Physics):
 
     def describe(self) -> str:
         n = self.recipe["n"]
-        return f"image, {n} x {n}" + ("" if self.side == n else f" made {self.side} x {self.side} ({self.recipe['resize']})")
+        return f"image, {n} x {n}" + (
+            "" if self.side == n else f" made {self.side} x {self.side} ({self.recipe['resize']})"
+        )
 
 
-def picture(recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None) -> Picture:
+def picture(
+    recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
+) -> Picture:
     if recipe["resize"] not in RESIZES:
         raise UserError(f"resize '{recipe['resize']}': choose from {', '.join(RESIZES)}")
     seen = Picture(recipe)
     if recipe["lessen_ratio"] < 1 or seen.side < 1:
-        raise UserError(f"lessen_ratio {recipe['lessen_ratio']:g}: it divides the side of the images, {recipe['n']}, and is at least 1")
+        raise UserError(
+            f"lessen_ratio {recipe['lessen_ratio']:g}: it divides the side of the images, {recipe['n']}, and is at least 1"
+        )
     return seen

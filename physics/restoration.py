@@ -7,7 +7,11 @@ from functools import lru_cache
 import torch
 from deepinv.physics import MRI, Blur, Denoising
 from deepinv.physics.functional import gaussian_blur
-from deepinv.physics.generator import EquispacedMaskGenerator, GaussianMaskGenerator, RandomMaskGenerator
+from deepinv.physics.generator import (
+    EquispacedMaskGenerator,
+    GaussianMaskGenerator,
+    RandomMaskGenerator,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,12 +34,16 @@ class Noisy(Linear):
         low, high = interval(self.recipe["sigma"])
         sigma = (low + (high - low) * torch.rand(len(x), 1, 1, 1, generator=generator)) / 255
         noise = torch.randn(x.shape, generator=generator)
-        return torch.cat((x + (sigma * noise).to(x), sigma.to(x).expand(-1, 1, *x.shape[-2:])), dim=1)
+        return torch.cat(
+            (x + (sigma * noise).to(x), sigma.to(x).expand(-1, 1, *x.shape[-2:])), dim=1
+        )
 
     def from_picture(self, picture: Tensor, sigma: float | None = None) -> Tensor:
         low, high = interval(self.recipe["sigma"] if sigma is None else sigma)
         if low != high:
-            raise UserError(f"sigma: the camera's noise is anything from {low:g} to {high:g}; give --sigma")
+            raise UserError(
+                f"sigma: the camera's noise is anything from {low:g} to {high:g}; give --sigma"
+            )
         return torch.cat((picture, torch.full_like(picture[:, :1], low / 255)), dim=1)
 
     def placed(self, values: Tensor) -> Tensor:
@@ -79,7 +87,9 @@ def resampling(n: int, m: int, kernel: str, device: torch.device) -> Tensor:
     """The matrix (m, n) that resamples n pixels to m, widened against aliasing where m < n; rows sum to one at the border too."""
     scale = n / m
     centres = (torch.arange(m, dtype=torch.float64) + 0.5) * scale - 0.5
-    weights = KERNELS[kernel]((torch.arange(n, dtype=torch.float64) - centres[:, None]) / max(scale, 1))
+    weights = KERNELS[kernel](
+        (torch.arange(n, dtype=torch.float64) - centres[:, None]) / max(scale, 1)
+    )
     return (weights / weights.sum(1, keepdim=True)).float().to(device)
 
 
@@ -102,11 +112,15 @@ class Resized(nn.Module):
         return rows.T @ y @ columns
 
     def A_dagger(self, y: Tensor) -> Tensor:
-        rows, columns = (torch.linalg.pinv(self.down(side * self.factor, y.device)) for side in y.shape[-2:])
+        rows, columns = (
+            torch.linalg.pinv(self.down(side * self.factor, y.device)) for side in y.shape[-2:]
+        )
         return rows @ y @ columns.T
 
     def interpolate(self, y: Tensor) -> Tensor:
-        rows, columns = (resampling(side, side * self.factor, "bicubic", y.device) for side in y.shape[-2:])
+        rows, columns = (
+            resampling(side, side * self.factor, "bicubic", y.device) for side in y.shape[-2:]
+        )
         return rows @ y @ columns.T
 
 
@@ -119,7 +133,9 @@ class SmallImage(Linear):
         return self.operator.interpolate(y)
 
     def from_picture(self, picture: Tensor, sigma: float | None = None) -> Tensor:
-        return F.interpolate(picture, scale_factor=self.recipe["factor"], mode="bicubic", antialias=True)
+        return F.interpolate(
+            picture, scale_factor=self.recipe["factor"], mode="bicubic", antialias=True
+        )
 
 
 class Blurred(Linear):
@@ -143,7 +159,9 @@ class RealMRI(nn.Module):
 
     def A(self, x: Tensor) -> Tensor:
         flat = x.flatten(0, 1)[:, None]  # (B C, 1, n, n)
-        return self.mri.A(torch.cat((flat, torch.zeros_like(flat)), dim=1)).unflatten(0, x.shape[:2])
+        return self.mri.A(torch.cat((flat, torch.zeros_like(flat)), dim=1)).unflatten(
+            0, x.shape[:2]
+        )
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         return self.mri.A_adjoint(y.flatten(0, 1))[:, 0].unflatten(0, y.shape[:2])
@@ -170,19 +188,29 @@ class KSpace(Linear):
         return super().kept() | {"mask": self.mask}
 
 
-def denoise(recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None) -> Linear:
+def denoise(
+    recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
+) -> Linear:
     if isinstance(recipe["sigma"], list) and len(recipe["sigma"]) != 2:
         raise UserError(f"sigma {recipe['sigma']}: one number, or the two ends of a range")
-    return Noisy(Denoising(), recipe, torch.arange(recipe["n"] ** 2)).finished(images, state and state[0])
+    return Noisy(Denoising(), recipe, torch.arange(recipe["n"] ** 2)).finished(
+        images, state and state[0]
+    )
 
 
-def super_resolution(recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None) -> Linear:
+def super_resolution(
+    recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
+) -> Linear:
     n, factor, kernel = recipe["n"], recipe["factor"], recipe["kernel"]
     if n % factor or n == factor:
-        raise UserError(f"factor {factor}: the side of the images, {n}, must be a multiple of it, and larger")
+        raise UserError(
+            f"factor {factor}: the side of the images, {n}, must be a multiple of it, and larger"
+        )
     if kernel not in KERNELS:
         raise UserError(f"kernel '{kernel}': super-resolution has {', '.join(KERNELS)}")
-    return SmallImage(Resized(factor, kernel), recipe, torch.arange((n // factor) ** 2)).finished(images, state and state[0])
+    return SmallImage(Resized(factor, kernel), recipe, torch.arange((n // factor) ** 2)).finished(
+        images, state and state[0]
+    )
 
 
 BLURS = {  # of an odd width in pixels, but for the Gaussian's standard deviation
@@ -192,7 +220,9 @@ BLURS = {  # of an odd width in pixels, but for the Gaussian's standard deviatio
 }
 
 
-def blur(recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None) -> Linear:
+def blur(
+    recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
+) -> Linear:
     n, name, width = recipe["n"], recipe["kernel"], recipe["blur_width"]
     if name not in BLURS:
         raise UserError(f"kernel '{name}': blur has {', '.join(BLURS)}")
@@ -200,24 +230,40 @@ def blur(recipe: dict, images: Callable[[], Tensor] | None = None, state: list[d
         raise UserError(f"blur_width {width:g}: a {name} kernel is an odd number of pixels wide")
     kernel = BLURS[name](width)
     if kernel.shape[-1] > n:
-        raise UserError(f"blur_width {width:g}: the kernel of {kernel.shape[-1]} pixels is larger than the image of {n}")
-    return Blurred(Blur(kernel, padding="reflect"), recipe, torch.arange(n**2)).finished(images, state and state[0])
+        raise UserError(
+            f"blur_width {width:g}: the kernel of {kernel.shape[-1]} pixels is larger than the image of {n}"
+        )
+    return Blurred(Blur(kernel, padding="reflect"), recipe, torch.arange(n**2)).finished(
+        images, state and state[0]
+    )
 
 
-MASKS = {"gaussian": GaussianMaskGenerator, "uniform": EquispacedMaskGenerator, "random": RandomMaskGenerator}
+MASKS = {
+    "gaussian": GaussianMaskGenerator,
+    "uniform": EquispacedMaskGenerator,
+    "random": RandomMaskGenerator,
+}
 
 
-def mri(recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None) -> Linear:
+def mri(
+    recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
+) -> Linear:
     n = recipe["n"]
     if state:
         mask = state[0]["mask"]
     else:
         try:
             with warnings.catch_warnings(action="ignore"):
-                generator = MASKS[recipe["mask_type"]]((n, n), acceleration=recipe["acceleration"], rng=torch.Generator().manual_seed(0))
+                generator = MASKS[recipe["mask_type"]](
+                    (n, n),
+                    acceleration=recipe["acceleration"],
+                    rng=torch.Generator().manual_seed(0),
+                )
                 mask = generator.step(batch_size=1, seed=0)["mask"][0, 0]
         except (ValueError, RuntimeError) as error:
             raise UserError(f"acceleration {recipe['acceleration']} at n {n}: {error}") from None
     if mask.sum() * recipe["acceleration"] < mask.numel() / 2:
-        raise UserError(f"acceleration {recipe['acceleration']} leaves {int(mask[0].sum())} of {n} lines: choose a smaller one, or a larger --n")
+        raise UserError(
+            f"acceleration {recipe['acceleration']} leaves {int(mask[0].sum())} of {n} lines: choose a smaller one, or a larger --n"
+        )
     return KSpace(RealMRI(mask), recipe, mask).finished(images, state and state[0])

@@ -66,7 +66,9 @@ def variance_places(n: int, images: Callable[[], Tensor] | None, **_) -> Tensor:
     """Descending energy of the Hadamard coefficients over the training images."""
     if images is None:
         raise UserError("ordering 'variance' is chosen from training images: give a dataset")
-    energy = sum(hadamard_2d(chunk).double().square().sum((0, 1)) for chunk in images().split(500))  # (n, n)
+    energy = sum(
+        hadamard_2d(chunk).double().square().sum((0, 1)) for chunk in images().split(500)
+    )  # (n, n)
     order = torch.argsort(energy.view(-1), descending=True, stable=True)
     places = torch.empty_like(order)
     places[order] = torch.arange(n * n)
@@ -88,9 +90,15 @@ def file_patterns(path: str, n: int, m: int) -> Tensor:
         array = array_in(path)
     except BAD_ARRAY as error:
         raise UserError(f"ordering 'file:{path}': not a .npy array of numbers ({error})") from None
-    real = array.dtype == bool or np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
+    real = (
+        array.dtype == bool
+        or np.issubdtype(array.dtype, np.integer)
+        or np.issubdtype(array.dtype, np.floating)
+    )
     if not real or not np.isfinite(array.astype(np.float32)).all():
-        raise UserError(f"ordering 'file:{path}': holds {array.dtype} values that are not finite real numbers")
+        raise UserError(
+            f"ordering 'file:{path}': holds {array.dtype} values that are not finite real numbers"
+        )
     if array.shape == (n, n):
         need_power_of_two(path, n)
         flat = np.sort(array.reshape(-1))
@@ -98,17 +106,25 @@ def file_patterns(path: str, n: int, m: int) -> Tensor:
             return torch.from_numpy(array.astype(np.int64))
         if np.isin(flat, (0, 1)).all():
             if int(flat.sum()) != m:
-                raise UserError(f"ordering 'file:{path}' keeps {int(flat.sum())} of {n * n} coefficients: --cr asks for {m}")
+                raise UserError(
+                    f"ordering 'file:{path}' keeps {int(flat.sum())} of {n * n} coefficients: --cr asks for {m}"
+                )
             return _places_of_mask(torch.from_numpy(array != 0))
-        raise UserError(f"ordering 'file:{path}': an ({n}, {n}) array holds 0 and 1, or every place 0 .. {n * n - 1} once")
+        raise UserError(
+            f"ordering 'file:{path}': an ({n}, {n}) array holds 0 and 1, or every place 0 .. {n * n - 1} once"
+        )
     if array.ndim == 2 and array.shape[1] == n * n:
         if len(array) < m:
             raise UserError(f"ordering 'file:{path}' has {len(array)} patterns: --cr asks for {m}")
         rank = np.linalg.matrix_rank(array[:m].astype(np.float32))
         if rank < m:
-            raise UserError(f"ordering 'file:{path}': its first {m} patterns measure only {rank} independent values")
+            raise UserError(
+                f"ordering 'file:{path}': its first {m} patterns measure only {rank} independent values"
+            )
         return torch.from_numpy(array.astype(np.float32))
-    raise UserError(f"ordering 'file:{path}' has shape {array.shape}: allowed are ({n}, {n}) and (rows, {n * n})")
+    raise UserError(
+        f"ordering 'file:{path}' has shape {array.shape}: allowed are ({n}, {n}) and (rows, {n * n})"
+    )
 
 
 def _places_of_mask(mask: Tensor) -> Tensor:
@@ -176,15 +192,21 @@ def measurements(cr: float, n: int) -> int:
 
 def need_power_of_two(ordering: str, n: int) -> None:
     if n < 2 or n & (n - 1):
-        raise UserError(f"n {n}: ordering '{ordering}' measures Hadamard patterns, whose side is a power of two (2, 4, 8, 16, ...)")
+        raise UserError(
+            f"n {n}: ordering '{ordering}' measures Hadamard patterns, whose side is a power of two (2, 4, 8, 16, ...)"
+        )
 
 
 def need_small(n: int) -> None:
     if n > LARGEST_DENSE:
-        raise UserError(f"n {n}: dense patterns need a singular value decomposition, allowed up to n {LARGEST_DENSE}")
+        raise UserError(
+            f"n {n}: dense patterns need a singular value decomposition, allowed up to n {LARGEST_DENSE}"
+        )
 
 
-def patterns_of(ordering: str, n: int, m: int, images: Callable[[], Tensor] | None = None) -> Tensor:
+def patterns_of(
+    ordering: str, n: int, m: int, images: Callable[[], Tensor] | None = None
+) -> Tensor:
     """Places (n, n) over the Hadamard grid in natural order, or dense patterns (rows, n²)."""
     if ordering.startswith("file:"):
         return file_patterns(ordering.removeprefix("file:"), n, m)
@@ -226,13 +248,17 @@ class Mixture(Physics):
         return list(self.cameras)
 
     def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self.parts[torch.randint(len(self.parts), (), generator=generator)].observe(x, generator)
+        return self.parts[torch.randint(len(self.parts), (), generator=generator)].observe(
+            x, generator
+        )
 
     def refitted(self, images: Callable[[], Tensor]) -> "Mixture":
         return Mixture([part.refitted(images) for part in self.parts], self.recipe)
 
     def at_noise(self, level: float | None) -> "Mixture":
-        return Mixture([part.at_noise(level) for part in self.parts], self.recipe | {"awgn_snr": level})
+        return Mixture(
+            [part.at_noise(level) for part in self.parts], self.recipe | {"awgn_snr": level}
+        )
 
     def describe(self) -> str:
         return describe(self)
@@ -241,7 +267,10 @@ class Mixture(Physics):
 def describe(physics: Physics) -> str:
     """Ordering, first image, noise, and the expected and real number of measurements of every part."""
     recipe, pixels = physics.recipe, physics.recipe["n"] ** 2
-    counts = [f"cr {part.recipe['cr']:g} asks for {part.recipe['cr'] * pixels:.1f} of {pixels} and takes {part.m}" for part in physics.parts]
+    counts = [
+        f"cr {part.recipe['cr']:g} asks for {part.recipe['cr'] * pixels:.1f} of {pixels} and takes {part.m}"
+        for part in physics.parts
+    ]
     return f"spc, {recipe['ordering']}, {seen_as(recipe)}; measurements: {', '.join(counts)}"
 
 
@@ -263,14 +292,20 @@ def camera(recipe: dict, images: Callable[[], Tensor] | None, kept: dict | None)
         operator = DensePatterns(patterns / n if recipe["ordering"] == "random" else patterns, size)
         taken = operator.u.shape[0]
     if taken != m:
-        raise UserError(f"cr {recipe['cr']:g} asks for {m} measurements of a {n} x {n} image, the patterns give {taken}")
+        raise UserError(
+            f"cr {recipe['cr']:g} asks for {m} measurements of a {n} x {n} image, the patterns give {taken}"
+        )
     return SinglePixel(operator, recipe, patterns, index).finished(images, kept)
 
 
-def single_pixel_camera(recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None) -> Physics:
+def single_pixel_camera(
+    recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
+) -> Physics:
     """The camera of one ratio, or the mixture of several where `cr` is a list."""
     recipe = recipe | {"name": "spc"}  # cs is another word for it
     if not isinstance(recipe["cr"], list):
         return camera(recipe, images, state and state[0])
-    cameras = [camera(recipe | {"cr": cr}, images, state and state[k]) for k, cr in enumerate(recipe["cr"])]
+    cameras = [
+        camera(recipe | {"cr": cr}, images, state and state[k]) for k, cr in enumerate(recipe["cr"])
+    ]
     return Mixture(cameras, recipe)

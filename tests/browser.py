@@ -13,9 +13,11 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --disable-extensions --disable-sync --disable-background-networking"
+    "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run "
+    "--disable-extensions --disable-sync --disable-background-networking "
+    "--disable-component-update --hide-scrollbars --enable-logging=stderr "
+    "--virtual-time-budget=10000 --allow-file-access-from-files"
 )
-FLAGS += " --disable-component-update --hide-scrollbars --enable-logging=stderr --virtual-time-budget=10000 --allow-file-access-from-files"
 
 # A window is never narrower than some 500 pixels; a frame is as narrow as it is told to be.
 AROUND = """<!DOCTYPE html><meta charset="utf-8"><pre id="said"></pre>
@@ -48,8 +50,17 @@ def checked(text: str, script: str = "", width: int = 400, dark: bool = False) -
         (Path(folder) / "page.html").write_text(text, encoding="utf-8")
         (Path(folder) / "around.html").write_text(AROUND % (width, script), encoding="utf-8")
         scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-        command = [browser, *FLAGS.split(), scheme, f"--user-data-dir={folder}/profile", "--dump-dom", f"file://{folder}/around.html"]
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, check=True)
+        command = [
+            browser,
+            *FLAGS.split(),
+            scheme,
+            f"--user-data-dir={folder}/profile",
+            "--dump-dom",
+            f"file://{folder}/around.html",
+        ]
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", timeout=120, check=True
+        )
     said = re.search(r'<pre id="said">(.+?)</pre>', done.stdout, re.DOTALL)
     assert said, f"the browser said nothing: {done.stderr}"
     seen = json.loads(html.unescape(said[1]))

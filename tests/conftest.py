@@ -10,7 +10,15 @@ torch.set_flush_denormal(True)
 torch.set_num_threads(1)
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-RECIPE = {"name": "spc", "n": 16, "c": 1, "cr": 0.25, "ordering": "xy", "x0": "adjoint", "awgn_snr": None}
+RECIPE = {
+    "name": "spc",
+    "n": 16,
+    "c": 1,
+    "cr": 0.25,
+    "ordering": "xy",
+    "x0": "adjoint",
+    "awgn_snr": None,
+}
 
 
 @pytest.fixture

@@ -36,7 +36,14 @@ from tables import UserError  # noqa: E402
 from training import checkpoint, loop, options, tracking  # noqa: E402
 from training.engine import SIGNALS  # noqa: E402
 
-for name in ("main_classify", "training.classification", "training.grading", "sklearn.covariance", "sklearn.datasets", "torch._dynamo"):
+for name in (
+    "main_classify",
+    "training.classification",
+    "training.grading",
+    "sklearn.covariance",
+    "sklearn.datasets",
+    "torch._dynamo",
+):
     importlib.import_module(name)  # once, and not in every process
 
 SHARED = ROOT.parent / "shared" / "data" / "upstream_unet"
@@ -66,7 +73,10 @@ def ground() -> Path:
 @cache
 def teacher(name: str) -> str:
     """The exported file of a teacher."""
-    script, words = {"TEACHER": ("main_unet", f"{NARROW} --cr 0.5"), "CLASSIFIER": ("main_classify", f"{NARROW} --model resnet8")}[name]
+    script, words = {
+        "TEACHER": ("main_unet", f"{NARROW} --cr 0.5"),
+        "CLASSIFIER": ("main_classify", f"{NARROW} --model resnet8"),
+    }[name]
     code, said = ran(script, f"{words} --epochs 1".split(), ground() / name)
     assert code == 0, said
     (path,) = (ground() / name / "results" / "trained_models").glob("*.pth")
@@ -84,13 +94,17 @@ def words_of(script: str) -> list[str]:
 
 def endless_of(script: str) -> list[str]:
     """Without an end; of a ladder the first rung, as the others are main_unet_dist.py's."""
-    return [word for word in words_of(script) if word != "0.25" or script != "progressive_distill"] + ENDLESS
+    return [
+        word for word in words_of(script) if word != "0.25" or script != "progressive_distill"
+    ] + ENDLESS
 
 
 class Process:
     """A script in a process of its own; `before` is called in it first."""
 
-    def __init__(self, script: str, words: list[str], folder: Path, before: Callable[[], None] = lambda: None):
+    def __init__(
+        self, script: str, words: list[str], folder: Path, before: Callable[[], None] = lambda: None
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         self.ear, mouth = os.pipe()  # no limit on the size of files holds for it
         os.set_blocking(self.ear, False)
@@ -99,7 +113,9 @@ class Process:
             self._become(script, words, folder, mouth, before)
         os.close(mouth)
 
-    def _become(self, script: str, words: list[str], folder: Path, mouth: int, before: Callable[[], None]) -> None:
+    def _become(
+        self, script: str, words: list[str], folder: Path, mouth: int, before: Callable[[], None]
+    ) -> None:
         code = 1
         try:
             os.setsid()
@@ -165,7 +181,9 @@ def until(there: Callable[[], bool], seconds: float = 60, alive: Process | None 
         time.sleep(0.005)
 
 
-def ran(script: str, words: list[str], folder: Path, before: Callable[[], None] = lambda: None) -> tuple[int, str]:
+def ran(
+    script: str, words: list[str], folder: Path, before: Callable[[], None] = lambda: None
+) -> tuple[int, str]:
     """The exit code of a whole run, and what it said on standard error."""
     with Process(script, words, folder, before) as process:
         return process.wait(), process.said
@@ -174,7 +192,10 @@ def ran(script: str, words: list[str], folder: Path, before: Callable[[], None] 
 def refused(code_said: tuple[int, str], *parts: str, code: int = 2) -> None:
     """One line, this exit code, and these words in it."""
     found, said = code_said
-    assert found == code and said.count("\n") == 1 and all(part in said for part in parts), (found, said)
+    assert found == code and said.count("\n") == 1 and all(part in said for part in parts), (
+        found,
+        said,
+    )
 
 
 def timeless(row: dict) -> dict:
@@ -189,9 +210,16 @@ def state(folder: Path) -> dict:
         rows = json.loads((run / "metrics.json").read_text())
         assert len((run / "metrics.csv").read_text().splitlines()) == len(rows) + 1
         last = checkpoint.read(run / "last.pth")["resume"]
-        assert rows == last["rows"] and [row["step"] for row in rows] == sorted({row["step"] for row in rows})
+        assert rows == last["rows"] and [row["step"] for row in rows] == sorted(
+            {row["step"] for row in rows}
+        )
         best = checkpoint.read(run / "best.pth")
-        left[run.name] = [list(map(timeless, rows)), last | {"rows": None}, best["weights"], best["epoch"]]
+        left[run.name] = [
+            list(map(timeless, rows)),
+            last | {"rows": None},
+            best["weights"],
+            best["epoch"],
+        ]
         assert not list(run.glob(".*tmp*")), "strays"
     for path in sorted((results / "trained_models").iterdir()):
         left[path.name] = checkpoint.read(path)["weights"]
@@ -298,7 +326,12 @@ def stopped_within_an_epoch(folder: Path, chance: random.Random, number: int) ->
     script, asked = script_of(number), SIGNALS[number % 3]
     when = chance.randrange(17)
     code, said = ran(script, [*words_of(script), *LENGTH], folder, lambda: signalled(when, asked))
-    refused((code, said), f"stopped: {asked.name}; step {when + 1} of", "the same command goes on", code=75)
+    refused(
+        (code, said),
+        f"stopped: {asked.name}; step {when + 1} of",
+        "the same command goes on",
+        code=75,
+    )
     goes_on_equal(script, folder, "--num_workers", str(2 * (number // 5 % 2)))
 
 
@@ -378,7 +411,11 @@ def folder_is_read_only(folder: Path, _: random.Random, number: int) -> None:
             parent.chmod(parent.stat().st_mode | 0o055)
     (folder / "at").mkdir()
     words = [*words_of(script), *LENGTH, "--results", str(place / "results")]
-    refused(ran(script, words, folder / "at", lambda: nobody(script, words)), "place", "ermission denied")
+    refused(
+        ran(script, words, folder / "at", lambda: nobody(script, words)),
+        "place",
+        "ermission denied",
+    )
     assert not list(place.iterdir())
 
 
@@ -472,7 +509,9 @@ def malicious(folder: Path, _: random.Random, number: int) -> None:
         torch.save(content, path)
         path.write_bytes(checkpoint.sealed(path.read_bytes()))
         with zipfile.ZipFile(path) as archive:
-            assert b"touch" in archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+            assert b"touch" in archive.read(
+                next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            )
     else:
         path.write_bytes(pickle.dumps({"weights": Canary(canary)}))
     refused(ran(script, READING[script].replace("FILE", str(path)).split(), folder), str(path))
@@ -485,14 +524,34 @@ WRONG_CHECKPOINTS = [
     ("main_unet", "--train_again TEACHER --padding circular", "padding zeros, not circular"),
     ("main_unet", "--train_again TEACHER --c 3", "c 1, not 3"),
     ("main_unet", "--train_again CLASSIFIER", "is of another network"),
-    ("main_unet_dist", "--teacher TEACHER --cr_teacher 0.9", "has cr 0.5, which contradicts the cr 0.9"),
-    ("main_unet_dist", "--teacher TEACHER --ordering_teacher strip", "has ordering xy, which contradicts the ordering strip"),
+    (
+        "main_unet_dist",
+        "--teacher TEACHER --cr_teacher 0.9",
+        "has cr 0.5, which contradicts the cr 0.9",
+    ),
+    (
+        "main_unet_dist",
+        "--teacher TEACHER --ordering_teacher strip",
+        "has ordering xy, which contradicts the ordering strip",
+    ),
     ("main_unet_dist", "--teacher TEACHER --n 32", "has n 16, which contradicts the n 32"),
     ("main_unet_dist", "--teacher TEACHER --c 3", "has c 1, which contradicts the c 3"),
     ("main_unet_dist", "--teacher TEACHER --init_student TEACHER --width 8", "width 4, not 8"),
-    ("progressive_distill", "--redistill TEACHER --teacher TEACHER --width 8", "width 8 contradicts the checkpoint's 4"),
-    ("test_UNet", "--checkpoint TEACHER --scales 3", "has scales 2, which contradicts the scales 3"),
-    ("test_UNet", "--checkpoint TEACHER --padding release", "has padding zeros, which contradicts the padding release"),
+    (
+        "progressive_distill",
+        "--redistill TEACHER --teacher TEACHER --width 8",
+        "width 8 contradicts the checkpoint's 4",
+    ),
+    (
+        "test_UNet",
+        "--checkpoint TEACHER --scales 3",
+        "has scales 2, which contradicts the scales 3",
+    ),
+    (
+        "test_UNet",
+        "--checkpoint TEACHER --padding release",
+        "has padding zeros, which contradicts the padding release",
+    ),
     ("test_UNet", "--checkpoint CLASSIFIER", "tells classes"),
     ("main_classify_dist", "--teacher TEACHER", "tells no classes"),
     ("main_classify_dist", "--teacher CLASSIFIER --n 32", "has n 16, which contradicts the n 32"),
@@ -503,7 +562,11 @@ WRONG_CHECKPOINTS = [
 def wrong_checkpoint(folder: Path, _: random.Random, number: int) -> None:
     """Expected and found are named before the first epoch."""
     script, words, said = WRONG_CHECKPOINTS[number % len(WRONG_CHECKPOINTS)]
-    own = {"main_unet": f"{NARROW} --cr 0.25", "main_unet_dist": f"{NARROW} --cr 0.25", "main_classify_dist": f"{NARROW} --model resnet8"}
+    own = {
+        "main_unet": f"{NARROW} --cr 0.25",
+        "main_unet_dist": f"{NARROW} --cr 0.25",
+        "main_classify_dist": f"{NARROW} --model resnet8",
+    }
     refused(ran(script, taught(f"{own.get(script, '--dataset digits')} {words}"), folder), said)
     assert not (folder / "results").exists()
 
@@ -535,7 +598,9 @@ def strange_picture(folder: Path, chance: random.Random, number: int) -> None:
     for k in range(20):
         path = root / ("train/" + ("ant", "bee")[k % 2] if classes else ".") / f"{k:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.random.default_rng(k).integers(0, 256, (20, 22, 3), dtype=np.uint8)).save(path)
+        Image.fromarray(
+            np.random.default_rng(k).integers(0, 256, (20, 22, 3), dtype=np.uint8)
+        ).save(path)
     path = next(root.rglob(f"{chance.randrange(20):02d}.png"))
     path = spoil(path, kind)
     script = "main_classify" if classes else "main_unet"
@@ -548,7 +613,9 @@ def strange_picture(folder: Path, chance: random.Random, number: int) -> None:
     refused((code, said), str(path), "is not a readable image")
     assert not (folder / "results").exists()
     code, said = ran(script, [*words, "--on_bad_image", "skip"], folder)
-    assert code == 0 and f"broken pictures left out: 1 ({path})" in (folder / "stdout.txt").read_text(), said
+    assert (
+        code == 0 and f"broken pictures left out: 1 ({path})" in (folder / "stdout.txt").read_text()
+    ), said
 
 
 def spoil(path: Path, kind: str) -> Path:
@@ -562,7 +629,9 @@ def spoil(path: Path, kind: str) -> Path:
     elif kind == "bomb":
         Image.new("1", (60_000, 60_000)).save(path)
     elif kind == "16 bits":
-        Image.fromarray(np.random.default_rng(0).integers(0, 65536, (20, 22), dtype=np.uint16)).save(path)
+        Image.fromarray(
+            np.random.default_rng(0).integers(0, 65536, (20, 22), dtype=np.uint16)
+        ).save(path)
     elif kind == "1 x 1":
         Image.new("RGB", (1, 1)).save(path)
     else:
@@ -623,20 +692,41 @@ def wrong_words(folder: Path, chance: random.Random, number: int) -> None:
     else:
         script = script_of(number)
         words = [*words_of(script), *LENGTH]
-        words[chance.randrange(len(words))] = chance.choice(["--cr", "nan", "-1", "", "é\n", "1e400", "/", "--physics=blur", "9" * 99, "--seed"])
+        words[chance.randrange(len(words))] = chance.choice(
+            ["--cr", "nan", "-1", "", "é\n", "1e400", "/", "--physics=blur", "9" * 99, "--seed"]
+        )
         code, said = ran(script, [*words, "--dry_run"], folder)
-        assert (code == 0 and not said) or (code == 2 and said.count("\n") == 1), (code, said, words)
+        assert (code == 0 and not said) or (code == 2 and said.count("\n") == 1), (
+            code,
+            said,
+            words,
+        )
     assert not (folder / "results").exists()
 
 
 def not_finite(folder: Path, chance: random.Random, number: int) -> None:
     """A gradient or a loss that is injected: named with its step and images, never saved."""
-    script, when, where = script_of(number), 6 + chance.randrange(8), ("loss", "gradient")[number % 2]
+    script, when, where = (
+        script_of(number),
+        6 + chance.randrange(8),
+        ("loss", "gradient")[number % 2],
+    )
     code, said = ran(script, [*words_of(script), *LENGTH], folder, lambda: poisoned(when, where))
-    term = "a gradient is" if where == "gradient" else "task is" if script != "progressive_distill" else "is"
-    refused((code, said), f"{term} not finite", f"step {when + 1}, a batch of training images", code=3)
+    term = (
+        "a gradient is"
+        if where == "gradient"
+        else "task is"
+        if script != "progressive_distill"
+        else "is"
+    )
+    refused(
+        (code, said), f"{term} not finite", f"step {when + 1}, a batch of training images", code=3
+    )
     content = checkpoint.read(last_of(folder))
-    assert all(tensor.isfinite().all() for tensor in content["weights"].values()) and content["resume"]["steps"] <= when
+    assert (
+        all(tensor.isfinite().all() for tensor in content["weights"].values())
+        and content["resume"]["steps"] <= when
+    )
     goes_on_equal(script, folder)
 
 
@@ -647,7 +737,9 @@ def poisoned(when: int, where: str) -> None:
     def bad(self, batch, generator):
         result = forward(self, batch, generator)
         if self.steps == when and where == "gradient":
-            next(w for w in self.weights if w.dim() > 1).register_hook(lambda gradient: gradient * float("inf"))
+            next(w for w in self.weights if w.dim() > 1).register_hook(
+                lambda gradient: gradient * float("inf")
+            )
         elif self.steps == when:
             result["terms"]["task"] = result["terms"]["task"] * float("nan")
             result["loss"] = sum(result["terms"].values())
@@ -662,7 +754,11 @@ def two_in_one_folder(folder: Path, chance: random.Random, number: int) -> None:
     with endless(script, folder, "--run_name", "r") as first:
         words = [*endless_of(script), "--run_name", "r"]
         began = time.monotonic()
-        refused(ran(script, words, folder / "at", lambda: os.chdir(folder)), f"belongs to process {first.pid} ", "which is still at work")
+        refused(
+            ran(script, words, folder / "at", lambda: os.chdir(folder)),
+            f"belongs to process {first.pid} ",
+            "which is still at work",
+        )
         assert time.monotonic() - began < 1.5, "too late"
         first.kill()
         steps = checkpoint.read(last_of(folder))["resume"]["steps"]
@@ -675,7 +771,10 @@ def race(folder: Path, _: random.Random, number: int) -> None:
     """Of two that begin together one runs."""
     script = script_of(number)
     words = [*endless_of(script), "--run_name", "r"]
-    with Process(script, words, folder / "a", lambda: os.chdir(folder)) as one, Process(script, words, folder / "b", lambda: os.chdir(folder)) as two:
+    with (
+        Process(script, words, folder / "a", lambda: os.chdir(folder)) as one,
+        Process(script, words, folder / "b", lambda: os.chdir(folder)) as two,
+    ):
         until(lambda: one.ended() or two.ended(), 30)
         loser, winner = (one, two) if one.ended() else (two, one)
         refused((loser.code, loser.said), f"belongs to process {winner.pid} ")
@@ -686,7 +785,12 @@ def without_wandb(folder: Path, _: random.Random, number: int) -> None:
     """No login, a wrong key and no network, not installed, a folder that cannot be written: the training ends well, with a line."""
     kind = ("no login", "no network", "not installed", "off")[number % 4]
     words = [word for word in words_of("main_unet") if word not in ("--wandb", "disabled")]
-    mode = {"no login": "online", "no network": "online", "not installed": "offline", "off": "auto"}[kind]
+    mode = {
+        "no login": "online",
+        "no network": "online",
+        "not installed": "offline",
+        "off": "auto",
+    }[kind]
 
     def before() -> None:
         for name in ("WANDB_API_KEY", "WANDB_MODE"):
@@ -714,7 +818,9 @@ def rank_dies(folder: Path, chance: random.Random, number: int) -> None:
     with torchrun(script, words, folder) as process:
         until(lambda: under_way(folder) or process.poll() is not None)
         time.sleep(chance.random())
-        ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False).stdout.split()
+        ranks = subprocess.run(
+            ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False
+        ).stdout.split()
         assert process.poll() is None and len(ranks) == 2, "it ended too soon"
         os.kill(int(ranks[chance.randrange(2)]), signal.SIGKILL)
         assert process.wait(timeout=60) != 0
@@ -729,9 +835,25 @@ def rank_dies(folder: Path, chance: random.Random, number: int) -> None:
 def torchrun(script: str, words: list[str], folder: Path):
     """Two processes on this machine."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--", str(ROOT / f"{script}.py"), *words]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "--",
+        str(ROOT / f"{script}.py"),
+        *words,
+    ]
     with open(folder / "stderr.txt", "w") as said:
-        process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=said,
+            stderr=said,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
     try:
         yield process
     finally:
@@ -790,7 +912,9 @@ def drilled(fault: Fault, tries: int, seed: int = 0) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", metavar="WORD", help="faults whose name holds one of these words")
+    parser.add_argument(
+        "--only", nargs="+", metavar="WORD", help="faults whose name holds one of these words"
+    )
     parser.add_argument("--few", action="store_true", help="as many tries as the tests make")
     parser.add_argument("--list", action="store_true", help="name the faults and stop")
     parser.add_argument("--seed", type=int, default=0, help="of the moments at which faults strike")
@@ -810,9 +934,14 @@ def main() -> None:
             continue
         start, tries = time.monotonic(), fault.few if args.few else fault.tries
         found = drilled(fault, tries, args.seed)
-        print(f"| {fault.name} | {tries} | {tries - len(found)} | {time.monotonic() - start:.0f} |", flush=True)
+        print(
+            f"| {fault.name} | {tries} | {tries - len(found)} | {time.monotonic() - start:.0f} |",
+            flush=True,
+        )
         lost += found
-    print(f"{'lost: ' + str(len(lost)) if lost else 'nothing was lost'}; {(time.monotonic() - began) / 60:.1f} minutes, seed {args.seed}")
+    print(
+        f"{'lost: ' + str(len(lost)) if lost else 'nothing was lost'}; {(time.monotonic() - began) / 60:.1f} minutes, seed {args.seed}"
+    )
     for line in lost:
         print(line)
     if not lost:

@@ -29,15 +29,25 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def bench(tmp_path):
     args = benchmark.parse([*TINY, "--precision", "fp32"])
-    return Bench(args, CPU, {"supervised": main_unet, "distilled": main_unet_dist}, tmp_path / "bench")
+    return Bench(
+        args, CPU, {"supervised": main_unet, "distilled": main_unet_dist}, tmp_path / "bench"
+    )
 
 
 def test_everything_is_timed_and_written(bench, tmp_path):
-    result = benchmark.main(benchmark.parse([*TINY, "--results", str(tmp_path / "results"), "--teacher", bench.teacher(2)]))
+    result = benchmark.main(
+        benchmark.parse(
+            [*TINY, "--results", str(tmp_path / "results"), "--teacher", bench.teacher(2)]
+        )
+    )
     assert {row["group"] for row in result["rows"]} == set(BENCHES)
-    assert {target[""] for target in result["targets"]} == {"not run"}, "the targets are of other sizes"
+    assert {target[""] for target in result["targets"]} == {"not run"}, (
+        "the targets are of other sizes"
+    )
     folder = tmp_path / "results" / "benchmark"
-    assert (folder / "figure.png").stat().st_size > 1000 and "| plain loop" in (folder / "report.md").read_text()
+    assert (folder / "figure.png").stat().st_size > 1000 and "| plain loop" in (
+        folder / "report.md"
+    ).read_text()
     with open(folder / "table.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == speed.COLUMNS and len(rows) == len(result["rows"])
@@ -45,7 +55,9 @@ def test_everything_is_timed_and_written(bench, tmp_path):
         contenders = [row["contender"] for row in rows if row["case"] == f"{case}, step"]
         assert contenders == ["ours", "plain loop", "limit (c)", "limit (d)"]
     assert all(float(row["seconds"]) > 0 for row in rows)
-    assert {path.name for path in tmp_path.iterdir()} == {"bench", "results"}, "nothing is left elsewhere"
+    assert {path.name for path in tmp_path.iterdir()} == {"bench", "results"}, (
+        "nothing is left elsewhere"
+    )
 
 
 class TestBothSides:
@@ -58,11 +70,17 @@ class TestBothSides:
     def test_have_the_same_losses(self, bench, case):
         bench.pair(CASES[case], 2).check(1e-4, case)
 
-    @pytest.mark.parametrize("change", [{"lr": 1.2e-4}, {"alpha": 2.0}, {"grad_clip": 1e-3}, {"weight_decay": 30.0}], ids=str)
+    @pytest.mark.parametrize(
+        "change",
+        [{"lr": 1.2e-4}, {"alpha": 2.0}, {"grad_clip": 1e-3}, {"weight_decay": 30.0}],
+        ids=str,
+    )
     def test_are_not_timed_where_one_is_changed(self, bench, change):
         pair = bench.pair(CASES["distilled"], 2)
         vars(pair.plain.args).update(change)
-        pair.plain.optimizer.param_groups[0].update({name: value for name, value in change.items() if name == "weight_decay"})
+        pair.plain.optimizer.param_groups[0].update(
+            {name: value for name, value in change.items() if name == "weight_decay"}
+        )
         with pytest.raises(UserError, match=r"the plain loop's .* nothing is timed"):
             pair.check(1e-4, "distilled")
 
@@ -73,9 +91,14 @@ class TestBothSides:
         x = torch.stack([plain.train[i] for i in batch["index"].tolist()])
         assert torch.equal(x, batch["image"])
         guide = fit.stage.guides[0]
-        for operator, camera in ((plain.operator, fit.stage.physics), (plain.operator_t, guide.physics)):
+        for operator, camera in (
+            (plain.operator, fit.stage.physics),
+            (plain.operator_t, guide.physics),
+        ):
             torch.testing.assert_close(observe(operator, x), camera.observe(x), rtol=0, atol=1e-5)
-        taps = (network.features(guide.physics.observe(x)) for network in (plain.teacher, guide.network))
+        taps = (
+            network.features(guide.physics.observe(x)) for network in (plain.teacher, guide.network)
+        )
         a, b = taps
         for tap in a:
             torch.testing.assert_close(a[tap], b[tap], rtol=1e-4, atol=1e-5)
@@ -97,7 +120,9 @@ class TestBothSides:
         pair.plain.val = Pictures(array[hold_out(len(array))[1]], N)
         expected = evaluate(ours.fit.network, ours.fit.views, ours.fit.meter()).summary()
         found = pair.plain.validate()
-        assert found["psnr"] == pytest.approx(expected["psnr"], abs=1e-3) and found["ssim"] == pytest.approx(expected["ssim"], abs=1e-4)
+        assert found["psnr"] == pytest.approx(expected["psnr"], abs=1e-3) and found[
+            "ssim"
+        ] == pytest.approx(expected["ssim"], abs=1e-4)
 
 
 def test_memory_of_an_observation_is_measured():
@@ -120,7 +145,9 @@ def test_the_wait_for_its_turn_is_not_an_epochs(bench):
 def test_so_many_images_train(count, tmp_path):
     array = write_digits(count, tmp_path)
     for dataset, root in (("mnist", tmp_path), ("npz", tmp_path / "digits.npz")):
-        splits = build_splits(Request(dataset=dataset, data_root=str(root)), wanted=("train", "val"))
+        splits = build_splits(
+            Request(dataset=dataset, data_root=str(root)), wanted=("train", "val")
+        )
         assert len(splits["train"]) == count and len(splits["val"]) == len(array) - count
 
 
@@ -133,17 +160,35 @@ def test_ratios_are_medians_over_rounds():
 
 def test_contenders_take_turns_and_the_first_round_does_not_count():
     called = []
-    times = interleaved({name: lambda name=name: called.append(name) for name in "ab"}, 2, CPU, repeat=2)
+    times = interleaved(
+        {name: lambda name=name: called.append(name) for name in "ab"}, 2, CPU, repeat=2
+    )
     assert "".join(called) == "aabb" * 3 and [len(taken) for taken in times.values()] == [2, 2]
 
 
 def test_targets_are_met_missed_or_not_run():
     def row(width, contender, ratio):
-        return {"group": "training", "case": speed.STEP, "n": 32, "width": width, "batch": 50, "contender": contender, "seconds": 1.0, "ratio": ratio}
+        return {
+            "group": "training",
+            "case": speed.STEP,
+            "n": 32,
+            "width": width,
+            "batch": 50,
+            "contender": contender,
+            "seconds": 1.0,
+            "ratio": ratio,
+        }
 
     rows = [row(64, "limit (c)", 0.95), row(64, "plain loop", 1.2), row(16, "plain loop", 2.5)]
-    assert [target[""] for target in speed.targets(rows, "cpu")] == ["met", "missed", "met", *["not run"] * 4]
-    assert {target[""] for target in speed.targets(rows, "cuda")} == {"not run"}, "targets of a CPU are not met by a GPU"
+    assert [target[""] for target in speed.targets(rows, "cpu")] == [
+        "met",
+        "missed",
+        "met",
+        *["not run"] * 4,
+    ]
+    assert {target[""] for target in speed.targets(rows, "cuda")} == {"not run"}, (
+        "targets of a CPU are not met by a GPU"
+    )
 
 
 def test_unbalanced_quotes_are_the_users_mistake(bench):
@@ -161,4 +206,7 @@ def test_digits_are_bytes_of_mnists_shape(tmp_path):
 def test_nothing_is_left_open_by_a_bare_command(cuda):
     args = benchmark.parse([])
     benchmark.settle(args, cuda)
-    assert args.teacher is args.config is None and None not in (vars(args) | {"teacher": 0, "config": 0}).values()
+    assert (
+        args.teacher is args.config is None
+        and None not in (vars(args) | {"teacher": 0, "config": 0}).values()
+    )

@@ -9,7 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score, top_k_accuracy_score
+from sklearn.metrics import (
+    f1_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+    top_k_accuracy_score,
+)
 from test_scripts import call
 from torch import nn
 
@@ -42,17 +48,26 @@ def teacher(tmp_path_factory):
 
 def test_the_scores_are_scikit_learns():
     generator = torch.Generator().manual_seed(0)
-    logits, labels = torch.randn(200, 5, generator=generator), torch.randint(0, 5, (200,), generator=generator)
+    logits, labels = (
+        torch.randn(200, 5, generator=generator),
+        torch.randint(0, 5, (200,), generator=generator),
+    )
     scores, chances = class_scores(logits, labels), logits.double().softmax(1).numpy()
     answers = logits.argmax(1)
     assert scores["top1"] == pytest.approx(100 * (answers == labels).double().mean().item())
     assert scores["top3"] == pytest.approx(100 * top_k_accuracy_score(labels, chances, k=3))
     assert scores["loss"] == pytest.approx(F.cross_entropy(logits, labels).item())
     for average in ("micro", "macro", "weighted"):
-        assert scores[f"precision_{average}"] == pytest.approx(precision_score(labels, answers, average=average))
-        assert scores[f"recall_{average}"] == pytest.approx(recall_score(labels, answers, average=average))
+        assert scores[f"precision_{average}"] == pytest.approx(
+            precision_score(labels, answers, average=average)
+        )
+        assert scores[f"recall_{average}"] == pytest.approx(
+            recall_score(labels, answers, average=average)
+        )
         assert scores[f"f1_{average}"] == pytest.approx(f1_score(labels, answers, average=average))
-        assert scores[f"auc_{average}"] == pytest.approx(roc_auc_score(labels, chances, multi_class="ovr", average=average))
+        assert scores[f"auc_{average}"] == pytest.approx(
+            roc_auc_score(labels, chances, multi_class="ovr", average=average)
+        )
 
 
 def test_a_class_that_a_split_lacks_has_no_area_and_spoils_none():
@@ -65,13 +80,25 @@ def test_a_class_that_a_split_lacks_has_no_area_and_spoils_none():
     assert meter.summary() == scores | {"images": 4} and meter.latest() == 100
 
 
-@pytest.mark.parametrize("resize, expected", [("antialias", 1e-6), ("nearest", 0), ("bilinear", 1e-6), ("bicubic", 1e-6)])
+@pytest.mark.parametrize(
+    "resize, expected", [("antialias", 1e-6), ("nearest", 0), ("bilinear", 1e-6), ("bicubic", 1e-6)]
+)
 def test_a_smaller_image_is_torchs_resize_and_the_same_crop(resize, expected):
     x = torch.rand(2, 3, 24, 24)
-    camera = build_physics({"name": "image", "n": 24, "c": 3, "lessen_ratio": 4.0, "resize": resize})
-    options = {"antialias": {"mode": "bilinear", "antialias": True}, "nearest": {"mode": "nearest-exact"}}.get(resize, {"mode": resize})
+    camera = build_physics(
+        {"name": "image", "n": 24, "c": 3, "lessen_ratio": 4.0, "resize": resize}
+    )
+    options = {
+        "antialias": {"mode": "bilinear", "antialias": True},
+        "nearest": {"mode": "nearest-exact"},
+    }.get(resize, {"mode": resize})
     assert (camera.observe(x) - F.interpolate(x, (6, 6), **options)).abs().max() <= expected
-    assert torch.equal(build_physics({"name": "image", "n": 24, "c": 3, "lessen_ratio": 1.0, "resize": resize}).observe(x), x)
+    assert torch.equal(
+        build_physics(
+            {"name": "image", "n": 24, "c": 3, "lessen_ratio": 1.0, "resize": resize}
+        ).observe(x),
+        x,
+    )
 
 
 @pytest.mark.parametrize("loss", CLASS_LOSSES)
@@ -80,17 +107,34 @@ def test_every_loss_teaches_the_student_at_equal_and_at_smaller_sizes(loss, rati
     torch.manual_seed(0)
     image, classes = {"name": "image", "n": 32, "c": 1, "resize": "antialias"}, ["a", "b", "c"]
     seen_t, seen_s = (build_physics(image | {"lessen_ratio": r}) for r in (1.0, ratio))
-    teacher = build_network({"name": "resnet18", "c": 1, "classes": classes, "side": 32, "width": 4, "stem": "small"})
-    student = build_network({"name": "resnet8", "c": 1, "classes": classes, "side": round(32 / ratio), "width": 8})
+    teacher = build_network(
+        {"name": "resnet18", "c": 1, "classes": classes, "side": 32, "width": 4, "stem": "small"}
+    )
+    student = build_network(
+        {"name": "resnet8", "c": 1, "classes": classes, "side": round(32 / ratio), "width": 8}
+    )
     term = build_term(loss, None, CLASS_LOSSES, **CLASS_OPTIONS)
     stage = Distillation(
-        student, seen_s, [Guide(teacher, seen_t)], selection="latent", losses=[term], task=F.cross_entropy, target="label", count=8
+        student,
+        seen_s,
+        [Guide(teacher, seen_t)],
+        selection="latent",
+        losses=[term],
+        task=F.cross_entropy,
+        target="label",
+        count=8,
     ).train()
-    batch = {"image": torch.rand(6, 1, 32, 32), "label": torch.tensor([0, 1, 2, 0, 1, 2]), "index": torch.arange(6)}
+    batch = {
+        "image": torch.rand(6, 1, 32, 32),
+        "label": torch.tensor([0, 1, 2, 0, 1, 2]),
+        "index": torch.arange(6),
+    }
     stage.epoch = 5.0
     result = stage(batch, torch.Generator().manual_seed(0))
     terms = {name: value for name, value in result["terms"].items() if name != "task"}
-    assert {name.split("/")[1] for name in terms} == {loss} and all(value.isfinite() for value in terms.values())
+    assert {name.split("/")[1] for name in terms} == {loss} and all(
+        value.isfinite() for value in terms.values()
+    )
     sum(terms.values()).backward()
     assert any(w.grad is not None and w.grad.abs().sum() > 0 for w in student.parameters())
     assert all(w.grad is None for w in teacher.parameters()) and not teacher.training
@@ -101,10 +145,23 @@ def test_every_loss_teaches_the_student_at_equal_and_at_smaller_sizes(loss, rati
 
 
 def test_what_losses_learn_is_in_the_run_and_not_in_the_exported_student(teacher):
-    done = call(main_classify_dist, *TINY, "--teacher", teacher, "--loss_distill", "hint", "ft", "crd", "--prepare_epochs", "1")
+    done = call(
+        main_classify_dist,
+        *TINY,
+        "--teacher",
+        teacher,
+        "--loss_distill",
+        "hint",
+        "ft",
+        "crd",
+        "--prepare_epochs",
+        "1",
+    )
     last, export = checkpoint.read(f"{done['run']}/last.pth"), checkpoint.read(done["export"])
     learnt = [name for name in last["resume"]["stage"] if name.startswith("adapters.")]
-    assert any("memory" in name for name in learnt) and any("paraphraser" in name for name in learnt)
+    assert any("memory" in name for name in learnt) and any(
+        "paraphraser" in name for name in learnt
+    )
     assert set(export["weights"]) == set(build_network(export["network"]).state_dict())
     with open(f"{done['run']}/prepared.csv", newline="") as file:
         assert float(next(csv.DictReader(file))["ft/latent"]) > 0
@@ -123,37 +180,85 @@ def test_the_passes_that_prepare_are_five_unless_told(words, passes):
 def test_the_paraphraser_is_learnt_first_and_then_stays(teacher, monkeypatch):
     stages = []
     learner = classification.pipeline.learner
-    monkeypatch.setattr(classification.pipeline, "learner", lambda stage, *a, **k: stages.append(stage) or learner(stage, *a, **k))
+    monkeypatch.setattr(
+        classification.pipeline,
+        "learner",
+        lambda stage, *a, **k: stages.append(stage) or learner(stage, *a, **k),
+    )
     before = []
     from training import loop
 
     prepare = loop.prepare
-    monkeypatch.setattr(loop, "prepare", lambda stage, *a: prepare(stage, *a) or before.extend(w.clone() for w in stage.prepared()))
-    call(main_classify_dist, *TINY, "--teacher", teacher, "--loss_distill", "ft", "--prepare_epochs", "2")
-    assert before and all(torch.equal(a, b) for a, b in zip(before, stages[0].prepared(), strict=True))
+    monkeypatch.setattr(
+        loop,
+        "prepare",
+        lambda stage, *a: prepare(stage, *a) or before.extend(w.clone() for w in stage.prepared()),
+    )
+    call(
+        main_classify_dist,
+        *TINY,
+        "--teacher",
+        teacher,
+        "--loss_distill",
+        "ft",
+        "--prepare_epochs",
+        "2",
+    )
+    assert before and all(
+        torch.equal(a, b) for a, b in zip(before, stages[0].prepared(), strict=True)
+    )
 
 
 def test_a_preparation_that_is_stopped_is_taken_up_at_its_pass(teacher, monkeypatch):
-    words = [*TINY, "--teacher", teacher, "--loss_distill", "ft", "--prepare_epochs", "3", "--batch_size", "10"]
+    words = [
+        *TINY,
+        "--teacher",
+        teacher,
+        "--loss_distill",
+        "ft",
+        "--prepare_epochs",
+        "3",
+        "--batch_size",
+        "10",
+    ]
     whole = call(main_classify_dist, *words, "--results", "whole")
     check, calls = Stop.check, []
 
     def asked(self):
         calls.append(1)
-        self.asked = "SIGTERM" if len(calls) == 7 else ""  # the third batch of the second pass of four
+        self.asked = (
+            "SIGTERM" if len(calls) == 7 else ""
+        )  # the third batch of the second pass of four
         check(self)
 
     monkeypatch.setattr(Stop, "check", asked)
     with pytest.raises(Stopped, match="SIGTERM; step 0 of 4 is saved"):
         call(main_classify_dist, *words, "--results", "parts")
     parts = call(main_classify_dist, *words, "--results", "parts")
-    a, b = (checkpoint.read(f"{done['run']}/last.pth")["resume"]["stage"] for done in (whole, parts))
+    a, b = (
+        checkpoint.read(f"{done['run']}/last.pth")["resume"]["stage"] for done in (whole, parts)
+    )
     assert all(torch.equal(a[name], b[name]) for name in a)
-    assert (Path(whole["run"]) / "prepared.csv").read_text() == (Path(parts["run"]) / "prepared.csv").read_text()
+    assert (Path(whole["run"]) / "prepared.csv").read_text() == (
+        Path(parts["run"]) / "prepared.csv"
+    ).read_text()
 
 
 def test_an_interrupted_student_ends_like_an_uninterrupted_one(teacher, monkeypatch):
-    words = [*TINY, "--epochs", "3", "--teacher", teacher, "--loss_distill", "kd", "crd", "ickd", "ft", "--prepare_epochs", "1"]
+    words = [
+        *TINY,
+        "--epochs",
+        "3",
+        "--teacher",
+        teacher,
+        "--loss_distill",
+        "kd",
+        "crd",
+        "ickd",
+        "ft",
+        "--prepare_epochs",
+        "1",
+    ]
     whole = call(main_classify_dist, *words, "--results", "whole")
     from training.loop import Fit
 
@@ -170,22 +275,38 @@ def test_an_interrupted_student_ends_like_an_uninterrupted_one(teacher, monkeypa
         call(main_classify_dist, *words, "--results", "parts")
     parts = call(main_classify_dist, *words, "--results", "parts")
     a, b = (checkpoint.read(f"{done['run']}/last.pth") for done in (whole, parts))
-    assert all(torch.equal(a["resume"]["stage"][name], b["resume"]["stage"][name]) for name in a["resume"]["stage"])
+    assert all(
+        torch.equal(a["resume"]["stage"][name], b["resume"]["stage"][name])
+        for name in a["resume"]["stage"]
+    )
     assert len(count) == 3
 
 
 def test_several_teachers_count_as_told(teacher):
     other = call(main_classify, *TINY, "--seed", "1", "--results", "other")["export"]
-    done = call(main_classify_dist, *TINY, "--teacher", teacher, other, "--teacher_weights", "3", "1")
+    done = call(
+        main_classify_dist, *TINY, "--teacher", teacher, other, "--teacher_weights", "3", "1"
+    )
     with open(f"{done['run']}/metrics.csv", newline="") as file:
         row = next(csv.DictReader(file))
     assert {"train_distill/0/kd/output", "train_distill/1/kd/output"} <= row.keys()
     with pytest.raises(UserError, match="teacher_weights 1: one for each of 2 teachers"):
-        call(main_classify_dist, *TINY, "--teacher", teacher, other, "--teacher_weights", "1", "--overwrite")
+        call(
+            main_classify_dist,
+            *TINY,
+            "--teacher",
+            teacher,
+            other,
+            "--teacher_weights",
+            "1",
+            "--overwrite",
+        )
 
 
 def test_a_teachers_classes_are_brought_into_the_students_order():
-    network = build_network({"name": "resnet8", "c": 1, "classes": ["a", "b", "c"], "side": 8, "width": 4}).eval()
+    network = build_network(
+        {"name": "resnet8", "c": 1, "classes": ["a", "b", "c"], "side": 8, "width": 4}
+    ).eval()
     turned = classification.Reordered(network, [2, 0, 1])
     x = torch.rand(2, 1, 8, 8)
     assert torch.equal(turned.features(x)["output"], network(x)[:, [2, 0, 1]])
@@ -198,23 +319,61 @@ def class_tree(root, names, seed=0):
         for name in names:
             (root / split / name).mkdir(parents=True)
             for k in range(count):
-                Image.fromarray(rng.integers(0, 256, (20, 24), dtype=np.uint8)).save(root / split / name / f"{k}.png")
-    return ["--dataset", "folder", "--data_root", str(root), "--n", "16", "--model", "resnet8", "--width", "4", "--epochs", "1"]
+                Image.fromarray(rng.integers(0, 256, (20, 24), dtype=np.uint8)).save(
+                    root / split / name / f"{k}.png"
+                )
+    return [
+        "--dataset",
+        "folder",
+        "--data_root",
+        str(root),
+        "--n",
+        "16",
+        "--model",
+        "resnet8",
+        "--width",
+        "4",
+        "--epochs",
+        "1",
+    ]
 
 
 def test_a_teacher_from_another_dataset_must_tell_the_same_classes(tmp_path):
-    here, there, elsewhere = (class_tree(tmp_path / str(k), names, k) for k, names in enumerate(("abc", "abc", "abd")))
+    here, there, elsewhere = (
+        class_tree(tmp_path / str(k), names, k) for k, names in enumerate(("abc", "abc", "abd"))
+    )
     teacher = call(main_classify, *there, "--results", "there")["export"]
     assert call(main_classify_dist, *here, "--teacher", teacher)["val_top1"] >= 0
-    with pytest.raises(UserError, match="tells other classes than dataset 'folder': c, d are not in both"):
+    with pytest.raises(
+        UserError, match="tells other classes than dataset 'folder': c, d are not in both"
+    ):
         call(main_classify_dist, *elsewhere, "--teacher", teacher)
-    assert call(main_classify_dist, *elsewhere, "--teacher", teacher, "--loss_distill", "at")["val_top1"] >= 0  # looks at features alone
+    assert (
+        call(main_classify_dist, *elsewhere, "--teacher", teacher, "--loss_distill", "at")[
+            "val_top1"
+        ]
+        >= 0
+    )  # looks at features alone
 
 
 def test_a_chain_of_teacher_assistant_and_student(teacher):
-    done = call(main_classify_dist, *TINY, "--teacher", teacher, "--lessen_ratio", "2", "--assistant", "--model", "resnet20")
+    done = call(
+        main_classify_dist,
+        *TINY,
+        "--teacher",
+        teacher,
+        "--lessen_ratio",
+        "2",
+        "--assistant",
+        "--model",
+        "resnet20",
+    )
     runs = sorted(path.name for path in Path("results/runs").iterdir())
-    assert len(runs) == 2 and runs[0].startswith("student_resnet20") and runs[1].startswith("student_resnet8_image_16_lessened_2")
+    assert (
+        len(runs) == 2
+        and runs[0].startswith("student_resnet20")
+        and runs[1].startswith("student_resnet8_image_16_lessened_2")
+    )
     record = json.loads((Path(done["run"]) / "run.json").read_text())
     assistant = next(Path("results/runs").glob("student_resnet8*")) / "best.pth"
     assert record["identity"]["teacher 0"] == checkpoint.digest(assistant)
@@ -228,25 +387,48 @@ CAMERAS = ["spc --cr 0.1", "denoise --sigma 50", "mri --acceleration 4", "spc --
 def test_classes_are_told_from_few_measurements(camera, teacher):
     done = call(main_classify_dist, *TINY, "--teacher", teacher, "--physics", *camera.split())
     result = call(test_classify, "--checkpoint", done["export"], *TEST, "--splits", "test")
-    assert result["rows"][0]["images"] == 30 and all(0 <= top <= 100 for top in result["top1"].values())
+    assert result["rows"][0]["images"] == 30 and all(
+        0 <= top <= 100 for top in result["top1"].values()
+    )
 
 
 def test_noise_levels_of_the_camera_are_graded_each(teacher, capsys):
     done = call(main_classify, *TINY, "--physics", "denoise", "--sigma", "10", "60")
-    other = call(main_classify, *TINY, "--physics", "denoise", "--sigma", "10", "60", "--seed", "1", "--results", "other")
+    other = call(
+        main_classify,
+        *TINY,
+        "--physics",
+        "denoise",
+        "--sigma",
+        "10",
+        "60",
+        "--seed",
+        "1",
+        "--results",
+        "other",
+    )
     capsys.readouterr()
     paths = [done["export"], other["export"]]
-    result = call(test_classify, "--checkpoint", *paths, *TEST, "--splits", "test", "--sigma", "5", "90")
+    result = call(
+        test_classify, "--checkpoint", *paths, *TEST, "--splits", "test", "--sigma", "5", "90"
+    )
     cameras, said = ["denoise sigma 5", "denoise sigma 90"], capsys.readouterr().out
-    assert [row["camera"] for row in result["rows"]] == 2 * cameras and list(result["top1"]) == cameras
+    assert [row["camera"] for row in result["rows"]] == 2 * cameras and list(
+        result["top1"]
+    ) == cameras
     for camera in cameras:
         tops = [row["top-1"] for row in result["rows"] if row["camera"] == camera]
-        assert f"test top-1, {camera}: {np.mean(tops):.2f} ± {np.std(tops, ddof=1):.2f} (n = 2) %" in said
+        assert (
+            f"test top-1, {camera}: {np.mean(tops):.2f} ± {np.std(tops, ddof=1):.2f} (n = 2) %"
+            in said
+        )
 
 
 def test_seeds_are_runs_of_their_own_and_end_in_a_mean(teacher, capsys):
     done = call(main_classify_dist, *TINY, "--teacher", teacher, "--seeds", "3", "4")
-    alone = call(main_classify_dist, *TINY, "--teacher", teacher, "--seed", "4", "--results", "other")
+    alone = call(
+        main_classify_dist, *TINY, "--teacher", teacher, "--seed", "4", "--results", "other"
+    )
     assert done["runs"][1]["val_top1"] == alone["val_top1"] and len(done["checkpoints"]) == 2
     mean = (done["runs"][0]["val_top1"] + done["runs"][1]["val_top1"]) / 2
     assert done["val_top1"] == pytest.approx(mean) and f"{mean:.2f} ± " in capsys.readouterr().out
@@ -256,12 +438,34 @@ REPEATED = [
     (main_classify, []),
     (main_classify, ["--physics", "spc", "--crs_expert", "0.1", "0.3"]),
     (main_classify, ["--model", "resnet18", "--seeds", "3", "4"]),
-    (main_classify_dist, ["--physics", "denoise", "--sigma", "10", "60", "--loss_distill", "kd", "at:10", "--seeds", "3", "4"]),
-    (main_classify_dist, ["--balance", "halves", "--assistant", "--lessen_ratio", "2", "--model", "resnet18"]),
+    (
+        main_classify_dist,
+        [
+            "--physics",
+            "denoise",
+            "--sigma",
+            "10",
+            "60",
+            "--loss_distill",
+            "kd",
+            "at:10",
+            "--seeds",
+            "3",
+            "4",
+        ],
+    ),
+    (
+        main_classify_dist,
+        ["--balance", "halves", "--assistant", "--lessen_ratio", "2", "--model", "resnet18"],
+    ),
 ]
 
 
-@pytest.mark.parametrize("script, words", REPEATED, ids=lambda value: " ".join(value) if isinstance(value, list) else value.__name__)
+@pytest.mark.parametrize(
+    "script, words",
+    REPEATED,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value.__name__,
+)
 def test_config_of_a_classifiers_run_repeats_it(script, words, teacher, capsys):
     call(script, *TINY, *words, *(["--teacher", teacher] if script is main_classify_dist else []))
     for run in list(Path("results/runs").iterdir()):
@@ -280,15 +484,31 @@ def test_a_teacher_of_published_form_may_be_the_assistant():
 
 def test_published_weights_of_the_student_are_not_the_assistants(teacher, monkeypatch):
     begun = []
-    monkeypatch.setattr(classification, "load_pretrained", lambda network, name, download: begun.append(name))
-    call(main_classify_dist, *TINY, "--teacher", teacher, "--assistant", "--lessen_ratio", "2", "--model", "resnet18", "--pretrained")
+    monkeypatch.setattr(
+        classification, "load_pretrained", lambda network, name, download: begun.append(name)
+    )
+    call(
+        main_classify_dist,
+        *TINY,
+        "--teacher",
+        teacher,
+        "--assistant",
+        "--lessen_ratio",
+        "2",
+        "--model",
+        "resnet18",
+        "--pretrained",
+    )
     assert begun == ["resnet18"]
 
 
 def test_a_teacher_that_was_moved_is_the_same_teacher(teacher, capsys):
     done = call(main_classify_dist, *TINY, "--teacher", teacher)
     Path("elsewhere.pth").write_bytes(Path(teacher).read_bytes())
-    assert call(main_classify_dist, *TINY, "--teacher", "elsewhere.pth") == done and "is finished" in capsys.readouterr().out
+    assert (
+        call(main_classify_dist, *TINY, "--teacher", "elsewhere.pth") == done
+        and "is finished" in capsys.readouterr().out
+    )
     assert json.loads((Path(done["run"]) / "config.json").read_text())["teacher"] == [teacher]
 
 
@@ -296,20 +516,31 @@ def test_everything_that_explains_a_classifier_is_written(teacher, capsys):
     result = call(test_classify, "--checkpoint", teacher, *TEST, "--seed", "7")
     folder = Path("results/test") / Path(teacher).stem
     for split in ("train", "val", "test"):
-        assert {f"confusion_{split}.png", f"report_{split}.txt", f"per_image_{split}.csv"} <= {path.name for path in folder.iterdir()}
+        assert {f"confusion_{split}.png", f"report_{split}.txt", f"per_image_{split}.csv"} <= {
+            path.name for path in folder.iterdir()
+        }
     scores = json.loads((folder / "results.json").read_text())["scores"]
     assert scores["test"]["top1"] == pytest.approx(next(iter(result["top1"].values())))
     summary = (folder / "model_summary.txt").read_text()
-    assert f"{sum(w.numel() for w in checkpoint.restore(teacher).network.parameters()):,} parameters in all" in summary
+    assert (
+        f"{sum(w.numel() for w in checkpoint.restore(teacher).network.parameters()):,} parameters in all"
+        in summary
+    )
     with open(folder / "per_image_test.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert 100 * np.mean([row["class"] == row["answer"] for row in rows]) == pytest.approx(scores["test"]["top1"])
+    assert 100 * np.mean([row["class"] == row["answer"] for row in rows]) == pytest.approx(
+        scores["test"]["top1"]
+    )
     with open("results/test/class_results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["Split"], row["Seed"], row["Noise Seed"]) for row in rows] == [(split, "42", "7") for split in ("train", "val", "test")]
+    assert [(row["Split"], row["Seed"], row["Noise Seed"]) for row in rows] == [
+        (split, "42", "7") for split in ("train", "val", "test")
+    ]
     Path("results/test/class_results.csv").write_text("Checkpoint,Top-1\n")
     before = (folder / "results.json").stat().st_mtime_ns
-    with pytest.raises(UserError, match=r"class_results\.csv has other columns than this version writes"):
+    with pytest.raises(
+        UserError, match=r"class_results\.csv has other columns than this version writes"
+    ):
         call(test_classify, "--checkpoint", teacher, *TEST)
     assert (folder / "results.json").stat().st_mtime_ns == before
 
@@ -321,7 +552,12 @@ def test_one_picture_is_classified(teacher, capsys):
     Image.fromarray(picture).save("three.png")
     answer = call(predict, "--checkpoint", teacher, "three.png")["classes"]["three.png"]
     network = checkpoint.restore(teacher).network
-    seen = torch.from_numpy(np.asarray(Image.fromarray(picture).resize((16, 16), Image.Resampling.BILINEAR), dtype=np.float32) / 255)
+    seen = torch.from_numpy(
+        np.asarray(
+            Image.fromarray(picture).resize((16, 16), Image.Resampling.BILINEAR), dtype=np.float32
+        )
+        / 255
+    )
     chances = network(seen[None, None]).softmax(1)[0]
     assert [name for name, _ in answer] == [str(k) for k in chances.topk(3).indices.tolist()]
     assert answer[0][1] == pytest.approx(chances.max().item(), abs=1e-5)
@@ -333,11 +569,32 @@ def test_a_classifier_of_whole_pictures_is_shown_whole_pictures(tmp_path):
     words = class_tree(tmp_path / "tree", "ab")
     path = call(main_classify, *words, "--crop", "none")["export"]
     pictures = sorted((tmp_path / "tree" / "test").rglob("*.png"))
-    seen = [np.asarray(Image.open(picture).resize((16, 16), Image.Resampling.BILINEAR), dtype=np.float32) / 255 for picture in pictures]
-    chances = checkpoint.restore(path).network(torch.from_numpy(np.stack(seen))[:, None]).softmax(1).amax(1).tolist()
+    seen = [
+        np.asarray(
+            Image.open(picture).resize((16, 16), Image.Resampling.BILINEAR), dtype=np.float32
+        )
+        / 255
+        for picture in pictures
+    ]
+    chances = (
+        checkpoint.restore(path)
+        .network(torch.from_numpy(np.stack(seen))[:, None])
+        .softmax(1)
+        .amax(1)
+        .tolist()
+    )
     answers = call(predict, "--checkpoint", path, pictures[0])["classes"].values()
     assert [answer[0][1] for answer in answers] == pytest.approx(chances[:1], abs=1e-5)
-    asked = ["--checkpoint", path, "--dataset", "folder", "--data_root", str(tmp_path / "tree"), "--splits", "test"]
+    asked = [
+        "--checkpoint",
+        path,
+        "--dataset",
+        "folder",
+        "--data_root",
+        str(tmp_path / "tree"),
+        "--splits",
+        "test",
+    ]
     call(test_classify, *asked)
     with open(f"results/test/{Path(path).stem}/per_image_test.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -346,11 +603,21 @@ def test_a_classifier_of_whole_pictures_is_shown_whole_pictures(tmp_path):
 
 
 def test_a_dataset_may_name_the_same_classes_in_another_order(tmp_path):
-    images, labels = np.random.default_rng(0).integers(0, 256, (60, 16, 16), dtype=np.uint8), np.arange(60) % 3
+    images, labels = (
+        np.random.default_rng(0).integers(0, 256, (60, 16, 16), dtype=np.uint8),
+        np.arange(60) % 3,
+    )
     turn = np.array([2, 0, 1])  # the new number of each class
 
     def arrays(name, labels, classes):
-        np.savez(tmp_path / f"{name}.npz", x_train=images, x_test=images, y_train=labels, y_test=labels, classes=classes)
+        np.savez(
+            tmp_path / f"{name}.npz",
+            x_train=images,
+            x_test=images,
+            y_train=labels,
+            y_test=labels,
+            classes=classes,
+        )
         return ["--dataset", "npz", "--data_root", str(tmp_path / f"{name}.npz")]
 
     here = arrays("here", labels, np.array(["a", "b", "c"]))
@@ -362,23 +629,48 @@ def test_a_dataset_may_name_the_same_classes_in_another_order(tmp_path):
             return [(row["class"], row["answer"]) for row in csv.DictReader(file)]
 
     assert grades(arrays("there", turn[labels], np.array(["b", "c", "a"]))) == grades(here)
-    with pytest.raises(UserError, match="tells other classes than dataset 'npz': c, d are not in both"):
+    with pytest.raises(
+        UserError, match="tells other classes than dataset 'npz': c, d are not in both"
+    ):
         grades(arrays("elsewhere", labels, np.array(["a", "b", "d"])))
 
 
 def test_class_trees_may_have_pictures_of_the_same_name(teacher, tmp_path):
     class_tree(tmp_path / "tree", "ab")
     answers = call(predict, "--checkpoint", teacher, tmp_path / "tree" / "test")["classes"]
-    assert [Path(name).relative_to(tmp_path / "tree" / "test").as_posix() for name in answers] == ["a/0.png", "a/1.png", "b/0.png", "b/1.png"]
+    assert [Path(name).relative_to(tmp_path / "tree" / "test").as_posix() for name in answers] == [
+        "a/0.png",
+        "a/1.png",
+        "b/0.png",
+        "b/1.png",
+    ]
 
 
 def test_names_of_classes_are_drawn_as_they_are(tmp_path):
-    draw_confusion(torch.tensor([0, 1]), torch.tensor([0, 1]), ["$\\nonsense{$", "a$_$b"], tmp_path / "confusion.png")
+    draw_confusion(
+        torch.tensor([0, 1]),
+        torch.tensor([0, 1]),
+        ["$\\nonsense{$", "a$_$b"],
+        tmp_path / "confusion.png",
+    )
     assert (tmp_path / "confusion.png").is_file()
 
 
 def test_the_demos_models_need_no_width_and_a_wrong_command_comes_before_the_first_network():
-    flags = ["--task", "classify", "--limit_train", "20", "--epochs", "1", "--n", "16", "--model_teacher", "resnet8", "--width", "4"]
+    flags = [
+        "--task",
+        "classify",
+        "--limit_train",
+        "20",
+        "--epochs",
+        "1",
+        "--n",
+        "16",
+        "--model_teacher",
+        "resnet8",
+        "--width",
+        "4",
+    ]
     result = call(demo, *flags, "--model", "shufflenet", "--results", "narrow")
     assert result["rows"][2][""] == "student distilled, shufflenet"
     args = demo.parse([*flags, "--results", "none"])
@@ -396,38 +688,104 @@ def test_what_contradicts_a_classifier_is_refused(words, teacher):
 
 def test_the_demo_tells_the_story_of_classes(capsys):
     flags = ["--limit_train", "40", "--epochs", "1", "--results", "demo"]
-    result = call(demo, "--task", "classify", *flags, "--model_teacher", "resnet20", "--model", "resnet8", "--width", "4", "--n", "16")
-    assert [row[""].split(",")[0] for row in result["rows"]] == ["teacher", "student alone", "student distilled"]
-    assert {"table.csv", "figure.png", "report.md"} <= {path.name for path in Path("demo").iterdir()}
+    result = call(
+        demo,
+        "--task",
+        "classify",
+        *flags,
+        "--model_teacher",
+        "resnet20",
+        "--model",
+        "resnet8",
+        "--width",
+        "4",
+        "--n",
+        "16",
+    )
+    assert [row[""].split(",")[0] for row in result["rows"]] == [
+        "teacher",
+        "student alone",
+        "student distilled",
+    ]
+    assert {"table.csv", "figure.png", "report.md"} <= {
+        path.name for path in Path("demo").iterdir()
+    }
     assert "95 % interval" in capsys.readouterr().out
 
 
 def test_the_demo_ranks_losses():
-    flags = ["--limit_train", "30", "--epochs", "1", "--results", "rank", "--width", "4", "--n", "16", "--lessen_ratio", "2", "--seeds", "0", "1"]
-    result = call(demo, "--task", "benchmark", *flags, "--loss_distill", "kd", "isrd:50", "--model_teacher", "resnet8")
+    flags = [
+        "--limit_train",
+        "30",
+        "--epochs",
+        "1",
+        "--results",
+        "rank",
+        "--width",
+        "4",
+        "--n",
+        "16",
+        "--lessen_ratio",
+        "2",
+        "--seeds",
+        "0",
+        "1",
+    ]
+    result = call(
+        demo,
+        "--task",
+        "benchmark",
+        *flags,
+        "--loss_distill",
+        "kd",
+        "isrd:50",
+        "--model_teacher",
+        "resnet8",
+    )
     assert [row[""] for row in result["rows"]] == ["teacher", "alone", "kd", "isrd:50"]
-    assert all("(n = 2)" in row["top-1"] for row in result["rows"][1:]) and (Path("rank") / "figure.png").is_file()
+    assert (
+        all("(n = 2)" in row["top-1"] for row in result["rows"][1:])
+        and (Path("rank") / "figure.png").is_file()
+    )
 
 
 def test_balances_are_those_of_the_documents(teacher):
-    args = classification.balanced(main_classify_dist.parse([*TINY, "--teacher", teacher, "--balance", "benchmark"]))
+    args = classification.balanced(
+        main_classify_dist.parse([*TINY, "--teacher", teacher, "--balance", "benchmark"])
+    )
     assert (args.beta, args.loss_distill, args.temperature) == (0.1, ["kd:0.9"], 2.0)
     with pytest.raises(UserError, match="balance halves sets --temperature"):
-        classification.balanced(main_classify_dist.parse([*TINY, "--teacher", teacher, "--balance", "halves", "--temperature", "3"]))
+        classification.balanced(
+            main_classify_dist.parse(
+                [*TINY, "--teacher", teacher, "--balance", "halves", "--temperature", "3"]
+            )
+        )
 
 
 def test_a_stem_is_small_for_small_images():
     parse = main_classify.parse
     for n, stem in (("32", "small"), ("64", "large")):
         args = parse(["--model", "resnet18", "--width", "4", "--n", n])
-        camera = build_physics({"name": "image", "n": int(n), "c": 1, "lessen_ratio": 1.0, "resize": "nearest"})
+        camera = build_physics(
+            {"name": "image", "n": int(n), "c": 1, "lessen_ratio": 1.0, "resize": "nearest"}
+        )
         assert classification.network_of(args, camera, ["a", "b"])[1]["stem"] == stem
 
 
 def test_published_weights_are_asked_for_and_missed_clearly(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(UserError, match="--download"):
-        call(main_classify, *DATA, "--model", "resnet18", "--stem", "large", "--pretrained", "--epochs", "1")
+        call(
+            main_classify,
+            *DATA,
+            "--model",
+            "resnet18",
+            "--stem",
+            "large",
+            "--pretrained",
+            "--epochs",
+            "1",
+        )
     assert isinstance(load_pretrained, type(call)) and not Path("results").exists()
 
 
@@ -441,7 +799,10 @@ def test_published_weights_are_asked_for_and_missed_clearly(monkeypatch, tmp_pat
         (["--stem", "small"], "network 'resnet8' does not read --stem"),
         (["--lessen_ratio", "0.5"], "0.5 is outside"),
         (["--physics", "spc"], "physics 'spc' needs --cr"),
-        (["--physics", "spc", "--cr", "0.1", "--lessen_ratio", "2"], "physics 'spc' does not read --lessen_ratio"),
+        (
+            ["--physics", "spc", "--cr", "0.1", "--lessen_ratio", "2"],
+            "physics 'spc' does not read --lessen_ratio",
+        ),
         (["--resize", "lanczos"], "unknown resize 'lanczos'"),
         (["--dataset", "photos"], "unknown dataset 'photos'"),
         (["--seed", "42", "--seeds", "1"], "argument --seeds: not allowed with argument --seed"),
@@ -457,14 +818,26 @@ def test_a_wrong_flag_is_one_line(words, message, capsys):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--standardise", "--loss_distill", "at"], "standardise True: only kd reads --standardise"),
+        (
+            ["--standardise", "--loss_distill", "at"],
+            "standardise True: only kd reads --standardise",
+        ),
         (["--dkd_beta", "2"], "dkd_beta 2.0: only dkd reads --dkd_beta"),
         (["--loss_distill", "kd", "kd:2"], "a loss is named twice"),
-        (["--loss_distill", "kd", "dist", "--type_dist", "all"], "type_dist all: only mse, hint, at, .* reads --type_dist"),
+        (
+            ["--loss_distill", "kd", "dist", "--type_dist", "all"],
+            "type_dist all: only mse, hint, at, .* reads --type_dist",
+        ),
         (["--balance", "halves", "--type_dist", "latent"], "type_dist latent: only"),
-        (["--loss_distill", "crd", "--prepare_epochs", "5"], "prepare_epochs 5: only ft reads --prepare_epochs"),
+        (
+            ["--loss_distill", "crd", "--prepare_epochs", "5"],
+            "prepare_epochs 5: only ft reads --prepare_epochs",
+        ),
         (["--teacher", "nowhere.pth"], "nowhere.pth: no such file"),
-        (["--assistant", "--teacher_weights", "2"], "teacher_weights 2: with --assistant there is one teacher"),
+        (
+            ["--assistant", "--teacher_weights", "2"],
+            "teacher_weights 2: with --assistant there is one teacher",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(words, message, teacher):
@@ -486,17 +859,75 @@ def test_restorers_and_classifiers_are_not_mistaken_for_one_another(teacher):
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_classifier_is_trained_exported_and_rebuilt(name):
-    words = ["--model", name, *DATA[:4], "--limit_train", "6", "--limit_val", "4", "--steps", "1", "--batch_size", "6"]
-    small = {"vit_tiny": ["--patch", "8", "--width", "64"], "vit_small": ["--patch", "8", "--width", "64"], "shufflenet": []}
-    done = call(main_classify, *words, *small.get(name, ["--width", "16" if name == "resnext50" else "4"]))
+    words = [
+        "--model",
+        name,
+        *DATA[:4],
+        "--limit_train",
+        "6",
+        "--limit_val",
+        "4",
+        "--steps",
+        "1",
+        "--batch_size",
+        "6",
+    ]
+    small = {
+        "vit_tiny": ["--patch", "8", "--width", "64"],
+        "vit_small": ["--patch", "8", "--width", "64"],
+        "shufflenet": [],
+    }
+    done = call(
+        main_classify, *words, *small.get(name, ["--width", "16" if name == "resnext50" else "4"])
+    )
     restored = checkpoint.restore(done["export"])
-    assert restored.network(torch.rand(2, 1, 16, 16)).shape == (2, 10) and isinstance(restored.network, nn.Module)
+    assert restored.network(torch.rand(2, 1, 16, 16)).shape == (2, 10) and isinstance(
+        restored.network, nn.Module
+    )
     assert restored.content["network"]["classes"] == list("0123456789")
 
 
 def test_the_real_small_sets_are_learnt_a_little(shared):
-    words = ["--dataset", "npz", "--data_root", str(shared / "cifar10_small" / "cifar10_small.npz"), "--c", "3", "--limit_train", "500"]
-    done = call(main_classify, *words, "--limit_val", "100", "--epochs", "3", "--model", "resnet8", "--width", "8")
+    words = [
+        "--dataset",
+        "npz",
+        "--data_root",
+        str(shared / "cifar10_small" / "cifar10_small.npz"),
+        "--c",
+        "3",
+        "--limit_train",
+        "500",
+    ]
+    done = call(
+        main_classify,
+        *words,
+        "--limit_val",
+        "100",
+        "--epochs",
+        "3",
+        "--model",
+        "resnet8",
+        "--width",
+        "8",
+    )
     assert done["val_top1"] > 15
-    cloth = ["--dataset", "folder", "--data_root", str(shared / "clothing"), "--c", "3", "--n", "32", "--limit_train", "60", "--limit_val", "20"]
-    assert call(main_classify, *cloth, "--epochs", "1", "--model", "resnet8", "--width", "4")["val_top1"] >= 0
+    cloth = [
+        "--dataset",
+        "folder",
+        "--data_root",
+        str(shared / "clothing"),
+        "--c",
+        "3",
+        "--n",
+        "32",
+        "--limit_train",
+        "60",
+        "--limit_val",
+        "20",
+    ]
+    assert (
+        call(main_classify, *cloth, "--epochs", "1", "--model", "resnet8", "--width", "4")[
+            "val_top1"
+        ]
+        >= 0
+    )

@@ -80,8 +80,16 @@ def begin(kind, does, folder, asked=ASKED):
     (folder / "logs").mkdir(parents=True)
     path = folder / f"job.{kind}"
     path.write_text(script(kind, "a study", command(folder, does), asked, folder))
-    given = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3", "PBS_JOBID": "12[1].server", "PBS_ARRAY_INDEX": "1", "TASKS": "0:3:7"}
-    return subprocess.Popen(["bash", path], env={**os.environ, **given}, cwd="/", start_new_session=True)
+    given = {
+        "SLURM_ARRAY_JOB_ID": "12",
+        "SLURM_ARRAY_TASK_ID": "3",
+        "PBS_JOBID": "12[1].server",
+        "PBS_ARRAY_INDEX": "1",
+        "TASKS": "0:3:7",
+    }
+    return subprocess.Popen(
+        ["bash", path], env={**os.environ, **given}, cwd="/", start_new_session=True
+    )
 
 
 def story(folder):
@@ -157,27 +165,66 @@ def test_where_pbs_lets_only_operators_run_a_job_again_its_number_is_submitted(f
 
 @pytest.mark.parametrize("kind", CLUSTERS)
 @settings(max_examples=40, deadline=None, derandomize=True, database=None)
-@given(name=TEXT, words=st.lists(TEXT, min_size=1), place=TEXT.filter(lambda text: "/" not in text), said=TEXT)
+@given(
+    name=TEXT,
+    words=st.lists(TEXT, min_size=1),
+    place=TEXT.filter(lambda text: "/" not in text),
+    said=TEXT,
+)
 def test_bash_reads_any_script_whole(kind, name, words, place, said):
-    environment = [f"export WORD={shlex.quote(said)}", "source '.venv of mine/bin/activate'", "# it's a remark"]
-    text = script(kind, name, words, ASKED._replace(environment=environment), Path("/nowhere") / (place or "x"))
+    environment = [
+        f"export WORD={shlex.quote(said)}",
+        "source '.venv of mine/bin/activate'",
+        "# it's a remark",
+    ]
+    text = script(
+        kind,
+        name,
+        words,
+        ASKED._replace(environment=environment),
+        Path("/nowhere") / (place or "x"),
+    )
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
     lines = text.split("\n")
     head = lines[1 : lines.index("set -u")]
     mark = {"slurm": "#SBATCH ", "pbs": "#PBS "}[kind]
-    assert [line.startswith(mark) for line in head] == sorted((line.startswith(mark) for line in head), reverse=True)  # directives come first
-    assert all(len(line.split()) >= 2 and line.isprintable() for line in head if line.startswith(mark))
+    assert [line.startswith(mark) for line in head] == sorted(
+        (line.startswith(mark) for line in head), reverse=True
+    )  # directives come first
+    assert all(
+        len(line.split()) >= 2 and line.isprintable() for line in head if line.startswith(mark)
+    )
 
 
 def test_what_is_asked_for_stands_in_the_script(folder):
-    asked = Asked("36:00:00", "gpu", "16G", 2, 8, ["module load cuda", "source .venv/bin/activate"], 300)
+    asked = Asked(
+        "36:00:00", "gpu", "16G", 2, 8, ["module load cuda", "source .venv/bin/activate"], 300
+    )
     slurm, pbs = (script(kind, "a study", ["python"], asked, folder) for kind in CLUSTERS)
-    for line in ("--time=36:00:00", "--partition=gpu", "--mem=16G", "--gres=gpu:2", "--cpus-per-task=8", "--signal=B:USR1@300", "--job-name=a_study"):
+    for line in (
+        "--time=36:00:00",
+        "--partition=gpu",
+        "--mem=16G",
+        "--gres=gpu:2",
+        "--cpus-per-task=8",
+        "--signal=B:USR1@300",
+        "--job-name=a_study",
+    ):
         assert line in slurm
-    for line in ("-l walltime=36:00:00", "-q gpu", "select=1:ncpus=8:ngpus=2:mem=16gb", f"sleep {36 * 3600 - 300} &", "-N a_study"):
+    for line in (
+        "-l walltime=36:00:00",
+        "-q gpu",
+        "select=1:ncpus=8:ngpus=2:mem=16gb",
+        f"sleep {36 * 3600 - 300} &",
+        "-N a_study",
+    ):
         assert line in pbs
-    assert all("module load cuda\nsource .venv/bin/activate\nset -u" in text for text in (slurm, pbs))
-    assert "gres" not in script("slurm", "a", ["b"], ASKED, folder) and "ngpus" not in script("pbs", "a", ["b"], ASKED, folder)
+    assert all(
+        "module load cuda\nsource .venv/bin/activate\nset -u" in text for text in (slurm, pbs)
+    )
+    assert "gres" not in script("slurm", "a", ["b"], ASKED, folder) and "ngpus" not in script(
+        "pbs", "a", ["b"], ASKED, folder
+    )
 
 
 @pytest.mark.parametrize(
@@ -198,7 +245,9 @@ def test_what_no_cluster_understands_is_a_mistake(wrong, said, tmp_path):
 @given(st.lists(st.integers(0, 60)))
 def test_ranges_name_every_number_once(numbers):
     pairs = [[int(end) for end in part.split("-")] for part in ranges(numbers).split(",") if part]
-    assert list(chain.from_iterable(range(pair[0], pair[-1] + 1) for pair in pairs)) == sorted(set(numbers))
+    assert list(chain.from_iterable(range(pair[0], pair[-1] + 1) for pair in pairs)) == sorted(
+        set(numbers)
+    )
 
 
 def test_slurm_gets_two_arrays_the_second_behind_the_first(fake, folder):
@@ -217,7 +266,10 @@ def test_pbs_gets_an_array_that_counts_from_0_and_none_for_a_single_job(fake, fo
     record = folder.parent / "all"
     fake("qsub", f'echo "$@" >> {record}; echo "7[].server"')
     assert submit("pbs", "the script", folder, [[5], [2, 3, 9]], 2) == ["7[].server"] * 2
-    assert record.read_text().splitlines() == ["-v TASKS=5 job.pbs", "-J 0-2%2 -v TASKS=2:3:9 -W depend=afterany:7[].server job.pbs"]
+    assert record.read_text().splitlines() == [
+        "-v TASKS=5 job.pbs",
+        "-J 0-2%2 -v TASKS=2:3:9 -W depend=afterany:7[].server job.pbs",
+    ]
 
 
 @pytest.mark.parametrize(("kind", "program"), [("slurm", "sbatch"), ("pbs", "qsub")])
@@ -228,8 +280,13 @@ def test_nothing_is_queued_where_nothing_is_to_be_done(kind, program, fake, tmp_
 
 @pytest.mark.parametrize(("kind", "program"), [("slurm", "sbatch"), ("pbs", "qsub")])
 def test_a_refusal_is_told_in_the_programs_own_words(kind, program, fake, tmp_path, monkeypatch):
-    fake(program, f"[ -e {tmp_path}/once ] || {{ touch {tmp_path}/once; echo 7; exit; }}; echo 'error: no such\n partition' >&2; exit 1")
-    with pytest.raises(UserError, match=f"^{program} refused: error: no such partition; queued before: 7$"):
+    fake(
+        program,
+        f"[ -e {tmp_path}/once ] || {{ touch {tmp_path}/once; echo 7; exit; }}; echo 'error: no such\n partition' >&2; exit 1",
+    )
+    with pytest.raises(
+        UserError, match=f"^{program} refused: error: no such partition; queued before: 7$"
+    ):
         submit(kind, "", tmp_path, [[0], [1]])
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=f"^cluster {kind}: there is no program {program} here$"):
@@ -240,17 +297,25 @@ def parsed(*words):
     parser = Parser("a test")
     add_cluster(parser)
     args = parser.parse_args([*words])
-    return args.cluster, Asked(*(getattr(args, name) for name in Asked._fields)) if args.cluster else None
+    return args.cluster, Asked(
+        *(getattr(args, name) for name in Asked._fields)
+    ) if args.cluster else None
 
 
 def test_flags_are_what_is_asked():
     line = "--cluster slurm --partition gpu --time 04:00:00 --memory 16G --gpus 1 --cpus 8 --environment one --environment 'two three'"
-    assert parsed(*shlex.split(line)) == ("slurm", Asked("04:00:00", "gpu", "16G", 1, 8, ["one", "two three"], 120))
+    assert parsed(*shlex.split(line)) == (
+        "slurm",
+        Asked("04:00:00", "gpu", "16G", 1, 8, ["one", "two three"], 120),
+    )
     assert parsed("--cluster", "pbs", "--time", "01:00:00") == ("pbs", ASKED)
     assert parsed() == (None, None)
 
 
-@pytest.mark.parametrize("words", [["--time", "01:00:00"], ["--cluster", "slurm"], ["--cluster", "lsf", "--time", "01:00:00"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--time", "01:00:00"], ["--cluster", "slurm"], ["--cluster", "lsf", "--time", "01:00:00"]],
+)
 def test_flags_that_do_not_go_together_are_refused(words, capsys):
     with pytest.raises(SystemExit) as end:
         parsed(*words)
@@ -318,7 +383,11 @@ def slurm(tmp_path, monkeypatch):
     home = tmp_path / "slurm"
     for name in ("state", "spool"):
         (home / name).mkdir(parents=True)
-    (home / "slurm.conf").write_text(CONFIGURATION.format(controller=free_port(), worker=free_port(), user=getpass.getuser(), folder=home))
+    (home / "slurm.conf").write_text(
+        CONFIGURATION.format(
+            controller=free_port(), worker=free_port(), user=getpass.getuser(), folder=home
+        )
+    )
     monkeypatch.setenv("SLURM_CONF", str(home / "slurm.conf"))
     with (
         open(home / "log", "w") as log,
@@ -336,14 +405,29 @@ def slurm(tmp_path, monkeypatch):
 
 
 def test_a_real_slurm_signals_requeues_and_keeps_the_order(slurm, folder):
-    text = script("slurm", "a study", command(folder, "stops if first"), Asked("00:01:00", signal_before=55), folder)
+    text = script(
+        "slurm",
+        "a study",
+        command(folder, "stops if first"),
+        Asked("00:01:00", signal_before=55),
+        folder,
+    )
     first, second = submit("slurm", text, folder, [[0, 1], [2]], 2)
     until(lambda: "2 ends" in story(folder), 85)
     told = story(folder)
-    assert [line for line in told if line[0] == "0"] == ["0 begins", "0 SIGUSR1", "0 begins", "0 ends"]
+    assert [line for line in told if line[0] == "0"] == [
+        "0 begins",
+        "0 SIGUSR1",
+        "0 begins",
+        "0 ends",
+    ]
     assert [line for line in told if line[0] == "1"] == ["1 begins", "1 ends"]
     assert told[-2:] == ["2 begins", "2 ends"]
-    assert first != second and {path.name for path in (folder / "logs").iterdir()} == {"0.log", "1.log", "2.log"}
+    assert first != second and {path.name for path in (folder / "logs").iterdir()} == {
+        "0.log",
+        "1.log",
+        "2.log",
+    }
 
 
 def test_a_real_slurm_does_not_bring_a_cancelled_job_back(slurm, folder):

@@ -17,12 +17,34 @@ import main_unet
 from tables import CLASSIFIERS, NETWORKS, PHYSICS, RESTORED, UserError
 from training import options
 
-QUICK = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
-WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)  # what a shell can pass
+QUICK = {
+    "deadline": None,
+    "derandomize": True,
+    "database": None,
+    "suppress_health_check": list(HealthCheck),
+}
+WORDS = st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8
+)  # what a shell can pass
 FLOATS = st.floats(allow_subnormal=False) | st.floats(0, 1, allow_subnormal=False)
-NUMBERS = st.one_of(st.integers(-3, 70), st.integers(), FLOATS, st.sampled_from(["1e-320", "1e400", "9" * 5000, "0x10", "1_0", "٣"]))
-SETTINGS = st.recursive(st.none() | st.booleans() | st.integers() | WORDS, lambda x: st.lists(x) | st.dictionaries(WORDS, x)).map(json.dumps)
-NAMES = sorted({name for table in vars(importlib.import_module("tables")).values() if isinstance(table, dict) for name in table})
+NUMBERS = st.one_of(
+    st.integers(-3, 70),
+    st.integers(),
+    FLOATS,
+    st.sampled_from(["1e-320", "1e400", "9" * 5000, "0x10", "1_0", "٣"]),
+)
+SETTINGS = st.recursive(
+    st.none() | st.booleans() | st.integers() | WORDS,
+    lambda x: st.lists(x) | st.dictionaries(WORDS, x),
+).map(json.dumps)
+NAMES = sorted(
+    {
+        name
+        for table in vars(importlib.import_module("tables")).values()
+        if isinstance(table, dict)
+        for name in table
+    }
+)
 
 
 class Parsed(Exception):
@@ -43,15 +65,23 @@ def parser_of(script):
 
 def lines_of(script):
     """Command lines of a script: its own flags, with values of all kinds, and words that it does not know."""
-    actions = [action for action in parser_of(script)._actions if action.option_strings and action.default is not SUPPRESS]
+    actions = [
+        action
+        for action in parser_of(script)._actions
+        if action.option_strings and action.default is not SUPPRESS
+    ]
     values = st.one_of(NUMBERS.map(str), st.sampled_from(NAMES), WORDS)
 
     def flag(action):
         own = st.sampled_from([*map(str, action.choices)]) if action.choices else values
         words = st.lists(st.one_of(own, values), max_size=0 if action.nargs == 0 else 3)
-        return st.tuples(st.sampled_from(action.option_strings), words).map(lambda pair: [pair[0], *pair[1]])
+        return st.tuples(st.sampled_from(action.option_strings), words).map(
+            lambda pair: [pair[0], *pair[1]]
+        )
 
-    return st.lists(st.one_of(st.sampled_from(actions).flatmap(flag), st.lists(values, max_size=2)), max_size=6).map(lambda parts: [*chain(*parts)])
+    return st.lists(
+        st.one_of(st.sampled_from(actions).flatmap(flag), st.lists(values, max_size=2)), max_size=6
+    ).map(lambda parts: [*chain(*parts)])
 
 
 def ends_well(parse, words):
@@ -62,7 +92,10 @@ def ends_well(parse, words):
             return parse(words)
     except SystemExit as end:
         helped = end.code == 0 and any(word.startswith(("-h", "--help")) for word in words)
-        assert helped or (end.code == 2 and said.getvalue().count("\n") == 1), (words, said.getvalue())
+        assert helped or (end.code == 2 and said.getvalue().count("\n") == 1), (
+            words,
+            said.getvalue(),
+        )
         return None
 
 
@@ -80,7 +113,10 @@ def test_any_words_are_a_configuration_or_one_line(script):
 @given(
     st.one_of(
         st.text(max_size=20),
-        st.recursive(st.none() | st.booleans() | st.integers() | WORDS, lambda x: st.lists(x) | st.dictionaries(WORDS, x)).map(json.dumps),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | WORDS,
+            lambda x: st.lists(x) | st.dictionaries(WORDS, x),
+        ).map(json.dumps),
     )
 )
 def test_any_file_of_settings_is_a_configuration_or_one_line(text):
@@ -89,7 +125,17 @@ def test_any_file_of_settings_is_a_configuration_or_one_line(text):
     ends_well(main_unet.parse, ["--cr", "0.1", "--config", "c.yml"])
 
 
-@pytest.mark.parametrize("text", ["a: 2020-13-45", "[" * 5000, "a: " + "9" * 5000, "? [1, 2]\n: 3", "1: 2", "a: !!python/object:os.system x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 2020-13-45",
+        "[" * 5000,
+        "a: " + "9" * 5000,
+        "? [1, 2]\n: 3",
+        "1: 2",
+        "a: !!python/object:os.system x",
+    ],
+)
 def test_files_of_settings_that_their_readers_stumble_over(text, tmp_path):
     (tmp_path / "c.yml").write_text(text)
     assert ends_well(main_unet.parse, ["--cr", "0.1", "--config", "c.yml"]) is None
@@ -103,15 +149,30 @@ VALUES = {
     "scales": [2, 5], "width": [1, 4, 7], "features": [1, 4], "blocks": [1, 2], "growth": [1, 4], "batch_norm": ["on", "bias-free"],
     "padding": ["circular", "release"], "stem": ["small", "large"], "patch": [3, 8],
 }  # fmt: skip
-COMMON = {"n": [2, 3, 8, 16, 17], "c": [1, 3], "batch_size": [1, 7], "accumulate": [1, 5], "ema": [0, 0.9], "warmup": [0, 3], "epochs": [1, 10**9]}
+COMMON = {
+    "n": [2, 3, 8, 16, 17],
+    "c": [1, 3],
+    "batch_size": [1, 7],
+    "accumulate": [1, 5],
+    "ema": [0, 0.9],
+    "warmup": [0, 3],
+    "epochs": [1, 10**9],
+}
 
 
 @st.composite
 def configurations(draw, networks, cameras, named):
     """Command lines whose every flag is read and whose every value is allowed."""
-    network, camera = draw(st.sampled_from(sorted(networks))), draw(st.sampled_from(sorted(cameras)))
+    network, camera = (
+        draw(st.sampled_from(sorted(networks))),
+        draw(st.sampled_from(sorted(cameras))),
+    )
     words = [named, network, "--physics", camera]
-    for flag in [*NETWORKS.get(network, CLASSIFIERS.get(network)).flags, *PHYSICS[camera].flags, *COMMON]:
+    for flag in [
+        *NETWORKS.get(network, CLASSIFIERS.get(network)).flags,
+        *PHYSICS[camera].flags,
+        *COMMON,
+    ]:
         values = (VALUES | COMMON).get(flag)
         if values and (draw(st.booleans()) or PHYSICS[camera].flags.get(flag) is ...):
             words += [f"--{flag}", *str(draw(st.sampled_from(values))).split()]
@@ -125,7 +186,12 @@ TINY_NETWORKS = {"unet", "dncnn", "rrdbnet", "drunet", "restormer"}
     "script, lines",
     [
         (main_unet, configurations(TINY_NETWORKS, set(RESTORED) - {"given"}, "--network")),
-        (main_classify, configurations({"resnet8", "shufflenet", "vit_tiny"}, {"image", "spc", "denoise"}, "--model")),
+        (
+            main_classify,
+            configurations(
+                {"resnet8", "shufflenet", "vit_tiny"}, {"image", "spc", "denoise"}, "--model"
+            ),
+        ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -26,7 +26,9 @@ def test_flops_are_two_a_multiplication():
 def test_memory_is_what_lives_at_once():
     x = torch.rand(1, 4, 32, 32)
     chain = nn.Sequential(*(nn.Conv2d(4, 4, 3, padding=1) for _ in range(5)))
-    assert peak_memory(chain, x) == 2 * x.nbytes  # one map goes in, another comes out; the first input is not counted
+    assert (
+        peak_memory(chain, x) == 2 * x.nbytes
+    )  # one map goes in, another comes out; the first input is not counted
 
     class Keeps(nn.Module):
         def forward(self, x):
@@ -38,19 +40,46 @@ def test_memory_is_what_lives_at_once():
 
 def test_latencies_are_as_many_as_asked_and_grow_with_the_work():
     small, large = (nn.Conv2d(c, c, 3, padding=1) for c in (2, 64))
-    a, b = latencies(small, torch.rand(1, 2, 16, 16), 11), latencies(large, torch.rand(1, 64, 64, 64), 5)
+    a, b = (
+        latencies(small, torch.rand(1, 2, 16, 16), 11),
+        latencies(large, torch.rand(1, 64, 64, 64), 5),
+    )
     assert len(a) == 11 and len(b) == 5 and (a > 0).all() and np.median(b) > np.median(a)
 
 
 def test_models_are_compared_with_the_first():
     large = call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY)
-    light = call(main_unet, "--physics", "denoise", "--sigma", "25", "--network", "dncnn", "--features", "3", "--blocks", "1", *DATA, "--epochs", "1")
+    light = call(
+        main_unet,
+        "--physics",
+        "denoise",
+        "--sigma",
+        "25",
+        "--network",
+        "dncnn",
+        "--features",
+        "3",
+        "--blocks",
+        "1",
+        *DATA,
+        "--epochs",
+        "1",
+    )
     words = ["--dataset", "digits", "--limit_test", "6", "--runs", "5", "--batches", "1", "4"]
     rows = call(compare_models, large["export"], light["export"], *words)["rows"]
     assert [row["model"] for row in rows] == ["UNET_denoise_sigma_25", "DNCNN_denoise_sigma_25"]
     assert rows[0]["x fewer parameters"] == rows[0]["x faster"] == 1 and rows[0]["PSNR gained"] == 0
     assert rows[1]["x fewer parameters"] == rows[0]["parameters"] / rows[1]["parameters"] > 1
-    tested = call(test_UNet, "--checkpoint", light["export"], "--dataset", "digits", "--limit_test", "6", "--no-anchors")
+    tested = call(
+        test_UNet,
+        "--checkpoint",
+        light["export"],
+        "--dataset",
+        "digits",
+        "--limit_test",
+        "6",
+        "--no-anchors",
+    )
     assert np.isclose(rows[1]["PSNR"], tested["psnr"], atol=1e-4)
     with open("results/compare/models.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 2
@@ -58,9 +87,14 @@ def test_models_are_compared_with_the_first():
 
 
 def test_noise_is_that_of_all_models_and_rows_name_the_camera():
-    low, high = (call(main_unet, "--physics", "denoise", "--sigma", sigma, *TINY)["export"] for sigma in ("5", "50"))
+    low, high = (
+        call(main_unet, "--physics", "denoise", "--sigma", sigma, *TINY)["export"]
+        for sigma in ("5", "50")
+    )
     words = ["--dataset", "digits", "--limit_test", "6", "--runs", "2", "--batches", "1"]
-    own, told = (call(compare_models, low, high, *words, *more)["rows"] for more in ([], ["--sigma", "25"]))
+    own, told = (
+        call(compare_models, low, high, *words, *more)["rows"] for more in ([], ["--sigma", "25"])
+    )
     assert [row["camera"] for row in own] == ["denoise sigma 5", "denoise sigma 50"]
     assert [row["camera"] for row in told] == ["denoise sigma 25"] * 2
     for path, row in zip((low, high), told, strict=True):
@@ -72,23 +106,47 @@ def test_noise_is_that_of_all_models_and_rows_name_the_camera():
 
 
 def test_basicsrs_large_network_is_compared_where_size_and_noise_are_told():
-    network = build_network({"name": "rrdbnet", "c": 1, "features": 4, "blocks": 1, "growth": 2, "residual": False})
+    network = build_network(
+        {"name": "rrdbnet", "c": 1, "features": 4, "blocks": 1, "growth": 2, "residual": False}
+    )
     torch.save({"params": network.state_dict()}, "large.pth")
     light = call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY)["export"]
-    words = ["--n", "16", "--sigma", "25", "--dataset", "digits", "--limit_test", "4", "--runs", "2", "--batches", "1"]
+    words = [
+        "--n",
+        "16",
+        "--sigma",
+        "25",
+        "--dataset",
+        "digits",
+        "--limit_test",
+        "4",
+        "--runs",
+        "2",
+        "--batches",
+        "1",
+    ]
     rows = call(compare_models, "large.pth", light, *words)["rows"]
     assert [row["camera"] for row in rows] == ["denoise sigma 25"] * 2
     assert rows[0]["parameters"] == sum(w.numel() for w in network.parameters())
 
 
 def test_names_of_models_are_drawn_as_they_are():
-    write([{"model": "$x{$", "parameters": 1, "ms, batch 1": 1.0, "PSNR": 30.0}], 1, Path("compare"))
+    write(
+        [{"model": "$x{$", "parameters": 1, "ms, batch 1": 1.0, "PSNR": 30.0}], 1, Path("compare")
+    )
     assert Path("compare/models.png").is_file()
 
 
 def test_models_that_cannot_be_compared_are_refused(capsys):
-    small, large = (call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY, "--n", n, "--results", n)["export"] for n in ("8", "16"))
-    with pytest.raises(UserError, match=r"looks at images of 16 pixels and 1 channels, .* of 8 and 1"):
+    small, large = (
+        call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY, "--n", n, "--results", n)[
+            "export"
+        ]
+        for n in ("8", "16")
+    )
+    with pytest.raises(
+        UserError, match=r"looks at images of 16 pixels and 1 channels, .* of 8 and 1"
+    ):
         call(compare_models, small, large, "--dataset", "digits")
     with pytest.raises(SystemExit) as end:
         compare_models.parse([small, large, small])

@@ -27,8 +27,14 @@ def tree(root, names, size=(20, 14), mode="RGB"):
 
 def arrays(tmp_path, **changes):
     rng = np.random.default_rng(0)
-    content = {"x_train": rng.integers(0, 256, (50, 9, 9), dtype=np.uint8), "x_test": rng.integers(0, 256, (20, 9, 9), dtype=np.uint8)} | changes
-    np.savez(tmp_path / "set.npz", **{name: value for name, value in content.items() if value is not None})
+    content = {
+        "x_train": rng.integers(0, 256, (50, 9, 9), dtype=np.uint8),
+        "x_test": rng.integers(0, 256, (20, 9, 9), dtype=np.uint8),
+    } | changes
+    np.savez(
+        tmp_path / "set.npz",
+        **{name: value for name, value in content.items() if value is not None},
+    )
     return str(tmp_path / "set.npz")
 
 
@@ -36,7 +42,9 @@ def arrays(tmp_path, **changes):
 def request_for(request, tmp_path):
     """A request for each dataset that needs no download."""
     root = {
-        "folder": lambda: str(tree(tmp_path / "tree", [f"{a}/{k}.png" for a in "ab" for k in range(30)])),
+        "folder": lambda: str(
+            tree(tmp_path / "tree", [f"{a}/{k}.png" for a in "ab" for k in range(30)])
+        ),
         "npz": lambda: arrays(tmp_path),
     }.get(request.param, lambda: "data")()
     return Request(dataset=request.param, n=16, data_root=root)
@@ -44,23 +52,40 @@ def request_for(request, tmp_path):
 
 @pytest.mark.parametrize("c", [1, 3])
 def test_images_are_clean_sized_and_in_the_unit_interval(request_for, c):
-    for images in build_splits(request_for._replace(c=c, limit_train=20, limit_val=20, limit_test=20)).values():
+    for images in build_splits(
+        request_for._replace(c=c, limit_train=20, limit_val=20, limit_test=20)
+    ).values():
         batch = images.stack()
         assert batch.shape[1:] == (c, 16, 16) and batch.dtype == torch.float32
         assert batch.min() >= 0 and batch.max() <= 1 and batch.std() > 0.01
 
 
 def test_no_image_is_in_two_splits(request_for):
-    splits = {name: {image.numpy().tobytes() for image in images.stack()} for name, images in build_splits(request_for).items()}
-    if request_for.dataset in ("photos", "digits"):  # flat tiles and digits may agree by chance; the next tests hold these
-        splits = {name: {x for x in images if np.frombuffer(x, np.float32).std() > 0.05} for name, images in splits.items()}
-    assert not splits["train"] & splits["test"] and not splits["train"] & splits["val"] and not splits["val"] & splits["test"]
+    splits = {
+        name: {image.numpy().tobytes() for image in images.stack()}
+        for name, images in build_splits(request_for).items()
+    }
+    if request_for.dataset in (
+        "photos",
+        "digits",
+    ):  # flat tiles and digits may agree by chance; the next tests hold these
+        splits = {
+            name: {x for x in images if np.frombuffer(x, np.float32).std() > 0.05}
+            for name, images in splits.items()
+        }
+    assert (
+        not splits["train"] & splits["test"]
+        and not splits["train"] & splits["val"]
+        and not splits["val"] & splits["test"]
+    )
 
 
 def test_whole_photographs_are_held_out():
     names = [name for split in PHOTOGRAPHS.values() for name in split.split()]
     assert len(names) == len(set(names)) == 18
-    assert not any("right" in name for name in names), "the second view of a scene must not be in another split"
+    assert not any("right" in name for name in names), (
+        "the second view of a scene must not be in another split"
+    )
 
 
 def test_splits_and_limits_do_not_depend_on_the_runs_seed(request_for):
@@ -79,10 +104,18 @@ def test_only_training_is_augmented_and_the_epoch_decides_how():
         return torch.stack([splits["train"][i]["image"] for i in range(30)])
 
     first, again, second = pass_of(0), pass_of(0), pass_of(1)
-    assert torch.equal(first, again) and not torch.equal(first, second) and not torch.equal(first, clean)
-    assert torch.allclose(first.sum((1, 2, 3)), clean.sum((1, 2, 3)), rtol=1e-4), "a symmetry moves pixels and changes none"
+    assert (
+        torch.equal(first, again)
+        and not torch.equal(first, second)
+        and not torch.equal(first, clean)
+    )
+    assert torch.allclose(first.sum((1, 2, 3)), clean.sum((1, 2, 3)), rtol=1e-4), (
+        "a symmetry moves pixels and changes none"
+    )
     for split in ("val", "test"):
-        assert torch.equal(torch.stack([splits[split][i]["image"] for i in range(9)]), splits[split].stack()[:9])
+        assert torch.equal(
+            torch.stack([splits[split][i]["image"] for i in range(9)]), splits[split].stack()[:9]
+        )
 
 
 def test_all_eight_symmetries_occur_and_a_mirror_only_mirrors():
@@ -91,29 +124,52 @@ def test_all_eight_symmetries_occur_and_a_mirror_only_mirrors():
     def seen(name):
         images = image.expand(200, 1, 3, 3)
         for draw, change in symmetries_of(name, shift=False).items():
-            images = change(images, torch.tensor([draw(np.random.default_rng((k, len(name))), 3) for k in range(200)]))
+            images = change(
+                images,
+                torch.tensor([draw(np.random.default_rng((k, len(name))), 3) for k in range(200)]),
+            )
         return {each.contiguous().numpy().tobytes() for each in images}
 
-    assert len(seen("dihedral")) == 8 and seen("flip") == {image.numpy().tobytes(), image.flip(-1).contiguous().numpy().tobytes()}
+    assert len(seen("dihedral")) == 8 and seen("flip") == {
+        image.numpy().tobytes(),
+        image.flip(-1).contiguous().numpy().tobytes(),
+    }
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_change_nothing(workers):
     train = build_splits(Request(n=16, limit_train=30), augment_seed=3)["train"]
-    passes = [list(build_loader(train, size, count, shuffle_seed=5)) for size, count in ((8, workers), (7, 0))]
-    (order, images), (again, same) = ((torch.cat([b["index"] for b in p]), torch.cat([b["image"] for b in p])) for p in passes)
+    passes = [
+        list(build_loader(train, size, count, shuffle_seed=5))
+        for size, count in ((8, workers), (7, 0))
+    ]
+    (order, images), (again, same) = (
+        (torch.cat([b["index"] for b in p]), torch.cat([b["image"] for b in p])) for p in passes
+    )
     assert sorted(order.tolist()) == list(range(30)) and torch.equal(order, again)
-    assert torch.equal(images, same) and not torch.equal(images, train.stack()[order])  # augmented, and alike
+    assert torch.equal(images, same) and not torch.equal(
+        images, train.stack()[order]
+    )  # augmented, and alike
 
 
 class TestFolder:
     def test_named_splits_are_kept(self, tmp_path):
-        root = tree(tmp_path, ["train/a/1.png", "train/2.jpg", "val/3.png", "test/x/4.png", "test/5.bmp"])
-        assert [len(s) for s in build_splits(Request("folder", 8, 3, str(root))).values()] == [2, 1, 2]
+        root = tree(
+            tmp_path, ["train/a/1.png", "train/2.jpg", "val/3.png", "test/x/4.png", "test/5.bmp"]
+        )
+        assert [len(s) for s in build_splits(Request("folder", 8, 3, str(root))).values()] == [
+            2,
+            1,
+            2,
+        ]
 
     def test_validation_comes_out_of_training_where_it_is_missing(self, tmp_path):
         root = tree(tmp_path, [f"train/{k}.png" for k in range(20)] + ["test/1.png"])
-        assert [len(s) for s in build_splits(Request("folder", 8, 3, str(root))).values()] == [18, 2, 1]
+        assert [len(s) for s in build_splits(Request("folder", 8, 3, str(root))).values()] == [
+            18,
+            2,
+            1,
+        ]
 
     def test_a_test_folder_alone_is_enough_for_evaluation(self, tmp_path):
         root = tree(tmp_path, ["test/1.png", "test/2.png"])
@@ -152,9 +208,15 @@ class TestFolder:
         ({"dataset": "imagenet"}, "unknown dataset 'imagenet': choose from photos, digits"),
         ({"dataset": "folder", "data_root": "nowhere"}, "--data_root nowhere is not a folder"),
         ({"dataset": "npz", "data_root": "nowhere.npz"}, "is not an .npz file"),
-        ({"dataset": "mnist", "data_root": "nowhere"}, "no files in nowhere/MNIST/raw .* or give --download"),
+        (
+            {"dataset": "mnist", "data_root": "nowhere"},
+            "no files in nowhere/MNIST/raw .* or give --download",
+        ),
         ({"dataset": "cifar10", "data_root": "nowhere"}, "or give --download"),
-        ({"dataset": "celeba", "data_root": "nowhere"}, "no files in nowhere/celeba .* or give --download"),
+        (
+            {"dataset": "celeba", "data_root": "nowhere"},
+            "no files in nowhere/celeba .* or give --download",
+        ),
         ({"dataset": "photos", "n": 512}, "no val images of 512 x 512"),
     ],
 )
@@ -164,7 +226,11 @@ def test_what_is_missing_is_said(changes, message):
 
 
 @pytest.mark.parametrize(
-    "changes, message", [({"x_test": None}, "lacks x_test; it holds x_train"), ({"x_train": np.zeros((4, 9, 9))}, "x_train is float64")]
+    "changes, message",
+    [
+        ({"x_test": None}, "lacks x_test; it holds x_train"),
+        ({"x_train": np.zeros((4, 9, 9))}, "x_train is float64"),
+    ],
 )
 def test_arrays_of_another_kind_are_refused(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
@@ -203,8 +269,13 @@ def test_mnist_is_read_from_its_four_files_without_a_download(tmp_path, shared):
     assert torch.allclose(splits["test"].stack(), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("count, sizes", [(30, [10] * 3), (31, [10, 10, 11]), (32, [10, 10, 10, 2]), (1, [1]), (11, [11])])
-def test_a_last_batch_of_one_joins_the_one_before_it_and_every_image_comes_once_an_epoch(count, sizes):
+@pytest.mark.parametrize(
+    "count, sizes",
+    [(30, [10] * 3), (31, [10, 10, 11]), (32, [10, 10, 10, 2]), (1, [1]), (11, [11])],
+)
+def test_a_last_batch_of_one_joins_the_one_before_it_and_every_image_comes_once_an_epoch(
+    count, sizes
+):
     images = build_splits(Request("digits", 16, limit_train=count))["train"]
     loader, orders = build_loader(images, 10, shuffle_seed=0), []
     for images.epoch in range(2):

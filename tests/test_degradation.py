@@ -80,7 +80,11 @@ def still(monkeypatch):
 def test_the_round_gaussian_is_scipys(sigma):
     delta = np.zeros((21, 21))
     delta[10, 10] = 1
-    assert np.allclose(blur_kernel(21, "", (sigma, sigma)), gaussian_filter(delta, sigma, radius=10, mode="constant"), atol=1e-12)
+    assert np.allclose(
+        blur_kernel(21, "", (sigma, sigma)),
+        gaussian_filter(delta, sigma, radius=10, mode="constant"),
+        atol=1e-12,
+    )
 
 
 def test_the_long_gaussian_has_the_asked_covariance():
@@ -88,7 +92,11 @@ def test_the_long_gaussian_has_the_asked_covariance():
     x, y = torch.meshgrid(torch.arange(41.0) - 20, torch.arange(41.0) - 20, indexing="xy")
     points = torch.stack((x, y)).flatten(1).double()
     turn = torch.tensor([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    assert torch.allclose(points * kernel.flatten() @ points.T, turn @ torch.diag(torch.tensor([9.0, 2.25]).double()) @ turn.T, atol=1e-2)
+    assert torch.allclose(
+        points * kernel.flatten() @ points.T,
+        turn @ torch.diag(torch.tensor([9.0, 2.25]).double()) @ turn.T,
+        atol=1e-2,
+    )
 
 
 @pytest.mark.parametrize("profile", ["generalized", "plateau"])
@@ -111,7 +119,10 @@ def test_the_sinc_passes_what_is_below_its_cutoff(cutoff):
     response = np.abs(np.fft.fft2(sinc_kernel(61, cutoff), (256, 256)))
     w = 2 * np.pi * np.fft.fftfreq(256)
     radius = np.hypot(w[:, None], w[None])
-    assert np.abs(response[radius < 0.8 * cutoff] - 1).max() < 0.15 and response[radius > 1.2 * cutoff].max() < 0.15
+    assert (
+        np.abs(response[radius < 0.8 * cutoff] - 1).max() < 0.15
+        and response[radius > 1.2 * cutoff].max() < 0.15
+    )
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -122,19 +133,34 @@ def test_drawn_kernels_sum_to_one_and_fit_the_image(name):
         for _ in range(60):
             kernel = degradation.drawn_kernel(PRESETS[name], side, draws)
             sizes.add(len(kernel))
-            assert kernel.shape[0] == kernel.shape[1] and abs(kernel.sum() - 1) < 1e-9 and kernel.isfinite().all()
+            assert (
+                kernel.shape[0] == kernel.shape[1]
+                and abs(kernel.sum() - 1) < 1e-9
+                and kernel.isfinite().all()
+            )
         assert all(size % 2 == 1 and size // 2 < side for size in sizes)
     assert sizes == set(range(7, PRESETS[name]["blur_kernel_size"] + 1, 2))
 
 
 def test_kernels_are_drawn_as_often_as_the_preset_says(monkeypatch):
     seen = []
-    monkeypatch.setattr(degradation, "blur_kernel", lambda size, profile, sigma, *_: seen.append((profile, sigma[0] == sigma[1])))
+    monkeypatch.setattr(
+        degradation,
+        "blur_kernel",
+        lambda size, profile, sigma, *_: seen.append((profile, sigma[0] == sigma[1])),
+    )
     monkeypatch.setattr(degradation, "sinc_kernel", lambda *_: seen.append("sinc"))
     draws = Draws(seeded())
     for _ in range(4000):
         degradation.drawn_kernel(PRESETS["real_esrgan"], 64, draws)
-    kinds = [("", True), ("", False), ("generalized", True), ("generalized", False), ("plateau", True), ("plateau", False)]
+    kinds = [
+        ("", True),
+        ("", False),
+        ("generalized", True),
+        ("generalized", False),
+        ("plateau", True),
+        ("plateau", False),
+    ]
     assert abs(seen.count("sinc") / 4000 - 0.1) < 0.02
     for kind, probability in zip(kinds, PRESETS["real_esrgan"]["kernel_prob"], strict=True):
         assert abs(seen.count(kind) / 4000 - 0.9 * probability) < 0.03
@@ -156,7 +182,9 @@ def test_images_keep_their_shape_and_range(name, c, n):
 def test_a_seed_is_a_degradation():
     x = torch.rand(4, 3, 16, 16, generator=seeded())
     one, same, other = (camera(c=3).observe(x, seeded(seed)) for seed in (1, 1, 2))
-    assert torch.equal(one, same) and not any(torch.allclose(a, b, atol=0.01) for a, b in zip(one, other, strict=True))
+    assert torch.equal(one, same) and not any(
+        torch.allclose(a, b, atol=0.01) for a, b in zip(one, other, strict=True)
+    )
 
 
 def test_all_randomness_is_the_generators():
@@ -180,11 +208,17 @@ def test_every_image_has_its_own_draw_whatever_the_others_are():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_seed_is_the_same_degradation_on_a_gpu():
     x = torch.rand(4, 3, 32, 32, generator=seeded())
-    assert torch.equal(camera(n=32, c=3).observe(x, seeded()), camera(n=32, c=3).to("cuda").observe(x.cuda(), seeded()).cpu())
+    assert torch.equal(
+        camera(n=32, c=3).observe(x, seeded()),
+        camera(n=32, c=3).to("cuda").observe(x.cuda(), seeded()).cpu(),
+    )
 
 
 def test_milder_is_closer_to_the_image(images):
-    errors = {name: (camera(name).observe(images[:200], seeded()) - images[:200]).square().mean() for name in DEGRADATIONS}
+    errors = {
+        name: (camera(name).observe(images[:200], seeded()) - images[:200]).square().mean()
+        for name in DEGRADATIONS
+    }
     assert errors["mild"] < 0.6 * errors["real_esrgan"]
 
 
@@ -198,14 +232,26 @@ def test_nothing_happens_where_nothing_is_switched_on(still, images):
 @pytest.mark.parametrize("stage", ["", "2"])
 def test_gaussian_noise_has_the_asked_level(still, stage):
     x = torch.full((4, 3, 64, 64), 0.5)
-    noise = still(64, 3, **{f"noise_range{stage}": [20, 20], f"gray_noise_prob{stage}": 0}).observe(x, seeded()) - x
-    assert abs(noise.std() * 255 - 20) < 0.3 and not torch.allclose(noise[:, 0], noise[:, 1], atol=0.01)
+    noise = (
+        still(64, 3, **{f"noise_range{stage}": [20, 20], f"gray_noise_prob{stage}": 0}).observe(
+            x, seeded()
+        )
+        - x
+    )
+    assert abs(noise.std() * 255 - 20) < 0.3 and not torch.allclose(
+        noise[:, 0], noise[:, 1], atol=0.01
+    )
 
 
 @pytest.mark.parametrize("normal", [0, 1])
 def test_grey_noise_is_the_same_in_all_channels(still, normal):
     x = torch.rand(1, 1, 64, 64, generator=seeded()).mul(0.2).add(0.4).expand(2, 3, -1, -1)
-    changes = {"gaussian_noise_prob": normal, "noise_range": [10, 10], "poisson_scale_range": [0.3, 0.3], "gray_noise_prob": 1}
+    changes = {
+        "gaussian_noise_prob": normal,
+        "noise_range": [10, 10],
+        "poisson_scale_range": [0.3, 0.3],
+        "gray_noise_prob": 1,
+    }
     noise = still(64, 3, **changes).observe(x, seeded()) - x
     assert noise.std() > 0.01 and torch.allclose(noise[:, 0], noise[:, 1], atol=1e-6)
 
@@ -224,7 +270,9 @@ def test_poisson_noise_has_a_variance_proportional_to_the_signal(still, stage):
 @pytest.mark.parametrize("c", [1, 3])
 @pytest.mark.parametrize("quality", [30, 95])
 def test_jpeg_is_pils(c, quality):
-    bytes_in = np.random.default_rng(0).integers(0, 256, (17, 17, 3)[: 2 if c == 1 else 3], dtype=np.uint8)
+    bytes_in = np.random.default_rng(0).integers(
+        0, 256, (17, 17, 3)[: 2 if c == 1 else 3], dtype=np.uint8
+    )
     file = io.BytesIO()
     Image.fromarray(bytes_in).save(file, format="jpeg", quality=quality)
     expected = np.asarray(Image.open(file)).reshape(17, 17, c).transpose(2, 0, 1) / 255
@@ -234,27 +282,46 @@ def test_jpeg_is_pils(c, quality):
 
 def test_both_stages_compress_with_their_own_quality(still, monkeypatch):
     qualities, pil = [], degradation.jpeg
-    monkeypatch.setattr(degradation, "jpeg", lambda x, quality: qualities.append(quality) or pil(x, quality))
+    monkeypatch.setattr(
+        degradation, "jpeg", lambda x, quality: qualities.append(quality) or pil(x, quality)
+    )
     x = torch.rand(1, 1, 16, 16, generator=seeded())
     y = still(jpeg_range=[30, 30], jpeg_range2=[70, 70]).observe(x, seeded())
-    assert qualities == [30, 70] and torch.allclose(y[0], pil(pil(x[0], 30), 70).clamp(0, 1), atol=1e-6)
+    assert qualities == [30, 70] and torch.allclose(
+        y[0], pil(pil(x[0], 30), 70).clamp(0, 1), atol=1e-6
+    )
 
 
 def test_sides_are_drawn_as_often_as_the_preset_says():
     draws = Draws(seeded())
-    for stage, (up, down, keep), low, high in (("", (0.2, 0.7, 0.1), 0.15, 1.5), ("2", (0.3, 0.4, 0.3), 0.3, 1.2)):
-        sides = np.array([degradation.drawn_sides(PRESETS["real_esrgan"], (1000, 500), stage, draws) for _ in range(3000)])
+    for stage, (up, down, keep), low, high in (
+        ("", (0.2, 0.7, 0.1), 0.15, 1.5),
+        ("2", (0.3, 0.4, 0.3), 0.3, 1.2),
+    ):
+        sides = np.array(
+            [
+                degradation.drawn_sides(PRESETS["real_esrgan"], (1000, 500), stage, draws)
+                for _ in range(3000)
+            ]
+        )
         assert (abs(sides[:, 0] - 2 * sides[:, 1]) <= 1).all()  # the shape is kept
         sides = sides[:, 0]
         shares = [(sides > 1000).mean(), (sides < 1000).mean(), (sides == 1000).mean()]
         assert np.allclose(shares, (up, down, keep), atol=0.03)
-        assert 1000 * low <= sides.min() < 1000 * low + 20 and 1000 * high - 20 < sides.max() <= 1000 * high
+        assert (
+            1000 * low <= sides.min() < 1000 * low + 20
+            and 1000 * high - 20 < sides.max() <= 1000 * high
+        )
 
 
 def test_the_second_jpeg_comes_before_or_after_the_own_size_equally_often(monkeypatch):
     order, back, pil = [], degradation.brought_back, degradation.compressed
     monkeypatch.setattr(degradation, "brought_back", lambda *a: order.append("size") or back(*a))
-    monkeypatch.setattr(degradation, "compressed", lambda x, p, stage, d: order.append("jpeg" + stage) or pil(x, p, stage, d))
+    monkeypatch.setattr(
+        degradation,
+        "compressed",
+        lambda x, p, stage, d: order.append("jpeg" + stage) or pil(x, p, stage, d),
+    )
     camera().observe(torch.rand(300, 1, 8, 8, generator=seeded()), seeded())
     orders = [tuple(order[i : i + 3]) for i in range(0, 900, 3)]
     assert set(orders) == {("jpeg", "size", "jpeg2"), ("jpeg", "jpeg2", "size")}
@@ -273,7 +340,9 @@ def test_the_preset_has_the_numbers_of_the_guide():
 def test_every_preset_is_in_the_table_and_complete():
     assert set(PRESETS) == set(DEGRADATIONS)
     assert all(preset.keys() == PRESETS["real_esrgan"].keys() for preset in PRESETS.values())
-    with pytest.raises(UserError, match="unknown degradation 'rain': choose from real_esrgan, mild"):
+    with pytest.raises(
+        UserError, match="unknown degradation 'rain': choose from real_esrgan, mild"
+    ):
         camera("rain")
 
 
@@ -282,7 +351,11 @@ def test_the_whole_story_from_the_command_line(monkeypatch, capsys):
         return script.main(script.parse([str(word) for word in words]))
 
     seen, forward = [], Distillation.forward
-    monkeypatch.setattr(Distillation, "forward", lambda self, *a: seen.append(self.guides[0].physics is self.physics) or forward(self, *a))
+    monkeypatch.setattr(
+        Distillation,
+        "forward",
+        lambda self, *a: seen.append(self.guides[0].physics is self.physics) or forward(self, *a),
+    )
     data = ["--dataset", "digits", "--limit_train", 20, "--limit_val", 8]
     tiny = [*data, "--n", 16, "--network", "dncnn", "--features", 4, "--blocks", 2, "--epochs", 1]
     degrade = ["--physics", "degrade", "--degradation", "mild"]
@@ -290,15 +363,42 @@ def test_the_whole_story_from_the_command_line(monkeypatch, capsys):
     assert re.search(r"degrade_mild\.pth$", str(teacher["export"]))
     student = call(main_unet_dist, *degrade, "--teacher", teacher["export"], *tiny)
     assert seen and all(seen)
-    tested = call(test_UNet, "--checkpoint", student["export"], "--dataset", "digits", "--limit_test", 10)
+    tested = call(
+        test_UNet, "--checkpoint", student["export"], "--dataset", "digits", "--limit_test", 10
+    )
     assert "degrade, preset mild" in capsys.readouterr().out
     assert [row["estimate"] == "back-projection" for row in tested["rows"]] == [True, False]
-    again = call(progressive_distill, "--redistill", student["export"], "--teacher", teacher["export"], *data, "--limit_test", 10, "--epochs", 1)
+    again = call(
+        progressive_distill,
+        "--redistill",
+        student["export"],
+        "--teacher",
+        teacher["export"],
+        *data,
+        "--limit_test",
+        10,
+        "--epochs",
+        1,
+    )
     assert checkpoint.restore(again["rungs"][0]["export"]).physics.recipe["degradation"] == "mild"
-    with pytest.raises(UserError, match="awgn_snr: the noise of physics 'degrade' is set by its recipe"):
+    with pytest.raises(
+        UserError, match="awgn_snr: the noise of physics 'degrade' is set by its recipe"
+    ):
         call(test_UNet, "--checkpoint", student["export"], "--dataset", "digits", "--awgn_snr", 20)
-    with pytest.raises(UserError, match="awgn_teacher: the teacher's physics 'degrade' does not read --awgn_snr"):
-        call(main_unet_dist, "--cr", 0.5, "--awgn_snr", 20, "--awgn_teacher", "--teacher", teacher["export"], *tiny)
+    with pytest.raises(
+        UserError, match="awgn_teacher: the teacher's physics 'degrade' does not read --awgn_snr"
+    ):
+        call(
+            main_unet_dist,
+            "--cr",
+            0.5,
+            "--awgn_snr",
+            20,
+            "--awgn_teacher",
+            "--teacher",
+            teacher["export"],
+            *tiny,
+        )
 
 
 @pytest.mark.parametrize(

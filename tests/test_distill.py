@@ -45,11 +45,15 @@ ORACLES = {
     "charbonnier": np.mean(np.sqrt((s - t) ** 2 + 1e-12)),
     "hint": np.mean((s - t) ** 2),
     "at": np.mean((attention_map(S) - attention_map(T)) ** 2),
-    "feature_attention": np.mean((s - t) ** 2) + 0.5 * np.mean((attention_map(S) - attention_map(T)) ** 2),
-    "soft": 16 * np.mean(entropy(*(softmax(x.double().numpy() / 4, axis=1) for x in (T, S)), axis=1)),
+    "feature_attention": np.mean((s - t) ** 2)
+    + 0.5 * np.mean((attention_map(S) - attention_map(T)) ** 2),
+    "soft": 16
+    * np.mean(entropy(*(softmax(x.double().numpy() / 4, axis=1) for x in (T, S)), axis=1)),
     "fakd": np.mean([np.abs(cosines(a) - cosines(b)).mean() for a, b in zip(S, T, strict=True)]),
 }
-PLAIN = [name for name in LOSSES if name != "perceptual"]  # which needs weights, and has a test of its own
+PLAIN = [
+    name for name in LOSSES if name != "perceptual"
+]  # which needs weights, and has a test of its own
 
 
 def loss_of(name: str, **options):
@@ -59,7 +63,9 @@ def loss_of(name: str, **options):
 @pytest.mark.parametrize("name", PLAIN)
 class TestEveryLoss:
     def test_equals_its_formula(self, name):
-        assert np.isclose(loss_of(name)(S, T).item(), ORACLES[name], rtol=0.02 if name == "comb_matrix" else 1e-5)
+        assert np.isclose(
+            loss_of(name)(S, T).item(), ORACLES[name], rtol=0.02 if name == "comb_matrix" else 1e-5
+        )
 
     def test_is_zero_where_student_and_teacher_agree_and_its_gradient_is_finite(self, name):
         x = T.clone().requires_grad_()
@@ -69,11 +75,15 @@ class TestEveryLoss:
 
     def test_has_the_gradient_that_finite_differences_have(self, name):
         a, b = S[:3, :2, :2, :2].double(), T[:3, :2, :2, :2].double()
-        assert torch.autograd.gradcheck(lambda x: loss_of(name, gamma=0.3)(x, b), a.requires_grad_())
+        assert torch.autograd.gradcheck(
+            lambda x: loss_of(name, gamma=0.3)(x, b), a.requires_grad_()
+        )
 
     def test_does_not_grow_with_a_repeated_batch(self, name):
         once, twice = loss_of(name)(S, T), loss_of(name)(torch.cat([S, S]), torch.cat([T, T]))
-        grows = 2 if name == "comb_matrix" else 1  # a Frobenius norm of (2B)² kernel values, by its definition
+        grows = (
+            2 if name == "comb_matrix" else 1
+        )  # a Frobenius norm of (2B)² kernel values, by its definition
         assert torch.isclose(twice, grows * once, rtol=0.1 if name == "comb_matrix" else 1e-5)
 
 
@@ -87,13 +97,17 @@ def test_comb_matrix_takes_each_sides_own_unit_where_shapes_differ():
     other = 1e4 * S[:, :2]
     flat = other.flatten(1).double().numpy()
     kernels = [rbf_kernel(x, gamma=1 / np.median(pdist(x) ** 2)) for x in (flat, t)]
-    assert np.isclose(loss_of("comb_matrix")(other, T).item(), np.linalg.norm(kernels[0] - kernels[1]), rtol=0.02)
+    assert np.isclose(
+        loss_of("comb_matrix")(other, T).item(), np.linalg.norm(kernels[0] - kernels[1]), rtol=0.02
+    )
 
 
 def test_comb_matrix_is_exact_where_samples_nearly_agree():
     near = 5 + 1e-3 * torch.randn(6, 40)
     expected = np.linalg.norm(rbf_kernel(near.double().numpy(), gamma=1e4) - np.ones((6, 6)))
-    assert np.isclose(loss_of("comb_matrix", gamma=1e4)(near, torch.zeros(6, 40)).item(), expected, rtol=1e-2)
+    assert np.isclose(
+        loss_of("comb_matrix", gamma=1e4)(near, torch.zeros(6, 40)).item(), expected, rtol=1e-2
+    )
 
 
 def test_at_and_fakd_pool_the_larger_map_down():
@@ -107,7 +121,9 @@ def test_soft_refuses_a_tap_of_one_channel():
         stage_of(losses=[build_term("soft", temperature=4.0)], selection="output")
 
 
-def test_perceptual_is_the_weighted_distance_of_named_layers_and_says_where_its_weights_belong(tmp_path, monkeypatch):
+def test_perceptual_is_the_weighted_distance_of_named_layers_and_says_where_its_weights_belong(
+    tmp_path, monkeypatch
+):
     from torchvision.models import vgg19
     from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -118,16 +134,36 @@ def test_perceptual_is_the_weighted_distance_of_named_layers_and_says_where_its_
     vgg = vgg19(weights=None).eval()
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     torch.save(vgg.state_dict(), tmp_path / "hub" / "checkpoints" / "vgg19-dcbb9e9d.pth")
-    weights = {"features.2": 0.1, "features.7": 0.1, "features.16": 1.0, "features.25": 1.0, "features.34": 1.0}
+    weights = {
+        "features.2": 0.1,
+        "features.7": 0.1,
+        "features.16": 1.0,
+        "features.25": 1.0,
+        "features.34": 1.0,
+    }
     a, b = torch.rand(2, 2, 3, 32, 32)
-    images = [(x - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) for x in (a, b)]
+    images = [
+        (x - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
+        / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+        for x in (a, b)
+    ]
     taps = []
     for image in images:  # one extractor a layer: the ReLU behind a layer works in place
-        taps.append({name: create_feature_extractor(vgg.features[: int(name.split(".")[1]) + 1], [name.split(".")[1]])(image) for name in weights})
+        taps.append(
+            {
+                name: create_feature_extractor(
+                    vgg.features[: int(name.split(".")[1]) + 1], [name.split(".")[1]]
+                )(image)
+                for name in weights
+            }
+        )
     f, g = ({name: next(iter(tap.values())) for name, tap in side.items()} for side in taps)
     expected = sum(w * (f[k] - g[k]).abs().mean() for k, w in weights.items())
     assert torch.isclose(build_task("perceptual", style_weight=0.0)(a, b), expected, rtol=1e-4)
-    grams = [{k: torch.einsum("bchw,bdhw->bcd", x, x) / x[0].numel() for k, x in side.items()} for side in (f, g)]
+    grams = [
+        {k: torch.einsum("bchw,bdhw->bcd", x, x) / x[0].numel() for k, x in side.items()}
+        for side in (f, g)
+    ]
     style = sum(w * (grams[0][k] - grams[1][k]).abs().mean() for k, w in weights.items())
     loss = build_task("perceptual", style_weight=10.0)
     assert torch.isclose(loss(a, b), expected + 10 * style, rtol=1e-4)
@@ -141,7 +177,16 @@ def test_perceptual_is_the_weighted_distance_of_named_layers_and_says_where_its_
         build_task("perceptual", style_weight=0.0)
 
 
-TAPS = {k: [*[f"enc{i}" for i in range(1, k)], "latent", *[f"dec{i}" for i in range(k - 1, 0, -1)], "head", "output"] for k in (2, 3, 5)}
+TAPS = {
+    k: [
+        *[f"enc{i}" for i in range(1, k)],
+        "latent",
+        *[f"dec{i}" for i in range(k - 1, 0, -1)],
+        "head",
+        "output",
+    ]
+    for k in (2, 3, 5)
+}
 EXPECTED = {  # at the release's two scales, and at three
     "latent": ("latent", "latent"),
     "all": ("enc1 latent dec1 head", "enc1 enc2 latent dec2 dec1 head"),
@@ -170,7 +215,9 @@ def test_selections_name_the_taps_of_the_list(selection):
 def network(scales=2, width=8, **more):
     torch.manual_seed(width)  # a seed whose few channels are not all dead
     unet = build_network({"name": "unet", "scales": scales, "width": width, **more})
-    torch.nn.init.normal_(unet.Conv_1x1.weight, std=0.1)  # fresh networks all have the same head: zero
+    torch.nn.init.normal_(
+        unet.Conv_1x1.weight, std=0.1
+    )  # fresh networks all have the same head: zero
     return unet
 
 
@@ -178,7 +225,9 @@ def stage_of(student=None, teacher=None, loss="mse", selection="output_latent", 
     physics = [build_physics(RECIPE | {"cr": cr}) for cr in (0.1, 0.5)]
     losses = [build_term(loss, 1.0, **LOSS_OPTIONS)]
     setting = {"selection": selection, "losses": losses, "task": mse} | more
-    return Distillation(student or network(), physics[0], [Guide(teacher or network(), physics[1])], **setting)
+    return Distillation(
+        student or network(), physics[0], [Guide(teacher or network(), physics[1])], **setting
+    )
 
 
 BATCH = {"image": torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))}
@@ -190,7 +239,9 @@ def test_every_selection_and_loss_teaches_the_student_and_never_the_teacher(sele
     for student, teacher in PAIRS:
         taps = set(EXPECTED[selection][0].split())
         one_channel = loss in ("soft", "fakd") and taps & {"output", "head"}
-        one_place = loss in ("at", "fakd", "feature_attention") and student[0] == 5 and "latent" in taps
+        one_place = (
+            loss in ("at", "fakd", "feature_attention") and student[0] == 5 and "latent" in taps
+        )
         if one_channel or one_place:
             with pytest.raises(UserError, match=r"compares the (channels|places)"):
                 stage_of(network(*student), network(*teacher), loss, selection)
@@ -200,11 +251,17 @@ def test_every_selection_and_loss_teaches_the_student_and_never_the_teacher(sele
         terms = {name: term for name, term in result["terms"].items() if name != "task"}
         assert set(terms) == {f"distill/{loss}/{tap}" for tap in stage.taps}
         for name, term in terms.items():
-            grads = torch.autograd.grad(term, list(stage.student.parameters()), retain_graph=True, allow_unused=True)
-            assert any(g is not None and g.abs().sum() > 0 for g in grads), f"{name} does not reach the student"
+            grads = torch.autograd.grad(
+                term, list(stage.student.parameters()), retain_graph=True, allow_unused=True
+            )
+            assert any(g is not None and g.abs().sum() > 0 for g in grads), (
+                f"{name} does not reach the student"
+            )
         result["loss"].backward()
         assert all(w.grad is None for w in stage.guides[0].network.parameters())
-        assert all(w.grad is not None and torch.isfinite(w.grad).all() for w in stage.adapters.parameters())
+        assert all(
+            w.grad is not None and torch.isfinite(w.grad).all() for w in stage.adapters.parameters()
+        )
         assert torch.isclose(result["loss"], sum(result["terms"].values()))
 
 
@@ -250,31 +307,46 @@ def test_several_losses_have_a_weight_each_and_one_of_weight_zero_is_only_measur
     bridged = stage.adapters["latent"](s, t)
     assert torch.isclose(result["terms"]["distill/mse/latent"], 0.5 * 2 * mse(*bridged))
     assert torch.isclose(result["terms"]["distill/at/latent"], 0.5 * 500 * loss_of("at")(s, t))
-    assert torch.isclose(result["metrics"]["mae/latent"], (bridged[0] - bridged[1]).abs().mean()) and "distill/mae/latent" not in result["terms"]
+    assert (
+        torch.isclose(result["metrics"]["mae/latent"], (bridged[0] - bridged[1]).abs().mean())
+        and "distill/mae/latent" not in result["terms"]
+    )
 
 
 def test_teacher_stays_in_eval_mode():
     stage = stage_of(teacher=network(batch_norm="on"))
-    statistics = {name: tensor.clone() for name, tensor in stage.guides[0].network.state_dict().items()}
+    statistics = {
+        name: tensor.clone() for name, tensor in stage.guides[0].network.state_dict().items()
+    }
     stage.train()
     stage(BATCH)["loss"].backward()
     assert not any(module.training for module in stage.guides[0].network.modules())
-    assert all(torch.equal(tensor, statistics[name]) for name, tensor in stage.guides[0].network.state_dict().items())
+    assert all(
+        torch.equal(tensor, statistics[name])
+        for name, tensor in stage.guides[0].network.state_dict().items()
+    )
     assert not any(name.startswith("teacher") for name in stage.state_dict())
 
 
 def test_an_online_teacher_learns_from_its_own_task_alone():
     stage = stage_of(online=True).train()
     result = stage(BATCH)
-    expected = torch.autograd.grad(result["terms"]["teacher"], list(stage.guides[0].network.parameters()), retain_graph=True)
+    expected = torch.autograd.grad(
+        result["terms"]["teacher"], list(stage.guides[0].network.parameters()), retain_graph=True
+    )
     result["loss"].backward()
-    assert all(torch.allclose(w.grad, g) for w, g in zip(stage.guides[0].network.parameters(), expected, strict=True))
+    assert all(
+        torch.allclose(w.grad, g)
+        for w, g in zip(stage.guides[0].network.parameters(), expected, strict=True)
+    )
     assert any(g.abs().sum() > 0 for g in expected) and stage.guides[0].network.training
 
 
 def test_weights_multiply_their_terms():
     student, teacher = network(), network()
-    one, other = (stage_of(student, teacher, alpha=a, beta=b)(BATCH)["terms"] for a, b in ((1, 1), (3, 0.5)))
+    one, other = (
+        stage_of(student, teacher, alpha=a, beta=b)(BATCH)["terms"] for a, b in ((1, 1), (3, 0.5))
+    )
     assert torch.isclose(other["task"], 0.5 * one["task"])
     assert torch.isclose(other["distill/mse/latent"], 3 * one["distill/mse/latent"])
 
@@ -285,29 +357,51 @@ def test_the_target_is_the_image_or_the_teachers_output():
         stage = stage_of(student, teacher, supervised=supervised)
         x0_s, (x0_t,) = stage.observe(BATCH, None)
         target = BATCH["image"] if supervised else teacher(x0_t)
-        assert torch.isclose(stage(BATCH)["terms"]["task"], (student(x0_s) - target).square().mean())
+        assert torch.isclose(
+            stage(BATCH)["terms"]["task"], (student(x0_s) - target).square().mean()
+        )
 
 
 def views(physics_s, physics_t):
     setting = {"selection": "output", "losses": [build_term("mse")], "task": mse}
-    x0_s, (x0_t,) = Distillation(network(), physics_s, [Guide(network(), physics_t)], **setting).observe(BATCH, torch.Generator().manual_seed(0))
+    x0_s, (x0_t,) = Distillation(
+        network(), physics_s, [Guide(network(), physics_t)], **setting
+    ).observe(BATCH, torch.Generator().manual_seed(0))
     return x0_s, x0_t
 
 
-@pytest.mark.parametrize("changes, same", [({}, True), ({"awgn_snr": 11.0}, False), ({"ordering": "strip"}, False)])
+@pytest.mark.parametrize(
+    "changes, same", [({}, True), ({"awgn_snr": 11.0}, False), ({"ordering": "strip"}, False)]
+)
 def test_cameras_that_measure_alike_see_one_noise_and_others_their_own(changes, same):
-    recipes = [RECIPE | {"cr": 1.0, "awgn_snr": 10.0}, RECIPE | {"cr": 1.0, "awgn_snr": 10.0} | changes]
+    recipes = [
+        RECIPE | {"cr": 1.0, "awgn_snr": 10.0},
+        RECIPE | {"cr": 1.0, "awgn_snr": 10.0} | changes,
+    ]
     noises = [(x0 - BATCH["image"]).flatten() for x0 in views(*map(build_physics, recipes))]
-    assert torch.equal(*noises) is same and (abs(torch.cosine_similarity(*noises, dim=0).item()) < 0.2) is not same
+    assert (
+        torch.equal(*noises) is same
+        and (abs(torch.cosine_similarity(*noises, dim=0).item()) < 0.2) is not same
+    )
 
 
 def test_one_denoiser_camera_with_two_first_images_draws_one_noise(images):
     recipe = {"name": "denoise", "n": 16, "c": 1, "sigma": [5.0, 50.0], "x0": "adjoint"}
-    adjoint, lmmse = (build_physics(recipe | {"x0": x0}, images=lambda: images[:50]) for x0 in ("adjoint", "lmmse"))
+    adjoint, lmmse = (
+        build_physics(recipe | {"x0": x0}, images=lambda: images[:50])
+        for x0 in ("adjoint", "lmmse")
+    )
     x0_s, x0_t = views(adjoint, lmmse)
     assert torch.equal(x0_t, lmmse.first_image(x0_s))
     x0_s, x0_t = views(adjoint, build_physics(recipe | {"sigma": [5.0, 49.0]}))
-    assert abs(torch.cosine_similarity(*((x0[:, :1] - BATCH["image"]).flatten() for x0 in (x0_s, x0_t)), dim=0)) < 0.2
+    assert (
+        abs(
+            torch.cosine_similarity(
+                *((x0[:, :1] - BATCH["image"]).flatten() for x0 in (x0_s, x0_t)), dim=0
+            )
+        )
+        < 0.2
+    )
 
 
 def test_supervised_training_overfits_one_batch():
@@ -332,9 +426,13 @@ def test_a_shuffled_teacher_speaks_of_another_image_of_the_batch():
     for name, value in told.items():
         another = value.roll(1, 0) if name.startswith(("x0_t/", "t/")) else value
         assert torch.equal(seated[name], another), name
-    assert all(torch.equal(a, b) for a, b in zip(plain.seat(told).values(), told.values(), strict=True)), "and no other teacher does"
+    assert all(
+        torch.equal(a, b) for a, b in zip(plain.seat(told).values(), told.values(), strict=True)
+    ), "and no other teacher does"
     late = shuffled(shuffled.seat(shuffled.see(batch)))
-    assert torch.allclose(shuffled(seated)["loss"], late["loss"]), "whether it has answered before or not"
+    assert torch.allclose(shuffled(seated)["loss"], late["loss"]), (
+        "whether it has answered before or not"
+    )
     s, t = plain.student.features(told["x0"]), told["t/0/output"]
     terms = shuffled(seated)["terms"]
     assert torch.isclose(terms["distill/mse/output"], (s["output"] - t.roll(1, 0)).square().mean())

@@ -18,13 +18,28 @@ GROUPS = [  # rows by words of their names, so that they run beside each other
 @pytest.mark.parametrize("words", GROUPS, ids=lambda words: words[0])
 def test_nothing_is_lost(words, tmp_path):
     command = [sys.executable, "-m", "tests.drill", "--few", "--only", *words]
-    drill = subprocess.run(command, cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=False)
+    drill = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert drill.returncode == 0 and "nothing was lost" in drill.stdout, drill.stdout + drill.stderr
 
 
 def test_every_fault_is_tried():
-    listed = subprocess.run([sys.executable, "-m", "tests.drill", "--list"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    listed = subprocess.run(
+        [sys.executable, "-m", "tests.drill", "--list"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
     assert len(listed) > 15
     for name in listed:
         tried = [words for words in GROUPS if any(word in name for word in words)]
-        assert len(tried) == 1 or name == "a distributed rank dies", name  # that one is test_ranks.py's
+        assert len(tried) == 1 or name == "a distributed rank dies", (
+            name
+        )  # that one is test_ranks.py's

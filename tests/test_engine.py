@@ -53,14 +53,20 @@ class TestHeldImages:
     @pytest.mark.parametrize("dataset, c", [("photos", 3), ("digits", 1)])
     def test_what_is_held_is_what_is_decoded(self, dataset, c, shift):
         def split():
-            return build_splits(Request(dataset, n=16, c=c, limit_train=20, shift=shift), ["train"], augment_seed=3)["train"]
+            return build_splits(
+                Request(dataset, n=16, c=c, limit_train=20, shift=shift), ["train"], augment_seed=3
+            )["train"]
 
         decoded, held = split(), split()
         held.hold(CPU, room_on)
         held.source = None
         for images in (decoded, held):
             images.epoch = 2
-        for a, b in zip(build_loader(decoded, 7, shuffle_seed=1), build_loader(held, 7, shuffle_seed=1), strict=True):
+        for a, b in zip(
+            build_loader(decoded, 7, shuffle_seed=1),
+            build_loader(held, 7, shuffle_seed=1),
+            strict=True,
+        ):
             assert torch.equal(a["image"], b["image"]) and torch.equal(a["index"], b["index"])
         assert torch.equal(decoded.stack(), held.stack())
 
@@ -82,7 +88,9 @@ class TestHeldImages:
     def test_a_run_is_the_same_from_any_place(self, workers, monkeypatch):
         whole = train("--results", "a", *NOISY)
         monkeypatch.setattr(loop, "room_on", lambda _: 0)
-        assert rows(train("--results", "b", "--num_workers", workers, *NOISY)["run"]) == rows(whole["run"])
+        assert rows(train("--results", "b", "--num_workers", workers, *NOISY)["run"]) == rows(
+            whole["run"]
+        )
 
 
 class TestMemory:
@@ -91,7 +99,10 @@ class TestMemory:
         seen = stages(monkeypatch)
         a = train("--results", "a", *STUDENT, script=main_unet_dist)
         b = train("--results", "b", *STUDENT, "--cache", "0", script=main_unet_dist)
-        assert set(seen[0].memory.kept) == {"x0", "x0_t/0", "t/0/latent", "t/0/output"} and not seen[1].memory.kept
+        assert (
+            set(seen[0].memory.kept) == {"x0", "x0_t/0", "t/0/latent", "t/0/output"}
+            and not seen[1].memory.kept
+        )
         assert seen[0].views.kept and seen[1].views.kept is None
         assert_close(a, b)
 
@@ -126,7 +137,11 @@ class TestMemory:
         seen[0].stage(batch)
         assert not calls
 
-    @pytest.mark.parametrize("words", [["--awgn_snr", "20"], ["--crs_expert", "0.1", "0.25"], ["--dataset", "photos"]], ids=lambda words: words[0])
+    @pytest.mark.parametrize(
+        "words",
+        [["--awgn_snr", "20"], ["--crs_expert", "0.1", "0.25"], ["--dataset", "photos"]],
+        ids=lambda words: words[0],
+    )
     def test_nothing_that_is_drawn_is_remembered(self, words, monkeypatch):
         seen = stages(monkeypatch)
         camera = [] if "--crs_expert" in words else ["--cr", "0.25"]
@@ -142,43 +157,119 @@ class TestMemory:
     def test_what_has_no_room_is_computed(self, monkeypatch):
         train("--epochs", "1", cr="0.5")
         seen = stages(monkeypatch)
-        train(*STUDENT, "--cache", str(2 * 30 * 16 * 16 * 4 / 2**30), script=main_unet_dist)  # both first images, and no answer
+        train(
+            *STUDENT, "--cache", str(2 * 30 * 16 * 16 * 4 / 2**30), script=main_unet_dist
+        )  # both first images, and no answer
         assert set(seen[0].memory.kept) == {"x0", "x0_t/0"}
 
     def test_classifiers_remember_their_teacher_too(self, monkeypatch):
-        data = ["--dataset", "digits", "--n", "16", "--limit_train", "40", "--limit_val", "20", "--model", "resnet8", "--width", "4", "--epochs", "2"]
+        data = [
+            "--dataset",
+            "digits",
+            "--n",
+            "16",
+            "--limit_train",
+            "40",
+            "--limit_val",
+            "20",
+            "--model",
+            "resnet8",
+            "--width",
+            "4",
+            "--epochs",
+            "2",
+        ]
         teacher = call(main_classify, *data)["export"]
         seen = stages(monkeypatch)
-        words = [*data, "--teacher", teacher, "--lessen_ratio", "2", "--loss_distill", "kd", "at", "ft", "crd", "--prepare_epochs", "1"]
-        a, b = (call(main_classify_dist, *words, "--cache", room, "--results", room) for room in ("1", "0"))
+        words = [
+            *data,
+            "--teacher",
+            teacher,
+            "--lessen_ratio",
+            "2",
+            "--loss_distill",
+            "kd",
+            "at",
+            "ft",
+            "crd",
+            "--prepare_epochs",
+            "1",
+        ]
+        a, b = (
+            call(main_classify_dist, *words, "--cache", room, "--results", room)
+            for room in ("1", "0")
+        )
         assert "t/0/latent" in seen[0].memory.kept and "x0" in seen[0].memory.kept
         assert_close(a, b, 1e-4)
 
     def test_views_keep_the_noise_of_their_seed(self):
-        physics = build_physics({"name": "spc", "n": 16, "c": 1, "cr": 0.25, "ordering": "xy", "x0": "adjoint", "awgn_snr": 10})
-        loader = build_loader(build_splits(Request("digits", n=16, limit_val=20), ["val"])["val"], 8)
+        physics = build_physics(
+            {
+                "name": "spc",
+                "n": 16,
+                "c": 1,
+                "cr": 0.25,
+                "ordering": "xy",
+                "x0": "adjoint",
+                "awgn_snr": 10,
+            }
+        )
+        loader = build_loader(
+            build_splits(Request("digits", n=16, limit_val=20), ["val"])["val"], 8
+        )
         kept, new = Views(physics, loader, CPU, 5, room=2**20), Views(physics, loader, CPU, 5)
-        passes = [[x0 for _, _, x0 in views] for views in (kept, kept, new, Views(physics, loader, CPU, 6))]
-        assert kept.kept and all(torch.equal(a, b) for other in passes[1:3] for a, b in zip(passes[0], other, strict=True))
+        passes = [
+            [x0 for _, _, x0 in views]
+            for views in (kept, kept, new, Views(physics, loader, CPU, 6))
+        ]
+        assert kept.kept and all(
+            torch.equal(a, b)
+            for other in passes[1:3]
+            for a, b in zip(passes[0], other, strict=True)
+        )
         assert not torch.equal(passes[0][0], passes[3][0])
 
     def test_memory_is_made_in_order_whatever_the_epoch(self, images):
         train("--epochs", "1", cr="0.5")
         split = build_splits(Request("digits", n=16, limit_train=21), ["train"])["train"]
-        physics = build_physics({"name": "spc", "n": 16, "c": 1, "cr": 0.25, "ordering": "xy", "x0": "adjoint", "awgn_snr": None})
+        physics = build_physics(
+            {
+                "name": "spc",
+                "n": 16,
+                "c": 1,
+                "cr": 0.25,
+                "ordering": "xy",
+                "x0": "adjoint",
+                "awgn_snr": None,
+            }
+        )
         from distill.stage import Supervised
         from models import build_network
 
-        stage = Supervised(build_network({"name": "unet", "width": 4}), physics, torch.nn.functional.l1_loss)
+        stage = Supervised(
+            build_network({"name": "unet", "width": 4}), physics, torch.nn.functional.l1_loss
+        )
         memory = Memory(stage, split, 8, CPU, 2**20)
         assert torch.equal(memory.kept["x0"], physics.observe(split.stack()))
 
 
 class TestBesideEachOther:
-    @pytest.mark.parametrize("noise", [[], ["--awgn_snr", "20", "--batch_norm", "on"]], ids=["fixed", "noisy"])
+    @pytest.mark.parametrize(
+        "noise", [[], ["--awgn_snr", "20", "--batch_norm", "on"]], ids=["fixed", "noisy"]
+    )
     def test_each_student_equals_its_own_run(self, noise, capsys):
         train("--epochs", "1", cr="0.5")
-        words = [*STUDENT, "--data_seed", "7", "--steps", "20", "--loss_distill", "mse", "hint", *noise]
+        words = [
+            *STUDENT,
+            "--data_seed",
+            "7",
+            "--steps",
+            "20",
+            "--loss_distill",
+            "mse",
+            "hint",
+            *noise,
+        ]
         many = train("--results", "many", "--seeds", "0", "1", "2", *words, script=main_unet_dist)
         assert "validation psnr: " in capsys.readouterr().out and len(many["runs"]) == 3
         for seed, run in zip("012", many["runs"], strict=True):
@@ -186,7 +277,9 @@ class TestBesideEachOther:
             assert_close(one, run, 1e-4)
             for ours, theirs in zip(rows(one["run"]), rows(run["run"]), strict=True):
                 for name in ours.keys() - {"step"}:
-                    assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-3, abs=1e-4), name
+                    assert float(ours[name]) == pytest.approx(
+                        float(theirs[name]), rel=1e-3, abs=1e-4
+                    ), name
         assert not same(weights(many["runs"][0]["export"]), weights(many["runs"][1]["export"]))
 
     def test_one_that_is_behind_catches_up(self, monkeypatch):
@@ -205,17 +298,26 @@ class TestBesideEachOther:
         monkeypatch.setattr(loop.Fit, "round", go_on)
         parts = train("--results", "b", "--seeds", "0", "1", *words)
         for a, b in zip(whole["runs"], parts["runs"], strict=True):
-            assert same(weights(a["export"]), weights(b["export"])) and rows(a["run"]) == rows(b["run"])
+            assert same(weights(a["export"]), weights(b["export"])) and rows(a["run"]) == rows(
+                b["run"]
+            )
 
     def test_without_a_data_seed_each_is_the_ordinary_run(self):
         many = train("--results", "many", "--seeds", "3", "4", *NOISY)
         one = train("--results", "one", "--seed", "4", *NOISY)
         assert rows(one["run"]) == rows(many["runs"][1]["run"])
-        assert sorted(path.name for path in Path("many/trained_models").iterdir()) == ["UNET_cr_0.25_seed_3.pth", "UNET_cr_0.25_seed_4.pth"]
+        assert sorted(path.name for path in Path("many/trained_models").iterdir()) == [
+            "UNET_cr_0.25_seed_3.pth",
+            "UNET_cr_0.25_seed_4.pth",
+        ]
 
     def test_the_data_seed_moves_order_and_noise_and_the_seed_weights(self, monkeypatch):
         seen = stages(monkeypatch)
-        for name, words in (("a", ["--seed", "1"]), ("b", ["--seed", "1", "--data_seed", "2"]), ("c", ["--seed", "3", "--data_seed", "2"])):
+        for name, words in (
+            ("a", ["--seed", "1"]),
+            ("b", ["--seed", "1", "--data_seed", "2"]),
+            ("c", ["--seed", "3", "--data_seed", "2"]),
+        ):
             train("--results", name, "--steps", "1", *words)
         orders = [next(fit.batches(0))["index"] for fit in seen]
         assert torch.equal(orders[1], orders[2]) and not torch.equal(orders[0], orders[1])
@@ -226,13 +328,19 @@ class TestPrecision:
         for units, expected in ((True, torch.bfloat16), (False, None)):
             monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda units=units: units)
             assert engine.precision("auto", CPU) is expected
-        assert engine.precision("bf16", CPU) is torch.bfloat16 and engine.precision("off", CPU) is None
+        assert (
+            engine.precision("bf16", CPU) is torch.bfloat16 and engine.precision("off", CPU) is None
+        )
         with pytest.raises(UserError, match="amp fp16: a CPU"):
             engine.precision("fp16", CPU)
 
     def test_bf16_trains_almost_like_fp32_and_its_weights_stay_fp32(self):
-        a, b = (train("--results", name, "--amp", name, "--epochs", "3") for name in ("off", "bf16"))
-        assert weights(a["export"]).keys() == weights(b["export"]).keys() and not same(weights(a["export"]), weights(b["export"]))
+        a, b = (
+            train("--results", name, "--amp", name, "--epochs", "3") for name in ("off", "bf16")
+        )
+        assert weights(a["export"]).keys() == weights(b["export"]).keys() and not same(
+            weights(a["export"]), weights(b["export"])
+        )
         assert all(tensor.dtype == torch.float32 for tensor in weights(b["export"]).values())
         assert a["val_psnr"] == pytest.approx(b["val_psnr"], abs=0.1)
 
@@ -242,7 +350,13 @@ class TestPrecision:
             b = train("--results", "b", "--epochs", "1", "--compile")
         except UserError as error:
             pytest.skip(f"no compiler here: {error}")
-        assert np.allclose(*([tensor.numpy().sum() for tensor in weights(run["export"]).values()] for run in (a, b)), atol=1e-4)
+        assert np.allclose(
+            *(
+                [tensor.numpy().sum() for tensor in weights(run["export"]).values()]
+                for run in (a, b)
+            ),
+            atol=1e-4,
+        )
 
 
 class TestWatching:
@@ -251,7 +365,9 @@ class TestWatching:
 
         def later(self, names, terms, values, norm, index):
             bad = ~(values[0] + norm).isfinite()
-            self.unread.append((self.steps, names, terms, torch.cat((values, bad.double()[None])), index))
+            self.unread.append(
+                (self.steps, names, terms, torch.cat((values, bad.double()[None])), index)
+            )
             self.optimizer.found_inf = bad.float()
 
         forward = loop.Fit.forward
@@ -264,7 +380,18 @@ class TestWatching:
         monkeypatch.setattr(loop.Fit, "watch", later)
         monkeypatch.setattr(loop.Fit, "forward", poisoned)
         with pytest.raises(Diverged, match="step 5, a batch of training images"):
-            train("--results", "b", "--steps", "8", "--val_every", "4", "--schedule", "constant", "--run_name", "r")
+            train(
+                "--results",
+                "b",
+                "--steps",
+                "8",
+                "--val_every",
+                "4",
+                "--schedule",
+                "constant",
+                "--run_name",
+                "r",
+            )
         content = checkpoint.read("b/runs/r/last.pth")
         assert content["resume"]["steps"] == 4 and before
         assert all(tensor.isfinite().all() for tensor in content["weights"].values())
@@ -295,10 +422,18 @@ for _ in range(10):
     step()
 print(faults() - before)
 """
-    kept, given_back = (int(ended(code.format(call=call))) for call in ("keep_memory()", "resolve('cpu')"))
+    kept, given_back = (
+        int(ended(code.format(call=call))) for call in ("keep_memory()", "resolve('cpu')")
+    )
     assert kept < 100 < 10_000 < given_back, "pages of 4 KiB, of which ten steps ask for 320,000"
 
 
 def ended(code: str) -> str:
     """What a Python of its own prints."""
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]).stdout
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    ).stdout

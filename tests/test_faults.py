@@ -68,7 +68,10 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
 def test_rows_of_several_writers_all_arrive(tmp_path):
     code = "import sys; from pathlib import Path; from files import append_csv\nfor k in range(20): append_csv(Path(sys.argv[1]), ['a'], {'a': k})"
-    writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "t.csv")], cwd=ROOT) for _ in range(3)]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "t.csv")], cwd=ROOT)
+        for _ in range(3)
+    ]
     assert [writer.wait() for writer in writers] == [0, 0, 0]
     lines = (tmp_path / "t.csv").read_text().split()
     assert lines[0] == "a" and sorted(map(int, lines[1:])) == sorted([*range(20)] * 3)
@@ -96,7 +99,9 @@ def test_a_file_is_never_without_content_while_its_predecessor_is_kept(tmp_path,
         files.durable(path, lambda temporary, text=text: temporary.write_text(text), before)
     assert path.read_text() == "new" and before.read_text() == "old"
     monkeypatch.setattr(os, "replace", replace)
-    monkeypatch.setattr(os, "link", lambda *_: path.joinpath("x").stat())  # a file system without links
+    monkeypatch.setattr(
+        os, "link", lambda *_: path.joinpath("x").stat()
+    )  # a file system without links
     files.durable(path, lambda temporary: temporary.write_text("newer"), before)
     assert path.read_text() == "newer" and before.read_text() == "new"
 
@@ -123,7 +128,9 @@ def test_a_record_cannot_export_elsewhere():
 def test_every_flip_and_every_cut_is_caught(tmp_path):
     saved(tmp_path / "a.pth")
     whole, generator, path = (tmp_path / "a.pth").read_bytes(), random.Random(0), tmp_path / "b.pth"
-    flips = [generator.randrange(8 * len(whole)) for _ in range(100)] + [8 * (len(whole) - 1 - k) for k in range(90)]
+    flips = [generator.randrange(8 * len(whole)) for _ in range(100)] + [
+        8 * (len(whole) - 1 - k) for k in range(90)
+    ]
     damaged = [whole[: len(whole) * k // 5] for k in range(1, 5)] + [whole[:-1], whole[:-64]]
     for place in flips:
         flipped = bytearray(whole)
@@ -148,15 +155,26 @@ def test_a_file_of_the_first_format_still_loads(tmp_path):
         ({"width": 4096, "scales": 5}, {}, "is of another network"),
         ({"name": "dncnn", "features": 4, "blocks": 10**9}, {}, "absurd recipe: blocks"),
         ({}, {"n": 10**9}, "absurd recipe: n"),
-        ({}, {"name": "spc", "cr": 1.0, "ordering": "random", "awgn_snr": None, "n": 512}, "dense patterns need"),
+        (
+            {},
+            {"name": "spc", "cr": 1.0, "ordering": "random", "awgn_snr": None, "n": 512},
+            "dense patterns need",
+        ),
         ({"width": math.nan}, {}, "absurd recipe: width nan"),
     ],
 )
 def test_absurd_sizes_are_refused_before_anything_is_made_of_them(tmp_path, network, physics, said):
     saved(tmp_path / "a.pth")
     content = checkpoint.read(tmp_path / "a.pth")
-    recipe = {name: value for name, value in (UNET | network).items() if not (name == "width" and "features" in network)}
-    checkpoint.write(tmp_path / "a.pth", content | {"network": recipe, "physics": {"recipe": DENOISE | physics, "state": None}})
+    recipe = {
+        name: value
+        for name, value in (UNET | network).items()
+        if not (name == "width" and "features" in network)
+    }
+    checkpoint.write(
+        tmp_path / "a.pth",
+        content | {"network": recipe, "physics": {"recipe": DENOISE | physics, "state": None}},
+    )
     with pytest.raises(UserError, match=said):
         checkpoint.restore(tmp_path / "a.pth")
 
@@ -165,20 +183,29 @@ def test_bombs_are_refused(tmp_path):
     import zipfile
 
     torch.save({"weights": torch.zeros(10**6)}, tmp_path / "a.pth")
-    with zipfile.ZipFile(tmp_path / "a.pth") as old, zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as new:
+    with (
+        zipfile.ZipFile(tmp_path / "a.pth") as old,
+        zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
         for member in old.namelist():
             new.writestr(member, old.read(member))
     with pytest.raises(UserError, match="too large a content"):
         checkpoint.read(tmp_path / "b.pth")
     saved(tmp_path / "c.pth")
     content = checkpoint.read(tmp_path / "c.pth")
-    checkpoint.write(tmp_path / "c.pth", content | {"weights": {"a": torch.zeros(1).expand(10**12)}})
+    checkpoint.write(
+        tmp_path / "c.pth", content | {"weights": {"a": torch.zeros(1).expand(10**12)}}
+    )
     with pytest.raises(UserError, match="larger than what it holds"):
         checkpoint.restore(tmp_path / "c.pth")
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (4, 1), (4, 1, 3, 3)])
-@pytest.mark.parametrize("names", [["Conv1.0.weight"], ["conv_first.weight", "conv_last.weight", "body.0.rdb1.conv1.weight"]], ids=len)
+@pytest.mark.parametrize(
+    "names",
+    [["Conv1.0.weight"], ["conv_first.weight", "conv_last.weight", "body.0.rdb1.conv1.weight"]],
+    ids=len,
+)
 def test_bare_files_of_other_dimensions_are_one_line(shape, names, tmp_path):
     torch.save({name: torch.zeros(shape) for name in names}, tmp_path / "a.pth")
     with pytest.raises(UserError):
@@ -194,7 +221,10 @@ def test_a_signal_ends_the_step_and_the_handlers_are_given_back(monkeypatch, num
     interrupt(monkeypatch, 1, number)
     with pytest.raises(Stopped, match=f"{number.name}; step 2 of 9"):
         train("--run_name", "r")
-    assert checkpoint.read("results/runs/r/last.pth")["resume"]["steps"] == 2 and signal.getsignal(number) == before
+    assert (
+        checkpoint.read("results/runs/r/last.pth")["resume"]["steps"] == 2
+        and signal.getsignal(number) == before
+    )
 
 
 def test_two_damaged_states_are_one_line(monkeypatch):
@@ -203,7 +233,10 @@ def test_two_damaged_states_are_one_line(monkeypatch):
         train("--run_name", "r")
     for name in ("last", "last_before"):
         Path(f"results/runs/r/{name}.pth").write_text("nothing")
-    with pytest.raises(UserError, match=r"last\.pth .*last_before\.pth .*: nothing to resume from, --no-resume starts again"):
+    with pytest.raises(
+        UserError,
+        match=r"last\.pth .*last_before\.pth .*: nothing to resume from, --no-resume starts again",
+    ):
         train("--run_name", "r")
 
 
@@ -212,12 +245,19 @@ def test_what_is_not_finite_is_named_and_never_saved(monkeypatch):
 
     def poisoned(self, batch):
         if self.steps == 4:
-            next(p for p in self.weights if p.dim() > 1).register_hook(lambda gradient: gradient * poison)
+            next(p for p in self.weights if p.dim() > 1).register_hook(
+                lambda gradient: gradient * poison
+            )
         return step(self, batch)
 
     monkeypatch.setattr(loop.Fit, "step", poisoned)
-    with pytest.raises(Diverged, match=r"a gradient is not finite in epoch 1\.33, step 5, a batch of training images (\d+ ?){10}; the checkpoints"):
+    with pytest.raises(
+        Diverged,
+        match=r"a gradient is not finite in epoch 1\.33, step 5, a batch of training images (\d+ ?){10}; the checkpoints",
+    ):
         train("--run_name", "r", "--ema", "0.9")
     for name in ("best", "last"):
         content = checkpoint.read(f"results/runs/r/{name}.pth")
-        assert content["epoch"] == 1 and all(tensor.isfinite().all() for tensor in content["weights"].values())
+        assert content["epoch"] == 1 and all(
+            tensor.isfinite().all() for tensor in content["weights"].values()
+        )

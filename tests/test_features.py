@@ -33,7 +33,9 @@ ROWS, COLUMNS = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing=
 
 def of(name, f):
     """A measure of one map (H, W)."""
-    return look_up(FEATURE_MEASURES, name, "measure")(torch.as_tensor(f).double()[None, None]).item()
+    return look_up(FEATURE_MEASURES, name, "measure")(
+        torch.as_tensor(f).double()[None, None]
+    ).item()
 
 
 def noise(*shape, seed=0):
@@ -54,9 +56,13 @@ def test_a_measure_is_one_number_of_each_image_and_channel_alone(name, shape):
     assert found.shape == (3, 4) and not found.isinf().any()
     for i in range(3):
         for k in range(4):
-            assert of(name, f[i, k]) == pytest.approx(found[i, k].item(), rel=1e-9, abs=1e-12, nan_ok=True)
+            assert of(name, f[i, k]) == pytest.approx(
+                found[i, k].item(), rel=1e-9, abs=1e-12, nan_ok=True
+            )
     varies = math.prod(shape) > 1
-    assert found[1, 0].isnan() == (not varies and name in ("spectral_entropy", "skewness", "kurtosis"))
+    assert found[1, 0].isnan() == (
+        not varies and name in ("spectral_entropy", "skewness", "kurtosis")
+    )
 
 
 @pytest.mark.parametrize("name", FEATURE_MEASURES)
@@ -86,9 +92,15 @@ def test_a_checkerboard_is_all_detail_and_one_frequency():
     for name in SHARES:
         assert of(name, f) == pytest.approx(1), name
     assert of("spectral_entropy", f) == pytest.approx(0, abs=1e-12)
-    assert of("std", f) == pytest.approx(1) and of("kurtosis", f) == pytest.approx(1) and of("iqr", f) == pytest.approx(2)
+    assert (
+        of("std", f) == pytest.approx(1)
+        and of("kurtosis", f) == pytest.approx(1)
+        and of("iqr", f) == pytest.approx(2)
+    )
     assert math.isnan(of("variation", f)), "a mean of zero divides nothing"
-    assert of("high_frequency", f + 1) == pytest.approx(0.5), "the mean is energy too, and lies in the middle"
+    assert of("high_frequency", f + 1) == pytest.approx(0.5), (
+        "the mean is energy too, and lies in the middle"
+    )
 
 
 @pytest.mark.parametrize("cycles", range(1, SIDE // 2))
@@ -98,7 +110,9 @@ def test_a_sinusoid_is_two_places_of_the_spectrum_on_their_side_of_the_border(cy
     assert of("high_frequency", f) == pytest.approx(float(cycles > SIDE / 4), abs=1e-9)
     passed = (1 + math.cos(2 * math.pi * cycles / SIDE)) / 2  # by (1, 2, 1) / 4
     assert of("low_pass_residual", f) == pytest.approx((1 - passed) ** 2)
-    assert of("std", f) == pytest.approx(math.sqrt(0.5)) and math.isnan(of("variation", f)), "a mean that is rounding is none"
+    assert of("std", f) == pytest.approx(math.sqrt(0.5)) and math.isnan(of("variation", f)), (
+        "a mean that is rounding is none"
+    )
 
 
 def test_a_point_has_a_white_spectrum():
@@ -115,20 +129,27 @@ def test_haar_details_are_those_of_its_matrix(shape):
     f = noise(*shape).numpy()
 
     def haar(n):
-        low, high = np.kron(np.eye(n // 2), [1, 1]) / np.sqrt(2), np.kron(np.eye(n // 2), [1, -1]) / np.sqrt(2)
+        low, high = (
+            np.kron(np.eye(n // 2), [1, 1]) / np.sqrt(2),
+            np.kron(np.eye(n // 2), [1, -1]) / np.sqrt(2),
+        )
         return np.vstack((low, high))
 
     transformed = haar(shape[0]) @ f @ haar(shape[1]).T
     coarse = transformed[: shape[0] // 2, : shape[1] // 2]
     assert of("wavelet", f) == pytest.approx(1 - (coarse**2).sum() / (f**2).sum())
-    assert of("wavelet", np.pad(f, ((0, 1), (0, 1)), mode="edge")[:-1]) == pytest.approx(of("wavelet", np.pad(f, ((0, 0), (0, 2)), mode="edge")))
+    assert of("wavelet", np.pad(f, ((0, 1), (0, 1)), mode="edge")[:-1]) == pytest.approx(
+        of("wavelet", np.pad(f, ((0, 0), (0, 2)), mode="edge"))
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (9, 4), (16, 16)], ids=str)
 def test_the_low_pass_is_scipys_convolution_on_the_torus(shape):
     f = noise(*shape).numpy()
     low = scipy.ndimage.convolve(f, np.outer([1, 2, 1], [1, 2, 1]) / 16, mode="wrap")
-    assert of("low_pass_residual", f) == pytest.approx(((f - low) ** 2).sum() / (f**2).sum(), abs=1e-12)
+    assert of("low_pass_residual", f) == pytest.approx(
+        ((f - low) ** 2).sum() / (f**2).sum(), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 2), (9, 4), (16, 16), (5, 5)], ids=str)
@@ -150,9 +171,13 @@ def test_moments_and_quartiles_are_scipys(shape, skewed):
 
 def test_gaussian_noise_has_kurtosis_three_no_skewness_and_a_flat_spectrum():
     f = noise(400, 400)
-    assert of("kurtosis", f) == pytest.approx(3, abs=0.05) and of("skewness", f) == pytest.approx(0, abs=0.03)
+    assert of("kurtosis", f) == pytest.approx(3, abs=0.05) and of("skewness", f) == pytest.approx(
+        0, abs=0.03
+    )
     assert of("wavelet", f) == pytest.approx(3 / 4, abs=0.01) and of("spectral_entropy", f) > 0.95
-    assert of("high_frequency", f) == pytest.approx(1 - math.pi / 16, abs=0.01)  # outside of a disk of radius 1/4 in the unit square
+    assert of("high_frequency", f) == pytest.approx(
+        1 - math.pi / 16, abs=0.01
+    )  # outside of a disk of radius 1/4 in the unit square
 
 
 # ---------------------------------------------------------------- similarity
@@ -174,16 +199,31 @@ def test_cka_is_that_of_hsic_and_of_cross_covariances():
     x, y = ((z - z.mean(0)).numpy() for z in (x, y))
     cross = np.linalg.norm(y.T @ x) ** 2 / np.linalg.norm(x.T @ x) / np.linalg.norm(y.T @ y)
     (q_x, r_x), (q_y, r_y) = np.linalg.qr(x), np.linalg.qr(y)
-    by_qr = np.linalg.norm((q_y @ r_y).T @ (q_x @ r_x)) ** 2 / np.linalg.norm(r_x @ r_x.T) / np.linalg.norm(r_y @ r_y.T)
-    assert similarity(torch.from_numpy(x), torch.from_numpy(y)) == pytest.approx(hsic) == pytest.approx(cross) == pytest.approx(by_qr)
+    by_qr = (
+        np.linalg.norm((q_y @ r_y).T @ (q_x @ r_x)) ** 2
+        / np.linalg.norm(r_x @ r_x.T)
+        / np.linalg.norm(r_y @ r_y.T)
+    )
+    assert (
+        similarity(torch.from_numpy(x), torch.from_numpy(y))
+        == pytest.approx(hsic)
+        == pytest.approx(cross)
+        == pytest.approx(by_qr)
+    )
     assert 0.1 < hsic < 0.9
 
 
 def test_cka_knows_no_rotation_scale_or_shift_but_every_stretch():
     x, y = noise(20, 6), noise(20, 9, seed=1)
     rotation = torch.linalg.qr(noise(6, 6, seed=2))[0]
-    assert similarity(x, x) == pytest.approx(1) and similarity(x, -3 * x @ rotation + 7) == pytest.approx(1)
-    assert similarity(x @ rotation, y) == pytest.approx(similarity(x, y)) == pytest.approx(similarity(y, x))
+    assert similarity(x, x) == pytest.approx(1) and similarity(
+        x, -3 * x @ rotation + 7
+    ) == pytest.approx(1)
+    assert (
+        similarity(x @ rotation, y)
+        == pytest.approx(similarity(x, y))
+        == pytest.approx(similarity(y, x))
+    )
     assert similarity(x, x * torch.tensor([9.0, 1, 1, 1, 1, 1])) < 0.9
 
 
@@ -193,9 +233,17 @@ def test_independent_features_are_not_similar():
 
 def test_the_matrix_has_a_row_for_every_tap_and_features_that_never_change_have_no_similarity():
     taps = [noise(10, k + 1, seed=k) for k in range(3)]
-    matrix = cka([gram(x) for x in taps], [gram(x) for x in [*taps, torch.full((10, 4), 0.1, dtype=torch.float64)]])
-    assert matrix.shape == (3, 4) and torch.allclose(matrix[:, :3].diagonal(), torch.ones(3, dtype=torch.float64))
-    assert matrix[0, 1].item() == pytest.approx(similarity(taps[0], taps[1])) and matrix[:, 3].isnan().all()
+    matrix = cka(
+        [gram(x) for x in taps],
+        [gram(x) for x in [*taps, torch.full((10, 4), 0.1, dtype=torch.float64)]],
+    )
+    assert matrix.shape == (3, 4) and torch.allclose(
+        matrix[:, :3].diagonal(), torch.ones(3, dtype=torch.float64)
+    )
+    assert (
+        matrix[0, 1].item() == pytest.approx(similarity(taps[0], taps[1]))
+        and matrix[:, 3].isnan().all()
+    )
 
 
 @pytest.mark.parametrize("room, passes", [(2**30, 1), (2 * 2 * (8 + 3) * 8, 3), (0.5, 5)])
@@ -209,7 +257,9 @@ def test_grams_are_whole_however_few_features_are_held(room, passes):
                 yield place, None, [{"a": x[place : place + 2]}, {"b": y[place : place + 2]}]
 
     (first,), (second,) = (products.values() for products in grams(batches, 10, room))
-    assert torch.allclose(first, gram(x)) and torch.allclose(second, gram(y)) and len(went) == passes
+    assert (
+        torch.allclose(first, gram(x)) and torch.allclose(second, gram(y)) and len(went) == passes
+    )
 
 
 # ---------------------------------------------------------------- changes
@@ -226,9 +276,14 @@ def test_a_tap_sums_what_all_batches_hold():
     tap = Tap({"skewness": measures.skewness, "std": measures.std}, seed=0)
     for some in torch.arange(7).split(3):
         tap.add(b[some], a[some], 1)
-    assert torch.allclose(relative(tap.change), (b - a).transpose(0, 1).flatten(1).norm(dim=1) / a.transpose(0, 1).flatten(1).norm(dim=1))
+    assert torch.allclose(
+        relative(tap.change),
+        (b - a).transpose(0, 1).flatten(1).norm(dim=1) / a.transpose(0, 1).flatten(1).norm(dim=1),
+    )
     assert tap.sums["skewness"][0].tolist() == [7, 0, 7]
-    assert torch.allclose(tap.sums["std"][1], measures.std(b).sum(0)) and torch.equal(tap.shown, b[1])
+    assert torch.allclose(tap.sums["std"][1], measures.std(b).sum(0)) and torch.equal(
+        tap.shown, b[1]
+    )
     assert np.isin(torch.cat(tap.values).numpy(), b.numpy()).all()
     other = Tap({}, seed=0)
     other.add(b, a[:, :2], 0)
@@ -275,62 +330,126 @@ def test_teacher_and_student_are_held_against_each_other(capsys):
     capsys.readouterr()
     result = call(analyze_features, teacher, student, *LOOK, "--channels", "3")
     told = capsys.readouterr().out
-    assert "12 test images of digits\na: UNET_cr_0.5; " in told and "Changed most from a to b" in told and "not compared" not in told
+    assert (
+        "12 test images of digits\na: UNET_cr_0.5; " in told
+        and "Changed most from a to b" in told
+        and "not compared" not in told
+    )
     restored = [checkpoint.restore(path) for path in (teacher, student)]
     images = build_splits(Request("digits", 16, limit_test=12))["test"].stack()
     with torch.no_grad():
         a, b = (found.network.features(found.physics.observe(images)) for found in restored)
-    table = {(row["checkpoint"], row["tap"], row["measure"]): row for row in rows_of(result, "measures")}
+    table = {
+        (row["checkpoint"], row["tap"], row["measure"]): row for row in rows_of(result, "measures")
+    }
     assert len(table) == 2 * len(a) * len(FEATURE_MEASURES)
     for name, taps in (("UNET_cr_0.5", a), (Path(student).stem, b)):
         for tap, f in taps.items():
             values = measures.kurtosis(f.double()).numpy()
             row = table[name, tap, "kurtosis"]
             assert float(row["mean"]) == pytest.approx(np.nanmean(values), rel=1e-4, nan_ok=True)
-            assert float(row["std"]) == pytest.approx(np.nanstd(values), rel=1e-3, abs=1e-6, nan_ok=True)
+            assert float(row["std"]) == pytest.approx(
+                np.nanstd(values), rel=1e-3, abs=1e-6, nan_ok=True
+            )
             assert int(row["values"]) == np.isfinite(values).sum()
-    similar = {(row["reference tap"], row["tap"]): float(row["cka"]) for row in rows_of(result, "cka")}
+    similar = {
+        (row["reference tap"], row["tap"]): float(row["cka"]) for row in rows_of(result, "cka")
+    }
     assert len(similar) == len(a) * len(b)
     for (theirs, mine), value in similar.items():
-        assert value == pytest.approx(similarity(a[theirs].double(), b[mine].double()), abs=1e-4), (theirs, mine)
-    assert not np.isclose(similar["enc1", "dec1"], similar["dec1", "enc1"], atol=1e-4), "rows are the first network's"
+        assert value == pytest.approx(similarity(a[theirs].double(), b[mine].double()), abs=1e-4), (
+            theirs,
+            mine,
+        )
+    assert not np.isclose(similar["enc1", "dec1"], similar["dec1", "enc1"], atol=1e-4), (
+        "rows are the first network's"
+    )
     changed = {(row["tap"], int(row["channel"])): row for row in rows_of(result, "channels")}
     assert changed.keys() == {(tap, k) for tap, f in a.items() for k in range(f.shape[1])}
     d = (b["latent"][:, 2] - a["latent"][:, 2]).norm() / a["latent"][:, 2].norm()
     assert float(changed["latent", 2]["change"]) == pytest.approx(d.item(), rel=1e-3)
     gained = (measures.std(b["latent"]) - measures.std(a["latent"])).mean(0)[2].item()
     assert float(changed["latent", 2]["std gained"]) == pytest.approx(gained, rel=1e-3, abs=1e-6)
-    layers = {(row["layer"], row["channel"]): float(row["change"]) for row in rows_of(result, "layers") if row["kind"] == "parameter"}
+    layers = {
+        (row["layer"], row["channel"]): float(row["change"])
+        for row in rows_of(result, "layers")
+        if row["kind"] == "parameter"
+    }
     w_a, w_b = (found.network.state_dict()["Conv1.0.weight"] for found in restored)
-    assert layers["Conv1.0.weight", ""] == pytest.approx(((w_b - w_a).norm() / w_a.norm()).item(), rel=1e-4)
-    assert layers["Conv1.0.weight", "3"] == pytest.approx(((w_b - w_a)[3].norm() / w_a[3].norm()).item(), rel=1e-4)
+    assert layers["Conv1.0.weight", ""] == pytest.approx(
+        ((w_b - w_a).norm() / w_a.norm()).item(), rel=1e-4
+    )
+    assert layers["Conv1.0.weight", "3"] == pytest.approx(
+        ((w_b - w_a)[3].norm() / w_a[3].norm()).item(), rel=1e-4
+    )
     for name in ("layers", "channels"):
         order = [float(row["change"]) for row in rows_of(result, name)]
         assert order == sorted(order, reverse=True), name
     pictures = {path.name for path in result["folder"].glob("*.png")}
-    assert pictures == {"measures.png", "histograms.png", "cka.png", *(f"{kind}_{tap}.png" for kind in ("maps", "fourier") for tap in a)}
+    assert pictures == {
+        "measures.png",
+        "histograms.png",
+        "cka.png",
+        *(f"{kind}_{tap}.png" for kind in ("maps", "fourier") for tap in a),
+    }
 
 
 def test_equal_networks_are_similar_and_did_not_change():
     path = call(main_unet, "--cr", "0.5", *TINY)["export"]
     Path("copy.pth").write_bytes(Path(path).read_bytes())
-    result = call(analyze_features, path, "copy.pth", *LOOK, "--awgn_snr", "20", "--measures", "std", "std", "iqr")
+    result = call(
+        analyze_features,
+        path,
+        "copy.pth",
+        *LOOK,
+        "--awgn_snr",
+        "20",
+        "--measures",
+        "std",
+        "std",
+        "iqr",
+    )
     alike = [row["cka"] for row in result["cka"] if row["tap"] == row["reference tap"]]
     assert np.allclose(alike, 1) and len(alike) == 5, "both see the same noise"
     assert {row["change"] for row in result["layers"] + result["channels"]} == {0}
     assert {row["measure"] for row in result["measures"]} == {"std", "iqr"}
-    assert list(rows_of(result, "channels")[0]) == ["checkpoint", "tap", "channel", "change", "std gained", "iqr gained"]
+    assert list(rows_of(result, "channels")[0]) == [
+        "checkpoint",
+        "tap",
+        "channel",
+        "change",
+        "std gained",
+        "iqr gained",
+    ]
 
 
 def test_other_shapes_have_no_channels_in_common_and_that_is_said(capsys):
     teacher = call(main_unet, "--cr", "0.5", *TINY)["export"]
-    student = call(main_unet, "--cr", "0.5", "--network", "dncnn", "--features", "3", "--blocks", "1", *DATA, "--epochs", "1")["export"]
+    student = call(
+        main_unet,
+        "--cr",
+        "0.5",
+        "--network",
+        "dncnn",
+        "--features",
+        "3",
+        "--blocks",
+        "1",
+        *DATA,
+        "--epochs",
+        "1",
+    )["export"]
     words = [teacher, student, *LOOK, "--channels", "5"]
     result = call(analyze_features, *words)
     told = capsys.readouterr().out
     assert "b has another architecture than a: their weights are not compared." in told
-    assert "b's enc1, latent have no counterpart of their shape in a: their channels are not compared." in told
-    assert {row["tap"] for row in result["channels"]} == {"head", "output"} and {row["kind"] for row in result["layers"]} == {"tap"}
+    assert (
+        "b's enc1, latent have no counterpart of their shape in a: their channels are not compared."
+        in told
+    )
+    assert {row["tap"] for row in result["channels"]} == {"head", "output"} and {
+        row["kind"] for row in result["layers"]
+    } == {"tap"}
     maps = {path.name for path in result["folder"].glob("maps_*.png")}
     assert maps == {f"maps_{tap}.png" for tap in ("enc1", "latent", "dec1", "head", "output")}
     (result["folder"] / "maps_gone.png").touch()
@@ -342,41 +461,95 @@ def test_one_network_is_held_against_itself_at_other_noise_and_ratios():
     mixed = call(main_unet, "--crs_expert", "0.5", "0.25", *TINY)["export"]
     result = call(analyze_features, mixed, *LOOK, "--measures", "std", "--awgn_snr", "none", "0")
     names = list(dict.fromkeys(row["checkpoint"] for row in result["measures"]))
-    assert names == [f"UNET_crs_0.25_0.5_cr_{camera}" for camera in ("0.25", "0.5", "0.25_snr_0", "0.5_snr_0")]
-    spread = {row["checkpoint"]: row["mean"] for row in result["measures"] if row["tap"] == "output"}
+    assert names == [
+        f"UNET_crs_0.25_0.5_cr_{camera}" for camera in ("0.25", "0.5", "0.25_snr_0", "0.5_snr_0")
+    ]
+    spread = {
+        row["checkpoint"]: row["mean"] for row in result["measures"] if row["tap"] == "output"
+    }
     assert spread[names[2]] > spread[names[0]]
 
 
 def test_classifiers_of_large_and_small_images_are_held_against_each_other(capsys):
-    data = ["--dataset", "digits", "--n", "16", "--limit_train", "40", "--limit_val", "20", "--epochs", "1", "--model", "resnet8"]
+    data = [
+        "--dataset",
+        "digits",
+        "--n",
+        "16",
+        "--limit_train",
+        "40",
+        "--limit_val",
+        "20",
+        "--epochs",
+        "1",
+        "--model",
+        "resnet8",
+    ]
     large = call(main_classify, *data, "--width", "4")["export"]
     small = call(main_classify, *data, "--width", "3", "--lessen_ratio", "2")["export"]
     result = call(analyze_features, large, small, *LOOK)
-    assert {row["tap"] for row in result["measures"]} == {"enc1", "stage1", "stage2", "latent"}, "vectors have no maps"
-    assert {row["tap"] for row in result["cka"]} == {"enc1", "stage1", "stage2", "latent", "pool", "output"}
+    assert {row["tap"] for row in result["measures"]} == {"enc1", "stage1", "stage2", "latent"}, (
+        "vectors have no maps"
+    )
+    assert {row["tap"] for row in result["cka"]} == {
+        "enc1",
+        "stage1",
+        "stage2",
+        "latent",
+        "pool",
+        "output",
+    }
     assert {row["tap"] for row in result["channels"]} == {"output"}
     restorer = call(main_unet, "--cr", "0.5", *TINY)["export"]
-    with pytest.raises(UserError, match=r"restores images, .* tells classes: choose networks of one kind"):
+    with pytest.raises(
+        UserError, match=r"restores images, .* tells classes: choose networks of one kind"
+    ):
         call(analyze_features, large, restorer, *LOOK)
     with pytest.raises(UserError, match="unknown dataset 'photos': choose from digits"):
         call(analyze_features, large, small)
-    with pytest.raises(UserError, match="has crop center, which contradicts the crop none that was asked for"):
+    with pytest.raises(
+        UserError, match="has crop center, which contradicts the crop none that was asked for"
+    ):
         call(analyze_features, large, small, *LOOK, "--crop", "none")
 
 
 def test_of_pairs_the_degraded_pictures_are_what_networks_see(tmp_path):
     pairs = make(tmp_path)
-    wide, narrow = (call(main_unet, *flags_of(pairs), "--physics", "given", *NET, "--features", k, "--results", str(k))["export"] for k in (4, 3))
-    result = call(analyze_features, wide, narrow, *flags_of(pairs), "--measures", "std", "--channels", "1")
+    wide, narrow = (
+        call(
+            main_unet,
+            *flags_of(pairs),
+            "--physics",
+            "given",
+            *NET,
+            "--features",
+            k,
+            "--results",
+            str(k),
+        )["export"]
+        for k in (4, 3)
+    )
+    result = call(
+        analyze_features, wide, narrow, *flags_of(pairs), "--measures", "std", "--channels", "1"
+    )
     test = build_splits(pairs)["test"]
     with torch.no_grad():
-        output = checkpoint.restore(wide).network(torch.stack([test[i]["seen"] for i in range(len(test))]))
+        output = checkpoint.restore(wide).network(
+            torch.stack([test[i]["seen"] for i in range(len(test))])
+        )
     found = next(row for row in result["measures"] if row["tap"] == "output")
-    assert found["mean"] == pytest.approx(measures.std(output).mean().item(), rel=1e-4) and found["values"] == len(test)
+    assert found["mean"] == pytest.approx(measures.std(output).mean().item(), rel=1e-4) and found[
+        "values"
+    ] == len(test)
 
 
 def test_what_cannot_be_compared_is_refused(capsys):
-    small, large = (call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY, "--n", n, "--results", n)["export"] for n in ("8", "16"))
+    small, large = (
+        call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY, "--n", n, "--results", n)[
+            "export"
+        ]
+        for n in ("8", "16")
+    )
     with pytest.raises(UserError, match="looks at images of 16 pixels and 1 channels"):
         call(analyze_features, small, large, *LOOK)
     with pytest.raises(UserError, match="1 networks behind their cameras: 2 to 26 can be compared"):
@@ -406,6 +579,9 @@ def test_what_cannot_be_compared_is_refused(capsys):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_finds_the_same():
     large, small = (call(main_unet, "--cr", cr, *TINY)["export"] for cr in ("0.5", "0.25"))
-    here, there = (call(analyze_features, large, small, *LOOK, "--device", device) for device in ("cpu", "cuda"))
+    here, there = (
+        call(analyze_features, large, small, *LOOK, "--device", device)
+        for device in ("cpu", "cuda")
+    )
     for mine, theirs in zip(here["cka"], there["cka"], strict=True):
         assert mine["cka"] == pytest.approx(theirs["cka"], abs=1e-3)

@@ -30,7 +30,11 @@ TABLES = [
     "FEATURE_MEASURES", "CLUSTERS",
 ]  # fmt: skip
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py") if path.stem not in FLOORS)
-SOURCES = [path for path in ROOT.rglob("*.py") if not {".venv", "tests"} & set(path.relative_to(ROOT).parts)]
+SOURCES = [
+    path
+    for path in ROOT.rglob("*.py")
+    if not {".venv", "tests"} & set(path.relative_to(ROOT).parts)
+]
 
 
 def floor(module: str) -> int | None:
@@ -42,9 +46,17 @@ def floor(module: str) -> int | None:
 def test_imports_go_down_only(path):
     here = floor(path.relative_to(ROOT).parts[0].removesuffix(".py"))
     for node in ast.walk(ast.parse(path.read_text())):
-        names = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names = (
+            [node.module]
+            if isinstance(node, ast.ImportFrom)
+            else [a.name for a in node.names]
+            if isinstance(node, ast.Import)
+            else []
+        )
         for name in names:
-            assert floor(name) is None or floor(name) <= here, f"{path.name} imports {name} from a higher floor"
+            assert floor(name) is None or floor(name) <= here, (
+                f"{path.name} imports {name} from a higher floor"
+            )
 
 
 def test_the_loop_knows_no_distillation():
@@ -57,7 +69,9 @@ def test_every_table_line_leads_to_something_callable(table):
     entries = getattr(tables, table)
     for name in entries:
         assert callable(tables.look_up(entries, name, "entry"))
-    with pytest.raises(tables.UserError, match=f"unknown entry 'nonsense': choose from {next(iter(entries))}"):
+    with pytest.raises(
+        tables.UserError, match=f"unknown entry 'nonsense': choose from {next(iter(entries))}"
+    ):
         tables.look_up(entries, "nonsense", "entry")
 
 
@@ -77,9 +91,32 @@ def test_scripts_hold_parse_and_main_and_nothing_that_runs_on_import(script):
 
 def test_readme_names_every_script_flag_and_choice():
     readme = (ROOT / "README.md").read_text()
-    flags = {flag for path in SOURCES for flag in re.findall(r"(?:add_argument|add)\(\s*\"(--\w+)", path.read_text())}
-    choices = [*tables.ORDERINGS, *tables.DATASETS, *tables.LOSSES, *tables.SELECTIONS, *tables.TASK_LOSSES, *tables.MODELS, *tables.PHYSICS]
-    choices += [*tables.LABELLED, *tables.CLASS_LOSSES, *tables.CLASS_SELECTIONS, *tables.BALANCES, *tables.RESIZES, *tables.STORIES]
+    flags = {
+        flag
+        for path in SOURCES
+        for flag in re.findall(r"(?:add_argument|add)\(\s*\"(--\w+)", path.read_text())
+    }
+    choices = [
+        *tables.ORDERINGS,
+        *tables.DATASETS,
+        *tables.LOSSES,
+        *tables.SELECTIONS,
+        *tables.TASK_LOSSES,
+        *tables.MODELS,
+        *tables.PHYSICS,
+    ]
+    choices += [
+        *tables.LABELLED,
+        *tables.CLASS_LOSSES,
+        *tables.CLASS_SELECTIONS,
+        *tables.BALANCES,
+        *tables.RESIZES,
+        *tables.STORIES,
+    ]
     choices += [*tables.CLUSTERS, *tables.FEATURE_MEASURES, *tables.TRAINING]
-    missing = [word for word in [*flags, *choices, *(f"{script}.py" for script in SCRIPTS)] if word not in readme]
+    missing = [
+        word
+        for word in [*flags, *choices, *(f"{script}.py" for script in SCRIPTS)]
+        if word not in readme
+    ]
     assert not missing, f"README.md does not name {missing}"

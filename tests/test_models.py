@@ -26,20 +26,36 @@ def test_taps_come_in_order_and_forward_is_the_last(name, scales):
     decoder = [f"dec{k}" for k in range(scales - 1, 0, -1)]
     assert list(taps) == [*encoder, "latent", *decoder, "head", "output"]
     assert torch.equal(network(x), taps["output"]) and torch.equal(taps["output"], taps["head"] + x)
-    assert taps["latent"].shape == (2, 2 * 2 ** (scales - 1), 32 // 2 ** (scales - 1), 32 // 2 ** (scales - 1))
+    assert taps["latent"].shape == (
+        2,
+        2 * 2 ** (scales - 1),
+        32 // 2 ** (scales - 1),
+        32 // 2 ** (scales - 1),
+    )
 
 
 @pytest.mark.parametrize("batch_norm, padding", list(itertools.product(BATCH_NORMS, PADDINGS)))
 @pytest.mark.parametrize("size", [(2, 2), (7, 7), (16, 24), (33, 18)])
 def test_any_size_comes_back_at_its_size(batch_norm, padding, size):
-    network = build_network({"name": "unet", "c": 3, "scales": 3, "width": 2, "batch_norm": batch_norm, "padding": padding}).eval()
+    network = build_network(
+        {
+            "name": "unet",
+            "c": 3,
+            "scales": 3,
+            "width": 2,
+            "batch_norm": batch_norm,
+            "padding": padding,
+        }
+    ).eval()
     assert network(torch.rand(2, 3, *size)).shape == (2, 3, *size)
 
 
 @pytest.mark.parametrize("scales, millions", [(2, 0.444), (3, 2.07), (4, 8.56), (5, 34.5)])
 def test_parameter_counts_are_the_releases(scales, millions):
     with torch.device("meta"):
-        count = sum(w.numel() for w in build_network({"name": "unet", "scales": scales}).parameters())
+        count = sum(
+            w.numel() for w in build_network({"name": "unet", "scales": scales}).parameters()
+        )
     assert float(f"{count / 1e6:.3g}") == millions
 
 
@@ -48,8 +64,22 @@ def test_parameter_counts_are_the_releases(scales, millions):
 @pytest.mark.parametrize("scales", [2, 4])
 def test_equals_deepinvs_u_net_with_the_same_weights(padding, batch_norm, scales):
     widths = [4 * 2**k for k in range(scales)]
-    other = DeepinvUNet(1, 1, circular_padding=padding == "circular", batch_norm=batch_norm, channels_per_scale=widths).eval()
-    ours = build_network({"name": "unet", "scales": scales, "width": 4, "padding": padding, "batch_norm": "on" if batch_norm else "off"}).eval()
+    other = DeepinvUNet(
+        1,
+        1,
+        circular_padding=padding == "circular",
+        batch_norm=batch_norm,
+        channels_per_scale=widths,
+    ).eval()
+    ours = build_network(
+        {
+            "name": "unet",
+            "scales": scales,
+            "width": 4,
+            "padding": padding,
+            "batch_norm": "on" if batch_norm else "off",
+        }
+    ).eval()
     ours.load_state_dict(other.state_dict())
     x = torch.rand(2, 1, 32, 32)
     assert torch.allclose(ours(x), other(x), atol=1e-6)
@@ -67,31 +97,56 @@ def test_a_bias_free_network_scales_with_its_input():
 def test_the_releases_file_gives_the_releases_taps_and_output(shared):
     golden = np.load(shared / "upstream_unet" / "golden_cr09_mnist.npz")
     restored = restore(shared / "upstream_unet" / RELEASE)
-    assert restored.content["network"] == {"name": "unet", "c": 1, "scales": 2, "width": 64, "batch_norm": "off", "padding": "release"}
+    assert restored.content["network"] == {
+        "name": "unet",
+        "c": 1,
+        "scales": 2,
+        "width": 64,
+        "batch_norm": "off",
+        "padding": "release",
+    }
     taps = restored.network.features(torch.from_numpy(golden["x0"]))
     for tap in ("enc1", "latent", "dec1", "head", "output"):
         assert np.allclose(taps[tap][:, :4].detach(), golden[tap], atol=1e-5), tap
     wrong = build_network(restored.content["network"] | {"padding": "circular"})
     wrong.load_state_dict(restored.network.state_dict())
-    assert not np.allclose(wrong(torch.from_numpy(golden["x0"])).detach(), golden["output"], atol=1e-3)
+    assert not np.allclose(
+        wrong(torch.from_numpy(golden["x0"])).detach(), golden["output"], atol=1e-3
+    )
 
 
 def test_the_releases_denormal_weights_become_zero(shared):
     raw = torch.load(shared / "upstream_unet" / RELEASE, map_location="cpu", weights_only=True)
-    smallest = min(w[w != 0].abs().min().item() for w in restore(shared / "upstream_unet" / RELEASE).network.parameters() if w.any())
+    smallest = min(
+        w[w != 0].abs().min().item()
+        for w in restore(shared / "upstream_unet" / RELEASE).network.parameters()
+        if w.any()
+    )
     assert smallest >= 1e-30
     assert sum(w.numel() for w in raw.values()) == 443_585
 
 
-@pytest.mark.parametrize("scales, width, batch_norm", [(2, 3, "off"), (5, 2, "off"), (3, 4, "on"), (2, 2, "bias-free")])
+@pytest.mark.parametrize(
+    "scales, width, batch_norm", [(2, 3, "off"), (5, 2, "off"), (3, 4, "on"), (2, 2, "bias-free")]
+)
 def test_a_bare_state_dict_tells_its_recipe(scales, width, batch_norm):
-    recipe = {"name": "unet", "c": 3, "scales": scales, "width": width, "batch_norm": batch_norm, "padding": "release"}
+    recipe = {
+        "name": "unet",
+        "c": 3,
+        "scales": scales,
+        "width": width,
+        "batch_norm": batch_norm,
+        "padding": "release",
+    }
     assert recipe_of(build_network(recipe).state_dict()) == recipe
 
 
 def tiny(name: str) -> dict:
     """The flags of a network, made small."""
-    small = {flag: min(value, 8) if isinstance(value, int) else value for flag, value in NETWORKS[name].flags.items()}
+    small = {
+        flag: min(value, 8) if isinstance(value, int) else value
+        for flag, value in NETWORKS[name].flags.items()
+    }
     return small | ({"blocks": 1} if "blocks" in small else {})
 
 
@@ -166,8 +221,15 @@ def test_gradient_checkpointing_counts_no_batch_twice(name):
 
 
 def test_the_large_dense_network_has_the_published_size():
-    count = sum(w.numel() for w in build_network({"name": "rrdbnet_large", "c": 3} | NETWORKS["rrdbnet_large"].flags).parameters())
-    assert count == 16_697_987 + 16 * 3 * 64 * 9 - 3 * 64 * 9  # the published x4 network reads the image as it is, this one 4 x 4 pixels folded
+    count = sum(
+        w.numel()
+        for w in build_network(
+            {"name": "rrdbnet_large", "c": 3} | NETWORKS["rrdbnet_large"].flags
+        ).parameters()
+    )
+    assert (
+        count == 16_697_987 + 16 * 3 * 64 * 9 - 3 * 64 * 9
+    )  # the published x4 network reads the image as it is, this one 4 x 4 pixels folded
 
 
 class TestHybrid:
@@ -183,7 +245,10 @@ class TestHybrid:
         hybrid.load_state_dict(weights)
         assert torch.equal(hybrid.features(x)["latent"], a.eval().features(x)["latent"])
 
-    @pytest.mark.parametrize("freeze, frozen", [("encoder", ("Conv1", "Conv2", "Conv3")), ("decoder", ("Up", "Conv_1x1")), ("none", ())])
+    @pytest.mark.parametrize(
+        "freeze, frozen",
+        [("encoder", ("Conv1", "Conv2", "Conv3")), ("decoder", ("Up", "Conv_1x1")), ("none", ())],
+    )
     def test_a_frozen_part_neither_learns_nor_counts_statistics(self, freeze, frozen):
         hybrid = build_network(self.recipe | {"name": "hybrid_unet", "freeze": freeze})
         before = {name: tensor.clone() for name, tensor in hybrid.state_dict().items()}
@@ -191,12 +256,19 @@ class TestHybrid:
         hybrid.train()
         hybrid(torch.rand(4, 1, 16, 16)).square().mean().backward()
         optimizer.step()
-        changed = {name for name, tensor in hybrid.state_dict().items() if not torch.equal(tensor, before[name])}
+        changed = {
+            name
+            for name, tensor in hybrid.state_dict().items()
+            if not torch.equal(tensor, before[name])
+        }
         assert changed and not any(name.startswith(frozen) for name in changed if frozen)
         assert any(not name.startswith(frozen or ("-",)) for name in changed)
 
 
-@pytest.mark.parametrize("change", [{"scales": 1}, {"scales": 6}, {"width": 0}, {"padding": "mirror"}, {"batch_norm": "maybe"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"scales": 1}, {"scales": 6}, {"width": 0}, {"padding": "mirror"}, {"batch_norm": "maybe"}],
+)
 def test_impossible_recipes_are_refused(change):
     with pytest.raises(UserError):
         build_network({"name": "unet", **change})

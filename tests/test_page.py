@@ -14,16 +14,45 @@ import pytest
 from browser import checked
 from PIL import Image
 
-from analysis.page import CSS, SCRIPT, commands, facts, figure, page, paragraph, section, small, table
+from analysis.page import (
+    CSS,
+    SCRIPT,
+    commands,
+    facts,
+    figure,
+    page,
+    paragraph,
+    section,
+    small,
+    table,
+)
 from analysis.report import latex, number, numeric
 
 VILE = "<script>alert(\"x\")</script> & 'quotes' </style></table>"
 VOID = {"meta", "link", "img", "wbr"}
 ROWS = [
-    {"student": "resnet20", "PSNR": 30.5, "parameters": 9585, "paired": "+0.02 ± 0.05", "camera": None},
-    {"student": "resnet8", "PSNR": 4.25, "parameters": 291097, "paired": "-0.12 ± 0.01", "camera": "spc"},
+    {
+        "student": "resnet20",
+        "PSNR": 30.5,
+        "parameters": 9585,
+        "paired": "+0.02 ± 0.05",
+        "camera": None,
+    },
+    {
+        "student": "resnet8",
+        "PSNR": 4.25,
+        "parameters": 291097,
+        "paired": "-0.12 ± 0.01",
+        "camera": "spc",
+    },
     {"student": VILE, "PSNR": None, "parameters": 10, "paired": "", "camera": "denoise"},
-    {"student": "teacher", "PSNR": -0.5, "parameters": 1000, "paired": "+0.10 ± 0.07", "camera": ""},
+    {
+        "student": "teacher",
+        "PSNR": -0.5,
+        "parameters": 1000,
+        "paired": "+0.10 ± 0.07",
+        "camera": "",
+    },
 ]
 
 
@@ -73,9 +102,18 @@ def text(curves) -> str:
         VILE,
         [
             paragraph(VILE),
-            section("Result", table([row | long for row in ROWS], VILE, marked={1}), figure(curves, VILE, VILE)),
+            section(
+                "Result",
+                table([row | long for row in ROWS], VILE, marked={1}),
+                figure(curves, VILE, VILE),
+            ),
             section("Result", facts({VILE: "/a/folder/" + "x" * 200, "n" * 100: VILE})),
-            section(VILE, commands([f"python sweep.py --name {VILE}", "x" * 300, "python sweep.py --results a/b"])),
+            section(
+                VILE,
+                commands(
+                    [f"python sweep.py --name {VILE}", "x" * 300, "python sweep.py --results a/b"]
+                ),
+            ),
         ],
     )
 
@@ -103,10 +141,20 @@ def test_headings_that_look_like_the_anchors_of_others_do_not_meet_them():
 
 def test_a_page_loads_nothing(text):
     for tag, attributes in Tree(text).tags:
-        for name in {"src", "href", "srcset", "action", "poster", "data", "style"} & attributes.keys():
+        for name in {
+            "src",
+            "href",
+            "srcset",
+            "action",
+            "poster",
+            "data",
+            "style",
+        } & attributes.keys():
             assert attributes[name].startswith(("data:", "#")), f"{tag} loads {attributes[name]}"
     assert not re.search(r"(?<!:)//\w|https?:|url\(|@import", re.sub(r"base64,[\w+/=]*", "", text))
-    policy = next(found for found in Tree(text).attributes("meta", "content") if "default-src" in str(found))
+    policy = next(
+        found for found in Tree(text).attributes("meta", "content") if "default-src" in str(found)
+    )
     assert policy.startswith("default-src 'none'; img-src data:;") and "unsafe" not in policy
 
 
@@ -120,16 +168,44 @@ def test_what_a_user_typed_is_text_everywhere(text):
 
 
 def test_bold_marks_stand_outside_of_words():
-    assert paragraph("a **b c** d, **e**.") == "<p>a <strong>b c</strong> d, <strong>e</strong>.</p>"
+    assert (
+        paragraph("a **b c** d, **e**.") == "<p>a <strong>b c</strong> d, <strong>e</strong>.</p>"
+    )
     for plain in ("2**3 and 4**5", "a ** b ** c", "****", "**a", "run**2** x"):
         assert paragraph(plain) == f"<p>{plain}</p>"
 
 
 def test_cells_are_formatted_as_everywhere_and_sorted_by_their_numbers():
     found = Tree(table(ROWS, marked=[2]))
-    keys = [attributes.get("data-value") for tag, attributes in found.tags if tag == "td" and attributes.get("class") == "number"]
-    assert [None if key is None else float(key) for key in keys] == [30.5, 9585, 0.02, 4.25, 291097, -0.12, None, 10, None, -0.5, 1000, 0.1]
-    assert found.all("td")[:8] == ["30.50", "9,585", "+0.02 ± 0.05", "", "4.25", "291,097", "−0.12 ± 0.01", "spc"]
+    keys = [
+        attributes.get("data-value")
+        for tag, attributes in found.tags
+        if tag == "td" and attributes.get("class") == "number"
+    ]
+    assert [None if key is None else float(key) for key in keys] == [
+        30.5,
+        9585,
+        0.02,
+        4.25,
+        291097,
+        -0.12,
+        None,
+        10,
+        None,
+        -0.5,
+        1000,
+        0.1,
+    ]
+    assert found.all("td")[:8] == [
+        "30.50",
+        "9,585",
+        "+0.02 ± 0.05",
+        "",
+        "4.25",
+        "291,097",
+        "−0.12 ± 0.01",
+        "spc",
+    ]
     assert found.attributes("tr", "class") == [None, None, None, "marked", None]
     assert found.all("button") == list(ROWS[0])
 
@@ -137,9 +213,35 @@ def test_cells_are_formatted_as_everywhere_and_sorted_by_their_numbers():
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        *[(0.25, 0.25), (3, 3), (-math.inf, -math.inf), (math.nan, None), (None, None), ("", None), ("spc", None), ("1,234.5 ± 2", 1234.5)],
-        *[("-0.02 ± 0.05", -0.02), ("−3", -3), ("95.8 %", 95.8), ("< 0.001", 0.001), ("(-0.9 ± 1.4)", -0.9), ("1e-05", 1e-5), ("5.9x", 5.9)],
-        *[("nan ± nan", None), ("-", None), ("2024-05-17", None), ("12:30", None), ("3k", None), ("5875e31", None), ("1.2.3", None), ("3 of 4", 3)],
+        *[
+            (0.25, 0.25),
+            (3, 3),
+            (-math.inf, -math.inf),
+            (math.nan, None),
+            (None, None),
+            ("", None),
+            ("spc", None),
+            ("1,234.5 ± 2", 1234.5),
+        ],
+        *[
+            ("-0.02 ± 0.05", -0.02),
+            ("−3", -3),
+            ("95.8 %", 95.8),
+            ("< 0.001", 0.001),
+            ("(-0.9 ± 1.4)", -0.9),
+            ("1e-05", 1e-5),
+            ("5.9x", 5.9),
+        ],
+        *[
+            ("nan ± nan", None),
+            ("-", None),
+            ("2024-05-17", None),
+            ("12:30", None),
+            ("3k", None),
+            ("5875e31", None),
+            ("1.2.3", None),
+            ("3 of 4", 3),
+        ],
     ],
 )
 def test_a_cell_counts_as_the_number_it_begins_with(value, expected):
@@ -151,23 +253,34 @@ def test_a_column_is_numeric_when_nothing_but_gaps_stands_beside_its_numbers():
         return numeric([{"a": value} for value in values], "a")
 
     assert column(1, None, "+2 ± 1", math.nan, "n/a", "-", "")
-    assert not column("", None) and not column(1, "failed") and not column("resnet8") and not column()
+    assert (
+        not column("", None) and not column(1, "failed") and not column("resnet8") and not column()
+    )
 
 
 def test_a_figure_is_closed_and_small_and_twice_as_fine_as_it_is_large(curves):
     made = Tree(figure(curves, "", "three points"))
     assert not plt.fignum_exists(curves.number)
-    (width,), (height,), (source,) = (made.attributes("img", name) for name in ("width", "height", "src"))
+    (width,), (height,), (source,) = (
+        made.attributes("img", name) for name in ("width", "height", "src")
+    )
     image = Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/png;base64,"))))
-    assert image.size == pytest.approx((2 * int(width), 2 * int(height)), abs=1) and len(source) < 40_000
-    assert int(width) == pytest.approx(6 * 96 * 0.84, rel=0.05)  # what a tight box leaves of six inches
+    assert (
+        image.size == pytest.approx((2 * int(width), 2 * int(height)), abs=1)
+        and len(source) < 40_000
+    )
+    assert int(width) == pytest.approx(
+        6 * 96 * 0.84, rel=0.05
+    )  # what a tight box leaves of six inches
 
 
 def test_pictures_in_colour_keep_their_colours():
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     assert small(noise) is noise
     grey = noise.convert("L").convert("RGB")
-    assert small(grey).mode == "P" and np.array_equal(np.asarray(small(grey).convert("RGB")), np.asarray(grey))
+    assert small(grey).mode == "P" and np.array_equal(
+        np.asarray(small(grey).convert("RGB")), np.asarray(grey)
+    )
 
 
 # One character a row: what LaTeX would take for something else.
@@ -187,22 +300,48 @@ TEX = {
 
 
 def test_latex_rows_are_escaped_and_numbers_stand_to_the_right():
-    text = latex([{"name": name, "PSNR": value, "n_s": k} for k, (name, value) in enumerate(zip(TEX, [30.5, "-0.12 ± 0.01"] * 6, strict=False))])
+    text = latex(
+        [
+            {"name": name, "PSNR": value, "n_s": k}
+            for k, (name, value) in enumerate(zip(TEX, [30.5, "-0.12 ± 0.01"] * 6, strict=False))
+        ]
+    )
     begin, top, head, middle, *body, bottom, end = text.splitlines()
     assert begin == r"\begin{tabular}{@{}lrr@{}}" and end == r"\end{tabular}"
-    assert (top, middle, bottom) == (r"\toprule", r"\midrule", r"\bottomrule") and head == r"name & PSNR & n\_s \\"
+    assert (top, middle, bottom) == (
+        r"\toprule",
+        r"\midrule",
+        r"\bottomrule",
+    ) and head == r"name & PSNR & n\_s \\"
     assert body == [
-        rf"{name} & {value} & {k} \\" for k, (name, value) in enumerate(zip(TEX.values(), ["30.50", r"$-$0.12 $\pm$ 0.01"] * 6, strict=False))
+        rf"{name} & {value} & {k} \\"
+        for k, (name, value) in enumerate(
+            zip(TEX.values(), ["30.50", r"$-$0.12 $\pm$ 0.01"] * 6, strict=False)
+        )
     ]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles(tmp_path):
-    everything = "".join(map(chr, range(32, 127))) + "±−×·≤≥≈→∞↑↓√αβγδεζηθικλμνξπρςστυφχψωΓΔΘΛΞΠΣΥΦΨΩäé²"
+    everything = (
+        "".join(map(chr, range(32, 127))) + "±−×·≤≥≈→∞↑↓√αβγδεζηθικλμνξπρςστυφχψωΓΔΘΛΞΠΣΥΦΨΩäé²"
+    )
     rows = [{"name": name, "": 1.5} for name in (*TEX, everything, "*", "[1ex]")]
-    source = "\n".join([r"\documentclass{article}\usepackage{booktabs}\begin{document}", latex(rows), latex(ROWS), r"\end{document}"])
+    source = "\n".join(
+        [
+            r"\documentclass{article}\usepackage{booktabs}\begin{document}",
+            latex(rows),
+            latex(ROWS),
+            r"\end{document}",
+        ]
+    )
     (tmp_path / "a.tex").write_text(source, encoding="utf-8")
-    done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"], cwd=tmp_path, capture_output=True, check=False)
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
 
 
@@ -232,7 +371,9 @@ def test_headers_sort_both_ways_and_gaps_stay_last_on_a_page_that_fits_a_phone(t
         "paired": ([b, a, d, c], [d, a, b, c]),
         "camera": ([c, b, d, a], [b, c, d, a]),
     }
-    assert seen.result == {name: [[column, way] for way in ways] for column, (name, ways) in enumerate(orders.items())}
+    assert seen.result == {
+        name: [[column, way] for way in ways] for column, (name, ways) in enumerate(orders.items())
+    }
 
 
 LOOK = """
@@ -249,19 +390,31 @@ LOOK = """
 """
 
 
-def test_a_page_is_light_or_dark_as_its_reader_likes_and_commands_are_copied_as_they_were_given(text):
+def test_a_page_is_light_or_dark_as_its_reader_likes_and_commands_are_copied_as_they_were_given(
+    text,
+):
     light, dark = (checked(text, LOOK, width, dark) for width, dark in ((1200, False), (320, True)))
     assert not light.console + dark.console and light.needed <= 1200 and dark.needed <= 320
     assert light.result["back"] == "rgb(255, 255, 255)" and dark.result["back"] == "rgb(21, 24, 28)"
     for name in ("scrolls", "reached", "anchor"):
         assert light.result[name] and dark.result[name], name
     assert light.result["right"] == "right"
-    assert dark.result["commands"].strip().splitlines() == [f"python sweep.py --name {VILE}", "x" * 300, "python sweep.py --results a/b"]
+    assert dark.result["commands"].strip().splitlines() == [
+        f"python sweep.py --name {VILE}",
+        "x" * 300,
+        "python sweep.py --results a/b",
+    ]
 
 
 def test_the_browser_tells_of_errors_of_what_is_too_wide_and_of_what_may_not_run():
-    seen = checked("<!DOCTYPE html><p style='width: 900px'>wide<script>nonsense()</script>", "return document.querySelector('p').textContent", 400)
+    seen = checked(
+        "<!DOCTYPE html><p style='width: 900px'>wide<script>nonsense()</script>",
+        "return document.querySelector('p').textContent",
+        400,
+    )
     assert seen.needed > 800 and "nonsense is not defined" in " ".join(seen.console)
-    smuggled = page("a", ["<script>document.title = 'b'</script><img src='http://127.0.0.1:9/a.png'>"])
+    smuggled = page(
+        "a", ["<script>document.title = 'b'</script><img src='http://127.0.0.1:9/a.png'>"]
+    )
     seen = checked(smuggled, "return document.title")
     assert seen.result == "a" and "Content Security Policy" in " ".join(seen.console)

@@ -24,7 +24,22 @@ from physics.given import Given
 from tables import UserError
 from training import checkpoint, pipeline
 
-NET = ["--network", "dncnn", "--features", "4", "--blocks", "2", "--n", "16", "--epochs", "1", "--batch_size", "8", "--lr", "0.02"]
+NET = [
+    "--network",
+    "dncnn",
+    "--features",
+    "4",
+    "--blocks",
+    "2",
+    "--n",
+    "16",
+    "--epochs",
+    "1",
+    "--batch_size",
+    "8",
+    "--lr",
+    "0.02",
+]
 
 
 def write(path, array):
@@ -67,14 +82,19 @@ def files(images):
 
 
 def mixture(request, share=0.5, **more):
-    return request._replace(dataset="hybrid", unpaired=str(request.gt).replace("gt", "more"), paired_share=share, **more)
+    return request._replace(
+        dataset="hybrid", unpaired=str(request.gt).replace("gt", "more"), paired_share=share, **more
+    )
 
 
 class TestPieces:
     def test_are_cut_and_turned_alike_in_both_pictures(self, pairs):
         splits = build_splits(pairs, augment_seed=1)
         for split in splits:
-            assert all(is_degraded(item) and item["paired"] and item["image"].shape == (1, 16, 16) for item in gets(splits, split))
+            assert all(
+                is_degraded(item) and item["paired"] and item["image"].shape == (1, 16, 16)
+                for item in gets(splits, split)
+            )
 
     def test_of_training_come_from_every_place_and_turn_and_the_epoch_decides(self, tmp_path):
         array = np.arange(18 * 18, dtype=np.uint16).reshape(18, 18)
@@ -82,16 +102,30 @@ class TestPieces:
         for k in range(10):
             write(tmp_path / "gt" / f"{k}.png", coded)
             write(tmp_path / "lq" / f"{k}.png", degraded(coded))
-        train = build_splits(Request("paired", 16, 3, gt=str(tmp_path / "gt"), lq=str(tmp_path / "lq")), augment_seed=0)
+        train = build_splits(
+            Request("paired", 16, 3, gt=str(tmp_path / "gt"), lq=str(tmp_path / "lq")),
+            augment_seed=0,
+        )
         passes = [gets(train, "train", epoch) for epoch in range(60)]
         assert all(is_degraded(item) for items in passes for item in items)
         code = [(255 * item["image"]).round().int() for items in passes for item in items]
-        corners = {(256 * c[0, 0, 0] + c[1, 0, 0], 256 * c[0, -1, -1] + c[1, -1, -1], 256 * c[0, 0, -1] + c[1, 0, -1]) for c in code}
+        corners = {
+            (
+                256 * c[0, 0, 0] + c[1, 0, 0],
+                256 * c[0, -1, -1] + c[1, -1, -1],
+                256 * c[0, 0, -1] + c[1, 0, -1],
+            )
+            for c in code
+        }
         corners = {tuple(int(v) for v in corner) for corner in corners}
         assert len(corners) == 9 * 8, "nine places, eight symmetries"
         again = gets(train, "train", 3)
-        assert all(torch.equal(a["image"], b["image"]) for a, b in zip(again, passes[3], strict=True))
-        assert not all(torch.equal(a["image"], b["image"]) for a, b in zip(again, passes[4], strict=True))
+        assert all(
+            torch.equal(a["image"], b["image"]) for a, b in zip(again, passes[3], strict=True)
+        )
+        assert not all(
+            torch.equal(a["image"], b["image"]) for a, b in zip(again, passes[4], strict=True)
+        )
 
     def test_of_validation_and_test_are_the_central_ones(self, pairs):
         splits = build_splits(pairs, augment_seed=1)
@@ -111,10 +145,14 @@ class TestSplits:
     def test_keep_all_pairs_of_a_clean_picture_together(self, tmp_path, pairs):
         for k in range(20):
             write(tmp_path / "lq" / f"again_{k:02d}.png", np.zeros((22, 27), np.uint8))
-        (tmp_path / "list.txt").write_text("".join(f"{k:02d}.png, {k:02d}.png\n{k:02d}.png,again_{k:02d}.png\n" for k in range(20)))
+        (tmp_path / "list.txt").write_text(
+            "".join(f"{k:02d}.png, {k:02d}.png\n{k:02d}.png,again_{k:02d}.png\n" for k in range(20))
+        )
         splits = build_splits(pairs._replace(pairs=str(tmp_path / "list.txt")))
         found = [files(images) for images in splits.values()]
-        assert [len(images) for images in splits.values()] == [32, 4, 4] and len(set.union(*found)) == sum(map(len, found)) == 20
+        assert [len(images) for images in splits.values()] == [32, 4, 4] and len(
+            set.union(*found)
+        ) == sum(map(len, found)) == 20
 
     def test_named_folders_are_kept_and_validation_comes_out_of_training(self, tmp_path):
         make(tmp_path, 10, "train/")
@@ -129,11 +167,17 @@ class TestSplits:
     def test_a_list_says_which_pictures_belong_together(self, tmp_path, pairs):
         for k in range(20):
             (tmp_path / "lq" / f"{k:02d}.png").rename(tmp_path / "lq" / f"dark_{k:02d}.png")
-        with pytest.raises(UserError, match=r"00\.png has no picture of its name in .*; 0 pairs match"):
+        with pytest.raises(
+            UserError, match=r"00\.png has no picture of its name in .*; 0 pairs match"
+        ):
             build_splits(pairs)
-        (tmp_path / "list.txt").write_text("\n" + "".join(f"{k:02d}.png, dark_{k:02d}.png\n" for k in range(12)))
+        (tmp_path / "list.txt").write_text(
+            "\n" + "".join(f"{k:02d}.png, dark_{k:02d}.png\n" for k in range(12))
+        )
         splits = build_splits(pairs._replace(pairs=str(tmp_path / "list.txt")))
-        assert sum(len(images) for images in splits.values()) == 12 and all(is_degraded(item) for item in gets(splits, "train"))
+        assert sum(len(images) for images in splits.values()) == 12 and all(
+            is_degraded(item) for item in gets(splits, "train")
+        )
 
 
 class TestMixture:
@@ -143,10 +187,15 @@ class TestMixture:
         items = [train[i] for i in range(len(train))]
         assert len(items) == total and sum(item["paired"] for item in items) == paired
         keys = [train.source.images[k].args[0] for k in range(total)]
-        times = [sum(key.clean == path for key in keys) for path in {key.clean for key in keys if key.degraded}]
+        times = [
+            sum(key.clean == path for key in keys)
+            for path in {key.clean for key in keys if key.degraded}
+        ]
         assert max(times) - min(times) <= 1 and sum(times) == paired
         assert len({key.clean for key in keys if not key.degraded}) == total - paired == 20
-        assert all(is_degraded(item) if item["paired"] else not item["seen"].any() for item in items)
+        assert all(
+            is_degraded(item) if item["paired"] else not item["seen"].any() for item in items
+        )
 
     @pytest.mark.parametrize("limit", [4, 8, 12, 20])
     def test_the_share_holds_under_a_limit(self, pairs, limit):
@@ -164,16 +213,31 @@ class TestMixture:
             build_splits(mixture(pairs)._replace(unpaired=pairs.gt))
 
     def test_a_network_sees_the_degraded_picture_or_what_the_camera_measures(self, pairs):
-        camera = build_physics({"name": "spc", "n": 16, "c": 1, "cr": 0.25, "ordering": "xy", "x0": "adjoint", "awgn_snr": None})
+        camera = build_physics(
+            {
+                "name": "spc",
+                "n": 16,
+                "c": 1,
+                "cr": 0.25,
+                "ordering": "xy",
+                "x0": "adjoint",
+                "awgn_snr": None,
+            }
+        )
         batch = next(iter(build_loader(build_splits(mixture(pairs), augment_seed=0)["train"], 40)))
         x0, measured = camera.look(batch), camera.observe(batch["image"])
         for i in range(40):
-            assert torch.allclose(x0[i], batch["seen"][i] if batch["paired"][i] else measured[i], atol=1e-6)
+            assert torch.allclose(
+                x0[i], batch["seen"][i] if batch["paired"][i] else measured[i], atol=1e-6
+            )
         stage = Supervised(AsSeen(1), camera, mse)
         assert torch.isclose(stage(batch)["loss"], (x0 - batch["image"]).square().mean())
 
     def test_a_camera_of_pairs_measures_nothing(self, images):
-        for batch in ({"image": images[:2]}, {"image": images[:2], "seen": images[:2], "paired": torch.tensor([True, False])}):
+        for batch in (
+            {"image": images[:2]},
+            {"image": images[:2], "seen": images[:2], "paired": torch.tensor([True, False])},
+        ):
             with pytest.raises(UserError, match="measures nothing"):
                 Given({"name": "given", "n": 16, "c": 1}).look(batch)
 
@@ -185,28 +249,63 @@ class TestMixture:
         (lambda root, r: r._replace(lq=None), "--lq None is not a folder"),
         (lambda root, r: r._replace(n=23), r"gt/\d\d\.png is 27 x 22, smaller than n 23"),
         (lambda root, r: r._replace(crop="none"), "crop none: .* cut into pieces"),
-        (lambda root, r: (root / "lq" / "07.png").unlink(), r"gt/07\.png has no picture of its name in .*lq; 19 pairs match"),
-        (lambda root, r: (root / "gt" / "07.png").unlink(), r"lq/07\.png has no picture of its name in .*gt; 19 pairs match"),
+        (
+            lambda root, r: (root / "lq" / "07.png").unlink(),
+            r"gt/07\.png has no picture of its name in .*lq; 19 pairs match",
+        ),
+        (
+            lambda root, r: (root / "gt" / "07.png").unlink(),
+            r"lq/07\.png has no picture of its name in .*gt; 19 pairs match",
+        ),
         (
             lambda root, r: write(root / "gt" / "07.bmp", np.zeros((22, 27), np.uint8)),
             r"gt/07\.png and .*gt/07\.bmp have one name",
         ),
-        (lambda root, r: write(root / "lq" / "07.png", np.zeros((27, 22), np.uint8)), r"gt/07\.png is 27 x 22 and .*lq/07\.png is 22 x 27"),
-        (lambda root, r: (root / "lq" / "07.png").write_text("text"), r"07\.png is not a readable image"),
-        (lambda root, r: r._replace(gt=str(root / "void"), lq=str(root / "void")), "no pictures in .*void"),
+        (
+            lambda root, r: write(root / "lq" / "07.png", np.zeros((27, 22), np.uint8)),
+            r"gt/07\.png is 27 x 22 and .*lq/07\.png is 22 x 27",
+        ),
+        (
+            lambda root, r: (root / "lq" / "07.png").write_text("text"),
+            r"07\.png is not a readable image",
+        ),
+        (
+            lambda root, r: r._replace(gt=str(root / "void"), lq=str(root / "void")),
+            "no pictures in .*void",
+        ),
         (lambda root, r: r._replace(pairs="nowhere.txt"), r"--pairs nowhere\.txt cannot be read"),
         (lambda root, r: r._replace(pairs=str(root / "void" / "empty.txt")), "lists no pairs"),
-        (lambda root, r: r._replace(pairs=str(root / "void" / "three.txt")), r"line 1: 'a, b, c' is neither"),
-        (lambda root, r: r._replace(pairs=str(root / "void" / "missing.txt")), r"there is no .*gt/99\.png"),
-        (lambda root, r: r._replace(pairs=str(root / "void" / "twice.txt")), r"03\.png is in 2 pairs"),
-        (lambda root, r: r._replace(dataset="hybrid", unpaired="nowhere"), "--unpaired nowhere is not a folder"),
-        (lambda root, r: r._replace(dataset="hybrid", unpaired=str(root / "void")), "no training pictures in --unpaired"),
+        (
+            lambda root, r: r._replace(pairs=str(root / "void" / "three.txt")),
+            r"line 1: 'a, b, c' is neither",
+        ),
+        (
+            lambda root, r: r._replace(pairs=str(root / "void" / "missing.txt")),
+            r"there is no .*gt/99\.png",
+        ),
+        (
+            lambda root, r: r._replace(pairs=str(root / "void" / "twice.txt")),
+            r"03\.png is in 2 pairs",
+        ),
+        (
+            lambda root, r: r._replace(dataset="hybrid", unpaired="nowhere"),
+            "--unpaired nowhere is not a folder",
+        ),
+        (
+            lambda root, r: r._replace(dataset="hybrid", unpaired=str(root / "void")),
+            "no training pictures in --unpaired",
+        ),
         (lambda root, r: mixture(r, 1.0), "paired_share 1: a mixture needs"),
     ],
 )
 def test_wrong_inputs_are_named(tmp_path, pairs, spoil, message):
     (tmp_path / "void").mkdir()
-    for name, text in (("empty", "\n"), ("three", "a, b, c"), ("missing", "99.png"), ("twice", "01.png, 03.png\n03.png")):
+    for name, text in (
+        ("empty", "\n"),
+        ("three", "a, b, c"),
+        ("missing", "99.png"),
+        ("twice", "01.png, 03.png\n03.png"),
+    ):
         (tmp_path / "void" / f"{name}.txt").write_text(text)
     changed = spoil(tmp_path, pairs)
     with pytest.raises(UserError, match=message):
@@ -222,7 +321,10 @@ def oracle(request):
     """PSNR of the degraded test pictures, by another library."""
     test = build_splits(request)["test"]
     return np.mean(
-        [peak_signal_noise_ratio(item["image"].numpy(), item["seen"].numpy(), data_range=1) for item in (test[i] for i in range(len(test)))]
+        [
+            peak_signal_noise_ratio(item["image"].numpy(), item["seen"].numpy(), data_range=1)
+            for item in (test[i] for i in range(len(test)))
+        ]
     )
 
 
@@ -235,15 +337,29 @@ def test_whole_command_lines(tmp_path, pairs, dataset):
     teacher = call(main_unet, *data, "--epochs", "3")
     student = call(main_unet_dist, *data, "--teacher", teacher["checkpoint"], "--save_images", "2")
     for scores in (teacher, student):
-        rows = call(test_UNet, "--checkpoint", scores["checkpoint"], *flags_of(pairs, dataset))["rows"]
-        assert [row["estimate"] for row in rows[:-1]] == ["back-projection"] and rows[0]["camera"] == "given"
+        rows = call(test_UNet, "--checkpoint", scores["checkpoint"], *flags_of(pairs, dataset))[
+            "rows"
+        ]
+        assert [row["estimate"] for row in rows[:-1]] == ["back-projection"] and rows[0][
+            "camera"
+        ] == "given"
         assert abs(rows[0]["PSNR"] - oracle(pairs)) < 1e-4
         assert rows[-1]["PSNR"] != rows[0]["PSNR"]
-    compared = call(compare_models, teacher["checkpoint"], student["checkpoint"], *flags_of(pairs, dataset), "--runs", "2")["rows"]
+    compared = call(
+        compare_models,
+        teacher["checkpoint"],
+        student["checkpoint"],
+        *flags_of(pairs, dataset),
+        "--runs",
+        "2",
+    )["rows"]
     assert abs(compared[1]["PSNR"] - rows[-1]["PSNR"]) < 1e-4
     with open("results/test/psnr_results.csv", newline="") as file:
         table = list(csv.DictReader(file))
-    assert all(abs(float(row["PSNR Back-projection"]) - oracle(pairs)) < 1e-4 and not row["PSNR LMMSE"] for row in table)
+    assert all(
+        abs(float(row["PSNR Back-projection"]) - oracle(pairs)) < 1e-4 and not row["PSNR LMMSE"]
+        for row in table
+    )
     assert teacher["val_psnr"] > oracle(pairs), "a network learns the pointwise function a little"
 
 
@@ -251,26 +367,49 @@ DRUNET = ["--network", "drunet", "--width", "2", "--n", "16", "--batch_size", "8
 NOISY = ["--physics", "denoise", "--sigma", "10"]
 
 
-@pytest.mark.parametrize("dataset, words", [("hybrid", ["--physics", "given", *NET]), ("digits", ["--physics", "given", *NET])])
+@pytest.mark.parametrize(
+    "dataset, words",
+    [("hybrid", ["--physics", "given", *NET]), ("digits", ["--physics", "given", *NET])],
+)
 def test_a_camera_that_measures_nothing_goes_with_pairs_alone(pairs, tmp_path, dataset, words):
-    with pytest.raises(UserError, match=f"dataset '{dataset}' with physics 'given': it needs a camera that can measure its clean pictures"):
-        call(main_unet, *(flags_of(pairs, dataset) if dataset == "hybrid" else ["--dataset", dataset]), *words)
+    with pytest.raises(
+        UserError,
+        match=f"dataset '{dataset}' with physics 'given': it needs a camera that can measure its clean pictures",
+    ):
+        call(
+            main_unet,
+            *(flags_of(pairs, dataset) if dataset == "hybrid" else ["--dataset", dataset]),
+            *words,
+        )
     assert not (tmp_path / "results").exists()
 
 
-def test_a_network_that_looks_at_the_noise_is_not_trained_on_pairs_whose_noise_is_unknown(pairs, tmp_path):
-    with pytest.raises(UserError, match="tells this network the noise level, which is unknown of pairs"):
+def test_a_network_that_looks_at_the_noise_is_not_trained_on_pairs_whose_noise_is_unknown(
+    pairs, tmp_path
+):
+    with pytest.raises(
+        UserError, match="tells this network the noise level, which is unknown of pairs"
+    ):
         call(main_unet, *flags_of(pairs, "hybrid"), *NOISY, *DRUNET)
     assert not (tmp_path / "results").exists()
 
 
 def test_flags_that_do_not_go_with_the_data_are_one_line(pairs, capsys):
     for words, message in (
-        ([*flags_of(pairs), "--cr", "0.1"], "dataset 'paired' brings its degraded pictures: it goes with --physics given, not spc"),
+        (
+            [*flags_of(pairs), "--cr", "0.1"],
+            "dataset 'paired' brings its degraded pictures: it goes with --physics given, not spc",
+        ),
         ([*flags_of(pairs), *NOISY], "it goes with --physics given, not denoise"),
-        (["--dataset", "digits", "--gt", "x", "--cr", "0.1"], "dataset 'digits' does not read --gt: it reads no such flag"),
+        (
+            ["--dataset", "digits", "--gt", "x", "--cr", "0.1"],
+            "dataset 'digits' does not read --gt: it reads no such flag",
+        ),
         (["--dataset", "paired", "--physics", "given", "--gt", "x"], "dataset 'paired' needs --lq"),
-        ([*flags_of(pairs), "--physics", "given", "--paired_share", "0.5"], "dataset 'paired' does not read --paired_share"),
+        (
+            [*flags_of(pairs), "--physics", "given", "--paired_share", "0.5"],
+            "dataset 'paired' does not read --paired_share",
+        ),
     ):
         with pytest.raises(SystemExit) as end:
             main_unet.parse(words)
@@ -289,28 +428,47 @@ def test_what_learnt_from_pairs_alone_is_not_tested_and_does_not_teach_elsewhere
 def test_a_denoiser_meets_pairs_as_they_are_and_teaches_on_them(pairs, monkeypatch):
     denoiser = call(main_unet, *flags_of(pairs, "hybrid"), *NOISY, *NET)["checkpoint"]
     rows = call(test_UNet, "--checkpoint", denoiser, *flags_of(pairs))["rows"]
-    assert [row["camera"] for row in rows] == ["given", "given"] and abs(rows[0]["PSNR"] - oracle(pairs)) < 1e-4
+    assert [row["camera"] for row in rows] == ["given", "given"] and abs(
+        rows[0]["PSNR"] - oracle(pairs)
+    ) < 1e-4
     network, test = checkpoint.restore(denoiser).network, build_splits(pairs)["test"]
     with torch.no_grad():
         outputs = network(torch.stack([item["seen"] for item in gets({"test": test}, "test")]))
-    expected = [peak_signal_noise_ratio(test[i]["image"].numpy(), outputs[i].numpy(), data_range=1) for i in range(len(test))]
+    expected = [
+        peak_signal_noise_ratio(test[i]["image"].numpy(), outputs[i].numpy(), data_range=1)
+        for i in range(len(test))
+    ]
     assert abs(rows[1]["PSNR"] - np.mean(expected)) < 1e-4
     seen = []
     monkeypatch.setattr(pipeline, "learner", lambda stage, *_, **__: seen.append(stage) or {})
     call(main_unet_dist, *flags_of(pairs), "--physics", "given", "--teacher", denoiser, *NET)
     batch = next(iter(build_loader(build_splits(pairs, augment_seed=0)["train"], 4)))
-    assert all(torch.equal(x0, batch["seen"]) for x0 in (seen[0].observe(batch, None)[0], *seen[0].observe(batch, None)[1]))
+    assert all(
+        torch.equal(x0, batch["seen"])
+        for x0 in (seen[0].observe(batch, None)[0], *seen[0].observe(batch, None)[1])
+    )
 
 
 def test_a_denoiser_that_looks_at_the_noise_neither_meets_pairs_nor_teaches_on_them(pairs):
-    told = call(main_unet, "--dataset", "digits", "--limit_train", "8", "--limit_val", "4", *NOISY, *DRUNET)["checkpoint"]
-    for script, words in ((test_UNet, ["--checkpoint", told]), (main_unet_dist, ["--physics", "given", "--teacher", told, *NET])):
-        with pytest.raises(UserError, match=r"^physics 'denoise' tells this network the noise level.*$"):
+    told = call(
+        main_unet, "--dataset", "digits", "--limit_train", "8", "--limit_val", "4", *NOISY, *DRUNET
+    )["checkpoint"]
+    for script, words in (
+        (test_UNet, ["--checkpoint", told]),
+        (main_unet_dist, ["--physics", "given", "--teacher", told, *NET]),
+    ):
+        with pytest.raises(
+            UserError, match=r"^physics 'denoise' tells this network the noise level.*$"
+        ):
             call(script, *flags_of(pairs), *words)
 
 
 def test_basicsrs_large_network_is_tested_on_pairs(pairs):
-    network = build_network({"name": "rrdbnet", "c": 1, "features": 4, "blocks": 1, "growth": 2, "residual": False})
+    network = build_network(
+        {"name": "rrdbnet", "c": 1, "features": 4, "blocks": 1, "growth": 2, "residual": False}
+    )
     torch.save({"params": network.state_dict()}, "large.pth")
     rows = call(test_UNet, "--checkpoint", "large.pth", "--n", "16", *flags_of(pairs))["rows"]
-    assert [row["camera"] for row in rows] == ["given", "given"] and abs(rows[0]["PSNR"] - oracle(pairs)) < 1e-4
+    assert [row["camera"] for row in rows] == ["given", "given"] and abs(
+        rows[0]["PSNR"] - oracle(pairs)
+    ) < 1e-4

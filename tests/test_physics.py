@@ -50,7 +50,11 @@ class TestEveryOrdering:
 
     def test_rows_measure_what_the_operator_measures(self, ordering, images):
         physics = camera(images, ordering=ordering)
-        assert torch.allclose(images[:3].flatten(2) @ physics.rows().T, physics.values(physics.operator.A(images[:3])), atol=1e-4)
+        assert torch.allclose(
+            images[:3].flatten(2) @ physics.rows().T,
+            physics.values(physics.operator.A(images[:3])),
+            atol=1e-4,
+        )
 
     def test_back_projection_explains_the_measurements(self, ordering, images):
         physics = camera(images, ordering=ordering)
@@ -60,7 +64,9 @@ class TestEveryOrdering:
     def test_full_sampling_gives_the_image_back(self, ordering, images):
         physics = camera(images, ordering=ordering, cr=1.0)
         ill_conditioned = ordering == "random"
-        assert torch.allclose(physics.observe(images[:3]), images[:3], atol=1e-3 if ill_conditioned else 1e-5)
+        assert torch.allclose(
+            physics.observe(images[:3]), images[:3], atol=1e-3 if ill_conditioned else 1e-5
+        )
 
     def test_a_checkpoint_rebuilds_the_same_camera(self, ordering, images):
         physics = camera(images, ordering=ordering, x0="lmmse")
@@ -68,8 +74,13 @@ class TestEveryOrdering:
         assert torch.equal(again.observe(images[:3]), physics.observe(images[:3]))
 
     def test_noise_has_the_asked_snr_on_measured_values_only(self, ordering, images):
-        physics, clean = camera(images, ordering=ordering, awgn_snr=20.0), camera(images, ordering=ordering)
-        x = images * torch.linspace(0.1, 3, len(images))[:, None, None, None]  # each image has its own power
+        physics, clean = (
+            camera(images, ordering=ordering, awgn_snr=20.0),
+            camera(images, ordering=ordering),
+        )
+        x = (
+            images * torch.linspace(0.1, 3, len(images))[:, None, None, None]
+        )  # each image has its own power
         noise = physics.measure(x, torch.Generator().manual_seed(0)) - clean.measure(x)
         power, variance = (clean.values(y).square().mean((1, 2)) for y in (clean.measure(x), noise))
         for group in range(0, 600, 150):  # dark images and bright ones alike
@@ -86,12 +97,16 @@ def test_masks_are_deepinvs(ordering, n):
         assert torch.equal((patterns_of(ordering, n, m) < m).float(), expected)
 
 
-@pytest.mark.parametrize("n, m", [(1, 2), (2, 2), (8, 64), (32, 32), (64, 128), (128, 64), (256, 256), (1024, 4)])
+@pytest.mark.parametrize(
+    "n, m", [(1, 2), (2, 2), (8, 64), (32, 32), (64, 128), (128, 64), (256, 256), (1024, 4)]
+)
 def test_the_transform_is_deepinvs_and_scipys(n, m):
     x = torch.randn(2, 3, n, m)
     y = hadamard_2d(x)
     expected = hadamard(n) @ x.double().numpy() @ hadamard(m) / np.sqrt(n * m)
-    assert torch.allclose(y, torch.from_numpy(expected).float(), atol=1e-5) and torch.allclose(y, deepinvs(x), atol=1e-5)
+    assert torch.allclose(y, torch.from_numpy(expected).float(), atol=1e-5) and torch.allclose(
+        y, deepinvs(x), atol=1e-5
+    )
     assert torch.allclose(hadamard_2d(y), x, atol=1e-5)
 
 
@@ -108,10 +123,22 @@ def test_the_releases_masks_and_first_image(shared):
         physics = camera(n=32, cr=cr, ordering="strip")
         assert np.array_equal(physics.operator.mask.numpy(), golden[key])
         if cr == 0.9:
-            assert np.allclose(physics.observe(torch.from_numpy(golden["image"])), golden["x0"], atol=1e-5)
+            assert np.allclose(
+                physics.observe(torch.from_numpy(golden["image"])), golden["x0"], atol=1e-5
+            )
 
 
-@pytest.mark.parametrize("cr, n, m", [(0.1, 32, 102), (0.9, 32, 921), (0.29, 10, 29), (0.07, 100, 700), (1.0, 32, 1024), (1e-6, 32, 1)])
+@pytest.mark.parametrize(
+    "cr, n, m",
+    [
+        (0.1, 32, 102),
+        (0.9, 32, 921),
+        (0.29, 10, 29),
+        (0.07, 100, 700),
+        (1.0, 32, 1024),
+        (1e-6, 32, 1),
+    ],
+)
 def test_measurement_count_is_guarded_against_rounding(cr, n, m):
     assert measurements(cr, n) == m
 
@@ -135,14 +162,20 @@ class TestLMMSE:
         joint = a @ model.covariance_ @ a.T + variance * np.eye(len(a))
         y = physics.measure(images[:5], torch.Generator().manual_seed(0))
         seen = physics.values(y)[:, 0].double().numpy()
-        expected = pixels.mean(0) + (seen - pixels.mean(0) @ a.T) @ np.linalg.pinv(joint) @ a @ model.covariance_
+        expected = (
+            pixels.mean(0)
+            + (seen - pixels.mean(0) @ a.T) @ np.linalg.pinv(joint) @ a @ model.covariance_
+        )
         assert np.allclose(physics.first_image(y).flatten(1), expected, atol=2e-4)
 
     @pytest.mark.parametrize("awgn_snr", [None, 15.0])
     def test_errs_less_than_back_projection_on_images_it_has_not_seen(self, images, awgn_snr):
         physics = camera(images[:500], x0="lmmse", awgn_snr=awgn_snr, cr=0.1)
         y = physics.measure(images[500:], torch.Generator().manual_seed(1))
-        errors = [(x0 - images[500:]).square().mean() for x0 in (physics.first_image(y), physics.back_projection(y))]
+        errors = [
+            (x0 - images[500:]).square().mean()
+            for x0 in (physics.first_image(y), physics.back_projection(y))
+        ]
         assert errors[0] < 0.9 * errors[1]
 
     def test_treats_every_colour_channel_by_its_own_statistics(self, images):
@@ -186,14 +219,20 @@ class TestOwnPatterns:
 
     def test_places_choose_the_first_m(self, tmp_path):
         places = np.random.default_rng(0).permutation(256).reshape(16, 16)
-        assert np.array_equal(camera(ordering=self.write(tmp_path, places)).operator.mask[0, 0].numpy(), places < 64)
+        assert np.array_equal(
+            camera(ordering=self.write(tmp_path, places)).operator.mask[0, 0].numpy(), places < 64
+        )
 
     def test_a_matrix_measures_with_its_rows(self, tmp_path, images):
         matrix = np.random.default_rng(0).normal(size=(100, 256)).astype(np.float32)
         physics = camera(ordering=self.write(tmp_path, matrix))
         assert np.allclose(physics.rows().numpy(), matrix[:64], atol=1e-4)
         x = images[:2].flatten(1).numpy()
-        assert np.allclose(physics.observe(images[:2]).flatten(1), x @ matrix[:64].T @ np.linalg.pinv(matrix[:64]).T, atol=1e-3)
+        assert np.allclose(
+            physics.observe(images[:2]).flatten(1),
+            x @ matrix[:64].T @ np.linalg.pinv(matrix[:64]).T,
+            atol=1e-3,
+        )
 
     @pytest.mark.parametrize(
         "array, message",
@@ -234,7 +273,9 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
     ma, mb = mean(a), mean(b)
     va, vb, cov = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
     c1, c2 = 0.01**2, 0.03**2
-    return float(((2 * ma * mb + c1) * (2 * cov + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))).mean())
+    return float(
+        ((2 * ma * mb + c1) * (2 * cov + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))).mean()
+    )
 
 
 def test_scores_are_per_image_and_agree_with_their_formulas():
@@ -243,14 +284,23 @@ def test_scores_are_per_image_and_agree_with_their_formulas():
     for i in range(3):
         a, b = x[i, 0].numpy(), y[i, 0].numpy()
         assert np.isclose(values["psnr"][i], peak_signal_noise_ratio(a, b, data_range=1), atol=1e-4)
-        assert np.isclose(values["psnr_clipped"][i], peak_signal_noise_ratio(a, b.clip(0, 1), data_range=1), atol=1e-4)
+        assert np.isclose(
+            values["psnr_clipped"][i],
+            peak_signal_noise_ratio(a, b.clip(0, 1), data_range=1),
+            atol=1e-4,
+        )
         assert np.isclose(values["ssim"][i], ssim(a, b), atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(5, 1, 32, 32), (2, 3, 17, 40), (3, 1, 6, 6), (1, 1, 256, 64)])
 def test_scores_are_deepinvs(shape):
     truth = torch.rand(shape)
-    for output in (truth, truth + 0.05 * torch.randn(shape), torch.rand(shape) - 0.3, torch.zeros(shape)):
+    for output in (
+        truth,
+        truth + 0.05 * torch.randn(shape),
+        torch.rand(shape) - 0.3,
+        torch.zeros(shape),
+    ):
         found = score(output, truth)
         assert torch.allclose(found["ssim"], SSIM()(output, truth), atol=1e-5)
         assert torch.allclose(found["psnr"], PSNR()(output, truth), atol=1e-4)
@@ -266,7 +316,11 @@ def test_scores_are_computed_in_fp32_whatever_convolutions_are_computed_in():
 
 def test_a_meters_mean_does_not_depend_on_the_batches_and_the_pooled_figure_stands_beside():
     x = torch.rand(6, 1, 16, 16)
-    y = x + torch.randn_like(x) * torch.tensor([0.5, 0.1, 0.01, 0.3, 0.02, 0.001])[:, None, None, None]
+    y = (
+        x
+        + torch.randn_like(x)
+        * torch.tensor([0.5, 0.1, 0.01, 0.3, 0.02, 0.001])[:, None, None, None]
+    )
     one, many = Meter(), Meter()
     one.add(y, x)
     for k in range(6):

@@ -27,10 +27,21 @@ from training.prediction import GRID, starts, tiled
 def scene(height=16, width=16, seed=0):
     rng = np.random.default_rng(seed)
     rough = torch.from_numpy(rng.random((1, 1, 5, 5), dtype=np.float32))
-    return (torch.nn.functional.interpolate(rough, (height, width), mode="bicubic").clamp(0, 1)[0, 0].numpy() * 255).round().astype(np.uint8)
+    return (
+        (
+            torch.nn.functional.interpolate(rough, (height, width), mode="bicubic")
+            .clamp(0, 1)[0, 0]
+            .numpy()
+            * 255
+        )
+        .round()
+        .astype(np.uint8)
+    )
 
 
-@pytest.mark.parametrize("length, tile, overlap", [(10, 16, 4), (16, 16, 4), (17, 16, 4), (100, 16, 0), (100, 16, 5)])
+@pytest.mark.parametrize(
+    "length, tile, overlap", [(10, 16, 4), (16, 16, 4), (17, 16, 4), (100, 16, 0), (100, 16, 5)]
+)
 def test_tiles_cover_everything_and_blend_to_one(length, tile, overlap):
     places = starts(length, tile, overlap)
     assert places[0] == 0 and max(places) + min(tile, length) == length
@@ -43,21 +54,47 @@ def test_tiles_cover_everything_and_blend_to_one(length, tile, overlap):
 @pytest.mark.parametrize("form", ["pairs", "values", "one frame"])
 def test_the_exported_patterns_bring_the_direct_reconstruction_back(x0, form):
     scores = call(main_unet, "--cr", "0.25", "--x0", x0, *TINY)
-    call(visualize_mask_spc, "--cr", "0.25", "--n", "16", "--dataset", "digits", "--export", "patterns", "--limit_train", "30")
+    call(
+        visualize_mask_spc,
+        "--cr",
+        "0.25",
+        "--n",
+        "16",
+        "--dataset",
+        "digits",
+        "--export",
+        "patterns",
+        "--limit_train",
+        "30",
+    )
     manifest = json.loads(Path("patterns/manifest.json").read_text())
     with open("patterns/patterns.csv", newline="") as file:
-        names = [name for row in csv.DictReader(file) for name in (row["positive"], row["negative"])]
-    mirrors = np.stack([np.asarray(Image.open(f"patterns/{name}"), dtype=np.float64) for name in names])
+        names = [
+            name for row in csv.DictReader(file) for name in (row["positive"], row["negative"])
+        ]
+    mirrors = np.stack(
+        [np.asarray(Image.open(f"patterns/{name}"), dtype=np.float64) for name in names]
+    )
     images = np.stack([scene(seed=seed) / 255 for seed in range(3)])
-    detector = np.einsum("khw,fhw->fk", mirrors, images)  # (frames, 2 m): the light of the mirrors that are 1
-    values = {"pairs": detector, "values": manifest["scale"] * (detector[:, 0::2] - detector[:, 1::2]), "one frame": detector[0]}[form]
+    detector = np.einsum(
+        "khw,fhw->fk", mirrors, images
+    )  # (frames, 2 m): the light of the mirrors that are 1
+    values = {
+        "pairs": detector,
+        "values": manifest["scale"] * (detector[:, 0::2] - detector[:, 1::2]),
+        "one frame": detector[0],
+    }[form]
     np.save("y.npy", values)
     result = call(predict, "--checkpoint", scores["export"], "--measurements", "y.npy")
     restored = checkpoint.restore(scores["export"])
     with torch.no_grad():
-        direct = restored.network(restored.physics.observe(torch.from_numpy(images).float()[:, None]))
+        direct = restored.network(
+            restored.physics.observe(torch.from_numpy(images).float()[:, None])
+        )
     again = np.load(f"{result['folder']}/reconstructions.npy")
-    assert len(again) == (1 if form == "one frame" else 3) and np.allclose(again, direct[: len(again)], atol=1e-5)
+    assert len(again) == (1 if form == "one frame" else 3) and np.allclose(
+        again, direct[: len(again)], atol=1e-5
+    )
     assert len(list(Path(result["folder"]).glob("frame_*.png"))) == len(again)
 
 
@@ -70,24 +107,62 @@ def test_an_unknown_gain_is_found_and_a_known_one_applied():
     for gain, scale in ((1, None), (40, "0.025"), (1, "auto"), (1234, "auto")):
         np.save("y.npy", gain * values)
         words = ["--scale", scale] if scale else []
-        frames.append(np.load(call(predict, "--checkpoint", scores["export"], "--measurements", "y.npy", *words)["folder"] + "/reconstructions.npy"))
-    assert np.allclose(frames[0], frames[1], atol=1e-5) and np.allclose(frames[2], frames[3], atol=1e-5)
+        frames.append(
+            np.load(
+                call(predict, "--checkpoint", scores["export"], "--measurements", "y.npy", *words)[
+                    "folder"
+                ]
+                + "/reconstructions.npy"
+            )
+        )
+    assert np.allclose(frames[0], frames[1], atol=1e-5) and np.allclose(
+        frames[2], frames[3], atol=1e-5
+    )
     assert not np.allclose(frames[0], frames[2], atol=1e-3)
 
 
 @pytest.mark.parametrize("words", [["denoise", "--sigma", "25"], ["sr", "--factor", "2"], ["blur"]])
 def test_pictures_of_any_size_are_restored_tiled_or_whole(words):
-    scores = call(main_unet, "--physics", *words, "--network", "dncnn", "--features", "4", "--blocks", "2", *DATA, "--epochs", "1")
+    scores = call(
+        main_unet,
+        "--physics",
+        *words,
+        "--network",
+        "dncnn",
+        "--features",
+        "4",
+        "--blocks",
+        "2",
+        *DATA,
+        "--epochs",
+        "1",
+    )
     factor = 2 if words[0] == "sr" else 1
     Path("in").mkdir()
     Image.fromarray(scene(30, 41)).save("in/a.png")
     Image.fromarray(scene(60, 82) if factor == 2 else scene(30, 41, 1)).save("truth.png")
     whole = call(predict, "--checkpoint", scores["export"], "in", "--truth", "truth.png")
     result = np.asarray(Image.open(f"{whole['folder']}/a.png"))
-    assert result.shape == (30 * factor, 41 * factor) and Path(f"{whole['folder']}/a_before_after.png").is_file()
+    assert (
+        result.shape == (30 * factor, 41 * factor)
+        and Path(f"{whole['folder']}/a_before_after.png").is_file()
+    )
     expected = peak_signal_noise_ratio(np.asarray(Image.open("truth.png")), result)
-    assert abs(whole["psnr"]["a"]["after"] - expected) < 0.5  # that of the picture, rounded and clipped
-    call(predict, "--checkpoint", scores["export"], "in", "--truth", "truth.png", "--tile", "24", "--overlap", "12")
+    assert (
+        abs(whole["psnr"]["a"]["after"] - expected) < 0.5
+    )  # that of the picture, rounded and clipped
+    call(
+        predict,
+        "--checkpoint",
+        scores["export"],
+        "in",
+        "--truth",
+        "truth.png",
+        "--tile",
+        "24",
+        "--overlap",
+        "12",
+    )
     tiles = np.asarray(Image.open(f"{whole['folder']}/a.png"))
     assert np.abs(tiles.astype(int) - result.astype(int)).max() <= 8
 
@@ -101,10 +176,26 @@ def test_a_single_pixel_camera_looks_at_a_scene_tile_by_tile_each_pixel_once(cap
 
 
 def test_what_cannot_be_is_refused():
-    told = ["--physics", "denoise", "--sigma", "5", "50", "--network", "drunet", "--width", "2", *DATA, "--steps", "1"]
+    told = [
+        "--physics",
+        "denoise",
+        "--sigma",
+        "5",
+        "50",
+        "--network",
+        "drunet",
+        "--width",
+        "2",
+        *DATA,
+        "--steps",
+        "1",
+    ]
     spc, noisy = (call(main_unet, *words)["export"] for words in (["--cr", "0.25", *TINY], told))
     Image.fromarray(scene()).save("a.png")
-    for array, message in ((np.zeros(63), "takes 64 values a frame, or 128 in pairs"), (np.zeros((2, 3, 64)), "3 channels, the camera 1")):
+    for array, message in (
+        (np.zeros(63), "takes 64 values a frame, or 128 in pairs"),
+        (np.zeros((2, 3, 64)), "3 channels, the camera 1"),
+    ):
         np.save("y.npy", array)
         with pytest.raises(UserError, match=message):
             call(predict, "--checkpoint", spc, "--measurements", "y.npy")
@@ -118,7 +209,18 @@ def test_what_cannot_be_is_refused():
         call(predict, "--checkpoint", noisy, "a.png")
     assert call(predict, "--checkpoint", noisy, "a.png", "--sigma", "10")["psnr"] == {}
     with pytest.raises(UserError, match="smaller than the tile"):
-        call(predict, "--checkpoint", noisy, "a.png", "--sigma", "10", "--tile", "16", "--overlap", "16")
+        call(
+            predict,
+            "--checkpoint",
+            noisy,
+            "a.png",
+            "--sigma",
+            "10",
+            "--tile",
+            "16",
+            "--overlap",
+            "16",
+        )
     np.save("y.npy", np.zeros((0, 64)))
     with pytest.raises(UserError, match=r"shape \(0, 64\): the camera takes 64 values"):
         call(predict, "--checkpoint", spc, "--measurements", "y.npy")
@@ -127,8 +229,20 @@ def test_what_cannot_be_is_refused():
             predict.parse(["--checkpoint", spc, *words])
 
 
-@pytest.mark.parametrize("what", [["a.png"], ["--measurements", "y.npy"], ["--export", "safetensors"]], ids=" ".join)
-@pytest.mark.parametrize("flag", [["--simulate"], ["--truth", "a.png"], ["--sigma", "0"], ["--tile", "32"], ["--overlap", "0"], ["--scale", "2"]])
+@pytest.mark.parametrize(
+    "what", [["a.png"], ["--measurements", "y.npy"], ["--export", "safetensors"]], ids=" ".join
+)
+@pytest.mark.parametrize(
+    "flag",
+    [
+        ["--simulate"],
+        ["--truth", "a.png"],
+        ["--sigma", "0"],
+        ["--tile", "32"],
+        ["--overlap", "0"],
+        ["--scale", "2"],
+    ],
+)
 def test_a_flag_is_read_with_what_it_belongs_to_and_else_refused(what, flag, capsys):
     reader = "--measurements" if flag[0] == "--scale" else "pictures"
     if (what[0] if what[0].startswith("--") else "pictures") == reader:
@@ -137,18 +251,30 @@ def test_a_flag_is_read_with_what_it_belongs_to_and_else_refused(what, flag, cap
         with pytest.raises(SystemExit) as end:
             predict.parse(["--checkpoint", "x", *what, *flag])
         error = capsys.readouterr().err
-        assert end.value.code == 2 and error.count("\n") == 1 and f"{flag[0]} " in error and f"it is read with {reader}, not with" in error
+        assert (
+            end.value.code == 2
+            and error.count("\n") == 1
+            and f"{flag[0]} " in error
+            and f"it is read with {reader}, not with" in error
+        )
 
 
 def test_what_a_simulated_camera_or_a_network_would_not_read_is_refused():
     Image.fromarray(scene()).save("a.png")
-    spc, noisy = (call(main_unet, *words, *TINY)["export"] for words in (["--cr", "0.25"], ["--physics", "denoise", "--sigma", "25"]))
+    spc, noisy = (
+        call(main_unet, *words, *TINY)["export"]
+        for words in (["--cr", "0.25"], ["--physics", "denoise", "--sigma", "25"])
+    )
     for path, words, message in (
         (spc, ["--truth", "a.png"], "truth a.png: a simulated camera looks at clean pictures"),
         (spc, ["--tile", "32"], "tile 32: a simulated camera looks at clean pictures"),
         (noisy, ["--simulate", "--truth", "a.png"], "truth a.png: a simulated camera"),
         (noisy, ["--simulate", "--tile", "32"], "tile 32: a simulated camera"),
-        (noisy, ["--sigma", "10"], "sigma 10: neither this network nor its camera, 'denoise_sigma_25', reads a noise level"),
+        (
+            noisy,
+            ["--sigma", "10"],
+            "sigma 10: neither this network nor its camera, 'denoise_sigma_25', reads a noise level",
+        ),
         (spc, ["--sigma", "10"], "sigma 10: neither this network nor its camera, 'cr_0.25'"),
     ):
         with pytest.raises(UserError, match=message):
@@ -159,7 +285,9 @@ def test_simulated_noise_has_the_level_that_is_asked_for():
     noisy = call(main_unet, "--physics", "denoise", "--sigma", "5", "10", *TINY)["export"]
     Image.fromarray(scene(160, 160)).save("a.png")
     for sigma in (5, 50):
-        before = call(predict, "--checkpoint", noisy, "a.png", "--simulate", "--sigma", sigma)["psnr"]["a"]["before"]
+        before = call(predict, "--checkpoint", noisy, "a.png", "--simulate", "--sigma", sigma)[
+            "psnr"
+        ]["a"]["before"]
         assert abs(before - 20 * np.log10(255 / sigma)) < 0.2
 
 
@@ -168,26 +296,41 @@ def test_one_camera_of_a_mixture_is_named_and_used():
     Image.fromarray(scene()).save("a.png")
     np.save("y.npy", np.ones((2, 64)))
     for words in (["a.png"], ["--measurements", "y.npy"]):
-        with pytest.raises(UserError, match=r"which camera of the mixture\? give --cr, one of 0\.25, 0\.5"):
+        with pytest.raises(
+            UserError, match=r"which camera of the mixture\? give --cr, one of 0\.25, 0\.5"
+        ):
             call(predict, "--checkpoint", mixed, *words)
     restored = checkpoint.restore(mixed)
     image = torch.from_numpy(scene()).float()[None, None] / 255
     for part in restored.physics.parts:
         words, y = ["--checkpoint", mixed, "--cr", part.recipe["cr"]], part.measure(image)
         before = call(predict, *words, "a.png")["psnr"]["a"]["before"]
-        assert np.isclose(before, peak_signal_noise_ratio(image.numpy(), part.back_projection(y).numpy(), data_range=1), atol=1e-4)
+        assert np.isclose(
+            before,
+            peak_signal_noise_ratio(image.numpy(), part.back_projection(y).numpy(), data_range=1),
+            atol=1e-4,
+        )
         np.save("y.npy", part.values(y)[0].numpy())
-        again = np.load(call(predict, *words, "--measurements", "y.npy")["folder"] + "/reconstructions.npy")
+        again = np.load(
+            call(predict, *words, "--measurements", "y.npy")["folder"] + "/reconstructions.npy"
+        )
         assert np.allclose(again, restored.network(part.first_image(y)).detach(), atol=1e-5)
 
 
 def test_basicsrs_large_network_restores_a_picture():
-    network = build_network({"name": "rrdbnet", "c": 1, "features": 4, "blocks": 1, "growth": 2, "residual": False}).eval()
+    network = build_network(
+        {"name": "rrdbnet", "c": 1, "features": 4, "blocks": 1, "growth": 2, "residual": False}
+    ).eval()
     torch.save({"params_ema": network.state_dict()}, "large.pth")
     Image.fromarray(scene(30, 41)).save("a.png")
-    result = np.asarray(Image.open(call(predict, "--checkpoint", "large.pth", "a.png")["folder"] + "/a.png"))
+    result = np.asarray(
+        Image.open(call(predict, "--checkpoint", "large.pth", "a.png")["folder"] + "/a.png")
+    )
     with torch.no_grad():
-        expected = network(torch.from_numpy(scene(30, 41)).float()[None, None] / 255).clamp(0, 1)[0, 0] * 255
+        expected = (
+            network(torch.from_numpy(scene(30, 41)).float()[None, None] / 255).clamp(0, 1)[0, 0]
+            * 255
+        )
     assert np.abs(result - expected.numpy()).max() <= 0.51
 
 
@@ -198,8 +341,13 @@ def test_tiles_that_begin_on_the_grid_give_what_the_whole_picture_gives():
     camera = build_physics({"name": "denoise", "n": 16, "c": 1, "sigma": 25.0, "x0": "adjoint"})
     x = torch.rand(1, 1, 321, 417)
     flags = {"simulate": False, "sigma": None, "overlap": None, "seed": 0}
-    whole, tiles = (prediction.restored(network, camera, x, Namespace(tile=tile, **flags))[1] for tile in (512, 128))
-    reach = 5 * 1 + 5 * 2 + 2 * 4 + 1 + 2  # pixels: 3 x 3 convolutions at each resolution, and two poolings
+    whole, tiles = (
+        prediction.restored(network, camera, x, Namespace(tile=tile, **flags))[1]
+        for tile in (512, 128)
+    )
+    reach = (
+        5 * 1 + 5 * 2 + 2 * 4 + 1 + 2
+    )  # pixels: 3 x 3 convolutions at each resolution, and two poolings
     deep = []
     for length in x.shape[-2:]:  # where no tile's border within the picture is in reach
         deep.append(torch.ones(length, dtype=torch.bool))
@@ -222,22 +370,42 @@ NETWORK_WORDS = [
 @pytest.mark.parametrize("words", NETWORK_WORDS, ids=" ".join)
 def test_exports_give_the_same_images(words):
     camera = ["--physics", "denoise", "--sigma", "25"]
-    scores = call(main_unet, *camera, "--network", *words, *DATA, "--epochs", "1", "--limit_train", "10")
+    scores = call(
+        main_unet, *camera, "--network", *words, *DATA, "--epochs", "1", "--limit_train", "10"
+    )
     done = call(predict, "--checkpoint", scores["export"], "--export", *EXPORTS)["exports"]
-    assert set(done) == set(EXPORTS) and all(result["distance"] <= 1e-5 and Path(result["path"]).is_file() for result in done.values())
+    assert set(done) == set(EXPORTS) and all(
+        result["distance"] <= 1e-5 and Path(result["path"]).is_file() for result in done.values()
+    )
     with safe_open(done["safetensors"]["path"], "pt") as file:
-        assert json.loads(file.metadata()["network"])["name"] == words[0] and json.loads(file.metadata()["physics"])["sigma"] == 25
+        assert (
+            json.loads(file.metadata()["network"])["name"] == words[0]
+            and json.loads(file.metadata()["physics"])["sigma"] == 25
+        )
 
 
 def test_a_network_of_pairs_is_exported_though_its_camera_measures_nothing():
-    torch.save({"params": build_network({"name": "rrdbnet", "c": 3, "features": 4, "blocks": 1, "growth": 2}).state_dict()}, "large.pth")
-    done = call(predict, "--checkpoint", "large.pth", "--export", "safetensors")["exports"]["safetensors"]
+    torch.save(
+        {
+            "params": build_network(
+                {"name": "rrdbnet", "c": 3, "features": 4, "blocks": 1, "growth": 2}
+            ).state_dict()
+        },
+        "large.pth",
+    )
+    done = call(predict, "--checkpoint", "large.pth", "--export", "safetensors")["exports"][
+        "safetensors"
+    ]
     assert done["distance"] == 0 and Path(done["path"]).is_file()
 
 
 def test_an_export_that_gives_other_images_is_refused_and_leaves_no_file(monkeypatch):
     scores = call(main_unet, "--cr", "0.25", *TINY)
-    monkeypatch.setattr(export, "as_safetensors", lambda restored, example, path: (path.write_text("") and None) or (lambda x: x + 1))
+    monkeypatch.setattr(
+        export,
+        "as_safetensors",
+        lambda restored, example, path: (path.write_text("") and None) or (lambda x: x + 1),
+    )
     with pytest.raises(UserError, match="gives other outputs"):
         call(predict, "--checkpoint", scores["export"], "--export", "safetensors")
     assert not [path for path in Path("results/predict").rglob("*") if path.is_file()]

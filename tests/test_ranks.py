@@ -23,15 +23,38 @@ from tables import LABELLED
 from training import checkpoint, loop
 from training.memory import Views
 
-DATA = ["--dataset", "digits", "--n", "16", "--limit_train", "30", "--limit_val", "11", "--batch_size", "8", "--wandb", "disabled"]
+DATA = [
+    "--dataset",
+    "digits",
+    "--n",
+    "16",
+    "--limit_train",
+    "30",
+    "--limit_val",
+    "11",
+    "--batch_size",
+    "8",
+    "--wandb",
+    "disabled",
+]
 UNET = [*DATA, "--width", "4", "--epochs", "2"]
 VIT = [*DATA, "--model", "vit_tiny", "--patch", "8", "--width", "64", "--epochs", "2"]
 
 
 def torchrun(script, *words, ranks=2):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", "--", str(ROOT / f"{script.__name__}.py")]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={ranks}",
+        "--",
+        str(ROOT / f"{script.__name__}.py"),
+    ]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([*command, *words], **streams, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        [*command, *words], **streams, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
 
 
 def together(script, *words):
@@ -75,9 +98,31 @@ def teachers(tmp_path_factory):
 @pytest.mark.parametrize(
     "script, teacher, words",
     [
-        (main_unet, None, ["--cr", "0.25", "--awgn_snr", "20", "--ema", "0.9", "--accumulate", "2", *UNET]),
-        (main_unet_dist, "unet", ["--cr", "0.25", "--awgn_snr", "20", "--loss_distill", "mse", "comb_matrix:0.1", "hint", *UNET]),
-        (main_classify_dist, "vit", ["--loss_distill", "kd", "sp:10", "rkd:0.1", "crd", "dist", *VIT]),
+        (
+            main_unet,
+            None,
+            ["--cr", "0.25", "--awgn_snr", "20", "--ema", "0.9", "--accumulate", "2", *UNET],
+        ),
+        (
+            main_unet_dist,
+            "unet",
+            [
+                "--cr",
+                "0.25",
+                "--awgn_snr",
+                "20",
+                "--loss_distill",
+                "mse",
+                "comb_matrix:0.1",
+                "hint",
+                *UNET,
+            ],
+        ),
+        (
+            main_classify_dist,
+            "vit",
+            ["--loss_distill", "kd", "sp:10", "rkd:0.1", "crd", "dist", *VIT],
+        ),
     ],
     ids=["supervised", "distilled", "classified"],
 )
@@ -90,12 +135,41 @@ def test_two_processes_train_like_one(script, teacher, words, teachers):
 
 
 def test_what_is_saved_is_what_was_scored_and_uneven_parts_do_not_wait_for_each_other(teachers):
-    words = [*DATA, "--model", "resnet8", "--width", "4", "--epochs", "2", "--teacher", teachers["vit"], "--loss_distill", "sp:10"]
-    together(main_classify_dist, *words, "--limit_train", "17", "--batch_size", "5", "--accumulate", "4", "--results", "two")
+    words = [
+        *DATA,
+        "--model",
+        "resnet8",
+        "--width",
+        "4",
+        "--epochs",
+        "2",
+        "--teacher",
+        teachers["vit"],
+        "--loss_distill",
+        "sp:10",
+    ]
+    together(
+        main_classify_dist,
+        *words,
+        "--limit_train",
+        "17",
+        "--batch_size",
+        "5",
+        "--accumulate",
+        "4",
+        "--results",
+        "two",
+    )
     (best,) = Path("two").glob("runs/*/best.pth")
     found = checkpoint.restore(best)
-    val = build_splits(Request("digits", n=16, labelled=True, limit_val=11), ["val"], table=LABELLED)["val"]
-    scores = loop.evaluate(found.network, Views(found.physics, build_loader(val, 8), torch.device("cpu"), 42), ClassMeter()).summary()
+    val = build_splits(
+        Request("digits", n=16, labelled=True, limit_val=11), ["val"], table=LABELLED
+    )["val"]
+    scores = loop.evaluate(
+        found.network,
+        Views(found.physics, build_loader(val, 8), torch.device("cpu"), 42),
+        ClassMeter(),
+    ).summary()
     assert scores["loss"] == pytest.approx(found.content["scores"]["loss"], rel=1e-5)
 
 
@@ -105,7 +179,9 @@ def test_all_stop_when_one_is_killed_and_the_run_goes_on_equal():
     while not list(Path("two").glob("runs/*/last.pth")):
         assert process.poll() is None
         time.sleep(0.05)
-    mine = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
+    mine = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
     os.kill(int(mine[-1]), signal.SIGKILL)
     began = time.monotonic()
     process.communicate(timeout=60)

@@ -24,7 +24,10 @@ LINEAR = {
 
 
 def camera(recipe, images=None, **changes):
-    return build_physics({"n": 16, "c": 1, "x0": "adjoint", "awgn_snr": None} | recipe | changes, images=lambda: images)
+    return build_physics(
+        {"n": 16, "c": 1, "x0": "adjoint", "awgn_snr": None} | recipe | changes,
+        images=lambda: images,
+    )
 
 
 @pytest.mark.parametrize("recipe", LINEAR.values(), ids=LINEAR)
@@ -37,7 +40,9 @@ class TestEveryLinearCamera:
         v = torch.zeros_like(y).flatten(2)
         v[..., physics.index] = torch.randn(2, c, physics.m)
         v = v.view_as(y)
-        assert torch.isclose((y * v).sum(), (x * physics.operator.A_adjoint(v)).sum(), rtol=1e-5, atol=1e-4)
+        assert torch.isclose(
+            (y * v).sum(), (x * physics.operator.A_adjoint(v)).sum(), rtol=1e-5, atol=1e-4
+        )
 
     def test_rows_measure_what_the_operator_measures(self, recipe, images):
         physics = camera(recipe)
@@ -48,21 +53,29 @@ class TestEveryLinearCamera:
     def test_lmmse_beats_back_projection_and_a_checkpoint_rebuilds_the_camera(self, recipe, images):
         physics = camera(recipe, images, x0="lmmse")
         again = build_physics(physics.recipe, state=physics.state())
-        seen, same = (p.observe(images[:50], torch.Generator().manual_seed(0)) for p in (physics, again))
+        seen, same = (
+            p.observe(images[:50], torch.Generator().manual_seed(0)) for p in (physics, again)
+        )
         plain = camera(recipe).observe(images[:50], torch.Generator().manual_seed(0))
         assert torch.equal(seen, same) and seen.shape == plain.shape
-        assert (seen[:, :1] - images[:50]).square().mean() < (plain[:, :1] - images[:50]).square().mean()
+        assert (seen[:, :1] - images[:50]).square().mean() < (
+            plain[:, :1] - images[:50]
+        ).square().mean()
 
     def test_the_label_names_the_camera(self, recipe):
         label = label_of(recipe)
-        assert label.startswith(recipe["name"]) and "{" not in label and label == camera(recipe).label
+        assert (
+            label.startswith(recipe["name"]) and "{" not in label and label == camera(recipe).label
+        )
 
 
 @pytest.mark.parametrize("recipe", [r for name, r in LINEAR.items() if "denoise" not in name])
 def test_noise_has_the_asked_snr_on_measured_values_only(recipe, images):
     noisy, clean = camera(recipe, awgn_snr=20.0), camera(recipe)
     noise = noisy.measure(images, torch.Generator().manual_seed(0)) - clean.measure(images)
-    power, variance = (clean.values(y).square().mean((1, 2)) for y in (clean.measure(images), noise))
+    power, variance = (
+        clean.values(y).square().mean((1, 2)) for y in (clean.measure(images), noise)
+    )
     assert abs(-10 * torch.log10((variance / power).mean()) - 20) < 0.1
     assert noise.count_nonzero() <= clean.m * len(images)
 
@@ -86,7 +99,11 @@ def test_super_resolution_resizes_as_torch_does(factor):
     assert torch.allclose(Resized(factor, "box").A(x), F.avg_pool2d(x, factor), atol=1e-6)
     physics = camera({"name": "sr", "factor": factor, "kernel": "bicubic"}, n=32)
     small = physics.measure(x)
-    assert torch.allclose(physics.first_image(small), F.interpolate(small, 32, mode="bicubic", antialias=True), atol=1e-5)
+    assert torch.allclose(
+        physics.first_image(small),
+        F.interpolate(small, 32, mode="bicubic", antialias=True),
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("kernel", [k for k in KERNELS if k != "motion"])
@@ -99,7 +116,9 @@ def test_resizing_keeps_flat_images_and_does_not_shift(kernel):
 
 def test_blur_is_scipys_correlation_mirrored_at_the_border(images):
     y = camera(LINEAR["blur box"]).measure(images[:1])
-    assert np.allclose(y[0, 0], correlate(images[0, 0].numpy(), np.full((3, 3), 1 / 9), mode="mirror"), atol=1e-5)
+    assert np.allclose(
+        y[0, 0], correlate(images[0, 0].numpy(), np.full((3, 3), 1 / 9), mode="mirror"), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("mask_type", MASK_TYPES)
@@ -134,7 +153,12 @@ def test_impossible_cameras_are_refused_in_one_line(changes, message):
 
 
 def test_every_physics_that_images_are_restored_from_is_tested_here_or_with_the_orderings():
-    assert {recipe["name"] for recipe in LINEAR.values()} | {"spc", "cs", "degrade", "given"} == set(RESTORED)
+    assert {recipe["name"] for recipe in LINEAR.values()} | {
+        "spc",
+        "cs",
+        "degrade",
+        "given",
+    } == set(RESTORED)
 
 
 ASKED = {"cr": 0.25, "sigma": 25.0, "factor": 2, "acceleration": 4}
@@ -146,7 +170,11 @@ def test_every_network_makes_images_of_what_every_camera_sees(name, c):
     network = build_network({"name": name, "c": c} | tiny(name)).eval()
     batch = {"image": torch.rand(2, c, 16, 16), "seen": torch.rand(2, c, 16, 16)}
     for physics, line in RESTORED.items():
-        seeing = camera({"name": physics} | {flag: ASKED.get(flag, value) for flag, value in line.flags.items()}, c=c)
+        seeing = camera(
+            {"name": physics}
+            | {flag: ASKED.get(flag, value) for flag, value in line.flags.items()},
+            c=c,
+        )
         x0 = seeing.first_image(seeing.take(batch, torch.Generator().manual_seed(0)))
         assert x0.shape == (2, c + seeing.tells_noise, 16, 16), physics
         assert network(x0).shape == (2, c, 16, 16) == network(x0[:, :c]).shape, physics

@@ -25,7 +25,18 @@ from models import build_network
 from tables import DATASETS, LOSSES, ORDERINGS, SELECTIONS, TASK_LOSSES
 from training import checkpoint, options
 
-DATA = ["--dataset", "digits", "--n", "16", "--limit_train", "30", "--limit_val", "10", "--batch_size", "10"]
+DATA = [
+    "--dataset",
+    "digits",
+    "--n",
+    "16",
+    "--limit_train",
+    "30",
+    "--limit_val",
+    "10",
+    "--batch_size",
+    "10",
+]
 TINY = [*DATA, "--width", "4", "--epochs", "1"]
 
 
@@ -77,30 +88,55 @@ def test_both_spellings_of_every_flag_work(script):
             importlib.import_module(script).parse([])
     finally:
         options.Parser.parse_args = original
-    flags = [flag for flag in parser._option_string_actions if flag.startswith("--") and ("_" in flag or "-" in flag[2:])]
+    flags = [
+        flag
+        for flag in parser._option_string_actions
+        if flag.startswith("--") and ("_" in flag or "-" in flag[2:])
+    ]
     for flag in flags:
         assert parser._spelling("--" + flag[2:].replace("_", "-") + "=1") == flag + "=1"
         assert parser._spelling("--" + flag[2:].replace("-", "_")) == flag
 
 
 def test_teacher_then_student_then_evaluation(student):
-    assert Path(student["export"]).name.split("_", 1)[1].startswith("student_weights_crs_0.25_crt_0.5_type_output_latent_loss_mse_digits_seed_42_")
+    assert (
+        Path(student["export"])
+        .name.split("_", 1)[1]
+        .startswith("student_weights_crs_0.25_crt_0.5_type_output_latent_loss_mse_digits_seed_42_")
+    )
     assert Path("results/trained_models/UNET_cr_0.5.pth").is_file()
-    call(test_UNet, "--checkpoint", student["export"], "results/trained_models/UNET_cr_0.5.pth", "--dataset", "digits", "--limit_test", "12")
+    call(
+        test_UNet,
+        "--checkpoint",
+        student["export"],
+        "results/trained_models/UNET_cr_0.5.pth",
+        "--dataset",
+        "digits",
+        "--limit_test",
+        "12",
+    )
     with open("results/test/psnr_results.csv", newline="") as file:
         table = list(csv.DictReader(file))
     release = "Date/Time,Image Dim,Dataset,Batch Size,CR,Channels,Physics,PSNR Global,SSIM Global,Saved Batches"
     assert ",".join(list(table[0])[:10]) == release
-    assert [row["CR"] for row in table] == ["0.25", "0.5"] and float(table[1]["PSNR Back-projection"]) > float(table[0]["PSNR Back-projection"])
+    assert [row["CR"] for row in table] == ["0.25", "0.5"] and float(
+        table[1]["PSNR Back-projection"]
+    ) > float(table[0]["PSNR Back-projection"])
     folder = Path("results/test") / Path(student["export"]).stem
     for kind in ("originals", "measurements_backprojection", "reconstructions", "features"):
         pictures = sorted((folder / kind).iterdir())
-        assert len(pictures) == 12 and Image.open(pictures[0]).mode == "L" and Image.open(pictures[0]).size == (16, 16)
+        assert (
+            len(pictures) == 12
+            and Image.open(pictures[0]).mode == "L"
+            and Image.open(pictures[0]).size == (16, 16)
+        )
     assert (folder / "grid.png").is_file()
     with open(folder / "per_image.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12
-    assert np.isclose(np.mean([float(row["psnr"]) for row in rows]), float(table[0]["PSNR Global"]), atol=1e-4)
+    assert np.isclose(
+        np.mean([float(row["psnr"]) for row in rows]), float(table[0]["PSNR Global"]), atol=1e-4
+    )
 
 
 def test_pictures_keep_one_intensity_scale_and_features_are_the_first_channel_stretched(student):
@@ -126,19 +162,46 @@ def test_pictures_keep_one_intensity_scale_and_features_are_the_first_channel_st
 
 
 def test_evaluation_at_several_noise_levels_in_one_go(student):
-    result = call(test_UNet, "--checkpoint", student["export"], "--dataset", "digits", "--limit_test", "9", "--awgn_snr", "none", "20", "0")
+    result = call(
+        test_UNet,
+        "--checkpoint",
+        student["export"],
+        "--dataset",
+        "digits",
+        "--limit_test",
+        "9",
+        "--awgn_snr",
+        "none",
+        "20",
+        "0",
+    )
     table = [row for row in result["rows"] if row["estimate"] == "back-projection"]
-    assert [row["SNR"] for row in table] == [None, "20 dB", "0 dB"] and table[0]["PSNR"] > table[1]["PSNR"] > table[2]["PSNR"]
+    assert [row["SNR"] for row in table] == [None, "20 dB", "0 dB"] and table[0]["PSNR"] > table[1][
+        "PSNR"
+    ] > table[2]["PSNR"]
     folder = Path("results/test") / Path(student["export"]).stem
-    assert {"cr_0.25", "cr_0.25_snr_20", "cr_0.25_snr_0"} <= {path.name for path in folder.iterdir()}
+    assert {"cr_0.25", "cr_0.25_snr_20", "cr_0.25_snr_0"} <= {
+        path.name for path in folder.iterdir()
+    }
 
 
 def test_a_mixture_of_ratios_is_trained_exported_tested_and_teaches():
     mixed = call(main_unet, "--crs_expert", "0.5", "0.25", *TINY)
     assert Path(mixed["export"]).name == "UNET_crs_0.25_0.5.pth"
-    student = call(main_unet_dist, "--cr_student", "0.1", "--crs_expert_teacher", "0.25", "0.5", *TINY)
+    student = call(
+        main_unet_dist, "--cr_student", "0.1", "--crs_expert_teacher", "0.25", "0.5", *TINY
+    )
     assert "_crt_0.25_0.5_" in student["export"]
-    result = call(test_UNet, "--checkpoint", mixed["export"], "--dataset", "digits", "--limit_test", "5", "--no-anchors")
+    result = call(
+        test_UNet,
+        "--checkpoint",
+        mixed["export"],
+        "--dataset",
+        "digits",
+        "--limit_test",
+        "5",
+        "--no-anchors",
+    )
     assert [row["camera"] for row in result["rows"]] == ["cr 0.25", "cr 0.5"]
 
 
@@ -146,7 +209,16 @@ def test_a_mixture_of_ratios_is_trained_exported_tested_and_teaches():
     "words",
     [
         ["--type_dist", "9", "--loss_distill", "comb_matrix", "--gamma", "0.5", "--scales", "3"],
-        ["--sup_loss", "0", "--loss_gt", "charbonnier", "--student_width", "6", "--type-dist", "all"],
+        [
+            "--sup_loss",
+            "0",
+            "--loss_gt",
+            "charbonnier",
+            "--student_width",
+            "6",
+            "--type-dist",
+            "all",
+        ],
         ["--awgn-snr", "25", "--awgn_teacher", "--x0", "lmmse"],
         ["--physics", "cs", "--ordering", "random", "--schedule", "constant", "--grad_clip", "0"],
     ],
@@ -163,7 +235,17 @@ def test_teacher_noise_is_the_students_only_on_request(teacher, monkeypatch):
     seen = []
     monkeypatch.setattr(pipeline, "learner", lambda stage, *_, **__: seen.append(stage) or {})
     for words in ([], ["--awgn_teacher"]):
-        call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], "--awgn_snr", "20", *TINY, *words)
+        call(
+            main_unet_dist,
+            "--cr",
+            "0.25",
+            "--teacher",
+            teacher["export"],
+            "--awgn_snr",
+            "20",
+            *TINY,
+            *words,
+        )
     assert [stage.guides[0].physics.recipe["awgn_snr"] for stage in seen] == [None, 20.0]
     assert all(stage.physics.recipe["awgn_snr"] == 20.0 for stage in seen)
 
@@ -179,35 +261,106 @@ def test_flags_of_distillation_reach_the_stage(teacher, monkeypatch):
         return seen[-1]
 
     plain = stage_of()
-    assert (plain.alpha, plain.beta, plain.supervised, plain.taps) == (1, 1, True, ["latent", "output"])
+    assert (plain.alpha, plain.beta, plain.supervised, plain.taps) == (
+        1,
+        1,
+        True,
+        ["latent", "output"],
+    )
     assert [(loss.name, loss.weight) for loss in plain.losses] == [("mse", LOSSES["mse"].weight)]
     other = stage_of("--alpha", "3", "--beta", "0.5", "--sup_loss", "0", "--type_dist", "first")
     assert (other.alpha, other.beta, other.supervised, other.taps) == (3, 0.5, False, ["enc1"])
     s, t = torch.zeros(2, 1, 4, 4), torch.rand(2, 1, 4, 4)
-    assert torch.isclose(plain.task(s, t), t.mean()) and torch.isclose(stage_of("--loss_gt", "mse").task(s, t), t.square().mean())
+    assert torch.isclose(plain.task(s, t), t.mean()) and torch.isclose(
+        stage_of("--loss_gt", "mse").task(s, t), t.square().mean()
+    )
     several = stage_of("--loss_distill", "mse:2", "comb_matrix", "at:0", "--gamma", "0.01").losses
-    assert [(loss.name, loss.weight) for loss in several] == [("mse", 2), ("comb_matrix", LOSSES["comb_matrix"].weight), ("at", 0)]
+    assert [(loss.name, loss.weight) for loss in several] == [
+        ("mse", 2),
+        ("comb_matrix", LOSSES["comb_matrix"].weight),
+        ("at", 0),
+    ]
     auto = stage_of("--loss_distill", "comb_matrix").losses[0]
     assert not torch.isclose(several[1].distance(s, t), auto.distance(s, t))
     call(main_unet, "--cr", "0.25", "--loss", "mse", *TINY)
     assert torch.isclose(seen[-1].loss(s, t), t.square().mean())
 
 
-@pytest.mark.parametrize("words", [["denoise", "--sigma", "25"], ["denoise", "--sigma", "5", "50"], ["sr", "--factor", "2"], ["blur"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["denoise", "--sigma", "25"],
+        ["denoise", "--sigma", "5", "50"],
+        ["sr", "--factor", "2"],
+        ["blur"],
+    ],
+)
 def test_another_camera_and_a_lighter_network_go_the_whole_way(words):
     camera = ["--physics", *words]
-    large = call(main_unet, *camera, "--network", "rrdbnet", "--features", "4", "--blocks", "1", "--growth", "2", *DATA, "--epochs", "1")
+    large = call(
+        main_unet,
+        *camera,
+        "--network",
+        "rrdbnet",
+        "--features",
+        "4",
+        "--blocks",
+        "1",
+        "--growth",
+        "2",
+        *DATA,
+        "--epochs",
+        "1",
+    )
     assert Path(large["export"]).name.startswith(f"RRDBNET_{words[0]}_")
     light = ["--network", "dncnn", "--features", "4", "--blocks", "2", *DATA, "--epochs", "1"]
-    student = call(main_unet_dist, *camera, *light, "--teacher", large["export"], "--loss_distill", "hint", "at:5")
-    assert "_loss_hint_at_5_" in Path(student["export"]).name and "crt" not in Path(student["export"]).name
-    result = call(test_UNet, "--checkpoint", student["export"], "--dataset", "digits", "--limit_test", "5", "--limit_train", "50")
-    assert [row["estimate"] for row in result["rows"]] == ["back-projection", "LMMSE", Path(student["export"]).stem]
+    student = call(
+        main_unet_dist,
+        *camera,
+        *light,
+        "--teacher",
+        large["export"],
+        "--loss_distill",
+        "hint",
+        "at:5",
+    )
+    assert (
+        "_loss_hint_at_5_" in Path(student["export"]).name
+        and "crt" not in Path(student["export"]).name
+    )
+    result = call(
+        test_UNet,
+        "--checkpoint",
+        student["export"],
+        "--dataset",
+        "digits",
+        "--limit_test",
+        "5",
+        "--limit_train",
+        "50",
+    )
+    assert [row["estimate"] for row in result["rows"]] == [
+        "back-projection",
+        "LMMSE",
+        Path(student["export"]).stem,
+    ]
 
 
 def test_a_denoiser_is_tested_at_other_levels_and_only_at_its_own_kind():
     scores = call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY)
-    result = call(test_UNet, "--checkpoint", scores["export"], "--dataset", "digits", "--limit_test", "5", "--sigma", "5", "50", "--no-anchors")
+    result = call(
+        test_UNet,
+        "--checkpoint",
+        scores["export"],
+        "--dataset",
+        "digits",
+        "--limit_test",
+        "5",
+        "--sigma",
+        "5",
+        "50",
+        "--no-anchors",
+    )
     assert [row["camera"] for row in result["rows"]] == ["denoise sigma 5", "denoise sigma 50"]
     assert result["rows"][0]["PSNR"] > result["rows"][1]["PSNR"] + 5
     with pytest.raises(options.UserError, match="is set by --sigma"):
@@ -221,19 +374,66 @@ def test_basicsrs_files_are_tested_and_teach(key):
     weights = build_network(recipe).state_dict()
     torch.save({key: weights, **({"params": {}} if key == "params_ema" else {})}, "large.pth")
     restored = checkpoint.restore("large.pth")
-    assert restored.content["network"] == recipe and restored.physics.recipe == {"name": "given", "n": 64, "c": 1}
-    result = call(test_UNet, "--checkpoint", "large.pth", "--n", "16", "--sigma", "25", "--dataset", "digits", "--limit_test", "4", "--no-anchors")
+    assert restored.content["network"] == recipe and restored.physics.recipe == {
+        "name": "given",
+        "n": 64,
+        "c": 1,
+    }
+    result = call(
+        test_UNet,
+        "--checkpoint",
+        "large.pth",
+        "--n",
+        "16",
+        "--sigma",
+        "25",
+        "--dataset",
+        "digits",
+        "--limit_test",
+        "4",
+        "--no-anchors",
+    )
     assert result["rows"][0]["camera"] == "denoise sigma 25"
     with pytest.raises(options.UserError, match="a bare file is told a denoiser's --n and --sigma"):
         call(test_UNet, "--checkpoint", "large.pth", "--dataset", "digits")
-    words = ["--physics", "denoise", "--sigma", "25", "--network", "dncnn", "--features", "4", "--blocks", "1"]
-    student = call(main_unet_dist, *words, "--teacher", "large.pth", "--type_dist", "output", *DATA, "--epochs", "1")
+    words = [
+        "--physics",
+        "denoise",
+        "--sigma",
+        "25",
+        "--network",
+        "dncnn",
+        "--features",
+        "4",
+        "--blocks",
+        "1",
+    ]
+    student = call(
+        main_unet_dist,
+        *words,
+        "--teacher",
+        "large.pth",
+        "--type_dist",
+        "output",
+        *DATA,
+        "--epochs",
+        "1",
+    )
     assert Path(student["export"]).is_file()
 
 
 def test_a_warm_start_needs_the_same_padding(teacher):
     with pytest.raises(options.UserError, match="padding zeros, not circular"):
-        call(main_unet, "--cr", "0.25", "--train_again", teacher["export"], *TINY, "--padding", "circular")
+        call(
+            main_unet,
+            "--cr",
+            "0.25",
+            "--train_again",
+            teacher["export"],
+            *TINY,
+            "--padding",
+            "circular",
+        )
 
 
 def test_equal_names_are_told_apart_and_old_pictures_go(teacher):
@@ -241,10 +441,30 @@ def test_equal_names_are_told_apart_and_old_pictures_go(teacher):
     Path("b").mkdir()
     Path(other["export"]).rename("b/UNET_cr_0.5.pth")
     paths = [teacher["export"], "b/UNET_cr_0.5.pth"]
-    call(test_UNet, "--checkpoint", *paths, "--dataset", "digits", "--limit_test", "4", "--no-anchors")
+    call(
+        test_UNet,
+        "--checkpoint",
+        *paths,
+        "--dataset",
+        "digits",
+        "--limit_test",
+        "4",
+        "--no-anchors",
+    )
     assert len(list(Path("results/test").glob("UNET_cr_0.5_*/per_image.csv"))) == 2
     for count in (5, 3):
-        call(test_UNet, "--checkpoint", teacher["export"], "--dataset", "digits", "--limit_test", str(count), "--awgn_snr", "20", "20")
+        call(
+            test_UNet,
+            "--checkpoint",
+            teacher["export"],
+            "--dataset",
+            "digits",
+            "--limit_test",
+            str(count),
+            "--awgn_snr",
+            "20",
+            "20",
+        )
     assert len(list(Path("results/test/UNET_cr_0.5/originals").iterdir())) == 3
 
 
@@ -255,13 +475,17 @@ def test_equal_cameras_are_shared_so_that_noise_is_drawn_once(monkeypatch):
     seen = []
     monkeypatch.setattr(pipeline, "learner", lambda stage, *_, **__: seen.append(stage) or {})
     for snr in ("20", "21"):
-        call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], "--awgn_snr", snr, *TINY)
+        call(
+            main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], "--awgn_snr", snr, *TINY
+        )
     assert [stage.guides[0].physics is stage.physics for stage in seen] == [True, False]
 
 
 def test_online_trains_both_and_saves_both():
     scores = call(main_unet_dist, "--cr", "0.25", "--cr_teacher", "0.5", "--online", *TINY)
-    both = [checkpoint.restore(path) for path in (scores["export"], Path(scores["run"]) / "teacher.pth")]
+    both = [
+        checkpoint.restore(path) for path in (scores["export"], Path(scores["run"]) / "teacher.pth")
+    ]
     assert [restored.physics.recipe["cr"] for restored in both] == [0.25, 0.5]
     with open(Path(scores["run"]) / "metrics.csv") as file:
         assert "train_teacher" in next(csv.reader(file))
@@ -271,23 +495,62 @@ def test_a_student_and_its_baseline_begin_with_the_same_weights(teacher, monkeyp
     from training import pipeline
 
     seen = []
-    monkeypatch.setattr(pipeline, "learner", lambda stage, *_, **__: seen.append(stage.student) or {})
+    monkeypatch.setattr(
+        pipeline, "learner", lambda stage, *_, **__: seen.append(stage.student) or {}
+    )
     call(main_unet, "--cr", "0.25", *TINY)
     call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], *TINY)
-    call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], "--init_student", teacher["export"], *TINY)
+    call(
+        main_unet_dist,
+        "--cr",
+        "0.25",
+        "--teacher",
+        teacher["export"],
+        "--init_student",
+        teacher["export"],
+        *TINY,
+    )
     call(main_unet, "--cr", "0.25", "--train_again", teacher["export"], *TINY)
     states = [network.state_dict() for network in seen]
-    equal = [all(torch.equal(a[k], b[k]) for k in a) for a, b in ((states[0], states[1]), (states[2], states[3]), (states[0], states[2]))]
+    equal = [
+        all(torch.equal(a[k], b[k]) for k in a)
+        for a, b in ((states[0], states[1]), (states[2], states[3]), (states[0], states[2]))
+    ]
     assert equal == [True, True, False]
 
 
 def test_a_release_file_is_tested_once_its_physics_is_told():
-    torch.save(build_network({"name": "unet", "width": 4, "padding": "release"}).state_dict(), "bare.pth")
+    torch.save(
+        build_network({"name": "unet", "width": 4, "padding": "release"}).state_dict(), "bare.pth"
+    )
     result = call(
-        test_UNet, "--checkpoint", "bare.pth", "--n", "16", "--cr", "0.3", "--ordering", "strip", "--dataset", "digits", "--limit_test", "4"
+        test_UNet,
+        "--checkpoint",
+        "bare.pth",
+        "--n",
+        "16",
+        "--cr",
+        "0.3",
+        "--ordering",
+        "strip",
+        "--dataset",
+        "digits",
+        "--limit_test",
+        "4",
     )
     assert {row["ordering"] for row in result["rows"]} == {"strip"}
-    scores = call(main_unet_dist, "--cr", "0.1", "--teacher", "bare.pth", "--cr_teacher", "0.3", "--ordering_teacher", "strip", *TINY)
+    scores = call(
+        main_unet_dist,
+        "--cr",
+        "0.1",
+        "--teacher",
+        "bare.pth",
+        "--cr_teacher",
+        "0.3",
+        "--ordering_teacher",
+        "strip",
+        *TINY,
+    )
     assert "_crt_0.3_" in scores["export"]
 
 
@@ -298,36 +561,92 @@ class TestProgressive:
         rungs = [checkpoint.restore(rung["checkpoint"]) for rung in first["rungs"]]
         assert [rung.physics.recipe["cr"] for rung in rungs] == [0.5, 0.3, 0.1]
         teachers = [rung.content["config"].get("teacher") for rung in rungs]
-        assert teachers == [None, *[checkpoint.digest(rung["checkpoint"]) for rung in first["rungs"][:2]]]
+        assert teachers == [
+            None,
+            *[checkpoint.digest(rung["checkpoint"]) for rung in first["rungs"][:2]],
+        ]
         capsys.readouterr()
         assert call(progressive_distill, *words)["rungs"] == first["rungs"]
         assert capsys.readouterr().out.count("is finished") == 3
 
     def test_a_rung_may_begin_with_its_teachers_weights(self):
-        rungs = call(progressive_distill, "--ladder", "0.5", "0.3", "--warm_start", "--limit_test", "5", *TINY)["rungs"]
+        rungs = call(
+            progressive_distill,
+            "--ladder",
+            "0.5",
+            "0.3",
+            "--warm_start",
+            "--limit_test",
+            "5",
+            *TINY,
+        )["rungs"]
         config = checkpoint.read(rungs[1]["checkpoint"])["config"]
-        assert config["init_student"] == config["teacher"] == checkpoint.digest(rungs[0]["checkpoint"])
+        assert (
+            config["init_student"] == config["teacher"] == checkpoint.digest(rungs[0]["checkpoint"])
+        )
 
-    def test_redistillation_begins_with_the_student_and_keeps_its_camera(self, student, teacher, monkeypatch):
+    def test_redistillation_begins_with_the_student_and_keeps_its_camera(
+        self, student, teacher, monkeypatch
+    ):
         from training import pipeline
 
         result = call(
-            progressive_distill, "--redistill", student["export"], "--teacher", teacher["export"], "--limit_test", "5", *TINY[:-4], "--epochs", "1"
+            progressive_distill,
+            "--redistill",
+            student["export"],
+            "--teacher",
+            teacher["export"],
+            "--limit_test",
+            "5",
+            *TINY[:-4],
+            "--epochs",
+            "1",
         )
         again = checkpoint.restore(result["rungs"][0]["checkpoint"])
         assert again.physics.recipe == checkpoint.restore(student["export"]).physics.recipe
         seen = []
-        monkeypatch.setattr(pipeline, "learner", lambda stage, *_, **__: seen.append(stage.student.state_dict()) or {"checkpoint": student["export"]})
-        call(progressive_distill, "--redistill", student["export"], "--teacher", teacher["export"], "--limit_test", "5", *DATA, "--epochs", "2")
+        monkeypatch.setattr(
+            pipeline,
+            "learner",
+            lambda stage, *_, **__: (
+                seen.append(stage.student.state_dict()) or {"checkpoint": student["export"]}
+            ),
+        )
+        call(
+            progressive_distill,
+            "--redistill",
+            student["export"],
+            "--teacher",
+            teacher["export"],
+            "--limit_test",
+            "5",
+            *DATA,
+            "--epochs",
+            "2",
+        )
         begun = checkpoint.read(student["export"])["weights"]
         assert all(torch.equal(seen[0][k], begun[k]) for k in begun)
 
-    def test_gradient_checkpointing_reaches_a_redistilled_student(self, student, teacher, monkeypatch):
+    def test_gradient_checkpointing_reaches_a_redistilled_student(
+        self, student, teacher, monkeypatch
+    ):
         from models import base
 
         calls, kept = [], base.checkpoint
-        monkeypatch.setattr(base, "checkpoint", lambda *args, **more: calls.append(args) or kept(*args, **more))
-        words = ["--redistill", student["export"], "--teacher", teacher["export"], "--limit_test", "5", *DATA, "--steps", "2"]
+        monkeypatch.setattr(
+            base, "checkpoint", lambda *args, **more: calls.append(args) or kept(*args, **more)
+        )
+        words = [
+            "--redistill",
+            student["export"],
+            "--teacher",
+            teacher["export"],
+            "--limit_test",
+            "5",
+            *DATA,
+            "--steps",
+            "2",
+        ]
         call(progressive_distill, *words)
         assert not calls
         call(progressive_distill, *words, "--gradient_checkpointing")
@@ -335,29 +654,75 @@ class TestProgressive:
 
     @pytest.mark.parametrize("freeze", ["encoder", "decoder", "none"])
     def test_hybrids_join_two_checkpoints_and_keep_the_frozen_part(self, student, teacher, freeze):
-        words = ["--encoder_from", student["export"], "--decoder_from", teacher["export"], "--freeze", freeze, "--limit_test", "5"]
-        result = call(progressive_distill, *words, *DATA, "--epochs", "1", *(["--teacher", teacher["export"]] if freeze == "none" else []))
-        new, old = (checkpoint.read(path)["weights"] for path in (result["rungs"][0]["checkpoint"], student["export"]))
+        words = [
+            "--encoder_from",
+            student["export"],
+            "--decoder_from",
+            teacher["export"],
+            "--freeze",
+            freeze,
+            "--limit_test",
+            "5",
+        ]
+        result = call(
+            progressive_distill,
+            *words,
+            *DATA,
+            "--epochs",
+            "1",
+            *(["--teacher", teacher["export"]] if freeze == "none" else []),
+        )
+        new, old = (
+            checkpoint.read(path)["weights"]
+            for path in (result["rungs"][0]["checkpoint"], student["export"])
+        )
         same = {name: torch.equal(new[name], old[name]) for name in new}
-        encoder = [same[name] for name in same if name.startswith("Conv") and not name.startswith("Conv_1x1")]
+        encoder = [
+            same[name]
+            for name in same
+            if name.startswith("Conv") and not name.startswith("Conv_1x1")
+        ]
         assert all(encoder) if freeze == "encoder" else not all(encoder)
         top = checkpoint.read(teacher["export"])["weights"]
-        decoder = [torch.equal(new[name], top[name]) for name in new if name.startswith(("Up", "Conv_1x1"))]
+        decoder = [
+            torch.equal(new[name], top[name]) for name in new if name.startswith(("Up", "Conv_1x1"))
+        ]
         assert all(decoder) if freeze == "decoder" else not all(decoder)
 
 
 class TestPatterns:
     def test_draws_counts_and_exports_pairs_that_measure_what_the_camera_measures(self, capsys):
-        result = call(visualize_mask_spc, "--cr", "0.1", *DATA[:4], "--limit_train", "50", "--export", "dmd", "--magnify", "2")
+        result = call(
+            visualize_mask_spc,
+            "--cr",
+            "0.1",
+            *DATA[:4],
+            "--limit_train",
+            "50",
+            "--export",
+            "dmd",
+            "--magnify",
+            "2",
+        )
         assert result["m"] == 25 and "25.6 of 256 and takes 25" in capsys.readouterr().out
         assert max(result["energies"], key=result["energies"].get) == "variance"
-        assert {path.name for path in Path("results/masks/xy_cr_0.1_n_16").iterdir()} == {"mask.png", "patterns.png", "energy.png"}
+        assert {path.name for path in Path("results/masks/xy_cr_0.1_n_16").iterdir()} == {
+            "mask.png",
+            "patterns.png",
+            "energy.png",
+        }
         manifest = json.loads(Path("dmd/manifest.json").read_text())
         with open("dmd/patterns.csv", newline="") as file:
             pairs = list(csv.DictReader(file))
         scene = torch.rand(1, 1, 16, 16)
         light = scene[0, 0].repeat_interleave(2, 0).repeat_interleave(2, 1).numpy()
-        mirrors = [[np.asarray(Image.open(f"dmd/{pair[sign]}"), dtype=float) for sign in ("positive", "negative")] for pair in pairs]
+        mirrors = [
+            [
+                np.asarray(Image.open(f"dmd/{pair[sign]}"), dtype=float)
+                for sign in ("positive", "negative")
+            ]
+            for pair in pairs
+        ]
         assert all(np.array_equal(a + b, np.ones((32, 32))) for a, b in mirrors)
         measured = [manifest["scale"] * ((a * light).sum() - (b * light).sum()) for a, b in mirrors]
         physics = build_physics(manifest["recipe"])
@@ -365,25 +730,78 @@ class TestPatterns:
 
     @pytest.mark.parametrize("ordering", ["random", "variance", "strip"])
     def test_every_kind_of_pattern_is_drawn(self, ordering):
-        assert call(visualize_mask_spc, "--cr", "0.2", "--ordering", ordering, *DATA[:4], "--limit_train", "50")["m"] == 51
+        assert (
+            call(
+                visualize_mask_spc,
+                "--cr",
+                "0.2",
+                "--ordering",
+                ordering,
+                *DATA[:4],
+                "--limit_train",
+                "50",
+            )["m"]
+            == 51
+        )
 
     def test_names_of_files_are_drawn_as_they_are(self):
         np.save("$x{$.npy", np.arange(256).reshape(16, 16) < 51)
-        assert call(visualize_mask_spc, "--cr", "0.2", "--ordering", "file:$x{$.npy", *DATA[:4], "--limit_train", "50")["m"] == 51
+        assert (
+            call(
+                visualize_mask_spc,
+                "--cr",
+                "0.2",
+                "--ordering",
+                "file:$x{$.npy",
+                *DATA[:4],
+                "--limit_train",
+                "50",
+            )["m"]
+            == 51
+        )
 
     def test_patterns_that_mirrors_cannot_show_are_refused_before_anything_is_written(self):
         np.save("own.npy", np.random.default_rng(0).normal(size=(60, 256)))
         with pytest.raises(options.UserError, match="are not ±1"):
-            call(visualize_mask_spc, "--cr", "0.2", "--ordering", "file:own.npy", *DATA[:4], "--limit_train", "50", "--export", "dmd")
+            call(
+                visualize_mask_spc,
+                "--cr",
+                "0.2",
+                "--ordering",
+                "file:own.npy",
+                *DATA[:4],
+                "--limit_train",
+                "50",
+                "--export",
+                "dmd",
+            )
         assert not Path("results").exists() and not Path("dmd").exists()
 
 
 def test_the_demo_tells_the_whole_story(capsys):
-    result = call(demo, "--epochs", "1", "--width", "4", "--limit_train", "60", "--results", "demo", "--pictures", "2")
-    assert len(result["rows"]) == 7 and {path.name for path in Path("demo").iterdir()} >= {"table.csv", "figure.png", "report.md"}
+    result = call(
+        demo,
+        "--epochs",
+        "1",
+        "--width",
+        "4",
+        "--limit_train",
+        "60",
+        "--results",
+        "demo",
+        "--pictures",
+        "2",
+    )
+    assert len(result["rows"]) == 7 and {path.name for path in Path("demo").iterdir()} >= {
+        "table.csv",
+        "figure.png",
+        "report.md",
+    }
     assert f"{result['gain']:+.3f} dB" in capsys.readouterr().out
     with open("demo/table.csv", newline="") as file:
-        assert [row["images"] for row in csv.DictReader(file)] == [str(result["rows"][0]["images"])] * 7
+        assert [row["images"] for row in csv.DictReader(file)] == [
+            str(result["rows"][0]["images"])
+        ] * 7
 
 
 WRONG = [
@@ -399,51 +817,119 @@ WRONG = [
     (main_unet, ["--cr", "0.1", "--c", "2"], "invalid choice: 2"),
     (main_unet, ["--cr", "0.1", "--scales", "7"], "7 is outside [2, 5]"),
     (main_unet, ["--cr", "0.1", "--width", "0"], "0 is outside [1, infinity)"),
-    (main_unet, ["--cr", "0.1", "--dataset", "imagenet"], f"unknown dataset 'imagenet': choose from {', '.join(DATASETS)}"),
+    (
+        main_unet,
+        ["--cr", "0.1", "--dataset", "imagenet"],
+        f"unknown dataset 'imagenet': choose from {', '.join(DATASETS)}",
+    ),
     (main_unet, ["--cr", "0.1", "--dataset", "mnist", "--data_root", "here"], "here/MNIST/raw"),
-    (main_unet, ["--cr", "0.1", "--ordering", "spiral"], f"unknown ordering 'spiral': choose from {', '.join(ORDERINGS)}"),
+    (
+        main_unet,
+        ["--cr", "0.1", "--ordering", "spiral"],
+        f"unknown ordering 'spiral': choose from {', '.join(ORDERINGS)}",
+    ),
     (main_unet, ["--cr", "0.1", "--ordering", "file:nowhere.npy"], "nowhere.npy: no such file"),
     (main_unet, ["--cr", "0.1", "--x0", "zero"], "choose from adjoint, lmmse"),
-    (main_unet, ["--cr", "0.1", "--physics", "mirror"], "unknown physics 'mirror': choose from spc, cs"),
-    (main_unet, ["--cr", "0.1", "--loss", "l7"], f"unknown loss 'l7': choose from {', '.join(TASK_LOSSES)}"),
+    (
+        main_unet,
+        ["--cr", "0.1", "--physics", "mirror"],
+        "unknown physics 'mirror': choose from spc, cs",
+    ),
+    (
+        main_unet,
+        ["--cr", "0.1", "--loss", "l7"],
+        f"unknown loss 'l7': choose from {', '.join(TASK_LOSSES)}",
+    ),
     (main_unet, ["--cr", "0.1", "--optimizer", "lion"], "choose from adam, adamw, sgd"),
     (main_unet, ["--cr", "0.1", "--batch_norm", "yes"], "choose from off, on, bias-free"),
     (main_unet, ["--cr", "0.1", "--padding", "mirror"], "choose from zeros, circular, release"),
     (main_unet, ["--cr", "0.1", "--device", "tpu"], "device 'tpu': allowed are auto, cpu"),
     (main_unet, ["--cr", "0.1", "--epochs", "0"], "0 is outside [1"),
     (main_unet, ["--cr", "0.1", "--lr", "-1"], "-1 is outside (0"),
-    (main_unet, ["--cr", "0.1", "--learning_rate", "1"], "unrecognized arguments: --learning_rate 1"),
+    (
+        main_unet,
+        ["--cr", "0.1", "--learning_rate", "1"],
+        "unrecognized arguments: --learning_rate 1",
+    ),
     (main_unet, ["--cr", "0.1", "--epoch", "1"], "unrecognized arguments: --epoch 1"),
     (main_unet, ["--cr", "0.1", "--config", "nowhere.yml"], "nowhere.yml"),
     (main_unet, ["--cr", "0.1", "--train_again", "nowhere.pth"], "nowhere.pth: no such file"),
     (main_unet, ["--cr", "0.1", "--awgn_snr", "loud"], "'loud' is not a number"),
     (main_unet, ["--cr", "0.1", "--run_name", "../x"], "run_name '../x'"),
-    (main_unet_dist, ["--cr", "0.1"], "which teacher? give --teacher PATH, or for a single-pixel camera --cr_teacher"),
-    (main_unet_dist, ["--cr", "0.1", "--cr_teacher", "0.7"], "UNET_cr_0.7.pth: train it with main_unet.py --cr 0.7"),
+    (
+        main_unet_dist,
+        ["--cr", "0.1"],
+        "which teacher? give --teacher PATH, or for a single-pixel camera --cr_teacher",
+    ),
+    (
+        main_unet_dist,
+        ["--cr", "0.1", "--cr_teacher", "0.7"],
+        "UNET_cr_0.7.pth: train it with main_unet.py --cr 0.7",
+    ),
     (main_unet_dist, ["--cr", "0.1", "--teacher", "nowhere.pth"], "nowhere.pth: no such file"),
     (main_unet_dist, ["--cr", "0.1", "--type_dist", "13"], f"choose from 0 {SELECTIONS[0]}"),
     (main_unet_dist, ["--cr", "0.1", "--type_dist", "middle"], "unknown selection 'middle'"),
-    (main_unet_dist, ["--cr", "0.1", "--loss_distill", "l3"], f"unknown loss 'l3': choose from {', '.join(LOSSES)}"),
+    (
+        main_unet_dist,
+        ["--cr", "0.1", "--loss_distill", "l3"],
+        f"unknown loss 'l3': choose from {', '.join(LOSSES)}",
+    ),
     (main_unet_dist, ["--cr", "0.1", "--sup_loss", "2"], "invalid choice: 2"),
     (main_unet_dist, ["--cr", "0.1", "--alpha", "-2"], "-2 is outside [0"),
-    (progressive_distill, [], "one of the arguments --ladder --redistill --encoder_from is required"),
+    (
+        progressive_distill,
+        [],
+        "one of the arguments --ladder --redistill --encoder_from is required",
+    ),
     (main_unet, ["--cr", "0.1", "--seed", "99999999999999999999"], "is outside [0,"),
-    (main_unet, ["--cr", "0.1", "--dataset", "digits", "--limit_train", "1", "--x0", "lmmse"], "needs more than one training image"),
+    (
+        main_unet,
+        ["--cr", "0.1", "--dataset", "digits", "--limit_train", "1", "--x0", "lmmse"],
+        "needs more than one training image",
+    ),
     (main_unet, ["--physics", "denoise", "--cr", "0.1"], "physics 'denoise' does not read --cr"),
     (main_unet, ["--physics", "sr"], "physics 'sr' needs --factor"),
     (main_unet, ["--cr", "0.1", "--growth", "3"], "network 'unet' does not read --growth"),
     (main_unet_dist, ["--physics", "denoise", "--sigma", "5"], "which teacher?"),
-    (main_unet_dist, ["--cr", "0.1", "--cr_teacher", "0.5", "--online", "--ordering_teacher", "strip"], "ordering_teacher strip"),
-    (main_unet_dist, ["--cr", "0.1", "--cr_teacher", "0.5", "--loss_distill", "mse", "mse:2"], "a loss is named twice"),
-    (main_unet_dist, ["--cr", "0.1", "--cr_teacher", "0.5", "--temperature", "2"], "only soft reads --temperature"),
+    (
+        main_unet_dist,
+        ["--cr", "0.1", "--cr_teacher", "0.5", "--online", "--ordering_teacher", "strip"],
+        "ordering_teacher strip",
+    ),
+    (
+        main_unet_dist,
+        ["--cr", "0.1", "--cr_teacher", "0.5", "--loss_distill", "mse", "mse:2"],
+        "a loss is named twice",
+    ),
+    (
+        main_unet_dist,
+        ["--cr", "0.1", "--cr_teacher", "0.5", "--temperature", "2"],
+        "only soft reads --temperature",
+    ),
     (progressive_distill, ["--ladder", "0.5", "2"], "2 is outside (0, 1]"),
     (progressive_distill, ["--ladder", "0.1", "0.5"], "each rung measures less"),
-    (progressive_distill, ["--ladder", "0.5", "0.1", "--gamma", "1"], "only comb_matrix reads --gamma"),
+    (
+        progressive_distill,
+        ["--ladder", "0.5", "0.1", "--gamma", "1"],
+        "only comb_matrix reads --gamma",
+    ),
     (progressive_distill, ["--ladder", "0.5", "0.1", "--awgn_teacher"], "give --awgn_snr"),
-    (progressive_distill, ["--ladder", "0.5", "0.1", "--physics", "blur"], "has no ratio to climb down"),
-    (progressive_distill, ["--redistill", "a.pth", "--warm_start"], "warm_start belongs to --ladder"),
+    (
+        progressive_distill,
+        ["--ladder", "0.5", "0.1", "--physics", "blur"],
+        "has no ratio to climb down",
+    ),
+    (
+        progressive_distill,
+        ["--redistill", "a.pth", "--warm_start"],
+        "warm_start belongs to --ladder",
+    ),
     (progressive_distill, ["--redistill", "a.pth"], "redistill: which teacher?"),
-    (progressive_distill, ["--encoder_from", "a.pth"], "needs both --encoder_from and --decoder_from"),
+    (
+        progressive_distill,
+        ["--encoder_from", "a.pth"],
+        "needs both --encoder_from and --decoder_from",
+    ),
     (
         progressive_distill,
         ["--encoder_from", "a.pth", "--decoder_from", "b.pth", "--alpha", "2"],
@@ -455,7 +941,21 @@ WRONG = [
         "alpha_schedule: a hybrid is distilled only from a --teacher",
     ),
     (progressive_distill, ["--ladder", "0.5", "0.1", "--freeze", "encoder"], "only a hybrid"),
-    (main_unet, ["--cr", "0.1", "--dataset", "digits", "--network", "dncnn", "--steps", "1", "--gradient_checkpointing"], "saves nothing in a DnCNN"),
+    (
+        main_unet,
+        [
+            "--cr",
+            "0.1",
+            "--dataset",
+            "digits",
+            "--network",
+            "dncnn",
+            "--steps",
+            "1",
+            "--gradient_checkpointing",
+        ],
+        "saves nothing in a DnCNN",
+    ),
     (test_UNet, [], "the following arguments are required: --checkpoint"),
     (test_UNet, ["--checkpoint", "nowhere.pth"], "nowhere.pth: no such file"),
     (visualize_mask_spc, ["--cr", "0.1", "--n", "20"], "power of two"),
@@ -464,8 +964,14 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("script, words, message", WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
-def test_a_wrong_command_line_is_one_line_exit_code_two_and_nothing_written(script, words, message, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "script, words, message",
+    WRONG,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_command_line_is_one_line_exit_code_two_and_nothing_written(
+    script, words, message, monkeypatch, capsys
+):
     monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *words])
     with pytest.raises(SystemExit) as end:
         options.run(script.parse, script.main)
@@ -480,14 +986,27 @@ MISMATCHED = [
     (["--cr_teacher", "0.9"], "has cr 0.5, which contradicts the cr 0.9"),
     (["--gamma", "1"], "only comb_matrix reads --gamma"),
     (["--awgn_teacher"], "give --awgn_snr"),
-    (["--init_student", "results/trained_models/UNET_cr_0.5.pth", "--width", "6"], "is of another network"),
+    (
+        ["--init_student", "results/trained_models/UNET_cr_0.5.pth", "--width", "6"],
+        "is of another network",
+    ),
 ]
 
 
-@pytest.mark.parametrize("words, message", MISMATCHED, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
-def test_teacher_and_student_that_cannot_match_are_refused_before_training(teacher, words, message, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "words, message",
+    MISMATCHED,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_teacher_and_student_that_cannot_match_are_refused_before_training(
+    teacher, words, message, capsys, monkeypatch
+):
     before = sorted(map(str, Path().rglob("*")))
-    monkeypatch.setattr(sys, "argv", ["main_unet_dist.py", "--cr", "0.25", "--teacher", teacher["export"], *TINY, *words])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["main_unet_dist.py", "--cr", "0.25", "--teacher", teacher["export"], *TINY, *words],
+    )
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         options.run(main_unet_dist.parse, main_unet_dist.main)
@@ -507,7 +1026,12 @@ def test_teacher_and_student_that_cannot_match_are_refused_before_training(teach
 def test_a_dry_run_says_what_it_would_do_and_writes_nothing(script, words, capsys):
     assert not call(script, *words, *TINY, "--dry_run")
     said = capsys.readouterr().out
-    assert '"lr"' in said and "results/runs/" in said and "results/trained_models/" in said and not any(Path().iterdir())
+    assert (
+        '"lr"' in said
+        and "results/runs/" in said
+        and "results/trained_models/" in said
+        and not any(Path().iterdir())
+    )
 
 
 def test_a_range_with_equal_ends_is_one_number():
@@ -522,21 +1046,41 @@ def test_a_config_file_may_say_yes_and_no():
 
 
 def test_a_config_file_sets_flags_and_the_command_line_wins():
-    Path("c.yml").write_text("cr: 0.3\nepochs: 7\nlr: 0.01\nema: 0.5\nresume: false\noverwrite: true\ndataset: digits\n")
+    Path("c.yml").write_text(
+        "cr: 0.3\nepochs: 7\nlr: 0.01\nema: 0.5\nresume: false\noverwrite: true\ndataset: digits\n"
+    )
     args = main_unet.parse(["--config", "c.yml", "--epochs", "2"])
-    assert (args.cr, args.epochs, args.lr, args.ema, args.resume, args.overwrite, args.dataset) == (0.3, 2, 0.01, 0.5, False, True, "digits")
+    assert (args.cr, args.epochs, args.lr, args.ema, args.resume, args.overwrite, args.dataset) == (
+        0.3,
+        2,
+        0.01,
+        0.5,
+        False,
+        True,
+        "digits",
+    )
 
 
-@pytest.mark.parametrize("words", [["--cr", "0.25", "--cr_teacher", "0.5"], ["--crs_expert", "0.1", "0.25", "--teacher"]])
+@pytest.mark.parametrize(
+    "words", [["--cr", "0.25", "--cr_teacher", "0.5"], ["--crs_expert", "0.1", "0.25", "--teacher"]]
+)
 def test_config_of_a_students_run_repeats_it(words, teacher, capsys):
     words = [*words, teacher["export"]] if words[-1] == "--teacher" else words
     done = call(main_unet_dist, *words, *TINY)
     capsys.readouterr()
-    assert call(main_unet_dist, "--config", f"{done['run']}/config.json") == done and "is finished" in capsys.readouterr().out
+    assert (
+        call(main_unet_dist, "--config", f"{done['run']}/config.json") == done
+        and "is finished" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
-    "text, message", [("speed: 3", "unknown setting 'speed'"), ("[1, 2]", "expected settings"), ("a: b: c", "neither JSON nor YAML")]
+    "text, message",
+    [
+        ("speed: 3", "unknown setting 'speed'"),
+        ("[1, 2]", "expected settings"),
+        ("a: b: c", "neither JSON nor YAML"),
+    ],
 )
 def test_a_wrong_config_file_is_refused(text, message, capsys):
     Path("c.yml").write_text(text)

@@ -35,7 +35,15 @@ from tables import TRAINING, UserError
 from training import study, workers
 
 ROOT = Path(__file__).parents[1]
-FIXED = {"dataset": "digits", "n": 16, "limit_train": 30, "limit_val": 10, "batch_size": 10, "width": 4, "epochs": 1}
+FIXED = {
+    "dataset": "digits",
+    "n": 16,
+    "limit_train": 30,
+    "limit_val": 10,
+    "batch_size": 10,
+    "width": 4,
+    "epochs": 1,
+}
 MINI = {
     "script": "main_unet_dist.py",
     "seeds": [0, 1],
@@ -53,7 +61,11 @@ def planned(**changes):
 
 
 def roles(found) -> dict[str, int]:
-    return {role: len(found.of(role)) for role in ("teacher", "alone", "distilled", "shuffled", "trained") if found.of(role)}
+    return {
+        role: len(found.of(role))
+        for role in ("teacher", "alone", "distilled", "shuffled", "trained")
+        if found.of(role)
+    }
 
 
 class TestPlan:
@@ -63,28 +75,54 @@ class TestPlan:
         for run in found.of("distilled"):
             alone = found.runs[run.alone]
             assert alone.seed == run.seed and alone.script == "main_unet"
-            theirs, ours = (plan.script_of(one.script).parse(plan.words(one)) for one in (alone, run))
+            theirs, ours = (
+                plan.script_of(one.script).parse(plan.words(one)) for one in (alone, run)
+            )
             shared = vars(theirs).keys() & vars(ours).keys() - {"results", "run_name"}
             assert {"epochs", "lr", "cr", "width", "data_seed"} <= shared
-            assert all(getattr(theirs, name) == getattr(ours, name) for name in shared), "the same student, data and budget"
+            assert all(getattr(theirs, name) == getattr(ours, name) for name in shared), (
+                "the same student, data and budget"
+            )
         assert {run.setting["loss_distill"] for run in found.of("shuffled")} == {"mse", "mae"}
-        assert all(plan.script_of(run.script).parse(plan.words(run)).shuffle_teacher for run in found.of("shuffled"))
+        assert all(
+            plan.script_of(run.script).parse(plan.words(run)).shuffle_teacher
+            for run in found.of("shuffled")
+        )
 
     def test_the_student_alone_is_the_same_by_whatever_name_its_flags_are_given(self):
-        fixed = {name: value for name, value in FIXED.items() if name != "width"} | {"init_student": "begin.pth", "loss_gt": "mse"}
-        found, plan = planned(fixed=fixed, grid={"cr_student": 0.1, "student_width": [4, 6]}, shuffled="none")
+        fixed = {name: value for name, value in FIXED.items() if name != "width"} | {
+            "init_student": "begin.pth",
+            "loss_gt": "mse",
+        }
+        found, plan = planned(
+            fixed=fixed, grid={"cr_student": 0.1, "student_width": [4, 6]}, shuffled="none"
+        )
         for run in found.of("distilled"):
             alone = plan.script_of("main_unet").parse(plan.words(found.runs[run.alone]))
-            assert (alone.width, alone.train_again, alone.loss, alone.cr) == (run.flags["student_width"], "begin.pth", "mse", 0.1)
+            assert (alone.width, alone.train_again, alone.loss, alone.cr) == (
+                run.flags["student_width"],
+                "begin.pth",
+                "mse",
+                0.1,
+            )
 
     def test_a_teacher_learns_on_the_students_images(self):
-        found, plan = planned(fixed={"width": 4}, grid={"cr": 0.1, "dataset": ["digits", "photos"], "n": [16, 32]}, shuffled="none")
+        found, plan = planned(
+            fixed={"width": 4},
+            grid={"cr": 0.1, "dataset": ["digits", "photos"], "n": [16, 32]},
+            shuffled="none",
+        )
         assert len(found.of("teacher")) == 4
         for run in found.of("distilled"):
-            theirs, ours = (plan.script_of(one.script).parse(plan.words(one)) for one in (found.runs[run.teacher], run))
+            theirs, ours = (
+                plan.script_of(one.script).parse(plan.words(one))
+                for one in (found.runs[run.teacher], run)
+            )
             assert (theirs.dataset, theirs.n) == (ours.dataset, ours.n)
 
-    @pytest.mark.parametrize("shuffled, count", [("every", 8), ("none", 0), ("loss_distill", 4), ("type_dist", 4)])
+    @pytest.mark.parametrize(
+        "shuffled, count", [("every", 8), ("none", 0), ("loss_distill", 4), ("type_dist", 4)]
+    )
     def test_teachers_are_shuffled_as_often_as_asked(self, shuffled, count):
         assert len(planned(shuffled=shuffled)[0].of("shuffled")) == count
 
@@ -92,15 +130,29 @@ class TestPlan:
         found, _ = planned()
         assert [len(keys) for keys in found.jobs] == [1] + [2] * 7 and found.teachers == 1
         apart, _ = planned(fixed=FIXED)
-        assert all(len(keys) == 1 for keys in apart.jobs) and sum(map(len, found.jobs)) == len(apart.jobs) == 15
+        assert (
+            all(len(keys) == 1 for keys in apart.jobs)
+            and sum(map(len, found.jobs)) == len(apart.jobs) == 15
+        )
 
     def test_a_teachers_flags_may_vary_or_be_the_students(self):
-        found, _ = planned(teacher={"cr": [0.5, 0.9]}, grid={"cr": 0.1, "loss_distill": "mse"}, shuffled="none")
-        assert {run.setting["teacher cr"] for run in found.of("distilled")} == {0.5, 0.9} and len(found.of("teacher")) == 2
+        found, _ = planned(
+            teacher={"cr": [0.5, 0.9]}, grid={"cr": 0.1, "loss_distill": "mse"}, shuffled="none"
+        )
+        assert {run.setting["teacher cr"] for run in found.of("distilled")} == {0.5, 0.9} and len(
+            found.of("teacher")
+        ) == 2
         assert len(found.of("alone")) == 2, "one student alone for both"
-        found, _ = planned(teacher={"cr": 0.5, "ordering": "same"}, grid={"cr": 0.1, "ordering": ["xy", "zig_zag"]}, shuffled="none")
+        found, _ = planned(
+            teacher={"cr": 0.5, "ordering": "same"},
+            grid={"cr": 0.1, "ordering": ["xy", "zig_zag"]},
+            shuffled="none",
+        )
         for run in found.of("distilled"):
-            assert found.runs[run.teacher].flags["ordering"] == run.flags["ordering"] and "teacher ordering" not in run.setting
+            assert (
+                found.runs[run.teacher].flags["ordering"] == run.flags["ordering"]
+                and "teacher ordering" not in run.setting
+            )
 
     def test_teacher_and_student_alone_learn_by_the_students_task_loss(self):
         found, plan = planned(fixed=FIXED | {"loss_gt": "mse"})
@@ -108,17 +160,32 @@ class TestPlan:
             assert plan.script_of(run.script).parse(plan.words(run)).loss == "mse"
 
     def test_students_alone_are_told_apart_by_what_varies_of_them(self):
-        found, _ = planned(grid={"cr": 0.1, "loss_gt": ["mse", "mae"], "student_width": [4, 6]}, shuffled="none")
-        assert len({tuple(run.setting.items()) for run in found.of("alone")}) == 4 == len(found.of("alone")) / 2
+        found, _ = planned(
+            grid={"cr": 0.1, "loss_gt": ["mse", "mae"], "student_width": [4, 6]}, shuffled="none"
+        )
+        assert (
+            len({tuple(run.setting.items()) for run in found.of("alone")})
+            == 4
+            == len(found.of("alone")) / 2
+        )
 
     def test_a_grid_may_have_parts_with_teachers_of_their_own(self):
         grid = [{"cr": 0.1, "teacher": {"cr": [0.3, 0.9]}}, {"cr": 0.5, "teacher": {"cr": 0.9}}]
         found, _ = planned(teacher=None, grid=grid, shuffled="none", seeds=[0])
-        assert sorted((run.setting["cr"], run.setting["teacher cr"]) for run in found.of("distilled")) == [(0.1, 0.3), (0.1, 0.9), (0.5, 0.9)]
+        assert sorted(
+            (run.setting["cr"], run.setting["teacher cr"]) for run in found.of("distilled")
+        ) == [(0.1, 0.3), (0.1, 0.9), (0.5, 0.9)]
 
     def test_a_script_that_distils_nothing_is_swept_too(self):
-        found, plan = planned(script="main_unet.py", teacher=None, grid={"cr": [0.1, 0.5]}, shuffled=None)
-        assert roles(found) == {"trained": 4} and [label.split("_")[1] for label in found.runs] == ["0.1", "0.1", "0.5", "0.5"]
+        found, plan = planned(
+            script="main_unet.py", teacher=None, grid={"cr": [0.1, 0.5]}, shuffled=None
+        )
+        assert roles(found) == {"trained": 4} and [label.split("_")[1] for label in found.runs] == [
+            "0.1",
+            "0.1",
+            "0.5",
+            "0.5",
+        ]
         assert plan.words(found.of("trained")[0])[-4] == "--results"
 
     def test_a_name_tells_all_of_a_run(self):
@@ -139,59 +206,135 @@ class TestPlan:
             ({"limit_test": 0}, "limit_test 0 is not a whole number from 1 on"),
             ({"fixed": {"cr": {1: "a", "b": 2}}}, "cr {1: 'a', 'b': 2}: a flag is a value"),
             ({"fixed": FIXED | {"seed": 3}}, "seed: a study sets this flag itself"),
-            ({"fixed": FIXED | {"shuffle_teacher": True}}, "shuffle_teacher: a study sets this flag itself"),
+            (
+                {"fixed": FIXED | {"shuffle_teacher": True}},
+                "shuffle_teacher: a study sets this flag itself",
+            ),
             ({"grid": {"cr": 0.1, "dry-run": True}}, "dry-run: a study sets this flag itself"),
             ({"teacher": {"cr": 0.5, "run_name": "t"}}, "run_name: a study sets this flag itself"),
-            ({"script": "main_unet.py", "shuffled": None, "grid": {"cr": 0.1}}, "main_unet.py has no teacher and shuffles none"),
-            ({"script": "main_unet.py", "teacher": None, "grid": {"cr": 0.1}}, "main_unet.py has no teacher and shuffles none"),
-            ({"shuffled": "lr"}, "shuffled 'lr': every, none, or a flag of the grid (cr, loss_distill, type_dist)"),
+            (
+                {"script": "main_unet.py", "shuffled": None, "grid": {"cr": 0.1}},
+                "main_unet.py has no teacher and shuffles none",
+            ),
+            (
+                {"script": "main_unet.py", "teacher": None, "grid": {"cr": 0.1}},
+                "main_unet.py has no teacher and shuffles none",
+            ),
+            (
+                {"shuffled": "lr"},
+                "shuffled 'lr': every, none, or a flag of the grid (cr, loss_distill, type_dist)",
+            ),
         ],
     )
     def test_a_wrong_study_is_one_line(self, changes, message):
         with pytest.raises(UserError, match=re.escape(message)):
-            text = study.resolved({name: value for name, value in (MINI | changes).items() if value is not None}, "tiny" in changes)
+            text = study.resolved(
+                {name: value for name, value in (MINI | changes).items() if value is not None},
+                "tiny" in changes,
+            )
             study.build(text, "s", Path("results"), sweep.script_of, {})
 
-    @pytest.mark.parametrize("grid", [{"cr": 2}, {"cr": 0.1, "los_distill": "mse"}, {"cr": 0.1, "loss_distill": "nonsense"}])
+    @pytest.mark.parametrize(
+        "grid",
+        [{"cr": 2}, {"cr": 0.1, "los_distill": "mse"}, {"cr": 0.1, "loss_distill": "nonsense"}],
+    )
     def test_a_wrong_flag_is_the_scripts_to_refuse_before_anything_is_trained(self, grid, capsys):
         with pytest.raises(SystemExit) as error:
             planned(grid=grid, shuffled="none")
         assert error.value.code == 2 and len(capsys.readouterr().err.splitlines()) == 1
 
-    @pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yml")), ids=lambda path: path.stem)
+    @pytest.mark.parametrize(
+        "path", sorted((ROOT / "studies").glob("*.yml")), ids=lambda path: path.stem
+    )
     @pytest.mark.parametrize("tiny", [False, True])
     def test_the_ready_studies_can_be_read(self, path, tiny):
         args = sweep.parse([str(path), *["--tiny"] * tiny])
         found, _ = sweep.planned(args)
-        assert args.text["question"].endswith("?") and (found.of("distilled") or found.of("trained"))
+        assert args.text["question"].endswith("?") and (
+            found.of("distilled") or found.of("trained")
+        )
         if tiny:
             assert len(found.runs) <= 120, "it is to be done in a quarter of an hour"
 
     def test_the_tiny_distillpool_asks_all_selections_and_losses(self):
         found, _ = sweep.planned(sweep.parse([str(ROOT / "studies" / "distillpool.yml"), "--tiny"]))
-        asked = {(run.setting["type_dist"], run.setting["loss_distill"]) for run in found.of("distilled")}
+        asked = {
+            (run.setting["type_dist"], run.setting["loss_distill"]) for run in found.of("distilled")
+        }
         assert {selection for selection, loss in asked if loss == "mse"} == set(study_selections())
-        assert {loss for selection, loss in asked if selection == "output_latent"} == {"mse", "mae", "l1", "cs", "l2", "linf", "comb_matrix"}
-        assert {run.setting["loss_distill"] for run in found.of("shuffled")} == {"mse", "mae", "l1", "cs", "l2", "linf", "comb_matrix"}
+        assert {loss for selection, loss in asked if selection == "output_latent"} == {
+            "mse",
+            "mae",
+            "l1",
+            "cs",
+            "l2",
+            "linf",
+            "comb_matrix",
+        }
+        assert {run.setting["loss_distill"] for run in found.of("shuffled")} == {
+            "mse",
+            "mae",
+            "l1",
+            "cs",
+            "l2",
+            "linf",
+            "comb_matrix",
+        }
         assert len({run.seed for run in found.of("distilled")}) == 3
 
     def test_flags_make_a_study_up_and_change_one(self):
-        words = ["--script", "main_unet_dist.py", "--vary", "loss_distill=mse,cs", "cr=0.1", "--fixed", "dataset=digits", "--teacher", "cr=0.5"]
+        words = [
+            "--script",
+            "main_unet_dist.py",
+            "--vary",
+            "loss_distill=mse,cs",
+            "cr=0.1",
+            "--fixed",
+            "dataset=digits",
+            "--teacher",
+            "cr=0.5",
+        ]
         found, _ = sweep.planned(sweep.parse([*words, "--seeds", "3", "--shuffled", "none"]))
         assert found.name == "study" and roles(found) == {"teacher": 1, "alone": 1, "distilled": 2}
         path = str(ROOT / "studies" / "distillpool.yml")
-        found, plan = sweep.planned(sweep.parse([path, "--tiny", "--fixed", "dataset=digits", "--seeds", "7", "--name", "other"]))
-        assert found.folder == Path("results/sweeps/other") and plan.fixed["dataset"] == "digits" and plan.fixed["n"] == 32
+        found, plan = sweep.planned(
+            sweep.parse(
+                [path, "--tiny", "--fixed", "dataset=digits", "--seeds", "7", "--name", "other"]
+            )
+        )
+        assert (
+            found.folder == Path("results/sweeps/other")
+            and plan.fixed["dataset"] == "digits"
+            and plan.fixed["n"] == 32
+        )
         assert {run.seed for run in found.runs.values()} == {7}
 
     def test_assignments_add_up(self):
-        args = sweep.parse(["--fixed", "n=16", "--fixed", "width=4", "cr=0.1", "--vary", "lr=1,2", "--vary", "alpha=0,1"])
-        assert dict(args.fixed) == {"n": 16, "width": 4, "cr": 0.1} and dict(args.vary) == {"lr": [1, 2], "alpha": [0, 1]}
+        args = sweep.parse(
+            [
+                "--fixed",
+                "n=16",
+                "--fixed",
+                "width=4",
+                "cr=0.1",
+                "--vary",
+                "lr=1,2",
+                "--vary",
+                "alpha=0,1",
+            ]
+        )
+        assert dict(args.fixed) == {"n": 16, "width": 4, "cr": 0.1} and dict(args.vary) == {
+            "lr": [1, 2],
+            "alpha": [0, 1],
+        }
 
     @pytest.mark.parametrize(
         "words, message",
         [
-            (["--fixed", "loss_distill=cs"], "--fixed loss_distill: the grid says what it is; give --vary loss_distill=VALUE"),
+            (
+                ["--fixed", "loss_distill=cs"],
+                "--fixed loss_distill: the grid says what it is; give --vary loss_distill=VALUE",
+            ),
             (["--teacher", "awgn_snr=20"], "--teacher awgn_snr: the grid's parts say what it is"),
         ],
     )
@@ -203,7 +346,10 @@ class TestPlan:
     @pytest.mark.parametrize(
         "words, message",
         [
-            (["--cluster", "slurm", "--time", "01:00:00", "--status"], "--status does not go with --cluster"),
+            (
+                ["--cluster", "slurm", "--time", "01:00:00", "--status"],
+                "--status does not go with --cluster",
+            ),
             (["--dry_run", "--task", "0"], "--task does not go with --dry_run"),
             (["my study.yml"], "study my study.yml: 'my study': letters, digits"),
             (["--fixed", "lr=!!float ''"], "not a value"),
@@ -228,24 +374,40 @@ class TestStatistics:
         a, b = rng.normal(0.3, 1, 12), rng.normal(0, 1, 12)
         found = paired(a, b)
         theirs = stats.ttest_rel(a, b)
-        assert math.isclose(found.p, theirs.pvalue) and np.allclose((found.low, found.high), theirs.confidence_interval(0.95))
+        assert math.isclose(found.p, theirs.pvalue) and np.allclose(
+            (found.low, found.high), theirs.confidence_interval(0.95)
+        )
         assert math.isclose(found.std, np.std(a - b, ddof=1)) and found.n == 12
-        assert math.isclose(paired(a, b, "wilcoxon").p, stats.wilcoxon(a, b, zero_method="zsplit").pvalue)
+        assert math.isclose(
+            paired(a, b, "wilcoxon").p, stats.wilcoxon(a, b, zero_method="zsplit").pvalue
+        )
 
     def test_an_interval_holds_the_mean_as_often_as_it_says(self):
         rng = np.random.default_rng(1)
-        inside = [said.low <= 1 <= said.high for said in (summary(rng.normal(1, 2, 3)) for _ in range(2000))]
+        inside = [
+            said.low <= 1 <= said.high
+            for said in (summary(rng.normal(1, 2, 3)) for _ in range(2000))
+        ]
         assert 0.935 < np.mean(inside) < 0.965
 
     def test_one_value_has_no_interval_and_no_test(self):
         found = paired([1.0], [0.5])
-        assert found.mean == 0.5 and math.isnan(found.p) and "no interval" in str(found) and verdict(found, found.p) == "not tested"
+        assert (
+            found.mean == 0.5
+            and math.isnan(found.p)
+            and "no interval" in str(found)
+            and verdict(found, found.p) == "not tested"
+        )
 
     def test_equal_samples_do_not_differ(self):
-        assert paired([1, 2, 3], [1, 2, 3]).p == 1 and paired([1, 2, 3], [1, 2, 3], "wilcoxon").p == 1
+        assert (
+            paired([1, 2, 3], [1, 2, 3]).p == 1 and paired([1, 2, 3], [1, 2, 3], "wilcoxon").p == 1
+        )
 
     def test_differences_without_any_deviation_are_no_evidence(self):
-        same = paired([88.9, 77.8], [77.8, 66.7])  # one more of nine images is right, with both seeds
+        same = paired(
+            [88.9, 77.8], [77.8, 66.7]
+        )  # one more of nine images is right, with both seeds
         assert math.isnan(same.p) and verdict(same, holm([same.p])[0]) == "not tested"
 
     def test_ranks_do_not_hang_on_the_last_bit(self):
@@ -256,38 +418,64 @@ class TestStatistics:
 
     def test_holm_is_the_closed_test_of_bonferroni(self):
         p = [0.01, 0.04, 0.03, float("nan"), 0.5]
-        expected = [max(min(1, q * sum(r >= q for r in p)) for q in p if q <= mine) for mine in p if not math.isnan(mine)]
+        expected = [
+            max(min(1, q * sum(r >= q for r in p)) for q in p if q <= mine)
+            for mine in p
+            if not math.isnan(mine)
+        ]
         found = holm(p)
-        assert np.allclose([value for value in found if not math.isnan(value)], expected) and math.isnan(found[3])
-        assert all(a >= b for a, b in zip(found, p, strict=True) if not math.isnan(a)) and holm([]) == []
+        assert np.allclose(
+            [value for value in found if not math.isnan(value)], expected
+        ) and math.isnan(found[3])
+        assert (
+            all(a >= b for a, b in zip(found, p, strict=True) if not math.isnan(a))
+            and holm([]) == []
+        )
 
     def test_many_true_nulls_are_seldom_called_gains(self):
         rng = np.random.default_rng(2)
         wrong = 0
         for _ in range(300):
             said = [paired(rng.normal(size=5), rng.normal(size=5)) for _ in range(10)]
-            wrong += any(verdict(one, p) != "not told apart" for one, p in zip(said, holm([one.p for one in said]), strict=True))
+            wrong += any(
+                verdict(one, p) != "not told apart"
+                for one, p in zip(said, holm([one.p for one in said]), strict=True)
+            )
         assert wrong / 300 < 0.09
 
     def test_a_verdict_needs_the_corrected_probability(self):
         gain = paired([1.0, 1.1, 0.9], [0.0, 0.0, 0.0])
-        assert [verdict(gain, p) for p in (0.01, 0.2, float("nan"))] == ["helps", "not told apart", "not tested"]
+        assert [verdict(gain, p) for p in (0.01, 0.2, float("nan"))] == [
+            "helps",
+            "not told apart",
+            "not tested",
+        ]
         assert verdict(paired([0.0, 0.0, 0.0], [1.0, 1.1, 0.9]), 0.01) == "harms"
 
     def test_the_share_of_the_gap(self):
         gain = paired([2.0, 2.2, 1.8], [1.0, 1.0, 1.0])
         share, low, high = gap_closed(gain, 1.0, 5.0)
-        assert math.isclose(share, 25) and low < share < high and math.isnan(gap_closed(gain, 1.0, 0.5)[0])
+        assert (
+            math.isclose(share, 25)
+            and low < share < high
+            and math.isnan(gap_closed(gain, 1.0, 0.5)[0])
+        )
 
 
 class TestLedger:
     @pytest.mark.parametrize("changes", [{}, {"ordering": "random"}, {"x0": "lmmse"}], ids=str)
     def test_the_parts_of_an_error_add_up_and_are_where_they_are_said_to_be(self, changes):
-        camera = build_physics(RECIPE | {"cr": 0.25} | changes, images=lambda: torch.rand(20, 1, 16, 16))
+        camera = build_physics(
+            RECIPE | {"cr": 0.25} | changes, images=lambda: torch.rand(20, 1, 16, 16)
+        )
         error = torch.randn(3, 1, 16, 16)
         parts = ledger(camera, error)
-        assert torch.allclose(parts["measured"] + parts["unmeasured"], error.square().mean((1, 2, 3)), rtol=1e-4)
-        assert torch.allclose(parts["measured"].mean() / error.square().mean(), torch.tensor(0.25), atol=0.08)
+        assert torch.allclose(
+            parts["measured"] + parts["unmeasured"], error.square().mean((1, 2, 3)), rtol=1e-4
+        )
+        assert torch.allclose(
+            parts["measured"].mean() / error.square().mean(), torch.tensor(0.25), atol=0.08
+        )
         unseen = error - camera.back_projection(camera.operator.A(error))
         assert ledger(camera, unseen)["measured"].max() < 1e-8 and torch.allclose(
             ledger(camera, unseen)["unmeasured"], parts["unmeasured"], rtol=1e-4
@@ -307,13 +495,27 @@ class TestLedger:
     def test_the_measured_part_is_the_projection_on_the_patterns(self, recipe):
         camera = build_physics({"n": 16, "c": 1, "x0": "adjoint", "awgn_snr": None} | recipe)
         error, matrix = torch.randn(3, 1, 16, 16), camera.rows().double()
-        expected = (error.flatten(1).double() @ torch.linalg.pinv(matrix, rtol=1e-5) @ matrix).view_as(error)
+        expected = (
+            error.flatten(1).double() @ torch.linalg.pinv(matrix, rtol=1e-5) @ matrix
+        ).view_as(error)
         parts = ledger(camera, error)
-        assert torch.allclose(parts["measured"].double(), expected.square().mean((1, 2, 3)), rtol=1e-3)
+        assert torch.allclose(
+            parts["measured"].double(), expected.square().mean((1, 2, 3)), rtol=1e-3
+        )
         assert torch.allclose(sum(parts.values()), error.square().mean((1, 2, 3)), rtol=1e-3)
 
     def test_a_blur_has_no_line_between_what_it_measures_and_what_not(self):
-        camera = build_physics({"name": "blur", "n": 16, "c": 1, "kernel": "gaussian", "blur_width": 1.5, "x0": "adjoint", "awgn_snr": None})
+        camera = build_physics(
+            {
+                "name": "blur",
+                "n": 16,
+                "c": 1,
+                "kernel": "gaussian",
+                "blur_width": 1.5,
+                "x0": "adjoint",
+                "awgn_snr": None,
+            }
+        )
         assert ledger(camera, torch.randn(2, 1, 16, 16)) == {}
 
     def test_a_denoiser_measures_all(self):
@@ -323,7 +525,14 @@ class TestLedger:
 
 def call(*words, **more):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "sweep.py", *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True, **more)
+    return subprocess.run(
+        [sys.executable, "sweep.py", *map(str, words)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        **more,
+    )
 
 
 def made_up(text: dict, folder: Path, keep=lambda run: True) -> tuple:
@@ -337,8 +546,19 @@ def made_up(text: dict, folder: Path, keep=lambda run: True) -> tuple:
         (inside / "best.pth").parent.mkdir(parents=True)
         (inside / "best.pth").write_text("")
         (inside / "run.json").write_text("{}")
-        (inside / "metrics.json").write_text(json.dumps([{"epoch": epoch, "val_psnr": rng.random()} for epoch in (1, 2)]))
-        workers.tell(found, key, workers.DONE, run=key, parameters=5, seconds=1.0, anchors=[], limit_test=found.limit_test)
+        (inside / "metrics.json").write_text(
+            json.dumps([{"epoch": epoch, "val_psnr": rng.random()} for epoch in (1, 2)])
+        )
+        workers.tell(
+            found,
+            key,
+            workers.DONE,
+            run=key,
+            parameters=5,
+            seconds=1.0,
+            anchors=[],
+            limit_test=found.limit_test,
+        )
     return Findings(found), plan
 
 
@@ -346,13 +566,18 @@ class TestReport:
     @pytest.mark.parametrize(
         "changes, drawn",
         [
-            ({"grid": {"cr": [0.2, 0.1], "lr": ["1e-3", 0.01]}}, ["cr", "lr"]),  # YAML reads 1e-3 as a word
+            (
+                {"grid": {"cr": [0.2, 0.1], "lr": ["1e-3", 0.01]}},
+                ["cr", "lr"],
+            ),  # YAML reads 1e-3 as a word
             ({"grid": {"cr": 0.1, "awgn_snr": [20, None, 10]}}, ["awgn_snr"]),
             ({"grid": {"cr": 0.1}, "teacher": {"cr": [0.5, "same", 0.9]}}, ["teacher cr"]),
             ({"grid": {"cr": [0.1, 0.2]}, "seeds": [0]}, []),  # no interval, no gain
         ],
     )
-    def test_gains_are_drawn_over_what_is_a_number_and_only_with_intervals(self, changes, drawn, tmp_path):
+    def test_gains_are_drawn_over_what_is_a_number_and_only_with_intervals(
+        self, changes, drawn, tmp_path
+    ):
         found, _ = made_up(MINI | {"shuffled": "none"} | changes, tmp_path)
         figures = study_report.gain_lines(found)
         assert list(figures) == drawn and (study_report.heat_maps(found) is None)
@@ -366,16 +591,23 @@ class TestReport:
             if run.setting["cr"] == 0.1:
                 for row in found.scores[key]:
                     row |= {"measured": 0.004, "unmeasured": 0.006}
-        assert [(row[""], row["cr"]) for row in findings.ledger(found)] == [("alone", 0.1), ("distilled", 0.1)]
+        assert [(row[""], row["cr"]) for row in findings.ledger(found)] == [
+            ("alone", 0.1),
+            ("distilled", 0.1),
+        ]
 
     @pytest.mark.parametrize("scores, warns", [((15, 24), False), ((19, 24), True)])
-    def test_a_mixture_is_compared_with_first_images_of_all_its_cameras(self, scores, warns, tmp_path):
+    def test_a_mixture_is_compared_with_first_images_of_all_its_cameras(
+        self, scores, warns, tmp_path
+    ):
         found, _ = made_up(MINI, tmp_path)
         run = next(run for run in found.done.values() if run.role == "alone")
         names = [f"LMMSE, cr {cr}" for cr in (0.1, 0.3)]
         found.status[run.key]["anchors"] = names
         for name, score in zip(names, scores, strict=True):
-            write_csv(found.study.folder / run.key / f"anchor_{name}.csv", [{"image": 0, "psnr": score}])
+            write_csv(
+                found.study.folder / run.key / f"anchor_{name}.csv", [{"image": 0, "psnr": score}]
+            )
         assert ("LMMSE gives 21.50 dB" in findings.beaten(found)) == warns
 
     @pytest.mark.parametrize("teachers", [-5.0, 99.0])
@@ -391,40 +623,71 @@ class TestReport:
         assert study_report.heat_maps(made_up(MINI | {"seeds": [0]}, tmp_path / "b")[0]) is None
 
     def test_what_could_not_be_tested_is_not_said_to_be_alike(self, tmp_path):
-        assert "nothing can be said" in findings.answer(made_up(MINI | {"seeds": [0]}, tmp_path / "one")[0])
+        assert "nothing can be said" in findings.answer(
+            made_up(MINI | {"seeds": [0]}, tmp_path / "one")[0]
+        )
         begun = made_up(MINI, tmp_path / "begun", lambda run: run.role in ("teacher", "alone"))[0]
-        assert findings.answer(begun) == "None of the 8 runs of students with a teacher is done yet."
-        single = findings.answer(made_up(MINI | {"grid": {"cr": 0.1}, "shuffled": "none"}, tmp_path / "single")[0])
+        assert (
+            findings.answer(begun) == "None of the 8 runs of students with a teacher is done yet."
+        )
+        single = findings.answer(
+            made_up(MINI | {"grid": {"cr": 0.1}, "shuffled": "none"}, tmp_path / "single")[0]
+        )
         assert "Of 1 setting " in single and "()" not in single and "smallest" not in single
 
 
 class TestQueue:
-    def test_jobs_that_are_not_done_are_queued_by_numbers_that_a_later_question_does_not_change(self, tmp_path, monkeypatch):
+    def test_jobs_that_are_not_done_are_queued_by_numbers_that_a_later_question_does_not_change(
+        self, tmp_path, monkeypatch
+    ):
         bins, path = tmp_path / "bin", tmp_path / "mini.yml"
         bins.mkdir()
         (bins / "sbatch").write_text('#!/bin/sh\necho "$@" >> ../../../asked\necho 7\n')
         (bins / "sbatch").chmod(0o755)
         monkeypatch.setenv("PATH", f"{bins}:{os.environ['PATH']}")
         path.write_text(yaml.safe_dump(MINI))
-        words = [str(path), "--results", str(tmp_path / "r"), "--cluster", "slurm", "--time", "01:00:00"]
+        words = [
+            str(path),
+            "--results",
+            str(tmp_path / "r"),
+            "--cluster",
+            "slurm",
+            "--time",
+            "01:00:00",
+        ]
         assert sweep.main(sweep.parse(words)) == {"ids": ["7", "7"]}
         first, second = (tmp_path / "asked").read_text().splitlines()
-        assert "--array=0 " in first and "--array=1-7 " in second and "--dependency=afterany:7 " in second
+        assert (
+            "--array=0 " in first
+            and "--array=1-7 " in second
+            and "--dependency=afterany:7 " in second
+        )
         folder = tmp_path / "r" / "sweeps" / "mini"
-        line = next(line for line in (folder / "job.slurm").read_text().splitlines() if "--task" in line)
+        line = next(
+            line for line in (folder / "job.slurm").read_text().splitlines() if "--task" in line
+        )
         queued = shlex.split(line.partition(" --task")[0])[2:]
         before = sweep.planned(sweep.parse(queued))[0].jobs
-        sweep.main(sweep.parse([*words, "--seeds", "0", "1", "2", "--shuffled", "none"]))  # asked meanwhile, in the same folder
+        sweep.main(
+            sweep.parse([*words, "--seeds", "0", "1", "2", "--shuffled", "none"])
+        )  # asked meanwhile, in the same folder
         assert sweep.planned(sweep.parse(queued))[0].jobs == before
 
 
 class TestPool:
-    def test_jobs_that_are_elsewhere_come_last_and_a_process_that_dies_takes_only_its_own_with_it(self):
+    def test_jobs_that_are_elsewhere_come_last_and_a_process_that_dies_takes_only_its_own_with_it(
+        self,
+    ):
         told = {}
         with workers.Pool(1, jobs.serve, ()) as pool:
-            pool.run([["elsewhere"], ["a", "b"], ["dies"], ["full"], ["c"]], lambda keys, result: told.update(result))
+            pool.run(
+                [["elsewhere"], ["a", "b"], ["dies"], ["full"], ["c"]],
+                lambda keys, result: told.update(result),
+            )
         assert list(told) == ["a", "b", "dies", "full", "c", "elsewhere"]
-        assert told.pop("dies") == "its process ended with code 9" and "No space left" in told.pop("full")
+        assert told.pop("dies") == "its process ended with code 9" and "No space left" in told.pop(
+            "full"
+        )
         assert set(told.values()) == {workers.DONE}
 
     def test_a_process_that_died_has_failed_and_what_it_had_done_is_done(self, tmp_path):
@@ -436,11 +699,22 @@ class TestPool:
 
     def test_students_wait_for_a_teacher_that_another_process_trains(self, tmp_path):
         path = tmp_path / "mini.yml"
-        path.write_text(yaml.safe_dump(MINI | {"seeds": [0], "grid": {"cr": 0.1, "loss_distill": "mse", "type_dist": "output"}, "shuffled": "none"}))
+        path.write_text(
+            yaml.safe_dump(
+                MINI
+                | {
+                    "seeds": [0],
+                    "grid": {"cr": 0.1, "loss_distill": "mse", "type_dist": "output"},
+                    "shuffled": "none",
+                }
+            )
+        )
         found, _ = sweep.planned(sweep.parse([str(path), "--results", str(tmp_path / "r")]))
         teacher = found.jobs[0][0]
         held = lock(found.folder / teacher / ".job.lock")
-        with subprocess.Popen([sys.executable, "sweep.py", path, "--results", tmp_path / "r", "--jobs", "1"], cwd=ROOT) as process:
+        with subprocess.Popen(
+            [sys.executable, "sweep.py", path, "--results", tmp_path / "r", "--jobs", "1"], cwd=ROOT
+        ) as process:
             deadline = time.time() + 120
             while not (found.folder / "study.yml").is_file() and time.time() < deadline:
                 time.sleep(0.1)
@@ -457,12 +731,21 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("studies")
     path = folder / "mini.yml"
     path.write_text(yaml.safe_dump(MINI | {"question": "Does it <help>?"}))
-    with subprocess.Popen([sys.executable, "sweep.py", path, "--results", folder / "a", "--jobs", "2"], cwd=ROOT, stdout=subprocess.PIPE) as killed:
+    with subprocess.Popen(
+        [sys.executable, "sweep.py", path, "--results", folder / "a", "--jobs", "2"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    ) as killed:
         deadline = time.time() + 240
-        while len(list((folder / "a").glob("sweeps/mini/distilled*/scores.csv"))) < 2 and time.time() < deadline:
+        while (
+            len(list((folder / "a").glob("sweeps/mini/distilled*/scores.csv"))) < 2
+            and time.time() < deadline
+        ):
             time.sleep(0.05)
         killed.send_signal(signal.SIGKILL)
-    before = {file: file.stat().st_mtime_ns for file in (folder / "a").glob("sweeps/mini/*/scores.csv")}
+    before = {
+        file: file.stat().st_mtime_ns for file in (folder / "a").glob("sweeps/mini/*/scores.csv")
+    }
     again = call(path, "--results", folder / "a", "--jobs", "2")
     whole = call(path, "--results", folder / "b", "--jobs", "2")
     return {"folder": folder, "path": path, "before": before, "again": again, "whole": whole}
@@ -470,10 +753,20 @@ def finished(tmp_path_factory):
 
 class TestWork:
     def test_a_study_that_was_killed_ends_with_the_same_tables(self, finished):
-        assert finished["again"].returncode == finished["whole"].returncode == 0, finished["again"].stderr + finished["whole"].stderr
+        assert finished["again"].returncode == finished["whole"].returncode == 0, (
+            finished["again"].stderr + finished["whole"].stderr
+        )
         a, b = (finished["folder"] / name / "sweeps" / "mini" for name in "ab")
         tables = sorted(file.name for file in (a / "tables").iterdir())
-        assert {"settings.csv", "settings.md", "settings.tex", "controls.csv", "references.csv", "ledger.csv", "numbers.csv"} <= set(tables)
+        assert {
+            "settings.csv",
+            "settings.md",
+            "settings.tex",
+            "controls.csv",
+            "references.csv",
+            "ledger.csv",
+            "numbers.csv",
+        } <= set(tables)
         for name in tables:
             assert (a / "tables" / name).read_text() == (b / "tables" / name).read_text(), name
 
@@ -486,20 +779,28 @@ class TestWork:
     def test_every_run_is_an_ordinary_one(self, finished):
         folder = finished["folder"] / "a" / "sweeps" / "mini"
         for key in (path.parent.name for path in folder.glob("*/scores.csv")):
-            assert (folder / key / "runs" / key / "run.json").is_file() and list((folder / key / "trained_models").glob("*.pth"))
+            assert (folder / key / "runs" / key / "run.json").is_file() and list(
+                (folder / key / "trained_models").glob("*.pth")
+            )
 
-    def test_a_finished_study_may_be_moved_and_is_scored_again_on_other_test_images(self, finished, tmp_path):
+    def test_a_finished_study_may_be_moved_and_is_scored_again_on_other_test_images(
+        self, finished, tmp_path
+    ):
         shutil.copytree(finished["folder"] / "b", tmp_path / "moved")
         words = [finished["path"], "--results", tmp_path / "moved"]
         assert call(*words, "--collect").returncode == 0
 
         def told(*more) -> Counter:
-            return Counter(workers.states(sweep.planned(sweep.parse([*map(str, words), *more]))[0]).values())
+            return Counter(
+                workers.states(sweep.planned(sweep.parse([*map(str, words), *more]))[0]).values()
+            )
 
         teacher = next((tmp_path / "moved" / "sweeps" / "mini").glob("teacher*"))
         assert told() == {"done": 15} and told("--limit_test", "7") == {"waiting": 15}
         assert "1 of 1 done" in call(*words, "--limit_test", 7, "--task", 0).stdout
-        assert len(workers.read_scores(teacher / "scores.csv")) == 7 and told("--limit_test", "7") == {"done": 1, "waiting": 14}
+        assert len(workers.read_scores(teacher / "scores.csv")) == 7 and told(
+            "--limit_test", "7"
+        ) == {"done": 1, "waiting": 14}
         next(teacher.glob("runs/*/best.pth")).unlink()
         assert told("--limit_test", "7") == {"waiting": 15}
 
@@ -508,12 +809,22 @@ class TestWork:
         assert "15 done of 15 runs in 8 jobs" in status.stdout
         report = finished["folder"] / "a" / "sweeps" / "mini" / "report.html"
         report.unlink()
-        assert call(finished["path"], "--results", finished["folder"] / "a", "--collect").returncode == 0 and report.is_file()
+        assert (
+            call(finished["path"], "--results", finished["folder"] / "a", "--collect").returncode
+            == 0
+            and report.is_file()
+        )
         empty = call(finished["path"], "--results", finished["folder"] / "none", "--collect")
-        assert empty.returncode == 2 and "no run is done yet" in empty.stderr and len(empty.stderr.splitlines()) == 1
+        assert (
+            empty.returncode == 2
+            and "no run is done yet" in empty.stderr
+            and len(empty.stderr.splitlines()) == 1
+        )
 
     def test_gains_are_printed_with_their_intervals(self, finished):
-        with open(finished["folder"] / "a" / "sweeps" / "mini" / "tables" / "settings.csv", newline="") as file:
+        with open(
+            finished["folder"] / "a" / "sweeps" / "mini" / "tables" / "settings.csv", newline=""
+        ) as file:
             rows = list(csv.DictReader(file))
         assert len(rows) == 4
         for row in rows:
@@ -562,14 +873,26 @@ class TestWork:
 
     def test_costs_are_told_before_anything_is_trained(self, finished):
         told = call(finished["path"], "--results", finished["folder"] / "c", "--dry_run")
-        assert told.returncode == 0 and "15 runs in 8 jobs, 15 not done" in told.stdout and not (finished["folder"] / "c").exists()
+        assert (
+            told.returncode == 0
+            and "15 runs in 8 jobs, 15 not done" in told.stdout
+            and not (finished["folder"] / "c").exists()
+        )
 
     def test_a_run_that_fails_is_reported_and_the_others_go_on(self, tmp_path):
         path = tmp_path / "bad.yml"
-        bad = MINI | {"grid": {"cr": 0.1, "loss_distill": ["mse", "perceptual"], "type_dist": "output"}, "shuffled": "none", "seeds": [0]}
+        bad = MINI | {
+            "grid": {"cr": 0.1, "loss_distill": ["mse", "perceptual"], "type_dist": "output"},
+            "shuffled": "none",
+            "seeds": [0],
+        }
         path.write_text(yaml.safe_dump(bad))  # perceptual has no weights here
         ended = call(path, "--results", tmp_path / "r", "--jobs", "1")
-        assert ended.returncode == 2 and "1 of 4 runs failed" in ended.stderr and len(ended.stderr.splitlines()) == 1
+        assert (
+            ended.returncode == 2
+            and "1 of 4 runs failed" in ended.stderr
+            and len(ended.stderr.splitlines()) == 1
+        )
         assert "What failed" in (tmp_path / "r" / "sweeps" / "bad" / "report.html").read_text()
         found, _ = sweep.planned(sweep.parse([str(path), "--results", str(tmp_path / "r")]))
         assert sorted(workers.states(found).values()) == ["done", "done", "done", "failed"]
@@ -578,24 +901,41 @@ class TestWork:
         path = tmp_path / "long.yml"
         path.write_text(yaml.safe_dump(MINI | {"fixed": FIXED | {"epochs": 100_000}}))
         with subprocess.Popen(
-            [sys.executable, "sweep.py", path, "--results", tmp_path / "r", "--jobs", "1"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+            [sys.executable, "sweep.py", path, "--results", tmp_path / "r", "--jobs", "1"],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
         ) as process:
             deadline = time.time() + 120
-            while not list((tmp_path / "r").glob("sweeps/long/*/runs/*/last.pth")) and time.time() < deadline:
+            while (
+                not list((tmp_path / "r").glob("sweeps/long/*/runs/*/last.pth"))
+                and time.time() < deadline
+            ):
                 time.sleep(0.1)
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 75
             assert "the same command goes on" in process.stderr.read()
         found, _ = sweep.planned(sweep.parse([str(path), "--results", str(tmp_path / "r")]))
-        assert "broken off" in workers.states(found).values() and "running" not in workers.states(found).values()
+        assert (
+            "broken off" in workers.states(found).values()
+            and "running" not in workers.states(found).values()
+        )
 
     def test_a_job_may_be_done_alone_once_its_teacher_is(self, tmp_path):
         path = tmp_path / "mini.yml"
         path.write_text(yaml.safe_dump(MINI))
         words = [path, "--results", tmp_path / "r"]
         early = call(*words, "--task", 3)
-        assert early.returncode == 2 and "its teacher" in early.stderr and "waiting" in early.stderr and len(early.stderr.splitlines()) == 1
-        assert "1 of 1 done" in call(*words, "--task", 0).stdout and "2 of 2 done" in call(*words, "--task", 3).stdout
+        assert (
+            early.returncode == 2
+            and "its teacher" in early.stderr
+            and "waiting" in early.stderr
+            and len(early.stderr.splitlines()) == 1
+        )
+        assert (
+            "1 of 1 done" in call(*words, "--task", 0).stdout
+            and "2 of 2 done" in call(*words, "--task", 3).stdout
+        )
         assert "the study has jobs 0 to 7" in call(*words, "--task", 8).stderr
 
 

@@ -24,7 +24,20 @@ from training import checkpoint, engine, loop, pipeline, tracking
 from training.memory import Views
 from training.run import Run
 
-TINY = ["--dataset", "digits", "--n", "16", "--width", "4", "--limit_train", "30", "--limit_val", "10", "--batch_size", "10"]
+TINY = [
+    "--dataset",
+    "digits",
+    "--n",
+    "16",
+    "--width",
+    "4",
+    "--limit_train",
+    "30",
+    "--limit_val",
+    "10",
+    "--batch_size",
+    "10",
+]
 NOISY = ["--awgn_snr", "20", "--ema", "0.9", "--batch_norm", "on", "--x0", "lmmse"]
 
 
@@ -39,7 +52,10 @@ def weights(path):
 
 def rows(run):
     with open(f"{run}/metrics.csv", newline="") as file:
-        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+        return [
+            {name: value for name, value in row.items() if name != "seconds"}
+            for row in csv.DictReader(file)
+        ]
 
 
 def same(a, b):
@@ -47,8 +63,13 @@ def same(a, b):
 
 
 def test_same_seed_same_numbers_and_another_seed_others():
-    runs = [train("--results", name, "--seed", seed, *NOISY) for name, seed in (("a", "1"), ("b", "1"), ("c", "2"))]
-    assert same(weights(runs[0]["checkpoint"]), weights(runs[1]["checkpoint"])) and rows(runs[0]["run"]) == rows(runs[1]["run"])
+    runs = [
+        train("--results", name, "--seed", seed, *NOISY)
+        for name, seed in (("a", "1"), ("b", "1"), ("c", "2"))
+    ]
+    assert same(weights(runs[0]["checkpoint"]), weights(runs[1]["checkpoint"])) and rows(
+        runs[0]["run"]
+    ) == rows(runs[1]["run"])
     assert not same(weights(runs[0]["checkpoint"]), weights(runs[2]["checkpoint"]))
 
 
@@ -72,8 +93,16 @@ def test_a_run_that_is_interrupted_between_epochs_ends_as_an_uninterrupted_one(m
     assert same(weights(whole["export"]), weights(parts["export"]))
 
 
-@pytest.mark.parametrize("words, sizes", [(["--batch_size", "10"], [10, 10, 11]), (["--batch_size", "4", "--accumulate", "3"], [4] * 6 + [4, 3])])
-def test_a_joined_batch_is_not_cut_apart_and_parts_are_no_larger_than_asked(words, sizes, monkeypatch):
+@pytest.mark.parametrize(
+    "words, sizes",
+    [
+        (["--batch_size", "10"], [10, 10, 11]),
+        (["--batch_size", "4", "--accumulate", "3"], [4] * 6 + [4, 3]),
+    ],
+)
+def test_a_joined_batch_is_not_cut_apart_and_parts_are_no_larger_than_asked(
+    words, sizes, monkeypatch
+):
     seen, forward = [], loop.Fit.forward
 
     def counted(self, batch, generator):
@@ -91,9 +120,26 @@ def test_of_equal_epochs_the_first_is_the_best():
 
 
 def test_a_run_whose_dataset_shrank_does_not_go_on(monkeypatch, tmp_path):
-    words = ["--cr", "0.25", "--dataset", "folder", "--data_root", "data", "--n", "16", "--width", "4", "--on_bad_image", "skip", "--epochs", "3"]
+    words = [
+        "--cr",
+        "0.25",
+        "--dataset",
+        "folder",
+        "--data_root",
+        "data",
+        "--n",
+        "16",
+        "--width",
+        "4",
+        "--on_bad_image",
+        "skip",
+        "--epochs",
+        "3",
+    ]
     for k in range(18):
-        save_image(torch.rand(1, 20, 20), tmp_path / "data" / ("train", "val", "test")[k % 3] / f"{k}.png")
+        save_image(
+            torch.rand(1, 20, 20), tmp_path / "data" / ("train", "val", "test")[k % 3] / f"{k}.png"
+        )
 
     def stop(*_):
         raise Stopped("SIGTERM")
@@ -102,7 +148,10 @@ def test_a_run_whose_dataset_shrank_does_not_go_on(monkeypatch, tmp_path):
     with pytest.raises(Stopped):
         main_unet.main(main_unet.parse(words))
     (tmp_path / "data" / "train" / "3.png").write_text("broken")
-    with pytest.raises(UserError, match=r"began with 6 and 6 training and validation images, now there are 5 and 6: --no-resume starts again"):
+    with pytest.raises(
+        UserError,
+        match=r"began with 6 and 6 training and validation images, now there are 5 and 6: --no-resume starts again",
+    ):
         main_unet.main(main_unet.parse(words))
 
 
@@ -128,13 +177,17 @@ def test_metrics_lost_after_the_last_checkpoint_are_written_again(monkeypatch):
     monkeypatch.setattr(Run, "log", write)
     (run,) = Path("b/runs").iterdir()
     assert len(rows(run)) == 2
-    assert train("--results", "b")["val_psnr"] == whole["val_psnr"] and rows(run) == rows(whole["run"])
+    assert train("--results", "b")["val_psnr"] == whole["val_psnr"] and rows(run) == rows(
+        whole["run"]
+    )
 
 
 def test_no_resume_starts_again(monkeypatch):
     first = train()
     before, go_on, ran = rows(first["run"]), loop.Fit.round, []
-    monkeypatch.setattr(loop.Fit, "round", lambda self, *more: ran.append(self.steps) or go_on(self, *more))
+    monkeypatch.setattr(
+        loop.Fit, "round", lambda self, *more: ran.append(self.steps) or go_on(self, *more)
+    )
     assert train("--no-resume") == first and rows(first["run"]) == before and ran == [0, 3, 6]
 
 
@@ -159,14 +212,34 @@ def test_flags_of_the_optimiser_reach_it(monkeypatch):
     def watched(self, batch):
         before = [w.detach().clone() for w in self.weights]
         result = step(self, batch)
-        seen.append((self.optimizer, [(w.detach() - b).norm().item() for w, b in zip(self.weights, before, strict=True)]))
+        seen.append(
+            (
+                self.optimizer,
+                [(w.detach() - b).norm().item() for w, b in zip(self.weights, before, strict=True)],
+            )
+        )
         return result
 
     monkeypatch.setattr(loop.Fit, "step", watched)
-    plain = ["--epochs", "1", "--optimizer", "sgd", "--schedule", "constant", "--warmup", "0", "--limit_train", "10", "--no-resume", "--overwrite"]
+    plain = [
+        "--epochs",
+        "1",
+        "--optimizer",
+        "sgd",
+        "--schedule",
+        "constant",
+        "--warmup",
+        "0",
+        "--limit_train",
+        "10",
+        "--no-resume",
+        "--overwrite",
+    ]
     train(*plain, "--lr", "1", "--weight_decay", "0", "--grad_clip", "1e-4")
     optimizer, moves = seen[-1]
-    assert isinstance(optimizer, torch.optim.SGD) and math.isclose(math.hypot(*moves), 1e-4, rel_tol=1e-3)  # the clipped gradient
+    assert isinstance(optimizer, torch.optim.SGD) and math.isclose(
+        math.hypot(*moves), 1e-4, rel_tol=1e-3
+    )  # the clipped gradient
     train(*plain, "--lr", "1e-9", "--weight_decay", "0.25", "--grad_clip", "0")
     assert seen[-1][0].param_groups[0]["weight_decay"] == 0.25
     for name, kind in (("adam", torch.optim.Adam), ("AdamW", torch.optim.AdamW)):
@@ -194,28 +267,58 @@ def test_the_exported_network_scores_what_the_table_says():
     from training.pipeline import splits_of
 
     loader = loop.build_loader(splits_of(args)["val"], 7)
-    again = loop.evaluate(restored.network, Views(restored.physics, loader, torch.device("cpu"), args.seed), Meter()).summary()
-    assert len(loader) == 2 and abs(again["psnr"] - scores["val_psnr"]) < 0.3  # other batches, other noise
+    again = loop.evaluate(
+        restored.network, Views(restored.physics, loader, torch.device("cpu"), args.seed), Meter()
+    ).summary()
+    assert (
+        len(loader) == 2 and abs(again["psnr"] - scores["val_psnr"]) < 0.3
+    )  # other batches, other noise
     noiseless = train("--results", "clean")
     restored = checkpoint.restore(noiseless["export"])
-    again = loop.evaluate(restored.network, Views(restored.physics, loader, torch.device("cpu"), 0), Meter()).summary()
+    again = loop.evaluate(
+        restored.network, Views(restored.physics, loader, torch.device("cpu"), 0), Meter()
+    ).summary()
     assert math.isclose(again["psnr"], noiseless["val_psnr"], abs_tol=1e-3)
 
 
 def test_the_run_folder_holds_what_the_readme_says():
     scores = train("--run_name", "mine")
     folder = {path.name for path in Path("results/runs/mine").iterdir()}
-    assert folder == {".lock", "best.pth", "last.pth", "last_before.pth", "config.json", "run.json", "metrics.csv", "metrics.json", "curves.png"}
+    assert folder == {
+        ".lock",
+        "best.pth",
+        "last.pth",
+        "last_before.pth",
+        "config.json",
+        "run.json",
+        "metrics.csv",
+        "metrics.json",
+        "curves.png",
+    }
     columns = rows(scores["run"])[0]
-    expected = {"epoch", "lr", "train_loss", "train_task", "train_psnr", "train_ssim", "val_psnr", "val_ssim", "share_task"}
+    expected = {
+        "epoch",
+        "lr",
+        "train_loss",
+        "train_task",
+        "train_psnr",
+        "train_ssim",
+        "val_psnr",
+        "val_ssim",
+        "share_task",
+    }
     assert expected <= columns.keys()
     with open("results/runs/mine/metrics.json") as file:
-        assert [{k: str(v) for k, v in row.items() if k != "seconds"} for row in json.load(file)] == rows(scores["run"])
+        assert [
+            {k: str(v) for k, v in row.items() if k != "seconds"} for row in json.load(file)
+        ] == rows(scores["run"])
 
 
 def test_config_of_a_run_repeats_it(capsys):
     first = train(*NOISY, "--results", "a")
-    again = main_unet.main(main_unet.parse(["--config", f"{first['run']}/config.json", "--results", "a"]))
+    again = main_unet.main(
+        main_unet.parse(["--config", f"{first['run']}/config.json", "--results", "a"])
+    )
     assert again == first and "is finished" in capsys.readouterr().out
 
 
@@ -223,10 +326,15 @@ def test_another_configuration_is_not_written_over():
     train("--run_name", "mine")
     with pytest.raises(UserError, match=r"holds another configuration \(lr 0.002 != 0.01\)"):
         train("--run_name", "mine", "--lr", "0.01")
-    with pytest.raises(UserError, match=r"UNET_cr_0.25.pth is of another configuration \(it differs in lr\)"):
+    with pytest.raises(
+        UserError, match=r"UNET_cr_0.25.pth is of another configuration \(it differs in lr\)"
+    ):
         train("--lr", "0.01")
     replaced = train("--run_name", "mine", "--lr", "0.01", "--overwrite")
-    assert checkpoint.read(replaced["export"])["config"]["lr"] == 0.01 and len(rows(replaced["run"])) == 3
+    assert (
+        checkpoint.read(replaced["export"])["config"]["lr"] == 0.01
+        and len(rows(replaced["run"])) == 3
+    )
 
 
 @pytest.mark.parametrize("name", ["../outside", "a/b", "", "..", "/tmp/x"])
@@ -262,23 +370,43 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
 
 def test_shares_of_the_gradient_add_up_and_name_every_term():
     train("--results", "r", cr="0.5")
-    scores = train("--results", "r", "--cr_teacher", "0.5", "--beta", "0.0", cr="0.1", script=main_unet_dist)
+    scores = train(
+        "--results", "r", "--cr_teacher", "0.5", "--beta", "0.0", cr="0.1", script=main_unet_dist
+    )
     row = {name: float(value) for name, value in rows(scores["run"])[-1].items()}
     shares = {name: value for name, value in row.items() if name.startswith("share_")}
     assert set(shares) == {"share_task", "share_distill/mse/latent", "share_distill/mse/output"}
     assert math.isclose(sum(shares.values()), 1, abs_tol=1e-6) and shares["share_task"] == 0
-    assert math.isclose(row["train_loss"], row["train_task"] + row["train_distill/mse/latent"] + row["train_distill/mse/output"], rel_tol=1e-5)
+    assert math.isclose(
+        row["train_loss"],
+        row["train_task"] + row["train_distill/mse/latent"] + row["train_distill/mse/output"],
+        rel_tol=1e-5,
+    )
 
 
 def test_learning_rate_warms_up_and_follows_a_half_cosine():
     args = main_unet.parse(["--cr", "0.1", "--lr", "1", "--epochs", "10", "--warmup", "2"])
     values = [loop.learning_rate(args, e, 10) for e in (0, 1, 2, 6, 10)]
     assert np.allclose(values, [0, 0.5, 1, 0.5, 0])
-    args = main_unet.parse(["--cr", "0.1", "--lr", "1", "--epochs", "10", "--schedule", "constant", "--warmup", "0"])
+    args = main_unet.parse(
+        ["--cr", "0.1", "--lr", "1", "--epochs", "10", "--schedule", "constant", "--warmup", "0"]
+    )
     assert [loop.learning_rate(args, e, 10) for e in (0, 9.9)] == [1, 1]
-    words = ["--schedule", "multistep", "--milestones", "0.5", "0.75", "--lr_gamma", "0.1", "--warmup", "0"]
+    words = [
+        "--schedule",
+        "multistep",
+        "--milestones",
+        "0.5",
+        "0.75",
+        "--lr_gamma",
+        "0.1",
+        "--warmup",
+        "0",
+    ]
     args = main_unet.parse(["--cr", "0.1", "--lr", "1", "--epochs", "8", *words])
-    torch_lr = torch.optim.lr_scheduler.MultiStepLR(torch.optim.SGD([torch.zeros(1)], lr=1), [4, 6], 0.1)
+    torch_lr = torch.optim.lr_scheduler.MultiStepLR(
+        torch.optim.SGD([torch.zeros(1)], lr=1), [4, 6], 0.1
+    )
     for epoch in range(8):
         assert math.isclose(loop.learning_rate(args, epoch, 8), torch_lr.get_last_lr()[0])
         torch_lr.optimizer.step()
@@ -289,7 +417,10 @@ def test_learning_rate_warms_up_and_follows_a_half_cosine():
     "words, factors",
     [
         (["constant"], [1, 1, 1, 1, 1]),
-        (["step", "--alpha_milestones", "0.3", "0.6", "--alpha_gamma", "0.1"], [1, 1, 0.1, 0.01, 0.01]),
+        (
+            ["step", "--alpha_milestones", "0.3", "0.6", "--alpha_gamma", "0.1"],
+            [1, 1, 0.1, 0.01, 0.01],
+        ),
         (["linear"], [1, 0.75, 0.5, 0.25, 0.1]),
         (["cosine"], [1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5, (1 + math.cos(0.9 * math.pi)) / 2]),
         (["warmup", "--alpha_warmup", "0.5"], [0, 0.5, 1, 1, 1]),
@@ -301,12 +432,28 @@ def test_alpha_follows_its_schedule(words, factors, monkeypatch):
     train("--epochs", "1", cr="0.5")
     seen = []
     monkeypatch.setattr(pipeline, "learner", lambda stage, *_, **__: seen.append(stage) or {})
-    train("--cr_teacher", "0.5", "--alpha", "2", "--alpha_schedule", *words, cr="0.1", script=main_unet_dist)
+    train(
+        "--cr_teacher",
+        "0.5",
+        "--alpha",
+        "2",
+        "--alpha_schedule",
+        *words,
+        cr="0.1",
+        script=main_unet_dist,
+    )
     stage, batch, values = seen[0].train(), {"image": torch.rand(4, 1, 16, 16)}, []
     for stage.progress in (0.5, 0, 0.25, 0.5, 0.75, 0.9):
         values.append(stage(batch)["terms"]["distill/mse/latent"].item())
     assert np.allclose(np.array(values[1:]) / values[0] * factors[2], factors, rtol=1e-4)
-    assert math.isclose(values[0], 2 * factors[2] * 0.1 * stage.comparisons[0].term.distance(*latents(stage, batch["image"])).item(), rel_tol=1e-4)
+    assert math.isclose(
+        values[0],
+        2
+        * factors[2]
+        * 0.1
+        * stage.comparisons[0].term.distance(*latents(stage, batch["image"])).item(),
+        rel_tol=1e-4,
+    )
 
 
 def latents(stage, image):
@@ -317,7 +464,11 @@ def latents(stage, image):
 def test_the_loop_tells_the_stage_how_far_it_is(monkeypatch):
     seen = []
     step = loop.Fit.step
-    monkeypatch.setattr(loop.Fit, "step", lambda self, batch: [step(self, batch), seen.append(self.stage.progress)][0])
+    monkeypatch.setattr(
+        loop.Fit,
+        "step",
+        lambda self, batch: [step(self, batch), seen.append(self.stage.progress)][0],
+    )
     train("--steps", "5")
     assert np.allclose(seen, [0, 0.2, 0.4, 0.6, 0.8])
 
@@ -325,14 +476,22 @@ def test_the_loop_tells_the_stage_how_far_it_is(monkeypatch):
 def test_training_by_steps_validates_logs_and_draws_when_told(capsys):
     scores = train("--steps", "8", "--val_every", "3", "--log_every", "4", "--save_images", "2")
     table = rows(scores["run"])
-    assert [row["step"] for row in table] == ["3", "6", "8"] and [float(row["epoch"]) for row in table] == [1, 2, 2.6667]
-    assert [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("step")] == ["4/8", "8/8"]
-    assert sorted(path.name for path in Path(scores["run"]).glob("images/*")) == [f"step_{k:07d}.png" for k in (3, 6, 8)]
+    assert [row["step"] for row in table] == ["3", "6", "8"] and [
+        float(row["epoch"]) for row in table
+    ] == [1, 2, 2.6667]
+    assert [
+        line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("step")
+    ] == ["4/8", "8/8"]
+    assert sorted(path.name for path in Path(scores["run"]).glob("images/*")) == [
+        f"step_{k:07d}.png" for k in (3, 6, 8)
+    ]
 
 
 def test_steps_are_epochs_cut_otherwise():
     whole = train("--results", "a", "--epochs", "2", *NOISY)
-    parts = train("--results", "b", "--steps", "6", "--val_every", "2", *NOISY)  # two and a half batches, three times
+    parts = train(
+        "--results", "b", "--steps", "6", "--val_every", "2", *NOISY
+    )  # two and a half batches, three times
     assert same(weights(f"{whole['run']}/last.pth"), weights(f"{parts['run']}/last.pth"))
 
 
@@ -350,31 +509,46 @@ def test_a_run_stopped_inside_an_epoch_goes_on_with_the_images_that_are_left(mon
         train("--results", "b", "--steps", "7", "--val_every", "2", *NOISY)
     monkeypatch.setattr(loop.Fit, "round", go_on)
     parts = train("--results", "b", "--steps", "7", "--val_every", "2", *NOISY)
-    assert same(weights(f"{whole['run']}/last.pth"), weights(f"{parts['run']}/last.pth")) and rows(whole["run"]) == rows(parts["run"])
+    assert same(weights(f"{whole['run']}/last.pth"), weights(f"{parts['run']}/last.pth")) and rows(
+        whole["run"]
+    ) == rows(parts["run"])
 
 
 @pytest.mark.parametrize(
     "camera",
-    [["--cr", "0.25"], ["--cr", "0.03", "--awgn_snr", "20"], ["--physics", "denoise", "--sigma", "5", "50"], ["--crs_expert", "0.25", "0.5"]],
+    [
+        ["--cr", "0.25"],
+        ["--cr", "0.03", "--awgn_snr", "20"],
+        ["--physics", "denoise", "--sigma", "5", "50"],
+        ["--crs_expert", "0.25", "0.5"],
+    ],
     ids=" ".join,
 )
 def test_accumulated_batches_are_one_large_batch(camera):
     plain = [*camera, *TINY, "--epochs", "2", "--optimizer", "sgd", "--lr", "0.1"]
     large, small = (
         main_unet.main(main_unet.parse([*plain, "--results", name, *words]))
-        for name, words in (("a", ["--batch_size", "12"]), ("b", ["--batch_size", "4", "--accumulate", "3"]))
+        for name, words in (
+            ("a", ["--batch_size", "12"]),
+            ("b", ["--batch_size", "4", "--accumulate", "3"]),
+        )
     )
     a, b = weights(large["checkpoint"]), weights(small["checkpoint"])
     assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a) and len(rows(small["run"])) == 2
 
 
 def test_the_moving_average_is_a_moving_average():
-    network, average = (build_network({"name": "unet", "width": 2, "batch_norm": "on"}) for _ in range(2))
+    network, average = (
+        build_network({"name": "unet", "width": 2, "batch_norm": "on"}) for _ in range(2)
+    )
     expected = {name: tensor.clone() for name, tensor in average.state_dict().items()}
     for step in range(4):
         decay = min(0.9, (1 + step) / (10 + step))
         loop.update_average(average, network, 0.9, step)
-        expected = {k: decay * v + (1 - decay) * network.state_dict()[k] if v.is_floating_point() else v for k, v in expected.items()}
+        expected = {
+            k: decay * v + (1 - decay) * network.state_dict()[k] if v.is_floating_point() else v
+            for k, v in expected.items()
+        }
     for name, tensor in average.state_dict().items():
         if tensor.is_floating_point():
             assert torch.allclose(tensor, expected[name], atol=1e-6)
@@ -389,11 +563,19 @@ def test_every_optimizer_trains(optimizer):
 class TestCheckpoint:
     def saved(self, tmp_path, **changes):
         recipe = {"name": "unet", "c": 1, "scales": 3, "width": 4, "padding": "release"}
-        network, physics = build_network(recipe).eval(), build_physics(RECIPE | changes, images=lambda: torch.rand(40, 1, 16, 16))
-        checkpoint.write(tmp_path / "a.pth", checkpoint.pack(network, recipe, physics, {"dataset": "photos"}))
+        network, physics = (
+            build_network(recipe).eval(),
+            build_physics(RECIPE | changes, images=lambda: torch.rand(40, 1, 16, 16)),
+        )
+        checkpoint.write(
+            tmp_path / "a.pth", checkpoint.pack(network, recipe, physics, {"dataset": "photos"})
+        )
         return tmp_path / "a.pth", network, physics
 
-    @pytest.mark.parametrize("changes", [{}, {"cr": [0.1, 0.5]}, {"ordering": "random", "x0": "lmmse"}, {"ordering": "variance"}])
+    @pytest.mark.parametrize(
+        "changes",
+        [{}, {"cr": [0.1, 0.5]}, {"ordering": "random", "x0": "lmmse"}, {"ordering": "variance"}],
+    )
     def test_rebuilds_network_and_physics(self, tmp_path, changes):
         path, network, physics = self.saved(tmp_path, **changes)
         restored, x = checkpoint.restore(path), torch.rand(2, 1, 16, 16)
@@ -401,7 +583,18 @@ class TestCheckpoint:
             assert torch.equal(network(mine.observe(x)), restored.network(other.observe(x)))
         assert restored.physics.recipe == physics.recipe and not restored.network.training
 
-    @pytest.mark.parametrize("given", [{"cr": 0.5}, {"n": 32}, {"c": 3}, {"ordering": "strip"}, {"scales": 2}, {"width": 8}, {"padding": "zeros"}])
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"cr": 0.5},
+            {"n": 32},
+            {"c": 3},
+            {"ordering": "strip"},
+            {"scales": 2},
+            {"width": 8},
+            {"padding": "zeros"},
+        ],
+    )
     def test_a_value_that_contradicts_the_file_is_refused(self, tmp_path, given):
         path, *_ = self.saved(tmp_path)
         (name, value), *_ = given.items()
@@ -413,10 +606,14 @@ class TestCheckpoint:
         torch.save(build_network({"name": "unet", "width": 4}).state_dict(), tmp_path / "bare.pth")
         with pytest.raises(UserError, match="carries no physics"):
             checkpoint.restore_with_physics(tmp_path / "bare.pth", {"n": 16, "cr": 0.1})
-        restored = checkpoint.restore_with_physics(tmp_path / "bare.pth", {"n": 16, "cr": 0.1, "ordering": "strip"})
+        restored = checkpoint.restore_with_physics(
+            tmp_path / "bare.pth", {"n": 16, "cr": 0.1, "ordering": "strip"}
+        )
         assert restored.physics.m == 25 and restored.content["network"]["padding"] == "release"
 
-    @pytest.mark.parametrize("kind", ["truncated", "flipped", "text", "empty", "missing", "foreign", "list"])
+    @pytest.mark.parametrize(
+        "kind", ["truncated", "flipped", "text", "empty", "missing", "foreign", "list"]
+    )
     def test_a_damaged_or_foreign_file_is_named(self, tmp_path, kind):
         path, *_ = self.saved(tmp_path)
         data = bytearray(path.read_bytes())
@@ -434,7 +631,12 @@ class TestCheckpoint:
     @pytest.mark.parametrize(
         "content",
         [
-            {"params": {"conv_first.weight": torch.zeros(4, 1, 3, 3), "body.0.conv1.weight": torch.zeros(4, 4, 3, 3)}},
+            {
+                "params": {
+                    "conv_first.weight": torch.zeros(4, 1, 3, 3),
+                    "body.0.conv1.weight": torch.zeros(4, 4, 3, 3),
+                }
+            },
             {"params": {}},
             {"params": 3},
             {"params_ema": {"Conv1.0.weight": 3}},
@@ -443,21 +645,33 @@ class TestCheckpoint:
     )
     def test_a_file_of_another_project_is_one_line(self, tmp_path, content):
         torch.save(content, tmp_path / "a.pth")
-        with pytest.raises(UserError, match=r"checkpoint .*a\.pth is neither of this project") as error:
+        with pytest.raises(
+            UserError, match=r"checkpoint .*a\.pth is neither of this project"
+        ) as error:
             checkpoint.restore(tmp_path / "a.pth")
         assert "\n" not in str(error.value)
 
-    @pytest.mark.parametrize("spoil", [lambda name, w: 3, lambda name, w: w.tolist(), lambda name, w: None])
+    @pytest.mark.parametrize(
+        "spoil", [lambda name, w: 3, lambda name, w: w.tolist(), lambda name, w: None]
+    )
     def test_weights_that_are_no_tensors_are_one_line(self, tmp_path, spoil):
         path, *_ = self.saved(tmp_path)
         content = checkpoint.read(path)
-        checkpoint.write(path, content | {"weights": {name: spoil(name, w) for name, w in content["weights"].items()}})
+        checkpoint.write(
+            path,
+            content | {"weights": {name: spoil(name, w) for name, w in content["weights"].items()}},
+        )
         with pytest.raises(UserError, match="has weights that are no tensors"):
             checkpoint.restore(path)
 
     def test_a_network_that_makes_images_four_times_larger_is_one_line(self, tmp_path):
-        large = build_network({"name": "rrdbnet", "c": 3, "features": 4, "blocks": 1, "growth": 2}).state_dict()
-        torch.save({"params_ema": large | {"conv_first.weight": torch.zeros(4, 3, 3, 3)}}, tmp_path / "a.pth")
+        large = build_network(
+            {"name": "rrdbnet", "c": 3, "features": 4, "blocks": 1, "growth": 2}
+        ).state_dict()
+        torch.save(
+            {"params_ema": large | {"conv_first.weight": torch.zeros(4, 3, 3, 3)}},
+            tmp_path / "a.pth",
+        )
         with pytest.raises(UserError, match="an RRDBNet that takes 3 channels makes images larger"):
             checkpoint.restore(tmp_path / "a.pth")
 
@@ -476,7 +690,9 @@ class TestCheckpoint:
     def test_weights_of_another_shape_are_refused(self, tmp_path):
         path, *_ = self.saved(tmp_path)
         with pytest.raises(UserError, match="is of another network: Conv"):
-            checkpoint.load_weights(build_network({"name": "unet", "scales": 3, "width": 8}), weights(path), path)
+            checkpoint.load_weights(
+                build_network({"name": "unet", "scales": 3, "width": 8}), weights(path), path
+            )
 
 
 @pytest.mark.parametrize("device, name", [("cpu", "cpu"), ("-1", "cpu")])
@@ -492,7 +708,9 @@ def test_unknown_devices_are_refused(device):
 
 def test_denormals_are_flushed():
     code = "import torch; from training import engine; engine.start('cpu'); print((torch.full((4,), 1e-30) * 1e-10).count_nonzero().item())"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)  # conftest flushes in this process
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )  # conftest flushes in this process
     assert done.stdout.strip() == "0", done.stderr
 
 
@@ -504,7 +722,9 @@ class TestTracker:
             assert tracking.Tracker(mode, "p", "n", "k", tmp_path, {}).run is None
         assert not capsys.readouterr().out  # not even that wandb is not installed
 
-    @pytest.mark.parametrize("said, mode", [("offline", "offline"), ("disabled", None), (None, "online")])
+    @pytest.mark.parametrize(
+        "said, mode", [("offline", "offline"), ("disabled", None), (None, "online")]
+    )
     def test_auto_obeys_the_environment(self, said, mode, tmp_path, monkeypatch):
         import wandb
 
@@ -524,7 +744,9 @@ class TestTracker:
         for tag, column in (("val/psnr", "val_psnr"), ("train/loss", "train_loss"), ("lr", "lr")):
             found = events.Scalars(tag)
             assert [event.step for event in found] == [3, 6]
-            assert np.allclose([event.value for event in found], [float(row[column]) for row in table], rtol=1e-5)
+            assert np.allclose(
+                [event.value for event in found], [float(row[column]) for row in table], rtol=1e-5
+            )
 
     def test_tensorboard_has_each_step_once_after_a_resume(self, monkeypatch):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -565,7 +787,9 @@ class TestTracker:
         tracking.Tracker("offline", "p", "n", "k", tmp_path, {}).log({"train_loss": 1.0})
         assert "not installed" in capsys.readouterr().out
 
-    def test_online_without_a_login_becomes_offline_with_the_releases_keys(self, tmp_path, monkeypatch, capsys):
+    def test_online_without_a_login_becomes_offline_with_the_releases_keys(
+        self, tmp_path, monkeypatch, capsys
+    ):
         import wandb
 
         logged, started = [], {}
@@ -577,8 +801,14 @@ class TestTracker:
         tracker = tracking.Tracker("online", "p", "n", "key", tmp_path, {"lr": 1})
         tracker.log({"epoch": 1, "train_loss": 0.5, "val_psnr": 30.0})
         tracker.close()
-        assert started["mode"] == "offline" and started["id"] == "key" and started["resume"] == "allow"
-        assert logged[0]["Student/Train Loss"] == 0.5 and logged[0]["Student/Test PSNR"] == 30.0 and logged[0]["epoch"] == 1
+        assert (
+            started["mode"] == "offline" and started["id"] == "key" and started["resume"] == "allow"
+        )
+        assert (
+            logged[0]["Student/Train Loss"] == 0.5
+            and logged[0]["Student/Test PSNR"] == 30.0
+            and logged[0]["epoch"] == 1
+        )
 
     def test_a_failing_login_is_one_line(self, tmp_path, monkeypatch, capsys):
         import wandb
@@ -600,4 +830,7 @@ def test_run_json_tells_versions_and_scores():
     scores = train("--epochs", "1")
     with open(f"{scores['run']}/run.json") as file:
         record = json.load(file)
-    assert torch.__version__.startswith(record["versions"]["torch"]) and record["scores"]["val_psnr"] == scores["val_psnr"]
+    assert (
+        torch.__version__.startswith(record["versions"]["torch"])
+        and record["scores"]["val_psnr"] == scores["val_psnr"]
+    )

@@ -51,7 +51,10 @@ def test_blocks_are_slices_row_by_row_and_come_together_again():
 
 @pytest.mark.parametrize("x0", ["adjoint", "lmmse"])
 def test_a_mosaic_is_the_camera_and_network_of_every_block(x0, images):
-    camera = build_physics({"name": "spc", "n": 16, "c": 1, "cr": 0.25, "ordering": "xy", "x0": x0, "awgn_snr": None}, images=lambda: images)
+    camera = build_physics(
+        {"name": "spc", "n": 16, "c": 1, "cr": 0.25, "ordering": "xy", "x0": x0, "awgn_snr": None},
+        images=lambda: images,
+    )
     network = build_network({"name": "unet", "width": 4}).eval()
     torch.nn.init.normal_(network.Conv_1x1.weight)
     x, whole = picture(32, 48), Mosaic(camera)
@@ -61,12 +64,27 @@ def test_a_mosaic_is_the_camera_and_network_of_every_block(x0, images):
         for j in (0, 16, 32):
             place = (..., slice(i, i + 16), slice(j, j + 16))
             part = camera.measure(x[place])
-            assert torch.allclose(whole.back_projection(y)[place], camera.back_projection(part), atol=1e-6)
+            assert torch.allclose(
+                whole.back_projection(y)[place], camera.back_projection(part), atol=1e-6
+            )
             assert torch.allclose(output[place], network(camera.first_image(part)), atol=1e-5)
 
 
 def test_super_resolution_of_any_size_is_torchs_antialiased_resize():
-    camera, x = build_physics({"name": "sr", "n": 32, "c": 1, "factor": 4, "kernel": "bilinear", "x0": "adjoint", "awgn_snr": None}), picture(24, 52)
+    camera, x = (
+        build_physics(
+            {
+                "name": "sr",
+                "n": 32,
+                "c": 1,
+                "factor": 4,
+                "kernel": "bilinear",
+                "x0": "adjoint",
+                "awgn_snr": None,
+            }
+        ),
+        picture(24, 52),
+    )
     expected = F.interpolate(x, (6, 13), mode="bilinear", antialias=True)
     assert torch.allclose(camera.measure(x), expected, atol=1e-5) and camera.step == 4
     assert camera.first_image(camera.measure(x)).shape == x.shape
@@ -74,20 +92,34 @@ def test_super_resolution_of_any_size_is_torchs_antialiased_resize():
 
 @pytest.mark.parametrize("degradation", ["real_esrgan", "mild"])
 def test_blind_degradation_keeps_any_shape(degradation):
-    camera, x = build_physics({"name": "degrade", "n": 16, "c": 1, "degradation": degradation}), picture(24, 52)
+    camera, x = (
+        build_physics({"name": "degrade", "n": 16, "c": 1, "degradation": degradation}),
+        picture(24, 52),
+    )
     seen = torch.cat([camera.observe(x, torch.Generator().manual_seed(k)) for k in range(20)])
     assert seen.shape == (20, 1, 24, 52) and 0.05 > (seen - x).square().mean() > 1e-5
 
 
 def test_borders_and_luma_are_scored_as_scikit_image_does():
-    target, output = picture(30, 40, 3), picture(30, 40, 3) + 0.1 * torch.randn(1, 3, 30, 40, generator=torch.Generator().manual_seed(1))
-    a, b = (rgb2ycbcr(image[0].movedim(0, -1).double().numpy())[4:-4, 4:-4] / 255 for image in (target, output.clamp(0, 1)))
+    target, output = (
+        picture(30, 40, 3),
+        picture(30, 40, 3)
+        + 0.1 * torch.randn(1, 3, 30, 40, generator=torch.Generator().manual_seed(1)),
+    )
+    a, b = (
+        rgb2ycbcr(image[0].movedim(0, -1).double().numpy())[4:-4, 4:-4] / 255
+        for image in (target, output.clamp(0, 1))
+    )
     expected = peak_signal_noise_ratio(a[..., 0], b[..., 0], data_range=1)
     found = score(output, target, border=4, luma=True)
     assert abs(found["psnr_clipped"].item() - expected) < 1e-3
     inner = score(output[..., 4:-4, 4:-4], target[..., 4:-4, 4:-4])
-    assert all(torch.equal(value, inner[name]) for name, value in score(output, target, border=4).items())
-    with pytest.raises(UserError, match="crop_border 15: nothing is left of an image of 30 x 40 pixels"):
+    assert all(
+        torch.equal(value, inner[name]) for name, value in score(output, target, border=4).items()
+    )
+    with pytest.raises(
+        UserError, match="crop_border 15: nothing is left of an image of 30 x 40 pixels"
+    ):
         Meter(border=15).add(output, target)
     with pytest.raises(UserError, match="y_channel: only RGB"):
         Meter(luma=True).add(output[:, :1], target[:, :1])
@@ -101,9 +133,10 @@ def rows(name):
 def test_a_test_set_at_three_noise_levels_in_one_command(folder):
     scores = call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY)
     result = call(test_UNet, "--checkpoint", scores["export"], *folder, "--sigma", "15", "25", "50")
-    assert [(row["estimate"] == "back-projection", row["camera"], row["images"]) for row in result["rows"]] == [
-        (first, f"denoise sigma {sigma}", 3) for sigma in (15, 25, 50) for first in (True, False)
-    ]
+    assert [
+        (row["estimate"] == "back-projection", row["camera"], row["images"])
+        for row in result["rows"]
+    ] == [(first, f"denoise sigma {sigma}", 3) for sigma in (15, 25, 50) for first in (True, False)]
     for row, sigma in zip(result["rows"][::2], (15, 25, 50), strict=True):
         assert abs(row["PSNR"] - 20 * np.log10(255 / sigma)) < 0.5  # of the noise itself
     assert {row["image"] for row in rows("UNET_denoise")} == {"picture0", "picture1", "picture2"}
@@ -118,19 +151,44 @@ def test_a_single_pixel_camera_looks_at_a_test_set_block_by_block(folder, capsys
     scores = call(main_unet, "--cr", "0.25", *TINY)
     result = call(test_UNet, "--checkpoint", scores["export"], *folder, "--crop_border", "2")
     said = capsys.readouterr().out
-    assert "2 of 3 pictures are cut to multiples of 16 pixels" in said and "in blocks of 16 x 16" in said
+    assert (
+        "2 of 3 pictures are cut to multiples of 16 pixels" in said
+        and "in blocks of 16 x 16" in said
+    )
     assert [row["estimate"] for row in result["rows"]] == ["back-projection", "UNET_cr_0.25"]
-    compared = call(compare_models, scores["export"], *folder, "--crop_border", "2", "--runs", "3", "--batches", "1")
+    compared = call(
+        compare_models,
+        scores["export"],
+        *folder,
+        "--crop_border",
+        "2",
+        "--runs",
+        "3",
+        "--batches",
+        "1",
+    )
     assert compared["rows"][0]["PSNR"] == pytest.approx(result["psnr"])
 
 
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--dataset", "digits", "--crop", "whole"], "dataset 'digits' has no pictures of their own size; 'folder' has"),
-        (["--dataset", "folder", "--data_root", "small", "--crop", "whole"], "tiny.png is 15 x 20, smaller than n 16"),
-        (["--dataset", "folder", "--data_root", "set", "--crop", "whole", "--y_channel"], "y_channel: only RGB images"),
-        (["--dataset", "folder", "--data_root", "set", "--crop", "whole", "--crop_border", "20"], "crop_border 20: nothing is left"),
+        (
+            ["--dataset", "digits", "--crop", "whole"],
+            "dataset 'digits' has no pictures of their own size; 'folder' has",
+        ),
+        (
+            ["--dataset", "folder", "--data_root", "small", "--crop", "whole"],
+            "tiny.png is 15 x 20, smaller than n 16",
+        ),
+        (
+            ["--dataset", "folder", "--data_root", "set", "--crop", "whole", "--y_channel"],
+            "y_channel: only RGB images",
+        ),
+        (
+            ["--dataset", "folder", "--data_root", "set", "--crop", "whole", "--crop_border", "20"],
+            "crop_border 20: nothing is left",
+        ),
     ],
 )
 def test_what_cannot_be_scored_is_refused(words, message, folder):
@@ -143,7 +201,17 @@ def test_what_cannot_be_scored_is_refused(words, message, folder):
 @pytest.mark.parametrize("name, count", [("set11", 11), ("set12", 12), ("bsd68", 68)])
 def test_the_fields_test_sets(name, count, shared):
     scores = call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY)
-    result = call(test_UNet, "--checkpoint", scores["export"], "--dataset", "folder", "--data_root", str(shared / name), "--crop", "whole")
+    result = call(
+        test_UNet,
+        "--checkpoint",
+        scores["export"],
+        "--dataset",
+        "folder",
+        "--data_root",
+        str(shared / name),
+        "--crop",
+        "whole",
+    )
     noisy, restored = result["rows"]
     assert noisy["images"] == restored["images"] == count
     assert abs(noisy["PSNR"] - 20.17) < 0.02  # 20 log10(255 / 25)

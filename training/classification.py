@@ -14,7 +14,19 @@ from batches import Images
 from distill.stage import Distillation, Guide, Supervised
 from models.library import load_pretrained
 from physics.base import Physics
-from tables import ALPHA_SCHEDULES, BALANCES, CLASS_LOSSES, CLASS_OPTIONS, CLASSIFIERS, LABELLED, PREPARE_EPOCHS, UserError, bound, label_of, look_up
+from tables import (
+    ALPHA_SCHEDULES,
+    BALANCES,
+    CLASS_LOSSES,
+    CLASS_OPTIONS,
+    CLASSIFIERS,
+    LABELLED,
+    PREPARE_EPOCHS,
+    UserError,
+    bound,
+    label_of,
+    look_up,
+)
 from training import checkpoint, pipeline
 from training.loop import Fit
 from training.run import Run
@@ -41,8 +53,12 @@ def task(args: Namespace) -> Callable[[Tensor, Tensor], Tensor]:
     return partial(F.cross_entropy, label_smoothing=args.label_smoothing)
 
 
-def supervised(args: Namespace, network: nn.Module, physics: Physics, device: torch.device) -> Supervised:
-    return Supervised(network, physics, task(args), "label").to(device, memory_format=torch.channels_last)
+def supervised(
+    args: Namespace, network: nn.Module, physics: Physics, device: torch.device
+) -> Supervised:
+    return Supervised(network, physics, task(args), "label").to(
+        device, memory_format=torch.channels_last
+    )
 
 
 class Reordered(nn.Module):
@@ -60,13 +76,17 @@ class Reordered(nn.Module):
         return taps | {"output": taps["output"][:, self.order]}
 
 
-def in_order(network: nn.Module, theirs: list[str], ours: list[str], whose: str, dataset: str) -> nn.Module:
+def in_order(
+    network: nn.Module, theirs: list[str], ours: list[str], whose: str, dataset: str
+) -> nn.Module:
     """A classifier of our classes, which tells them in our order."""
     if theirs == ours:
         return network
     if sorted(theirs) != sorted(ours):
         other = sorted(set(theirs) ^ set(ours))
-        raise UserError(f"{whose} tells other classes than dataset '{dataset}': {', '.join(other[:6])} are not in both")
+        raise UserError(
+            f"{whose} tells other classes than dataset '{dataset}': {', '.join(other[:6])} are not in both"
+        )
     return Reordered(network, [theirs.index(name) for name in ours])
 
 
@@ -77,7 +97,13 @@ def balanced(args: Namespace) -> Namespace:
             if getattr(args, name) is not None:
                 raise UserError(f"balance {args.balance} sets --{name}: give one of them")
         return Namespace(**vars(args) | BALANCES[args.balance] | {"balance": None})
-    return Namespace(**vars(args) | {"loss_distill": args.loss_distill or ["kd"], "beta": 1.0 if args.beta is None else args.beta})
+    return Namespace(
+        **vars(args)
+        | {
+            "loss_distill": args.loss_distill or ["kd"],
+            "beta": 1.0 if args.beta is None else args.beta,
+        }
+    )
 
 
 def checked(args: Namespace) -> Namespace:
@@ -86,59 +112,102 @@ def checked(args: Namespace) -> Namespace:
     pipeline.check_shuffled(args)
     readers = {
         "type_dist": [name for name, line in CLASS_LOSSES.items() if line.taps != "output"],
-        "prepare_epochs": [name for name in CLASS_LOSSES if hasattr(look_up(CLASS_LOSSES, name, "loss"), "prepare")],
+        "prepare_epochs": [
+            name for name in CLASS_LOSSES if hasattr(look_up(CLASS_LOSSES, name, "loss"), "prepare")
+        ],
     }
     chosen = {word.partition(":")[0] for word in args.loss_distill}
     for flag, names in readers.items():
         if getattr(args, flag) is not None and not chosen.intersection(names):
             raise UserError(f"{flag} {getattr(args, flag)}: only {', '.join(names)} reads --{flag}")
     prepares = chosen.intersection(readers["prepare_epochs"])
-    return Namespace(**vars(args) | {"prepare_epochs": args.prepare_epochs or PREPARE_EPOCHS if prepares else None})
+    return Namespace(
+        **vars(args)
+        | {"prepare_epochs": args.prepare_epochs or PREPARE_EPOCHS if prepares else None}
+    )
 
 
 def weights_of(args: Namespace) -> list[float]:
     """How much each teacher counts."""
     weights = args.teacher_weights or [1 / len(args.teacher)] * len(args.teacher)
     if len(weights) != len(args.teacher):
-        raise UserError(f"teacher_weights {' '.join(f'{w:g}' for w in weights)}: one for each of {len(args.teacher)} teachers")
+        raise UserError(
+            f"teacher_weights {' '.join(f'{w:g}' for w in weights)}: one for each of {len(args.teacher)} teachers"
+        )
     return weights
 
 
 def teachers_of(args: Namespace) -> list[pipeline.Teacher]:
     """The teachers of checkpoints."""
-    teachers = [pipeline.teacher_from(path, {"n": args.n, "c": args.c}, args.dataset) for path in args.teacher]
+    teachers = [
+        pipeline.teacher_from(path, {"n": args.n, "c": args.c}, args.dataset)
+        for path in args.teacher
+    ]
     for path, teacher in zip(args.teacher, teachers, strict=True):
         if "classes" not in teacher.recipe:
-            raise UserError(f"teacher {path} tells no classes: it is a '{teacher.recipe['name']}' that restores images")
+            raise UserError(
+                f"teacher {path} tells no classes: it is a '{teacher.recipe['name']}' that restores images"
+            )
     return teachers
 
 
-def agreeing(args: Namespace, teachers: list[pipeline.Teacher], classes: list[str]) -> list[pipeline.Teacher]:
+def agreeing(
+    args: Namespace, teachers: list[pipeline.Teacher], classes: list[str]
+) -> list[pipeline.Teacher]:
     """The teachers, which where they are asked for their opinion must tell the same classes, and tell them in the student's order."""
     if not any(term.taps == "output" for term in losses_of(args)):
         return teachers
     pairs = zip(args.teacher, teachers, strict=True)
-    return [t._replace(network=in_order(t.network, t.recipe["classes"], classes, f"teacher {path}", args.dataset)) for path, t in pairs]
+    return [
+        t._replace(
+            network=in_order(
+                t.network, t.recipe["classes"], classes, f"teacher {path}", args.dataset
+            )
+        )
+        for path, t in pairs
+    ]
 
 
 def losses_of(args: Namespace) -> list:
     """The distillation losses; --type_dist replaces the taps of those that look at features."""
-    return pipeline.losses_of(args, CLASS_LOSSES, options_of(args), lambda line: None if line.taps == "output" else args.type_dist)
+    return pipeline.losses_of(
+        args,
+        CLASS_LOSSES,
+        options_of(args),
+        lambda line: None if line.taps == "output" else args.type_dist,
+    )
 
 
 def options_of(args: Namespace) -> dict:
-    read = {option for word in args.loss_distill for option in CLASS_LOSSES[word.partition(":")[0]].options}
+    read = {
+        option
+        for word in args.loss_distill
+        for option in CLASS_LOSSES[word.partition(":")[0]].options
+    }
     return pipeline.options_read(args, CLASS_OPTIONS, read, CLASS_LOSSES)
 
 
-def distillation(args: Namespace, student: nn.Module, physics: Physics, teachers: list, count: int, device: torch.device) -> Distillation:
+def distillation(
+    args: Namespace,
+    student: nn.Module,
+    physics: Physics,
+    teachers: list,
+    count: int,
+    device: torch.device,
+) -> Distillation:
     """Student, teachers and what the losses learn, on the device; one physics object where two see alike."""
     torch.manual_seed(args.seed)  # of adapters and other modules
     guides = []
     for teacher, weight in zip(teachers, weights_of(args), strict=True):
         seen = [physics, *(guide.physics for guide in guides)]
         shared = next((other for other in seen if other.sees_as(teacher.physics)), teacher.physics)
-        guides.append(Guide(teacher.network.to(device, memory_format=torch.channels_last), shared.to(device), weight))
+        guides.append(
+            Guide(
+                teacher.network.to(device, memory_format=torch.channels_last),
+                shared.to(device),
+                weight,
+            )
+        )
     return Distillation(
         student.to(device, memory_format=torch.channels_last),
         physics.to(device),
@@ -169,15 +238,24 @@ def teach(args: Namespace, device: torch.device, beside: Fit | None = None) -> F
     camera = pipeline.physics_recipe(args)
     what = f"{args.network}_{label_of(camera)}_from_{'_'.join(label_of(t.physics.recipe) for t in teachers)}_{'_'.join(args.loss_distill)}"
     what = f"{what.replace(':', '_')[:120]}_{args.dataset}"  # names of files have an end
-    files = {"teacher": None} | {f"teacher {i}": path for i, path in enumerate(args.teacher)}  # what is in them, wherever they lie
-    run = Run(args, f"student_{what}", f"student_{what}_seed_{args.seed}_{{hash}}.pth", files | pipeline.ordering_file(camera))
+    files = {"teacher": None} | {
+        f"teacher {i}": path for i, path in enumerate(args.teacher)
+    }  # what is in them, wherever they lie
+    run = Run(
+        args,
+        f"student_{what}",
+        f"student_{what}_seed_{args.seed}_{{hash}}.pth",
+        files | pipeline.ordering_file(camera),
+    )
     if run.finished:
         return run.already()
     splits = beside.splits if beside else splits_of(args)
     classes = list(splits["train"].classes)
     physics = pipeline.camera_of(camera, splits)
     network, recipe = network_of(args, physics, classes)
-    stage = distillation(args, network, physics, agreeing(args, teachers, classes), len(splits["train"]), device)
+    stage = distillation(
+        args, network, physics, agreeing(args, teachers, classes), len(splits["train"]), device
+    )
     return pipeline.learner(stage, recipe, splits, args, run, meter=ClassMeter, beside=beside)
 
 
@@ -186,11 +264,21 @@ def assistant(args: Namespace, recipe: dict, device: torch.device) -> dict:
     if len(args.teacher) > 1:
         raise UserError("assistant: it stands between one teacher and the student")
     if args.teacher_weights:
-        raise UserError(f"teacher_weights {args.teacher_weights[0]:g}: with --assistant there is one teacher")
+        raise UserError(
+            f"teacher_weights {args.teacher_weights[0]:g}: with --assistant there is one teacher"
+        )
     line = CLASSIFIERS[recipe["name"]].flags
-    flags = {name: recipe.get(name, line.get(name)) for name in ("width", "stem", "batch_norm", "patch", "pretrained")}
+    flags = {
+        name: recipe.get(name, line.get(name))
+        for name in ("width", "stem", "batch_norm", "patch", "pretrained")
+    }
     name = args.run_name and f"{args.run_name}_assistant"
-    chosen = teach(Namespace(**vars(args) | flags | {"network": recipe["name"], "assistant": False, "run_name": name}), device)
+    chosen = teach(
+        Namespace(
+            **vars(args) | flags | {"network": recipe["name"], "assistant": False, "run_name": name}
+        ),
+        device,
+    )
     return pipeline.trained([chosen])[0]
 
 
@@ -204,10 +292,20 @@ def alone(args: Namespace, device: torch.device, beside: Fit | None = None) -> F
     splits = beside.splits if beside else splits_of(args)
     physics = pipeline.camera_of(camera, splits)
     network, recipe = network_of(args, physics, list(splits["train"].classes))
-    return pipeline.learner(supervised(args, network, physics, device), recipe, splits, args, run, meter=ClassMeter, beside=beside)
+    return pipeline.learner(
+        supervised(args, network, physics, device),
+        recipe,
+        splits,
+        args,
+        run,
+        meter=ClassMeter,
+        beside=beside,
+    )
 
 
-def exported(path: str | Path, n: int | None = None, c: int | None = None, crop: str | None = None) -> checkpoint.Restored:
+def exported(
+    path: str | Path, n: int | None = None, c: int | None = None, crop: str | None = None
+) -> checkpoint.Restored:
     """A checkpoint that tells classes; what is asked for must not contradict it."""
     found = checkpoint.restore_with_physics(path, {"n": n, "c": c})
     if "classes" not in found.content["network"]:
@@ -219,4 +317,6 @@ def exported(path: str | Path, n: int | None = None, c: int | None = None, crop:
 def check_crop(path: str | Path, found: checkpoint.Restored, crop: str | None) -> None:
     """Refuses another crop than the one with which a network learnt."""
     if crop not in (None, found.crop):
-        raise UserError(f"checkpoint {path} has crop {found.crop}, which contradicts the crop {crop} that was asked for")
+        raise UserError(
+            f"checkpoint {path} has crop {found.crop}, which contradicts the crop {crop} that was asked for"
+        )

@@ -12,7 +12,9 @@ from files import write_text
 from tables import CLUSTERS, UserError, in_a_line, look_up
 from training.parser import STOPPED
 
-UNHEARD = 128 + signal.SIGUSR1  # the exit code of a program that the signal ended, as it was not listening yet
+UNHEARD = (
+    128 + signal.SIGUSR1
+)  # the exit code of a program that the signal ended, as it was not listening yet
 
 TEMPLATE = """\
 #!/bin/bash
@@ -81,7 +83,11 @@ class Slurm:
     def words(self, numbers: list[int], at_once: int | None, after: str | None) -> list[str]:
         """Those that wait begin when all before them have ended, well or not: one failure must not hold up what does not need it."""
         limit = f"%{at_once}" if at_once else ""
-        return ["--parsable", f"--array={ranges(numbers)}{limit}", *([f"--dependency=afterany:{after.split(';')[0]}"] if after else [])]
+        return [
+            "--parsable",
+            f"--array={ranges(numbers)}{limit}",
+            *([f"--dependency=afterany:{after.split(';')[0]}"] if after else []),
+        ]
 
 
 class PBS:
@@ -124,7 +130,12 @@ class PBS:
     def words(self, numbers: list[int], at_once: int | None, after: str | None) -> list[str]:
         limit = f"%{at_once}" if at_once else ""
         array = ["-J", f"0-{len(numbers) - 1}{limit}"] if len(numbers) > 1 else []
-        return [*array, "-v", f"TASKS={':'.join(map(str, numbers))}", *(["-W", f"depend=afterany:{after}"] if after else [])]
+        return [
+            *array,
+            "-v",
+            f"TASKS={':'.join(map(str, numbers))}",
+            *(["-W", f"depend=afterany:{after}"] if after else []),
+        ]
 
 
 def ranges(numbers: Iterable[int]) -> str:
@@ -142,7 +153,9 @@ def check(asked: Asked) -> None:
     if not re.fullmatch(r"[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]", asked.time):
         raise UserError(f"time {asked.time}: a time limit is HH:MM:SS")
     if asked.seconds <= asked.signal_before:
-        raise UserError(f"time {asked.time} is not longer than the {asked.signal_before} seconds before its end in which a job saves")
+        raise UserError(
+            f"time {asked.time} is not longer than the {asked.signal_before} seconds before its end in which a job saves"
+        )
     if asked.memory and not re.fullmatch(r"[1-9][0-9]*[KMGT]", asked.memory):
         raise UserError(f"memory {asked.memory}: a whole number and K, M, G or T, such as 16G")
     if asked.partition and not re.fullmatch(r"[A-Za-z0-9_.,@-]+", asked.partition):
@@ -159,7 +172,9 @@ def script(kind: str, name: str, command: Sequence[str], asked: Asked, folder: P
     cluster = look_up(CLUSTERS, kind, "cluster")()
     path = script_path(kind, folder)
     return TEMPLATE.format(
-        directives="\n".join(cluster.directives(re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "study", asked)),
+        directives="\n".join(
+            cluster.directives(re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "study", asked)
+        ),
         here=shlex.quote(str(Path.cwd())),
         environment="\n".join(asked.environment) or "# no --environment",
         number=cluster.number,
@@ -172,7 +187,9 @@ def script(kind: str, name: str, command: Sequence[str], asked: Asked, folder: P
     )
 
 
-def submit(kind: str, text: str, folder: Path, stages: Iterable[Iterable[int]], at_once: int | None = None) -> list[str]:
+def submit(
+    kind: str, text: str, folder: Path, stages: Iterable[Iterable[int]], at_once: int | None = None
+) -> list[str]:
     """Queues the numbers of every stage, each stage behind the one before it; the scheduler's ids, of stages that are not empty."""
     cluster = look_up(CLUSTERS, kind, "cluster")()
     path = script_path(kind, folder)
@@ -180,12 +197,25 @@ def submit(kind: str, text: str, folder: Path, stages: Iterable[Iterable[int]], 
     (path.parent / "logs").mkdir(exist_ok=True)
     ids: list[str] = []
     for numbers in filter(None, (sorted(set(stage)) for stage in stages)):
-        words = [cluster.program, *cluster.words(numbers, at_once, ids[-1] if ids else None), path.name]
+        words = [
+            cluster.program,
+            *cluster.words(numbers, at_once, ids[-1] if ids else None),
+            path.name,
+        ]
         queued = f"; queued before: {' '.join(ids)}" if ids else ""
         try:
-            answer = subprocess.run(words, cwd=path.parent, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+            answer = subprocess.run(
+                words,
+                cwd=path.parent,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                stdin=subprocess.DEVNULL,
+            )
         except FileNotFoundError:
-            raise UserError(f"cluster {kind}: there is no program {cluster.program} here{queued}") from None
+            raise UserError(
+                f"cluster {kind}: there is no program {cluster.program} here{queued}"
+            ) from None
         if answer.returncode:
             said = " ".join(answer.stderr.split()) or f"exit code {answer.returncode}"
             raise UserError(in_a_line(f"{cluster.program} refused: {said}{queued}"))

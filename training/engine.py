@@ -13,7 +13,9 @@ import torch
 import ranks
 from tables import Stopped, UserError
 
-NOISE, VALIDATION, PROBE, PREPARATION, DROPOUT = range(1, 6)  # streams of random numbers that a run draws from
+NOISE, VALIDATION, PROBE, PREPARATION, DROPOUT = range(
+    1, 6
+)  # streams of random numbers that a run draws from
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's numbers of what can be set
 
@@ -35,7 +37,9 @@ def keep_memory() -> None:
     """What a step frees stays with the process: glibc would hand it back to the system, and ask for thousands of pages in every step."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).mallopt(TRIM_THRESHOLD, -1)  # never hands back
-        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 2**30)  # bytes of what is asked of the system on its own
+        ctypes.CDLL(None).mallopt(
+            MMAP_THRESHOLD, 2**30
+        )  # bytes of what is asked of the system on its own
 
 
 def resolve(device: str) -> torch.device:
@@ -52,7 +56,9 @@ def resolve(device: str) -> torch.device:
 
 def seeded(*numbers: int) -> torch.Generator:
     """A generator whose stream belongs to these numbers alone."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1))
+    return torch.Generator().manual_seed(
+        int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+    )
 
 
 def data_seed(args: Namespace) -> int:
@@ -65,7 +71,9 @@ def precision(name: str, device: torch.device) -> torch.dtype | None:
     if name == "auto" and device.type == "cuda":
         name = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     elif name == "auto":
-        name = "bf16" if torch.cpu._is_amx_tile_supported() else "off"  # without such units a CPU is slower in it
+        name = (
+            "bf16" if torch.cpu._is_amx_tile_supported() else "off"
+        )  # without such units a CPU is slower in it
     if name == "fp16" and device.type == "cpu":
         raise UserError("amp fp16: a CPU does not compute in it; choose bf16, auto or off")
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[name]
@@ -76,8 +84,12 @@ def compiled(f: Callable) -> Callable:
     try:
         torch.compile(torch.neg)(torch.ones(2))
     except (torch._dynamo.exc.TorchDynamoException, RuntimeError, OSError) as error:
-        raise UserError(f"compile: torch.compile does not work here ({str(error).strip().splitlines()[0]:.150})") from None
-    torch._functorch.config.donated_buffer = False  # the gradients of several terms are taken of one graph
+        raise UserError(
+            f"compile: torch.compile does not work here ({str(error).strip().splitlines()[0]:.150})"
+        ) from None
+    torch._functorch.config.donated_buffer = (
+        False  # the gradients of several terms are taken of one graph
+    )
     return torch.compile(f)
 
 
@@ -104,6 +116,8 @@ class Stop:
             self.check()
 
     def check(self) -> None:
-        asked = [name for name in ranks.everything(self.asked) if name]  # several processes stop after the same step
+        asked = [
+            name for name in ranks.everything(self.asked) if name
+        ]  # several processes stop after the same step
         if asked:
             raise Stopped(asked[0])

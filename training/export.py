@@ -21,8 +21,13 @@ def as_safetensors(restored: Restored, example: Tensor, path: Path) -> Callable[
     from safetensors import safe_open
     from safetensors.torch import save
 
-    recipes = {"network": json.dumps(restored.content["network"]), "physics": json.dumps(restored.content["physics"]["recipe"])}
-    weights = {name: tensor.cpu().contiguous() for name, tensor in restored.network.state_dict().items()}
+    recipes = {
+        "network": json.dumps(restored.content["network"]),
+        "physics": json.dumps(restored.content["physics"]["recipe"]),
+    }
+    weights = {
+        name: tensor.cpu().contiguous() for name, tensor in restored.network.state_dict().items()
+    }
     path.write_bytes(save(weights, metadata=recipes))
     with safe_open(path, "pt") as file:
         network = build_network(json.loads(file.metadata()["network"]))
@@ -32,7 +37,9 @@ def as_safetensors(restored: Restored, example: Tensor, path: Path) -> Callable[
 
 def as_torch_export(restored: Restored, example: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
     """A graph that needs torch alone; any number of images."""
-    program = torch.export.export(restored.network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    program = torch.export.export(
+        restored.network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+    )
     torch.export.save(program, buffer := io.BytesIO())
     path.write_bytes(buffer.getvalue())
     return torch.export.load(path).module()
@@ -45,9 +52,20 @@ def as_onnx(restored: Restored, example: Tensor, path: Path) -> Callable[[Tensor
     shapes = ({0: torch.export.Dim.DYNAMIC},)
     names = {"input_names": ["image"], "output_names": ["output"]}
     try:
-        torch.onnx.export(restored.network, (example,), path, dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False, **names)
+        torch.onnx.export(
+            restored.network,
+            (example,),
+            path,
+            dynamo=True,
+            dynamic_shapes=shapes,
+            external_data=False,
+            verbose=False,
+            **names,
+        )
     except (TypeError, torch.onnx.OnnxExporterError) as error:
-        raise UserError(f"export onnx: torch's exporter cannot translate this network ({str(error).splitlines()[0]})") from None
+        raise UserError(
+            f"export onnx: torch's exporter cannot translate this network ({str(error).splitlines()[0]})"
+        ) from None
     session = InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda x: torch.from_numpy(session.run(None, {"image": x.numpy()})[0])
 
@@ -72,5 +90,7 @@ def export(restored: Restored, kind: str, folder: Path) -> dict:
         durable(path, write_and_compare)
     except ImportError as error:
         raise UserError(f"export {kind}: {error}; it is in requirements.txt") from None
-    print(f"{path}  {path.stat().st_size / 1e6:.2f} MB, within {distances[0]:.1e} of the checkpoint")
+    print(
+        f"{path}  {path.stat().st_size / 1e6:.2f} MB, within {distances[0]:.1e} of the checkpoint"
+    )
     return {"path": str(path), "distance": distances[0]}

@@ -54,7 +54,9 @@ def outputs(network: nn.Module, views: Iterable) -> Iterator[tuple[dict, Tensor,
         yield batch, y, output
 
 
-def evaluate(network: nn.Module, views: Iterable, meter: Meter, check: Callable[[], None] = lambda: None) -> Meter:
+def evaluate(
+    network: nn.Module, views: Iterable, meter: Meter, check: Callable[[], None] = lambda: None
+) -> Meter:
     """Scores of every image of a split, once for each camera that the network has to cope with."""
     for batch, _, output in outputs(network, views):
         meter.add(output, batch[meter.target])
@@ -68,8 +70,14 @@ def gradient_shares(stage: nn.Module, batch: dict, generator: torch.Generator) -
     weights = [w for w in stage.student.parameters() if w.requires_grad]
     norms = {}
     for name, term in stage(batch, generator)["terms"].items():
-        grads = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True) if term.requires_grad else []
-        norms[name] = math.sqrt(sum(g.double().square().sum().item() for g in grads if g is not None))
+        grads = (
+            torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
+            if term.requires_grad
+            else []
+        )
+        norms[name] = math.sqrt(
+            sum(g.double().square().sum().item() for g in grads if g is not None)
+        )
     total = sum(norms.values()) or 1.0
     return {f"share_{name}": norm / total for name, norm in norms.items()}
 
@@ -94,18 +102,30 @@ class Fit:
         self.stage, self.recipe, self.splits, self.args, self.run = stage, recipe, splits, args, run
         self.before_export, self.meter = before_export, meter
         self.device, self.data_seed = next(stage.student.parameters()).device, data_seed(args)
-        self.train = build_loader(splits["train"], args.batch_size * args.accumulate, args.num_workers, shuffle_seed=self.data_seed)
+        self.train = build_loader(
+            splits["train"],
+            args.batch_size * args.accumulate,
+            args.num_workers,
+            shuffle_seed=self.data_seed,
+        )
         self.val = build_loader(splits["val"], args.batch_size, args.num_workers)
         self.camera = camera_for(splits["val"], stage.physics, stage.student)
         self.weights = [w for w in stage.parameters() if w.requires_grad]
         momentum = {"momentum": 0.9} if args.optimizer == "sgd" else {}
         optimizer = look_up(OPTIMIZERS, args.optimizer, "optimizer")
-        self.optimizer = optimizer(self.weights, lr=args.lr, weight_decay=args.weight_decay, fused=True, **momentum)
+        self.optimizer = optimizer(
+            self.weights, lr=args.lr, weight_decay=args.weight_decay, fused=True, **momentum
+        )
         self.precision = precision(args.amp, self.device)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=self.precision is torch.float16
+        )
         self.average = copy.deepcopy(stage.student) if args.ema else None
         if args.compile:
-            for network in (stage.student, *(guide.network for guide in getattr(stage, "guides", ()))):
+            for network in (
+                stage.student,
+                *(guide.network for guide in getattr(stage, "guides", ())),
+            ):
                 network.features = compiled(network.features)
         self.rows: list[dict] = []
         self.prepared: dict = {}
@@ -123,8 +143,12 @@ class Fit:
         for images in splits.values():
             images.hold(place, room_on)
         room = self.args.cache * 2**30 if self.total > len(self.train) else 0
-        self.memory = Memory(self.stage, splits["train"], self.args.batch_size, self.device, room, self.in_precision)
-        self.views = Views(self.camera, self.val, self.device, self.data_seed, room - size_of(self.memory.kept))
+        self.memory = Memory(
+            self.stage, splits["train"], self.args.batch_size, self.device, room, self.in_precision
+        )
+        self.views = Views(
+            self.camera, self.val, self.device, self.data_seed, room - size_of(self.memory.kept)
+        )
 
     def in_precision(self) -> torch.autocast:
         """Where convolutions compute in the type that --amp stands for."""
@@ -150,20 +174,40 @@ class Fit:
 
     def state(self) -> dict:
         average = None if self.average is None else self.average.state_dict()
-        modules = {"stage": self.stage.state_dict(), "optimizer": self.optimizer.state_dict(), "average": average, "scaler": self.scaler.state_dict()}
-        far = {"rows": self.rows, "steps": self.steps, "images": self.images, "prepared": self.prepared}
-        return modules | far | {"sums": self.sums, "scored": copy.copy(self.scored).gathered().state()}
+        modules = {
+            "stage": self.stage.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": average,
+            "scaler": self.scaler.state_dict(),
+        }
+        far = {
+            "rows": self.rows,
+            "steps": self.steps,
+            "images": self.images,
+            "prepared": self.prepared,
+        }
+        return (
+            modules | far | {"sums": self.sums, "scored": copy.copy(self.scored).gathered().state()}
+        )
 
     def load(self, state: dict) -> None:
         if state.get("images", self.images) != self.images:
-            began, now = (" and ".join(map(str, counts)) for counts in (state["images"], self.images))
-            raise UserError(f"run {self.run.name} began with {began} training and validation images, now there are {now}: --no-resume starts again")
+            began, now = (
+                " and ".join(map(str, counts)) for counts in (state["images"], self.images)
+            )
+            raise UserError(
+                f"run {self.run.name} began with {began} training and validation images, now there are {now}: --no-resume starts again"
+            )
         self.stage.load_state_dict(state["stage"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state.get("scaler", {}))
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.rows, self.steps, self.prepared = state["rows"], state["steps"], state.get("prepared", {})
+        self.rows, self.steps, self.prepared = (
+            state["rows"],
+            state["steps"],
+            state.get("prepared", {}),
+        )
         if "sums" in state:
             self.sums = state["sums"]
             if not ranks.rank():  # it has the scores of all
@@ -173,20 +217,31 @@ class Fit:
         """One update by the mean gradient of a batch, in parts of --batch_size; outputs, and their places in the batch."""
         args, count = self.args, len(batch["image"])
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(args, self.epoch + 0.5 / len(self.train), self.total / len(self.train))
+            group["lr"] = learning_rate(
+                args, self.epoch + 0.5 / len(self.train), self.total / len(self.train)
+            )
         self.stage.progress, self.stage.epoch = self.steps / self.total, self.epoch
         torch.manual_seed(seeded(args.seed, DROPOUT, self.steps).initial_seed())
         generator = seeded(self.data_seed, NOISE, self.steps)
         values, outputs = 0.0, []
-        batch = self.stage.seat(self.stage.see(batch, generator))  # all of it at once: noise does not depend on the parts
+        batch = self.stage.seat(
+            self.stage.see(batch, generator)
+        )  # all of it at once: noise does not depend on the parts
         places = torch.arange(count)[list(ranks.share(count))]
-        joined = max(1, ranks.world() - 1)  # images of a last batch that may have joined the one before it
+        joined = max(
+            1, ranks.world() - 1
+        )  # images of a last batch that may have joined the one before it
         parts = max(1, min(-(-(count - joined) // args.batch_size), count // ranks.world()))
         for part in places.tensor_split(parts):  # as many in every process
-            result, share = self.forward({name: value[part] for name, value in batch.items()}, generator), len(part) / count
+            result, share = (
+                self.forward({name: value[part] for name, value in batch.items()}, generator),
+                len(part) / count,
+            )
             self.scaler.scale(share * result["loss"]).backward()
             told = {"loss": result["loss"], **result["terms"], **result.get("metrics", {})}
-            values = values + share * torch.stack([value.detach().double() for value in told.values()])
+            values = values + share * torch.stack(
+                [value.detach().double() for value in told.values()]
+            )
             outputs.append(result["output"].detach())
         ranks.add_gradients(self.weights)
         self.scaler.unscale_(self.optimizer)
@@ -207,7 +262,9 @@ class Fit:
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
-            raise UserError(f"a batch of {len(batch['image'])}: {error}; choose another --batch_size") from None
+            raise UserError(
+                f"a batch of {len(batch['image'])}: {error}; choose another --batch_size"
+            ) from None
 
     def shown(self, batch: dict) -> dict:
         """A batch with what all students see of it, and are taught."""
@@ -215,11 +272,17 @@ class Fit:
         with self.in_precision():
             return self.stage.teach(batch)
 
-    def watch(self, names: list[str], terms: list[str], values: Tensor, norm: Tensor, index: Tensor) -> None:
+    def watch(
+        self, names: list[str], terms: list[str], values: Tensor, norm: Tensor, index: Tensor
+    ) -> None:
         """No step is taken by what is not finite; which step it was is read at once, or on a GPU, which must not wait, some steps later."""
-        scaled = self.scaler.is_enabled()  # its first gradients may overflow: it takes no step by them, and tries a smaller scale
+        scaled = (
+            self.scaler.is_enabled()
+        )  # its first gradients may overflow: it takes no step by them, and tries a smaller scale
         bad = ~(values[0] if scaled else values[0] + norm).isfinite()
-        self.unread.append((self.steps, names, terms, torch.cat((values, bad.double()[None])), index))
+        self.unread.append(
+            (self.steps, names, terms, torch.cat((values, bad.double()[None])), index)
+        )
         if self.device.type == "cpu":
             self.read()
         elif not scaled:
@@ -227,17 +290,26 @@ class Fit:
 
     def read(self) -> None:
         """Adds up what the steps since the last reading told."""
-        for (step, names, terms, _, index), (*values, bad) in zip(self.unread, torch.stack([told[3] for told in self.unread]).tolist(), strict=True):
+        for (step, names, terms, _, index), (*values, bad) in zip(
+            self.unread, torch.stack([told[3] for told in self.unread]).tolist(), strict=True
+        ):
             self.latest = dict(zip(names, values, strict=True))
             if bad:
-                what = [name for name in terms if not math.isfinite(self.latest[name])] or ["a gradient"]
-                self.diverge(", ".join(what), f"step {step + 1}, a batch of training images {' '.join(map(str, index.tolist()))}")
+                what = [name for name in terms if not math.isfinite(self.latest[name])] or [
+                    "a gradient"
+                ]
+                self.diverge(
+                    ", ".join(what),
+                    f"step {step + 1}, a batch of training images {' '.join(map(str, index.tolist()))}",
+                )
             for name, value in {**self.latest, "images": 1}.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value * len(index)
         self.unread = []
 
     def diverge(self, what: str, where: str) -> None:
-        raise Diverged(f"{what} is not finite in epoch {self.epoch:.2f}, {where}; the checkpoints before it are kept in {self.run.folder}")
+        raise Diverged(
+            f"{what} is not finite in epoch {self.epoch:.2f}, {where}; the checkpoints before it are kept in {self.run.folder}"
+        )
 
     def round(self, last: int, bar: tqdm) -> Iterator:
         """Updates by the batches that it is sent, up to a step; the means over their images, and each term's share of the gradient at the end."""
@@ -247,27 +319,52 @@ class Fit:
             batch = yield
             output, places = self.step(batch)
             self.scored.add(output, batch[self.meter.target][places])
-            saves, logs = ((every and self.steps % every == 0) for every in (args.save_every, args.log_every))
-            if self.unread and (saves or logs or len(self.unread) == READ_EVERY or self.steps == last):
+            saves, logs = (
+                (every and self.steps % every == 0) for every in (args.save_every, args.log_every)
+            )
+            if self.unread and (
+                saves or logs or len(self.unread) == READ_EVERY or self.steps == last
+            ):
                 self.read()
             bar.update()
             if not self.unread:
-                shown = {"loss": f"{self.sums['loss'] / self.sums['images']:.2e}", self.meter.drawn[0]: f"{self.scored.latest():.2f}"}
+                shown = {
+                    "loss": f"{self.sums['loss'] / self.sums['images']:.2e}",
+                    self.meter.drawn[0]: f"{self.scored.latest():.2f}",
+                }
                 bar.set_postfix(shown, refresh=False)
             if logs:
-                tqdm.write(f"step {self.steps:>6}/{self.total}  " + "  ".join(f"{name} {value:.3e}" for name, value in self.latest.items()))
-                self.tracker.log({"step": self.steps, **{f"step_{name}": value for name, value in self.latest.items()}})
+                tqdm.write(
+                    f"step {self.steps:>6}/{self.total}  "
+                    + "  ".join(f"{name} {value:.3e}" for name, value in self.latest.items())
+                )
+                self.tracker.log(
+                    {
+                        "step": self.steps,
+                        **{f"step_{name}": value for name, value in self.latest.items()},
+                    }
+                )
             if saves and self.steps < last:
                 self.save_state()
             self.stop.check()
-        batch = batch or next(self.batches(self.steps - 1))  # of a round that was stopped after its last step
+        batch = batch or next(
+            self.batches(self.steps - 1)
+        )  # of a round that was stopped after its last step
         scores = {f"train_{name}": value for name, value in self.scored.gathered().quick().items()}
         generator = seeded(self.data_seed, PROBE, self.steps)
-        some = {name: value[: args.batch_size] for name, value in batch.items() if name != "x0" and "/" not in name}  # as it was loaded
+        some = {
+            name: value[: args.batch_size]
+            for name, value in batch.items()
+            if name != "x0" and "/" not in name
+        }  # as it was loaded
         some = self.stage.seat(self.stage.see(self.memory.add(some), generator))
         with ranks.apart(), self.in_precision():
             shares = gradient_shares(self.stage, some, generator)
-        means = {f"train_{name}": value / self.sums["images"] for name, value in self.sums.items() if name != "images"}
+        means = {
+            f"train_{name}": value / self.sums["images"]
+            for name, value in self.sums.items()
+            if name != "images"
+        }
         return means | scores | means | shares  # the loss is the one that is minimised
 
     def begin(self, stop: Stop) -> None:
@@ -280,23 +377,49 @@ class Fit:
                 run.log(self.rows, self.meter.drawn)
             print(f"run {run.name} goes on after step {self.steps} of {self.total}")
         self.tracker = Tracker(
-            args.wandb, args.wandb_project, run.name, run.record["wandb_id"], run.folder, run.identity, args.tensorboard, self.steps
+            args.wandb,
+            args.wandb_project,
+            run.name,
+            run.record["wandb_id"],
+            run.folder,
+            run.identity,
+            args.tensorboard,
+            self.steps,
         )
 
     def go_on(self) -> Iterator:
         """Rounds of updates by the batches that it is sent, each with a validation behind it, to the last step."""
         args = self.args
         if not self.steps:
-            prepare(self.stage, self.train, self.memory, self.stop, args, self.run, self.device, self.prepared, self.save_state)
+            prepare(
+                self.stage,
+                self.train,
+                self.memory,
+                self.stop,
+                args,
+                self.run,
+                self.device,
+                self.prepared,
+                self.save_state,
+            )
         every = args.val_every or len(self.train)
-        with tqdm(total=self.total, initial=self.steps, disable=None, leave=False, unit="step") as bar:
+        with tqdm(
+            total=self.total, initial=self.steps, disable=None, leave=False, unit="step"
+        ) as bar:
             while self.steps < self.total or self.sums:
                 began = time.perf_counter()
                 seen = self.rows[-1]["step"] if self.rows else 0
                 values = yield from self.round(min(self.total, seen + every), bar)
-                row = {"epoch": round(self.epoch, 4), "step": self.steps, "lr": self.optimizer.param_groups[0]["lr"], **values}
+                row = {
+                    "epoch": round(self.epoch, 4),
+                    "step": self.steps,
+                    "lr": self.optimizer.param_groups[0]["lr"],
+                    **values,
+                }
                 self.agree()
-                scores = evaluate(self.network, self.views, self.meter(), self.stop.check_alone).summary()
+                scores = evaluate(
+                    self.network, self.views, self.meter(), self.stop.check_alone
+                ).summary()
                 row |= {f"val_{name}": scores[name] for name in self.meter.columns}
                 row["seconds"] = round(time.perf_counter() - began, 3)
                 self.rows.append(row)
@@ -328,7 +451,9 @@ class Fit:
         if self.unread:
             self.read()
         self.agree()
-        checkpoint.write(self.run.last, (content or self.content()) | {"resume": self.state()}, self.run.before)
+        checkpoint.write(
+            self.run.last, (content or self.content()) | {"resume": self.state()}, self.run.before
+        )
 
     def agree(self) -> None:
         """All processes have what is scored and saved."""
@@ -337,7 +462,14 @@ class Fit:
 
     def content(self, scores: dict | None = None) -> dict:
         """What is saved of the network, whose numbers are finite."""
-        content = checkpoint.pack(self.network, self.recipe, self.stage.physics, self.run.identity, epoch=round(self.epoch, 4), scores=scores)
+        content = checkpoint.pack(
+            self.network,
+            self.recipe,
+            self.stage.physics,
+            self.run.identity,
+            epoch=round(self.epoch, 4),
+            scores=scores,
+        )
         bad = [name for name, tensor in content["weights"].items() if not tensor.isfinite().all()]
         return self.diverge(f"weight {bad[0]}", f"step {self.steps}") if bad else content
 
@@ -345,12 +477,18 @@ class Fit:
         """Some validation images as they are restored now."""
         if count:
             camera, kept = self.camera.parts[0], []
-            for batch, y, output in outputs(self.network, Views(camera, self.val, self.device, self.data_seed)):
+            for batch, y, output in outputs(
+                self.network, Views(camera, self.val, self.device, self.data_seed)
+            ):
                 kept.append((batch["image"], camera.back_projection(y), output))
                 if sum(len(image) for image, *_ in kept) >= count:
                     break
             truth, first, output = (torch.cat(images)[:count] for images in zip(*kept, strict=True))
-            draw_grid({"first image": first, "network": output}, truth, self.run.folder / "images" / f"step_{self.steps:07d}.png")
+            draw_grid(
+                {"first image": first, "network": output},
+                truth,
+                self.run.folder / "images" / f"step_{self.steps:07d}.png",
+            )
 
     def line(self, row: dict) -> str:
         """An epoch in one line."""
@@ -373,7 +511,9 @@ def train(fits: list[Fit]) -> list[dict]:
             for fit in fits:
                 if fit.steps:
                     fit.save_state()
-            where = ", ".join(f"step {fit.steps} of {fit.total} is saved in {fit.run.folder}" for fit in fits)
+            where = ", ".join(
+                f"step {fit.steps} of {fit.total} is saved in {fit.run.folder}" for fit in fits
+            )
             raise Stopped(f"{signal}; {where}, the same command goes on") from None
     return [fit.finish() for fit in fits]
 

@@ -100,78 +100,147 @@ def add_data(
     table: dict = DATASETS,
 ) -> None:
     group = parser.add_argument_group("data")
-    names = {"type": one_of(table, "dataset"), "default": next(iter(table)), "help": f"one of {', '.join(table)}"}
+    names = {
+        "type": one_of(table, "dataset"),
+        "default": next(iter(table)),
+        "help": f"one of {', '.join(table)}",
+    }
     group.add_argument("--dataset", **names)
-    group.add_argument("--data_root", default="data", help="folder of the data set's files; the file itself for npz")
-    group.add_argument("--download", action="store_true", help="fetch a torchvision data set that is not there")
-    broken = "broken picture files, all of which are read first: name one and stop, or leave them out"
+    group.add_argument(
+        "--data_root",
+        default="data",
+        help="folder of the data set's files; the file itself for npz",
+    )
+    group.add_argument(
+        "--download", action="store_true", help="fetch a torchvision data set that is not there"
+    )
+    broken = (
+        "broken picture files, all of which are read first: name one and stop, or leave them out"
+    )
     group.add_argument("--on_bad_image", choices=("stop", "skip"), default="stop", help=broken)
-    group.add_argument("--n", type=within(2, 4096, int), default=n_default, help="side of the images in pixels")
-    group.add_argument("--c", type=int, choices=(1, 3), default=c_default, help="channels: grey or RGB")
+    group.add_argument(
+        "--n", type=within(2, 4096, int), default=n_default, help="side of the images in pixels"
+    )
+    group.add_argument(
+        "--c", type=int, choices=(1, 3), default=c_default, help="channels: grey or RGB"
+    )
     crops = {"center": "the central square, resized", "none": "the picture, resized"}
     if whole:
         crops["whole"] = "folder's pictures in their own sizes, all of them"
-    group.add_argument("--crop", choices=crops, default=crop_default, help="; ".join(f"{name}: {what}" for name, what in crops.items()))
+    group.add_argument(
+        "--crop",
+        choices=crops,
+        default=crop_default,
+        help="; ".join(f"{name}: {what}" for name, what in crops.items()),
+    )
     add_pairs(parser, group, table)
 
     def flags_are_read(args: Namespace) -> None:
         for flag, readers in READERS.items():
-            needed = args.dataset in readers or (flag == "download" and getattr(args, "pretrained", False))
+            needed = args.dataset in readers or (
+                flag == "download" and getattr(args, "pretrained", False)
+            )
             if getattr(args, flag) != parser.get_default(flag) and not needed:
-                parser.error(f"dataset '{args.dataset}' does not read --{flag}: {', '.join(name for name in readers if name in table)} do")
+                parser.error(
+                    f"dataset '{args.dataset}' does not read --{flag}: {', '.join(name for name in readers if name in table)} do"
+                )
 
     parser.rules.append(flags_are_read)
     for split in limits:
-        group.add_argument(f"--limit_{split}", type=counting, help=f"use only so many {split} images, a fixed random subset")
+        group.add_argument(
+            f"--limit_{split}",
+            type=counting,
+            help=f"use only so many {split} images, a fixed random subset",
+        )
 
 
 def add_pairs(parser: Parser, group, table: dict) -> None:
     lines = {name: line for name, line in table.items() if isinstance(line, Entry)}
     if not lines:
         return
-    parser.choosers["dataset"] = {name: lines.get(name) or Entry(line, {}) for name, line in table.items()}
-    group.add_argument("--gt", metavar="DIR", help=f"clean pictures of pairs {defaults_of('gt', lines)}")
-    group.add_argument("--lq", metavar="DIR", help=f"their degraded pictures, which a network sees {defaults_of('lq', lines)}")
-    group.add_argument("--pairs", metavar="FILE", help=f"'gt_name, lq_name' or one name for both a line {defaults_of('pairs', lines)}")
-    group.add_argument("--unpaired", metavar="DIR", help=f"clean pictures that --physics degrades {defaults_of('unpaired', lines)}")
-    group.add_argument("--paired_share", type=within(0, 1), help=f"of pairs among the training items {defaults_of('paired_share', lines)}")
+    parser.choosers["dataset"] = {
+        name: lines.get(name) or Entry(line, {}) for name, line in table.items()
+    }
+    group.add_argument(
+        "--gt", metavar="DIR", help=f"clean pictures of pairs {defaults_of('gt', lines)}"
+    )
+    group.add_argument(
+        "--lq",
+        metavar="DIR",
+        help=f"their degraded pictures, which a network sees {defaults_of('lq', lines)}",
+    )
+    group.add_argument(
+        "--pairs",
+        metavar="FILE",
+        help=f"'gt_name, lq_name' or one name for both a line {defaults_of('pairs', lines)}",
+    )
+    group.add_argument(
+        "--unpaired",
+        metavar="DIR",
+        help=f"clean pictures that --physics degrades {defaults_of('unpaired', lines)}",
+    )
+    group.add_argument(
+        "--paired_share",
+        type=within(0, 1),
+        help=f"of pairs among the training items {defaults_of('paired_share', lines)}",
+    )
 
 
 BARE = ("n", "cr", "ordering", "scales", "width", "padding")  # what a bare file may have to be told
 
 
 def add_bare(parser: Parser, n: bool = False) -> None:
-    group = parser.add_argument_group("what a bare release .pth does not tell; must agree with any other checkpoint")
+    group = parser.add_argument_group(
+        "what a bare release .pth does not tell; must agree with any other checkpoint"
+    )
     if n:
         group.add_argument("--n", type=within(2, 4096, int), help="side of the images in pixels")
     group.add_argument("--cr", type=ratio, help="ratio")
     group.add_argument("--ordering", type=ordering, help="ordering; the release's was strip")
     group.add_argument("--scales", type=within(2, 5, int), help="resolutions of the U-Net")
     group.add_argument("--width", type=counting, help="channels at full resolution")
-    group.add_argument("--padding", type=one_of(PADDINGS, "padding"), help="padding of the convolutions")
+    group.add_argument(
+        "--padding", type=one_of(PADDINGS, "padding"), help="padding of the convolutions"
+    )
 
 
 def add_scoring(parser: Parser) -> None:
     group = parser.add_argument_group("scores")
-    group.add_argument("--crop_border", type=natural, default=0, metavar="PIXELS", help="left out at every border")
+    group.add_argument(
+        "--crop_border", type=natural, default=0, metavar="PIXELS", help="left out at every border"
+    )
     group.add_argument("--y_channel", action="store_true", help="the luma of RGB images alone")
 
 
 def add_evaluation(parser: Parser):
     group = parser.add_argument_group("evaluation")
-    group.add_argument("--awgn_snr", type=noise_level, nargs="+", help="noise levels in dB, or none; the checkpoint's own without it")
-    group.add_argument("--sigma", type=sigma, nargs="+", help="noise levels of a denoiser's camera, on the 0..255 scale")
+    group.add_argument(
+        "--awgn_snr",
+        type=noise_level,
+        nargs="+",
+        help="noise levels in dB, or none; the checkpoint's own without it",
+    )
+    group.add_argument(
+        "--sigma",
+        type=sigma,
+        nargs="+",
+        help="noise levels of a denoiser's camera, on the 0..255 scale",
+    )
     group.add_argument("--seed", type=natural, default=42, help="of the noise")
     group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
     group.add_argument("--results", default="results", help="folder of everything that is written")
-    group.add_argument("--config", metavar="FILE", help="JSON or YAML of these flags; the command line wins")
+    group.add_argument(
+        "--config", metavar="FILE", help="JSON or YAML of these flags; the command line wins"
+    )
     return group
 
 
 def add_loading(parser: Parser) -> None:
     group = parser.add_argument_group("loading")
     group.add_argument("--batch_size", type=counting, default=16, help="images a step")
-    group.add_argument("--num_workers", type=natural, default=0, help="processes that load data; 0 is the main one")
+    group.add_argument(
+        "--num_workers", type=natural, default=0, help="processes that load data; 0 is the main one"
+    )
 
 
 def defaults_of(flag: str, table: dict) -> str:
@@ -182,7 +251,9 @@ def defaults_of(flag: str, table: dict) -> str:
 
 def add_patterns(parser: Parser) -> None:
     group = parser.add_argument_group("patterns")
-    group.add_argument("--ordering", type=ordering, default="xy", help=f"{', '.join(ORDERINGS)} or file:PATH.npy")
+    group.add_argument(
+        "--ordering", type=ordering, default="xy", help=f"{', '.join(ORDERINGS)} or file:PATH.npy"
+    )
 
 
 def add_physics(parser: Parser, table: dict = RESTORED, default: str = "spc") -> None:
@@ -191,11 +262,20 @@ def add_physics(parser: Parser, table: dict = RESTORED, default: str = "spc") ->
 
     def pairs_are_given(args: Namespace) -> None:
         if args.dataset == "paired" and args.physics != "given":
-            parser.error(f"dataset 'paired' brings its degraded pictures: it goes with --physics given, not {args.physics}")
+            parser.error(
+                f"dataset 'paired' brings its degraded pictures: it goes with --physics given, not {args.physics}"
+            )
 
     parser.rules.append(pairs_are_given)
-    group = parser.add_argument_group("physics; in brackets the physics that read a flag, and their defaults")
-    group.add_argument("--physics", type=physics_of(table), default=default, help=f"what a network sees: {', '.join(table)}")
+    group = parser.add_argument_group(
+        "physics; in brackets the physics that read a flag, and their defaults"
+    )
+    group.add_argument(
+        "--physics",
+        type=physics_of(table),
+        default=default,
+        help=f"what a network sees: {', '.join(table)}",
+    )
 
     def add(flag: str, text: str, **how) -> None:
         if any(flag[2:] in entry.flags for entry in table.values()):
@@ -203,20 +283,53 @@ def add_physics(parser: Parser, table: dict = RESTORED, default: str = "spc") ->
 
     ratios = group.add_mutually_exclusive_group()
     how = {"dest": "cr", "type": ratio, "nargs": "+", "action": Several, "metavar": "CR"}
-    ratios.add_argument("--cr", "--cr_student", **how, help=f"measurements / pixels, in (0, 1] {defaults_of('cr', table)}")
-    ratios.add_argument("--crs_expert", **how, help="a mixture: one network for several ratios, one of them drawn for every batch")
+    ratios.add_argument(
+        "--cr",
+        "--cr_student",
+        **how,
+        help=f"measurements / pixels, in (0, 1] {defaults_of('cr', table)}",
+    )
+    ratios.add_argument(
+        "--crs_expert",
+        **how,
+        help="a mixture: one network for several ratios, one of them drawn for every batch",
+    )
     add("--ordering", type=ordering, text=f"{', '.join(ORDERINGS)} or file:PATH.npy")
-    add("--sigma", type=sigma, nargs="+", action=Several, text="noise on the 0..255 scale; of a range, drawn for each image")
-    add("--factor", type=within(2, 16, int), text="how many times smaller the image is along a side")
+    add(
+        "--sigma",
+        type=sigma,
+        nargs="+",
+        action=Several,
+        text="noise on the 0..255 scale; of a range, drawn for each image",
+    )
+    add(
+        "--factor", type=within(2, 16, int), text="how many times smaller the image is along a side"
+    )
     add("--kernel", type=one_of(KERNELS, "kernel"), text=f"one of {', '.join(KERNELS)}")
-    add("--blur_width", type=positive, text="pixels: the deviation of a Gaussian, the side of a box, the length of a motion")
+    add(
+        "--blur_width",
+        type=positive,
+        text="pixels: the deviation of a Gaussian, the side of a box, the length of a motion",
+    )
     add("--acceleration", type=within(2, 64, int), text="how many times fewer lines of k-space")
-    add("--mask_type", type=one_of(MASK_TYPES, "mask_type"), text=f"lines beside the central ones: {', '.join(MASK_TYPES)}")
-    add("--degradation", type=one_of(DEGRADATIONS, "degradation"), text=f"how strong: {', '.join(DEGRADATIONS)}")
+    add(
+        "--mask_type",
+        type=one_of(MASK_TYPES, "mask_type"),
+        text=f"lines beside the central ones: {', '.join(MASK_TYPES)}",
+    )
+    add(
+        "--degradation",
+        type=one_of(DEGRADATIONS, "degradation"),
+        text=f"how strong: {', '.join(DEGRADATIONS)}",
+    )
     add("--lessen_ratio", type=within(1, 4096), text="how many times smaller along a side")
     add("--resize", type=one_of(RESIZES, "resize"), text=f"one of {', '.join(RESIZES)}")
     add("--x0", type=one_of(FIRST_IMAGES, "first image"), text="first image: adjoint or lmmse")
-    add("--awgn_snr", type=decibels, text="dB of signal to noise on the measurements; none without it")
+    add(
+        "--awgn_snr",
+        type=decibels,
+        text="dB of signal to noise on the measurements; none without it",
+    )
 
 
 def add_network(parser: Parser, student: bool = False) -> None:
@@ -229,67 +342,175 @@ def add_network(parser: Parser, student: bool = False) -> None:
         readers = "" if flag == "network" else f" {defaults_of(flag, NETWORKS)}"
         group.add_argument(*flags, dest=flag, help=text + readers, **how)
 
-    add("network", type=one_of(NETWORKS, "network"), default="unet", text=f"one of {', '.join(NETWORKS)}")
+    add(
+        "network",
+        type=one_of(NETWORKS, "network"),
+        default="unet",
+        text=f"one of {', '.join(NETWORKS)}",
+    )
     add("scales", type=within(2, 5, int), text="resolutions")
     add("width", type=counting, text="channels at full resolution, doubled at each further one")
     add("features", type=counting, text="channels of all blocks")
     add("blocks", type=counting, text="blocks, or blocks a resolution")
     add("growth", type=counting, text="channels that each convolution of a dense block adds")
-    add("batch_norm", type=one_of(BATCH_NORMS, "batch_norm"), text=f"one of {', '.join(BATCH_NORMS)}")
+    add(
+        "batch_norm",
+        type=one_of(BATCH_NORMS, "batch_norm"),
+        text=f"one of {', '.join(BATCH_NORMS)}",
+    )
     add("padding", type=one_of(PADDINGS, "padding"), text=f"one of {', '.join(PADDINGS)}")
 
 
-def add_training(parser: Parser, pictures: bool = True, lr: float = 2e-3, several: bool = True) -> None:
+def add_training(
+    parser: Parser, pictures: bool = True, lr: float = 2e-3, several: bool = True
+) -> None:
     group = parser.add_argument_group("training")
     length = group.add_mutually_exclusive_group()
-    length.add_argument("--epochs", "--iters", type=counting, help=f"passes over the training images; {EPOCHS} without --steps")
+    length.add_argument(
+        "--epochs",
+        "--iters",
+        type=counting,
+        help=f"passes over the training images; {EPOCHS} without --steps",
+    )
     length.add_argument("--steps", type=counting, help="updates, instead of epochs")
-    group.add_argument("--val_every", type=counting, help="updates between validations; an epoch without it")
-    group.add_argument("--save_every", type=counting, help="updates between saves of the state to resume from, beside those after validations")
+    group.add_argument(
+        "--val_every", type=counting, help="updates between validations; an epoch without it"
+    )
+    group.add_argument(
+        "--save_every",
+        type=counting,
+        help="updates between saves of the state to resume from, beside those after validations",
+    )
     group.add_argument("--log_every", type=counting, help="updates between lines with the loss")
     if pictures:
-        group.add_argument("--save_images", type=natural, default=0, help="validation images drawn after every validation")
-    group.add_argument("--accumulate", type=counting, default=1, help="batches of --batch_size an update")
-    group.add_argument("--gradient_checkpointing", action="store_true", help="compute features again in the backward pass to save memory")
+        group.add_argument(
+            "--save_images",
+            type=natural,
+            default=0,
+            help="validation images drawn after every validation",
+        )
+    group.add_argument(
+        "--accumulate", type=counting, default=1, help="batches of --batch_size an update"
+    )
+    group.add_argument(
+        "--gradient_checkpointing",
+        action="store_true",
+        help="compute features again in the backward pass to save memory",
+    )
     group.add_argument("--lr", type=positive, default=lr, help="highest learning rate")
-    group.add_argument("--optimizer", type=one_of(OPTIMIZERS, "optimizer"), default="adamw", help=f"one of {', '.join(OPTIMIZERS)}")
-    group.add_argument("--weight_decay", type=not_negative, default=1e-4, help="decoupled for adamw, coupled for adam and sgd")
+    group.add_argument(
+        "--optimizer",
+        type=one_of(OPTIMIZERS, "optimizer"),
+        default="adamw",
+        help=f"one of {', '.join(OPTIMIZERS)}",
+    )
+    group.add_argument(
+        "--weight_decay",
+        type=not_negative,
+        default=1e-4,
+        help="decoupled for adamw, coupled for adam and sgd",
+    )
     parser.choosers["schedule"] = SCHEDULES
-    group.add_argument("--schedule", type=one_of(SCHEDULES, "schedule"), default="cosine", help=f"of the learning rate: {', '.join(SCHEDULES)}")
+    group.add_argument(
+        "--schedule",
+        type=one_of(SCHEDULES, "schedule"),
+        default="cosine",
+        help=f"of the learning rate: {', '.join(SCHEDULES)}",
+    )
     group.add_argument(
         "--milestones",
         type=share,
         nargs="+",
         help=f"parts of the training after warm-up when it falls {defaults_of('milestones', SCHEDULES)}",
     )
-    group.add_argument("--lr_gamma", type=positive, help=f"what it is multiplied by {defaults_of('lr_gamma', SCHEDULES)}")
+    group.add_argument(
+        "--lr_gamma",
+        type=positive,
+        help=f"what it is multiplied by {defaults_of('lr_gamma', SCHEDULES)}",
+    )
     group.add_argument("--warmup", type=not_negative, default=0.5, help="epochs of linear warm-up")
-    group.add_argument("--ema", type=within(0, 0.999999), default=0.0, help="decay of a moving average of the weights; 0 is none")
-    group.add_argument("--grad_clip", type=not_negative, default=1.0, help="largest norm of the gradient; 0 is no limit")
+    group.add_argument(
+        "--ema",
+        type=within(0, 0.999999),
+        default=0.0,
+        help="decay of a moving average of the weights; 0 is none",
+    )
+    group.add_argument(
+        "--grad_clip",
+        type=not_negative,
+        default=1.0,
+        help="largest norm of the gradient; 0 is no limit",
+    )
     seeds = group.add_mutually_exclusive_group()
     # The default is a word, so that the same number counts as given where it is given.
-    seeds.add_argument("--seed", type=natural, default="42", help="of weights, order, augmentation and noise")
+    seeds.add_argument(
+        "--seed", type=natural, default="42", help="of weights, order, augmentation and noise"
+    )
     if several:
-        seeds.add_argument("--seeds", type=natural, nargs="+", help="one run each, instead of --seed; ends with mean ± std")
-    group.add_argument("--data_seed", type=natural, help="of order, augmentation and noise; with --seeds one for all, which train together")
+        seeds.add_argument(
+            "--seeds",
+            type=natural,
+            nargs="+",
+            help="one run each, instead of --seed; ends with mean ± std",
+        )
+    group.add_argument(
+        "--data_seed",
+        type=natural,
+        help="of order, augmentation and noise; with --seeds one for all, which train together",
+    )
     types = ("auto", "bf16", "fp16", "off")
-    group.add_argument("--amp", choices=types, default="off", help="type of the convolutions; auto: what the device has units for")
-    group.add_argument("--compile", action="store_true", help="networks as torch.compile makes them")
-    group.add_argument("--cache", type=not_negative, default=2.0, metavar="GiB", help="room for what never changes: observations, teachers' answers")
+    group.add_argument(
+        "--amp",
+        choices=types,
+        default="off",
+        help="type of the convolutions; auto: what the device has units for",
+    )
+    group.add_argument(
+        "--compile", action="store_true", help="networks as torch.compile makes them"
+    )
+    group.add_argument(
+        "--cache",
+        type=not_negative,
+        default=2.0,
+        metavar="GiB",
+        help="room for what never changes: observations, teachers' answers",
+    )
     group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
 
 
 def add_run(parser: Parser) -> None:
     group = parser.add_argument_group("run")
     group.add_argument("--results", default="results", help="folder of everything that is written")
-    group.add_argument("--run_name", help="name of the run folder; made from the configuration without it")
-    group.add_argument("--overwrite", action="store_true", help="replace a run or an exported file of another configuration")
-    group.add_argument("--resume", action=BooleanOptionalAction, default=True, help="go on with an unfinished run, else start again")
-    group.add_argument("--wandb", choices=("auto", "online", "offline", "disabled"), default="auto", help="auto is online where logged in")
+    group.add_argument(
+        "--run_name", help="name of the run folder; made from the configuration without it"
+    )
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace a run or an exported file of another configuration",
+    )
+    group.add_argument(
+        "--resume",
+        action=BooleanOptionalAction,
+        default=True,
+        help="go on with an unfinished run, else start again",
+    )
+    group.add_argument(
+        "--wandb",
+        choices=("auto", "online", "offline", "disabled"),
+        default="auto",
+        help="auto is online where logged in",
+    )
     group.add_argument("--wandb_project", default="DistillPool", help="project at Weights & Biases")
-    group.add_argument("--tensorboard", action="store_true", help="write its files into the run folder")
-    group.add_argument("--config", metavar="FILE", help="JSON or YAML of these flags; the command line wins")
-    group.add_argument("--dry_run", action="store_true", help="print the resolved configuration and stop")
+    group.add_argument(
+        "--tensorboard", action="store_true", help="write its files into the run folder"
+    )
+    group.add_argument(
+        "--config", metavar="FILE", help="JSON or YAML of these flags; the command line wins"
+    )
+    group.add_argument(
+        "--dry_run", action="store_true", help="print the resolved configuration and stop"
+    )
 
 
 def add_cluster(parser: Parser) -> None:
@@ -303,45 +524,120 @@ def add_cluster(parser: Parser) -> None:
 
     parser.rules.append(cluster_is_given)
     group = parser.add_argument_group("cluster")
-    group.add_argument("--cluster", type=one_of(CLUSTERS, "cluster"), help=f"queue the jobs instead of running them: {', '.join(CLUSTERS)}")
-    group.add_argument("--time", metavar="HH:MM:SS", help="limit of a job, which is queued again where it was not enough")
+    group.add_argument(
+        "--cluster",
+        type=one_of(CLUSTERS, "cluster"),
+        help=f"queue the jobs instead of running them: {', '.join(CLUSTERS)}",
+    )
+    group.add_argument(
+        "--time",
+        metavar="HH:MM:SS",
+        help="limit of a job, which is queued again where it was not enough",
+    )
     group.add_argument("--partition", help="or queue; the cluster's default without it")
     group.add_argument("--memory", help="of a job, such as 16G; the cluster's default without it")
     group.add_argument("--gpus", type=natural, help=f"of a job ({QUEUED['gpus']} without it)")
     group.add_argument("--cpus", type=counting, help=f"of a job ({QUEUED['cpus']} without it)")
-    group.add_argument("--environment", action="append", metavar="LINE", help="of shell, before a job; may be repeated: 'source .venv/bin/activate'")
     group.add_argument(
-        "--signal_before", type=counting, help=f"seconds before the limit when a job begins to save ({QUEUED['signal_before']} without it)"
+        "--environment",
+        action="append",
+        metavar="LINE",
+        help="of shell, before a job; may be repeated: 'source .venv/bin/activate'",
+    )
+    group.add_argument(
+        "--signal_before",
+        type=counting,
+        help=f"seconds before the limit when a job begins to save ({QUEUED['signal_before']} without it)",
     )
 
 
 def add_distillation(parser: Parser) -> None:
     group = parser.add_argument_group("distillation")
-    group.add_argument("--type_dist", type=selection, default="output_latent", help="taps to compare: 0..12 or a name")
-    group.add_argument("--loss_distill", type=weighted(LOSSES), nargs="+", default=["mse"], metavar="NAME[:WEIGHT]", help=f"of {', '.join(LOSSES)}")
-    group.add_argument("--loss_gt", type=one_of(TASK_LOSSES, "loss"), default="mae", help="task loss against the target")
+    group.add_argument(
+        "--type_dist",
+        type=selection,
+        default="output_latent",
+        help="taps to compare: 0..12 or a name",
+    )
+    group.add_argument(
+        "--loss_distill",
+        type=weighted(LOSSES),
+        nargs="+",
+        default=["mse"],
+        metavar="NAME[:WEIGHT]",
+        help=f"of {', '.join(LOSSES)}",
+    )
+    group.add_argument(
+        "--loss_gt",
+        type=one_of(TASK_LOSSES, "loss"),
+        default="mae",
+        help="task loss against the target",
+    )
     add_alpha(parser, group)
     group.add_argument("--beta", type=not_negative, default=1.0, help="multiplies the task loss")
-    group.add_argument("--gamma", type=gamma, help="kernel width of comb_matrix: a number or auto (its default)")
+    group.add_argument(
+        "--gamma", type=gamma, help="kernel width of comb_matrix: a number or auto (its default)"
+    )
     group.add_argument("--temperature", type=positive, help="of soft (4 without it)")
     add_style(group)
-    group.add_argument("--sup_loss", type=int, choices=(0, 1), default=1, help="target: 1 the image, 0 the teacher's output")
-    group.add_argument("--awgn_teacher", action="store_true", help="noise of --awgn_snr on the teacher's measurements too")
+    group.add_argument(
+        "--sup_loss",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="target: 1 the image, 0 the teacher's output",
+    )
+    group.add_argument(
+        "--awgn_teacher",
+        action="store_true",
+        help="noise of --awgn_snr on the teacher's measurements too",
+    )
 
 
 def add_alpha(parser: Parser, group) -> None:
-    group.add_argument("--alpha", type=not_negative, default=1.0, help="multiplies the distillation losses and their weights")
+    group.add_argument(
+        "--alpha",
+        type=not_negative,
+        default=1.0,
+        help="multiplies the distillation losses and their weights",
+    )
     parser.choosers["alpha_schedule"] = ALPHA_SCHEDULES
     names = ", ".join(ALPHA_SCHEDULES)
-    group.add_argument("--alpha_schedule", type=one_of(ALPHA_SCHEDULES, "schedule"), default="constant", help=f"how alpha changes: {names}")
-    group.add_argument("--alpha_milestones", type=share, nargs="+", help=f"parts of the training {defaults_of('alpha_milestones', ALPHA_SCHEDULES)}")
-    group.add_argument("--alpha_gamma", type=not_negative, help=f"what alpha is multiplied by {defaults_of('alpha_gamma', ALPHA_SCHEDULES)}")
-    group.add_argument("--alpha_warmup", type=share, help=f"part of the training in which alpha grows {defaults_of('alpha_warmup', ALPHA_SCHEDULES)}")
-    group.add_argument("--shuffle_teacher", action="store_true", help="a control: each image is taught what the teacher makes of another one")
+    group.add_argument(
+        "--alpha_schedule",
+        type=one_of(ALPHA_SCHEDULES, "schedule"),
+        default="constant",
+        help=f"how alpha changes: {names}",
+    )
+    group.add_argument(
+        "--alpha_milestones",
+        type=share,
+        nargs="+",
+        help=f"parts of the training {defaults_of('alpha_milestones', ALPHA_SCHEDULES)}",
+    )
+    group.add_argument(
+        "--alpha_gamma",
+        type=not_negative,
+        help=f"what alpha is multiplied by {defaults_of('alpha_gamma', ALPHA_SCHEDULES)}",
+    )
+    group.add_argument(
+        "--alpha_warmup",
+        type=share,
+        help=f"part of the training in which alpha grows {defaults_of('alpha_warmup', ALPHA_SCHEDULES)}",
+    )
+    group.add_argument(
+        "--shuffle_teacher",
+        action="store_true",
+        help="a control: each image is taught what the teacher makes of another one",
+    )
 
 
 def add_style(group) -> None:
-    group.add_argument("--style_weight", type=not_negative, help="of the Gram matrices in perceptual (0 without it)")
+    group.add_argument(
+        "--style_weight",
+        type=not_negative,
+        help="of the Gram matrices in perceptual (0 without it)",
+    )
 
 
 def add_labelled(parser: Parser, limits=("train", "val", "test"), **defaults) -> None:
@@ -356,14 +652,42 @@ def add_classifier(parser: Parser) -> None:
     def add(flag: str, text: str, **how) -> None:
         group.add_argument(f"--{flag}", help=f"{text} {defaults_of(flag, CLASSIFIERS)}", **how)
 
-    group.add_argument("--model", dest="network", type=one_of(CLASSIFIERS, "model"), default="resnet8", help=f"one of {', '.join(CLASSIFIERS)}")
-    add("width", type=counting, text="channels of the first stage; 64 is the published network, 16 of CIFAR's")
-    add("stem", choices=("auto", "large", "small"), text="large: 7 x 7, stride 2 and pooling; small: 3 x 3; auto is small below 64 pixels")
+    group.add_argument(
+        "--model",
+        dest="network",
+        type=one_of(CLASSIFIERS, "model"),
+        default="resnet8",
+        help=f"one of {', '.join(CLASSIFIERS)}",
+    )
+    add(
+        "width",
+        type=counting,
+        text="channels of the first stage; 64 is the published network, 16 of CIFAR's",
+    )
+    add(
+        "stem",
+        choices=("auto", "large", "small"),
+        text="large: 7 x 7, stride 2 and pooling; small: 3 x 3; auto is small below 64 pixels",
+    )
     add("batch_norm", choices=("on", "off"), text="normalisation")
     add("patch", type=counting, text="pixels of a patch along a side")
-    add("pretrained", action=BooleanOptionalAction, text="begin with the published weights, from the cache or with --download")
-    group.add_argument("--label_smoothing", type=within(0, 1), default=0.0, help="share of the target that is spread over all classes")
-    group.add_argument("--augment", action=BooleanOptionalAction, default=True, help="shifts, and mirror images but of digits, in training")
+    add(
+        "pretrained",
+        action=BooleanOptionalAction,
+        text="begin with the published weights, from the cache or with --download",
+    )
+    group.add_argument(
+        "--label_smoothing",
+        type=within(0, 1),
+        default=0.0,
+        help="share of the target that is spread over all classes",
+    )
+    group.add_argument(
+        "--augment",
+        action=BooleanOptionalAction,
+        default=True,
+        help="shifts, and mirror images but of digits, in training",
+    )
 
 
 def add_class_training(parser: Parser) -> None:
@@ -379,41 +703,94 @@ def add_class_training(parser: Parser) -> None:
 def add_class_distillation(parser: Parser) -> None:
     group = parser.add_argument_group("distillation")
     losses = ", ".join(CLASS_LOSSES)
-    group.add_argument("--loss_distill", type=weighted(CLASS_LOSSES), nargs="+", metavar="NAME[:WEIGHT]", help=f"of {losses}; kd without it")
-    group.add_argument("--type_dist", type=one_of(CLASS_SELECTIONS, "selection"), help=f"taps of losses on features: {', '.join(CLASS_SELECTIONS)}")
-    group.add_argument("--beta", type=not_negative, help="multiplies the cross-entropy; 1 without it")
-    group.add_argument("--balance", type=one_of(BALANCES, "balance"), help=f"of labels and teacher, as published: {told_balances()}")
+    group.add_argument(
+        "--loss_distill",
+        type=weighted(CLASS_LOSSES),
+        nargs="+",
+        metavar="NAME[:WEIGHT]",
+        help=f"of {losses}; kd without it",
+    )
+    group.add_argument(
+        "--type_dist",
+        type=one_of(CLASS_SELECTIONS, "selection"),
+        help=f"taps of losses on features: {', '.join(CLASS_SELECTIONS)}",
+    )
+    group.add_argument(
+        "--beta", type=not_negative, help="multiplies the cross-entropy; 1 without it"
+    )
+    group.add_argument(
+        "--balance",
+        type=one_of(BALANCES, "balance"),
+        help=f"of labels and teacher, as published: {told_balances()}",
+    )
     add_alpha(parser, group)
     kinds = {"gamma": gamma, "crd_negatives": counting, "tucker_ranks": share, "ft_rate": share}
     choices = {"tucker_space": ("core", "projected"), "tucker_over": ("batch", "sample")}
     for option, value in CLASS_OPTIONS.items():
         readers = ", ".join(name for name, loss in CLASS_LOSSES.items() if option in loss.options)
-        how = {"choices": choices[option]} if option in choices else {"type": kinds.get(option, not_negative)}
+        how = (
+            {"choices": choices[option]}
+            if option in choices
+            else {"type": kinds.get(option, not_negative)}
+        )
         how = {"action": BooleanOptionalAction} if isinstance(value, bool) else how
-        group.add_argument(f"--{option}", help=f"of {readers} ({value} without it)", default=None, **how)
+        group.add_argument(
+            f"--{option}", help=f"of {readers} ({value} without it)", default=None, **how
+        )
     group.add_argument(
-        "--prepare_epochs", type=counting, help=f"passes in which ft's paraphraser learns, before the student ({PREPARE_EPOCHS} without it)"
+        "--prepare_epochs",
+        type=counting,
+        help=f"passes in which ft's paraphraser learns, before the student ({PREPARE_EPOCHS} without it)",
     )
 
 
 def told_balances() -> str:
-    return "; ".join(f"{name}: beta {b['beta']:g}, {' '.join(b['loss_distill'])}, temperature {b['temperature']:g}" for name, b in BALANCES.items())
+    return "; ".join(
+        f"{name}: beta {b['beta']:g}, {' '.join(b['loss_distill'])}, temperature {b['temperature']:g}"
+        for name, b in BALANCES.items()
+    )
 
 
 def add_class_teacher(parser: Parser) -> None:
     group = parser.add_argument_group("teacher")
-    group.add_argument("--teacher", metavar="PATH", nargs="+", required=True, help="its checkpoint, or several")
-    group.add_argument("--teacher_weights", type=positive, nargs="+", metavar="WEIGHT", help="of several teachers; equal, summing to 1, without it")
-    group.add_argument("--assistant", action="store_true", help="first the teacher's network learns to see as the student does, then it teaches")
+    group.add_argument(
+        "--teacher", metavar="PATH", nargs="+", required=True, help="its checkpoint, or several"
+    )
+    group.add_argument(
+        "--teacher_weights",
+        type=positive,
+        nargs="+",
+        metavar="WEIGHT",
+        help="of several teachers; equal, summing to 1, without it",
+    )
+    group.add_argument(
+        "--assistant",
+        action="store_true",
+        help="first the teacher's network learns to see as the student does, then it teaches",
+    )
 
 
-def add_teacher(parser: Parser, what: str = "its checkpoint; else the exported UNET_cr_<cr_teacher>.pth") -> None:
+def add_teacher(
+    parser: Parser, what: str = "its checkpoint; else the exported UNET_cr_<cr_teacher>.pth"
+) -> None:
     group = parser.add_argument_group("teacher")
     group.add_argument("--teacher", metavar="PATH", help=what)
     ratios = group.add_mutually_exclusive_group()
     for flag in ("--cr_teacher", "--crs_expert_teacher"):
-        ratios.add_argument(flag, dest="cr_teacher", type=ratio, nargs="+", action=Several, metavar="CR", help="its ratio; several are a mixture's")
-    group.add_argument("--ordering_teacher", type=ordering, help="its ordering, only for a release .pth that does not tell")
+        ratios.add_argument(
+            flag,
+            dest="cr_teacher",
+            type=ratio,
+            nargs="+",
+            action=Several,
+            metavar="CR",
+            help="its ratio; several are a mixture's",
+        )
+    group.add_argument(
+        "--ordering_teacher",
+        type=ordering,
+        help="its ordering, only for a release .pth that does not tell",
+    )
 
 
 def identity(args: Namespace) -> dict:

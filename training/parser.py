@@ -3,7 +3,13 @@
 import json
 import re
 import sys
-from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
+from argparse import (
+    Action,
+    ArgumentDefaultsHelpFormatter,
+    ArgumentParser,
+    ArgumentTypeError,
+    Namespace,
+)
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,10 +61,14 @@ class Parser(ArgumentParser):
 
     def _settle(self, args: Namespace, chooser: str, table: dict) -> None:
         chosen = getattr(args, chooser)
-        for flag in dict.fromkeys(flag for entry in table.values() for flag in entry.flags if hasattr(args, flag)):
+        for flag in dict.fromkeys(
+            flag for entry in table.values() for flag in entry.flags if hasattr(args, flag)
+        ):
             reads = table[chosen].flags
             if flag not in reads and getattr(args, flag) is not None:
-                self.error(f"{chooser} '{chosen}' does not read --{flag}: it reads {', '.join('--' + name for name in reads) or 'no such flag'}")
+                self.error(
+                    f"{chooser} '{chosen}' does not read --{flag}: it reads {', '.join('--' + name for name in reads) or 'no such flag'}"
+                )
             if flag in reads and getattr(args, flag) is None:
                 if reads[flag] is ... and self.demanding:
                     self.error(f"{chooser} '{chosen}' needs --{flag}")
@@ -82,7 +92,9 @@ class Parser(ArgumentParser):
         if argv is ITSELF:
             return set()
         unset = object()
-        found = super().parse_args(argv, Namespace(**{action.dest: unset for action in self._actions}))
+        found = super().parse_args(
+            argv, Namespace(**{action.dest: unset for action in self._actions})
+        )
         return {name for name, value in vars(found).items() if value is not unset}
 
     def _spelling(self, word: str) -> str:
@@ -111,7 +123,13 @@ class Parser(ArgumentParser):
 
             try:
                 settings = yaml.safe_load(text)
-            except (yaml.YAMLError, ValueError, AttributeError, LookupError, RecursionError) as error:
+            except (
+                yaml.YAMLError,
+                ValueError,
+                AttributeError,
+                LookupError,
+                RecursionError,
+            ) as error:
                 self.error(f"{where} is neither JSON nor YAML: {' '.join(str(error).split())}")
         if not isinstance(settings, dict):
             self.error(f"{where}: expected settings 'name: value'")
@@ -122,7 +140,14 @@ class Parser(ArgumentParser):
         option = self._spelling(f"--{name}")
         if option in self._option_string_actions:
             return option
-        return next((action.option_strings[0] for action in self._actions if action.dest == name and action.option_strings), None)  # --model: network
+        return next(
+            (
+                action.option_strings[0]
+                for action in self._actions
+                if action.dest == name and action.option_strings
+            ),
+            None,
+        )  # --model: network
 
     def words_of(self, settings: dict, where: str) -> list[str]:
         """Settings as command-line words."""
@@ -154,7 +179,11 @@ def one_of(names, what: str) -> Callable[[str], str]:
 
 
 def ordering(text: str) -> str:
-    return text if text.startswith("file:") and len(text) > 5 else one_of([*ORDERINGS, "file:PATH"], "ordering")(text)
+    return (
+        text
+        if text.startswith("file:") and len(text) > 5
+        else one_of([*ORDERINGS, "file:PATH"], "ordering")(text)
+    )
 
 
 def selection(text: str) -> str:
@@ -174,8 +203,14 @@ def within(low: float, high: float, kind=float, open_low: bool = False) -> Calla
         try:
             value = kind(text)
         except ValueError:
-            raise ArgumentTypeError(f"'{text}' is not {'a whole number' if kind is int else 'a number'}") from None
-        if not (low < value if open_low else low <= value) or not value <= high or value == float("inf"):
+            raise ArgumentTypeError(
+                f"'{text}' is not {'a whole number' if kind is int else 'a number'}"
+            ) from None
+        if (
+            not (low < value if open_low else low <= value)
+            or not value <= high
+            or value == float("inf")
+        ):
             top = f"{high}]" if high != float("inf") else "infinity)"
             raise ArgumentTypeError(f"{text} is outside {'(' if open_low else '['}{low}, {top}")
         return value

@@ -20,7 +20,20 @@ from models import build_network
 from models.hybrid_unet import graft
 from physics.base import Physics
 from physics.given import camera_for
-from tables import ALPHA_SCHEDULES, DATASETS, FETCHED, LOSS_OPTIONS, LOSSES, MODELS, PHYSICS, TASK_LOSSES, UserError, bound, label_of, words
+from tables import (
+    ALPHA_SCHEDULES,
+    DATASETS,
+    FETCHED,
+    LOSS_OPTIONS,
+    LOSSES,
+    MODELS,
+    PHYSICS,
+    TASK_LOSSES,
+    UserError,
+    bound,
+    label_of,
+    words,
+)
 from training import checkpoint
 from training.engine import data_seed
 from training.loop import Fit, train
@@ -39,13 +52,24 @@ class Teacher(NamedTuple):
 
 def request_of(args: Namespace, **changes) -> Request:
     """What the flags ask of a dataset."""
-    return Request(**{name: getattr(args, name) for name in Request._fields if getattr(args, name, None) is not None} | changes)
+    return Request(
+        **{
+            name: getattr(args, name)
+            for name in Request._fields
+            if getattr(args, name, None) is not None
+        }
+        | changes
+    )
 
 
-def splits_of(args: Namespace, table: dict = DATASETS, augment: bool = True, **changes) -> dict[str, Images]:
+def splits_of(
+    args: Namespace, table: dict = DATASETS, augment: bool = True, **changes
+) -> dict[str, Images]:
     """The splits that a training uses: the test set is not among them."""
     check_camera(args, physics_recipe(args))
-    return build_splits(request_of(args, **changes), ("train", "val"), data_seed(args) if augment else None, table)
+    return build_splits(
+        request_of(args, **changes), ("train", "val"), data_seed(args) if augment else None, table
+    )
 
 
 class Asked(Exception):
@@ -70,17 +94,28 @@ def export_name(network: str, label: str) -> str:
 
 def physics_recipe(args: Namespace) -> dict:
     """The recipe of the camera that the flags describe."""
-    return {"name": args.physics, "n": args.n, "c": args.c, **{flag: getattr(args, flag) for flag in PHYSICS[args.physics].flags}}
+    return {
+        "name": args.physics,
+        "n": args.n,
+        "c": args.c,
+        **{flag: getattr(args, flag) for flag in PHYSICS[args.physics].flags},
+    }
 
 
 def network_of(args: Namespace, **more) -> tuple[nn.Module, dict]:
     """The network that the flags describe, and its recipe; one seed begins with the same weights in every script."""
-    flags = {flag: getattr(args, flag) for flag in MODELS[args.network].flags if getattr(args, flag) is not None}
+    flags = {
+        flag: getattr(args, flag)
+        for flag in MODELS[args.network].flags
+        if getattr(args, flag) is not None
+    }
     recipe = {"name": args.network, "c": args.c, **flags, **more}
     with torch.device("meta"):  # before anything of that size is made
         count = sum(w.numel() for w in build_network(recipe).parameters())
     if count > LARGEST:
-        raise UserError(f"network '{args.network}' would have {count:,} parameters: at most {LARGEST:,} are made")
+        raise UserError(
+            f"network '{args.network}' would have {count:,} parameters: at most {LARGEST:,} are made"
+        )
     torch.manual_seed(args.seed)
     return lightened(build_network(recipe), args), recipe
 
@@ -89,7 +124,9 @@ def lightened(network: nn.Module, args: Namespace) -> nn.Module:
     """The network, which computes features again in the backward pass where that is asked."""
     network.checkpointing = args.gradient_checkpointing
     if args.gradient_checkpointing and not network.lightens:
-        raise UserError(f"gradient_checkpointing saves nothing in a {type(network).__name__}: choose another network")
+        raise UserError(
+            f"gradient_checkpointing saves nothing in a {type(network).__name__}: choose another network"
+        )
     return network
 
 
@@ -103,7 +140,11 @@ def warm_start(network: nn.Module, recipe: dict, path: str | None) -> None:
     """Begins with the weights of a checkpoint, whose network must be the same."""
     if path is not None:
         found = checkpoint.restore(path)
-        differ = differences({"freeze": None} | recipe, {"freeze": None} | found.content["network"], but=("name", "freeze"))
+        differ = differences(
+            {"freeze": None} | recipe,
+            {"freeze": None} | found.content["network"],
+            but=("name", "freeze"),
+        )
         if differ:
             raise UserError(f"checkpoint {path} is of another network: {differ}")
         checkpoint.load_weights(network, found.network.state_dict(), path)
@@ -111,7 +152,11 @@ def warm_start(network: nn.Module, recipe: dict, path: str | None) -> None:
 
 def differences(ours: dict, theirs: dict, but: tuple[str, ...] = ()) -> str:
     """In words, what two recipes do not share."""
-    names = [name for name in {**ours, **theirs} if name not in but and ours.get(name) != theirs.get(name)]
+    names = [
+        name
+        for name in {**ours, **theirs}
+        if name not in but and ours.get(name) != theirs.get(name)
+    ]
     return ", ".join(f"{name} {theirs.get(name)}, not {ours.get(name)}" for name in names)
 
 
@@ -127,7 +172,9 @@ def check_pairs(dataset: str, images: Images, seeing: list[tuple[nn.Module, Phys
     for network, camera in seeing:
         name = camera.recipe["name"]
         if dataset != "paired" and name == "given":
-            raise UserError(f"dataset '{dataset}' with physics 'given': it needs a camera that can measure its clean pictures")
+            raise UserError(
+                f"dataset '{dataset}' with physics 'given': it needs a camera that can measure its clean pictures"
+            )
         camera_for(images, camera, network)
 
 
@@ -136,7 +183,9 @@ def check_distillation(args: Namespace) -> None:
     losses_of(args)
     build_task(args.loss_gt, **loss_options(args))
     if args.shuffle_teacher and getattr(args, "online", False):
-        raise UserError("shuffle_teacher: a teacher that learns beside the student would learn from shuffled images too")
+        raise UserError(
+            "shuffle_teacher: a teacher that learns beside the student would learn from shuffled images too"
+        )
     check_shuffled(args)
     if args.awgn_teacher and args.awgn_snr is None:
         raise UserError("awgn_teacher needs a noise level: give --awgn_snr")
@@ -144,24 +193,39 @@ def check_distillation(args: Namespace) -> None:
 
 def check_shuffled(args: Namespace) -> None:
     if args.shuffle_teacher and args.batch_size * args.accumulate == 1:
-        raise UserError("shuffle_teacher: a batch of one image has no other one whose answer it could be taught; choose a larger --batch_size")
+        raise UserError(
+            "shuffle_teacher: a batch of one image has no other one whose answer it could be taught; choose a larger --batch_size"
+        )
 
 
-def losses_of(args: Namespace, table: dict = LOSSES, options: dict | None = None, taps: Callable = lambda line: None) -> list[Term]:
+def losses_of(
+    args: Namespace,
+    table: dict = LOSSES,
+    options: dict | None = None,
+    taps: Callable = lambda line: None,
+) -> list[Term]:
     """The distillation losses, each name once, with the weights that the command line gives, and the taps that a table's line is to have."""
     options = loss_options(args) if options is None else options
     pairs = [word.partition(":")[::2] for word in args.loss_distill]
     names = [name for name, _ in pairs]
     if len(set(names)) < len(names):
         raise UserError(f"loss_distill {' '.join(args.loss_distill)}: a loss is named twice")
-    return [build_term(name, float(weight) if weight else None, table, taps(table[name]), **options) for name, weight in pairs]
+    return [
+        build_term(name, float(weight) if weight else None, table, taps(table[name]), **options)
+        for name, weight in pairs
+    ]
 
 
 def loss_options(args: Namespace) -> dict:
     """The options of losses; one that no loss of this run reads is refused."""
     chosen = {word.partition(":")[0]: LOSSES for word in getattr(args, "loss_distill", [])}
     task = {args.loss_gt if hasattr(args, "loss_gt") else args.loss: TASK_LOSSES}
-    read = {option for table in (chosen, task) for name, lines in table.items() for option in lines[name].options}
+    read = {
+        option
+        for table in (chosen, task)
+        for name, lines in table.items()
+        for option in lines[name].options
+    }
     return options_read(args, LOSS_OPTIONS, read, LOSSES)
 
 
@@ -171,7 +235,10 @@ def options_read(args: Namespace, defaults: dict, read: set[str], table: dict) -
         if getattr(args, option, None) is not None and option not in read:
             readers = ", ".join(name for name, loss in table.items() if option in loss.options)
             raise UserError(f"{option} {getattr(args, option)}: only {readers} reads --{option}")
-    return {option: value if (given := getattr(args, option, None)) is None else given for option, value in defaults.items()}
+    return {
+        option: value if (given := getattr(args, option, None)) is None else given
+        for option, value in defaults.items()
+    }
 
 
 def teacher_path(args: Namespace) -> Path | None:
@@ -179,12 +246,20 @@ def teacher_path(args: Namespace) -> Path | None:
     if args.teacher:
         return Path(args.teacher)
     if args.ordering_teacher:
-        raise UserError(f"ordering_teacher {args.ordering_teacher} is for a --teacher whose file does not tell")
+        raise UserError(
+            f"ordering_teacher {args.ordering_teacher} is for a --teacher whose file does not tell"
+        )
     if args.cr_teacher is None:
-        raise UserError("which teacher? give --teacher PATH, or for a single-pixel camera --cr_teacher or --crs_expert_teacher")
+        raise UserError(
+            "which teacher? give --teacher PATH, or for a single-pixel camera --cr_teacher or --crs_expert_teacher"
+        )
     if args.online:
         return None
-    path = Path(args.results) / "trained_models" / export_name("unet", label_of({"name": "spc", "cr": args.cr_teacher}))
+    path = (
+        Path(args.results)
+        / "trained_models"
+        / export_name("unet", label_of({"name": "spc", "cr": args.cr_teacher}))
+    )
     if not path.is_file():
         raise UserError(
             f"no teacher {path}: train it with main_unet.py --cr {words(args.cr_teacher).replace('_', ' ')}, or name one with --teacher PATH"
@@ -192,7 +267,9 @@ def teacher_path(args: Namespace) -> Path | None:
     return path
 
 
-def teacher_from(path: str | Path, given: dict, dataset: str, camera: dict | None = None) -> Teacher:
+def teacher_from(
+    path: str | Path, given: dict, dataset: str, camera: dict | None = None
+) -> Teacher:
     """A checkpoint's network with its own physics, or with `camera` where the file carries none."""
     network, physics, content, _ = checkpoint.restore_with_physics(path, given, camera)
     trained_on = content["config"].get("dataset", dataset)
@@ -205,20 +282,37 @@ def teacher_of(args: Namespace, path: Path | None, images: Callable[[], Tensor])
     """The teacher of a checkpoint; one that learns beside the student may also be the student's network at its own ratio."""
     if path is not None:
         given = {"n": args.n, "c": args.c, "cr": args.cr_teacher, "ordering": args.ordering_teacher}
-        shared = None if "cr" in PHYSICS[args.physics].flags else physics_recipe(args) | {"x0": "adjoint"}
+        shared = (
+            None
+            if "cr" in PHYSICS[args.physics].flags
+            else physics_recipe(args) | {"x0": "adjoint"}
+        )
         return teacher_from(path, given, args.dataset, shared)
     if "cr" not in PHYSICS[args.physics].flags:
-        raise UserError(f"cr_teacher {words(args.cr_teacher)}: physics '{args.physics}' has no ratio; give --teacher PATH")
-    physics = build_physics(physics_recipe(args) | {"cr": args.cr_teacher, "awgn_snr": None}, images=images)
-    network, recipe = network_of(Namespace(**vars(args) | {"seed": args.seed + 1}))  # unlike the student
+        raise UserError(
+            f"cr_teacher {words(args.cr_teacher)}: physics '{args.physics}' has no ratio; give --teacher PATH"
+        )
+    physics = build_physics(
+        physics_recipe(args) | {"cr": args.cr_teacher, "awgn_snr": None}, images=images
+    )
+    network, recipe = network_of(
+        Namespace(**vars(args) | {"seed": args.seed + 1})
+    )  # unlike the student
     return Teacher(network, recipe, physics)
 
 
-def hybrid_of(encoder: checkpoint.Restored, decoder: checkpoint.Restored, freeze: str) -> tuple[nn.Module, dict]:
+def hybrid_of(
+    encoder: checkpoint.Restored, decoder: checkpoint.Restored, freeze: str
+) -> tuple[nn.Module, dict]:
     """A network of the first one's encoder and the second one's decoder, a part of it frozen on request."""
-    recipes = [restored.content["network"] | {"name": "hybrid_unet", "freeze": freeze} for restored in (encoder, decoder)]
+    recipes = [
+        restored.content["network"] | {"name": "hybrid_unet", "freeze": freeze}
+        for restored in (encoder, decoder)
+    ]
     if recipes[0] != recipes[1]:
-        raise UserError(f"encoder and decoder come from different U-Nets: the decoder's has {differences(*recipes)}")
+        raise UserError(
+            f"encoder and decoder come from different U-Nets: the decoder's has {differences(*recipes)}"
+        )
     network = build_network(recipes[0])
     network.load_state_dict(graft(encoder.network.state_dict(), decoder.network.state_dict()))
     return network, recipes[0]
@@ -235,7 +329,9 @@ def thawed(restored: checkpoint.Restored) -> tuple[nn.Module, dict]:
     return network, recipe
 
 
-def student_names(args: Namespace, camera: dict, teachers: dict | None, start: str) -> tuple[str, str]:
+def student_names(
+    args: Namespace, camera: dict, teachers: dict | None, start: str
+) -> tuple[str, str]:
     """The run's name without its hash, and the exported file, into which the run puts its hash, from the recipes of the cameras."""
     what = label_of(camera)
     if "cr" in camera:
@@ -246,31 +342,48 @@ def student_names(args: Namespace, camera: dict, teachers: dict | None, start: s
         elif label_of(teachers) != what:
             what += f"_teacher_{label_of(teachers)}"
         what += f"_type_{args.type_dist}_loss_{'_'.join(args.loss_distill).replace(':', '_')[:80]}"  # names of files have an end
-    return f"{start}_{what}_{args.dataset}", f"{date.today()}_{start}_weights_{what}_{args.dataset}_seed_{args.seed}_{{hash}}.pth"
+    return (
+        f"{start}_{what}_{args.dataset}",
+        f"{date.today()}_{start}_weights_{what}_{args.dataset}_seed_{args.seed}_{{hash}}.pth",
+    )
 
 
-def supervised(args: Namespace, network: nn.Module, physics: Physics, loss: str, device: torch.device) -> Supervised:
+def supervised(
+    args: Namespace, network: nn.Module, physics: Physics, loss: str, device: torch.device
+) -> Supervised:
     """A network and its camera, on the device."""
     stage = Supervised(network, physics, build_task(loss, **loss_options(args)))
     return stage.to(device, memory_format=torch.channels_last)
 
 
 def distillation(
-    args: Namespace, student: nn.Module, physics: Physics, teacher: Teacher, images: Callable, device: torch.device, online: bool = False
+    args: Namespace,
+    student: nn.Module,
+    physics: Physics,
+    teacher: Teacher,
+    images: Callable,
+    device: torch.device,
+    online: bool = False,
 ) -> Distillation:
     """Student, teacher and adapters on the device; one physics object where both see alike. `images` loads the training images."""
     torch.manual_seed(args.seed)  # of the adapters
     physics_t = teacher.physics
     if args.awgn_teacher:
         if physics_t.level != "awgn_snr":
-            raise UserError(f"awgn_teacher: the teacher's physics '{physics_t.recipe['name']}' does not read --awgn_snr")
+            raise UserError(
+                f"awgn_teacher: the teacher's physics '{physics_t.recipe['name']}' does not read --awgn_snr"
+            )
         physics_t = physics_t.at_noise(args.awgn_snr).refitted(images)
     physics_t = physics if physics.sees_as(physics_t) else physics_t
     # Convolutions are faster with channels innermost; the numbers are the same up to rounding.
     return Distillation(
         student.to(device, memory_format=torch.channels_last),
         physics.to(device),
-        [Guide(teacher.network.to(device, memory_format=torch.channels_last), physics_t.to(device))],
+        [
+            Guide(
+                teacher.network.to(device, memory_format=torch.channels_last), physics_t.to(device)
+            )
+        ],
         selection=args.type_dist,
         losses=losses_of(args),
         task=build_task(args.loss_gt, **loss_options(args)),
@@ -283,11 +396,19 @@ def distillation(
     )
 
 
-def learner(stage: nn.Module, recipe: dict, splits: dict[str, Images], args: Namespace, run: Run, **more) -> Fit | dict:
+def learner(
+    stage: nn.Module, recipe: dict, splits: dict[str, Images], args: Namespace, run: Run, **more
+) -> Fit | dict:
     """A stage that is ready to be trained; or --dry_run says what would be trained."""
-    check_pairs(args.dataset, splits["val"], [(stage.student, stage.physics), *(guide[:2] for guide in getattr(stage, "guides", ()))])
+    check_pairs(
+        args.dataset,
+        splits["val"],
+        [(stage.student, stage.physics), *(guide[:2] for guide in getattr(stage, "guides", ()))],
+    )
     count = sum(w.numel() for w in stage.student.parameters())
-    print(f"network: {recipe['name']}, {count:,} parameters; {len(splits['train'])} training and {len(splits['val'])} validation images")
+    print(
+        f"network: {recipe['name']}, {count:,} parameters; {len(splits['train'])} training and {len(splits['val'])} validation images"
+    )
     if args.dry_run:
         run.describe()
         return {}
@@ -300,21 +421,32 @@ def trained(found: list[Fit | dict]) -> list[dict]:
     return [next(scores) if isinstance(fit, Fit) else fit for fit in found]
 
 
-def every_seed(make: Callable[[Namespace, Fit | None], Fit | dict], args: Namespace, score: str) -> dict:
+def every_seed(
+    make: Callable[[Namespace, Fit | None], Fit | dict], args: Namespace, score: str
+) -> dict:
     """One run, or one for each of --seeds and the mean and deviation of a score; with --data_seed they are trained beside each other."""
     if not args.seeds:
         return trained([make(args, None)])[0]
     found: list[Fit | dict] = []
     for seed in dict.fromkeys(args.seeds):
-        one = Namespace(**vars(args) | {"seed": seed, "run_name": args.run_name and f"{args.run_name}_seed_{seed}"})
+        one = Namespace(
+            **vars(args)
+            | {"seed": seed, "run_name": args.run_name and f"{args.run_name}_seed_{seed}"}
+        )
         beside = next((fit for fit in found if isinstance(fit, Fit)), None)
         found += [make(one, beside)] if args.data_seed is not None else trained([make(one, None)])
     runs = trained(found)
     if args.dry_run:
         return {}
     scores = [run[score] for run in runs]
-    print(f"{score.replace('val_', 'validation ')}: {mean_and_deviation(scores)} over seeds {', '.join(map(str, dict.fromkeys(args.seeds)))}")
-    return {"runs": runs, score: statistics.mean(scores), "checkpoints": [run["checkpoint"] for run in runs]}
+    print(
+        f"{score.replace('val_', 'validation ')}: {mean_and_deviation(scores)} over seeds {', '.join(map(str, dict.fromkeys(args.seeds)))}"
+    )
+    return {
+        "runs": runs,
+        score: statistics.mean(scores),
+        "checkpoints": [run["checkpoint"] for run in runs],
+    }
 
 
 def mean_and_deviation(values: list[float], sign: str = "") -> str:

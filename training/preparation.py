@@ -40,16 +40,25 @@ def prepare(
         loader.dataset.epoch, loader.batch_sampler.first, sums = epoch, 0, {}
         for k, batch in enumerate(loader):
             stop.check()
-            losses = stage.prepare(memory.add(on(device, batch)), seeded(args.seed, PREPARATION, epoch * len(loader) + k))
+            losses = stage.prepare(
+                memory.add(on(device, batch)),
+                seeded(args.seed, PREPARATION, epoch * len(loader) + k),
+            )
             optimizer.zero_grad()
             sum(losses.values()).backward()
             optimizer.step()
-            sums = {name: sums.get(name, 0.0) + loss.item() * len(batch["image"]) for name, loss in losses.items()}
+            sums = {
+                name: sums.get(name, 0.0) + loss.item() * len(batch["image"])
+                for name, loss in losses.items()
+            }
         means = {name: value / len(loader.dataset) for name, value in sums.items()}
         rows.append({"epoch": epoch + 1} | means)
         far["optimizer"] = optimizer.state_dict()
         save()
-        print(f"prepared {epoch + 1}/{args.prepare_epochs}  " + "  ".join(f"{name} {value:.3e}" for name, value in means.items()))
+        print(
+            f"prepared {epoch + 1}/{args.prepare_epochs}  "
+            + "  ".join(f"{name} {value:.3e}" for name, value in means.items())
+        )
     for weight in weights:
         weight.requires_grad_(False)
     write_csv(run.folder / "prepared.csv", rows)

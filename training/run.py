@@ -26,28 +26,49 @@ from training.options import TECHNICAL, identity
 class Run:
     """One training: where it writes, what it is, whether it is finished."""
 
-    def __init__(self, args: Namespace, stem: str, export: str, inputs: dict[str, str | Path | None]):
+    def __init__(
+        self, args: Namespace, stem: str, export: str, inputs: dict[str, str | Path | None]
+    ):
         """`inputs` are files whose content belongs to the configuration; `{hash}` in `export` becomes the short hash."""
         self.args = args
-        self.identity = identity(args) | {k: path and checkpoint.digest(path) for k, path in inputs.items()}
-        self.hash = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:8]
+        self.identity = identity(args) | {
+            k: path and checkpoint.digest(path) for k, path in inputs.items()
+        }
+        self.hash = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[
+            :8
+        ]
         self.name = args.run_name or f"{stem}_{self.hash}"
         if not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", self.name):
-            raise UserError(f"run_name '{self.name}': letters, digits, '_', '-', '.' and '+' make a name")
+            raise UserError(
+                f"run_name '{self.name}': letters, digits, '_', '-', '.' and '+' make a name"
+            )
         self.folder = inside(Path(args.results) / "runs", self.name)
         self.found = self._read_record()
         self.record = dict(self.found)
         found = self.record.get("identity", self.identity)
         if found != self.identity and not args.overwrite:
             names = sorted({*found, *self.identity})
-            differ = [f"{k} {found.get(k)} != {self.identity.get(k)}" for k in names if found.get(k) != self.identity.get(k)]
-            raise UserError(f"run folder {self.folder} holds another configuration ({'; '.join(differ)}): --overwrite replaces it")
+            differ = [
+                f"{k} {found.get(k)} != {self.identity.get(k)}"
+                for k in names
+                if found.get(k) != self.identity.get(k)
+            ]
+            raise UserError(
+                f"run folder {self.folder} holds another configuration ({'; '.join(differ)}): --overwrite replaces it"
+            )
         self.fresh = found != self.identity or not args.resume
         if self.fresh:
             self.record = {}
-        self.export = inside(Path(args.results) / "trained_models", self.record.get("export", export.format(hash=self.hash)))
+        self.export = inside(
+            Path(args.results) / "trained_models",
+            self.record.get("export", export.format(hash=self.hash)),
+        )
         self._guard_export()
-        self.lock = None if ranks.rank() or args.dry_run or self.finished or not self.folder.is_dir() else self._lock()
+        self.lock = (
+            None
+            if ranks.rank() or args.dry_run or self.finished or not self.folder.is_dir()
+            else self._lock()
+        )
 
     def _read_record(self) -> dict:
         path = self.folder / "run.json"
@@ -56,7 +77,9 @@ class Run:
         except json.JSONDecodeError as error:
             if self.args.overwrite:
                 return {"identity": None}
-            raise UserError(f"{path} is damaged ({error}): --overwrite or another --run_name starts afresh") from None
+            raise UserError(
+                f"{path} is damaged ({error}): --overwrite or another --run_name starts afresh"
+            ) from None
 
     def _guard_export(self) -> None:
         """A file of another configuration is not exported over unless told to."""
@@ -64,7 +87,11 @@ class Run:
             return
         other = checkpoint.read(self.export).get("config")
         if other != self.identity:
-            differ = [k for k in self.identity if not isinstance(other, dict) or other.get(k) != self.identity[k]]
+            differ = [
+                k
+                for k in self.identity
+                if not isinstance(other, dict) or other.get(k) != self.identity[k]
+            ]
             raise UserError(
                 f"{self.export} is of another configuration (it differs in {', '.join(differ)}) than run {self.name}: "
                 "--overwrite replaces it, --results keeps both"
@@ -81,7 +108,11 @@ class Run:
         return self.scores()
 
     def scores(self) -> dict:
-        return self.record["scores"] | {"checkpoint": str(self.best), "export": str(self.export), "run": str(self.folder)}
+        return self.record["scores"] | {
+            "checkpoint": str(self.best),
+            "export": str(self.export),
+            "run": str(self.folder),
+        }
 
     @property
     def best(self) -> Path:
@@ -121,7 +152,9 @@ class Run:
         """Locks the folder, empties it where the run is afresh, and says in it what the run is."""
         self.lock = self.lock or self._lock()
         if self._read_record() != self.found:
-            raise UserError(f"run folder {self.folder} was written to meanwhile: repeat the command")
+            raise UserError(
+                f"run folder {self.folder} was written to meanwhile: repeat the command"
+            )
         for path in list(self.folder.iterdir()) if self.fresh else ():
             if path.name != ".lock":
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -131,7 +164,8 @@ class Run:
             "identity": self.identity,
             "export": self.export.name,
             "command": sys.argv,
-            "versions": {"python": platform.python_version()} | {name: _version(name) for name in ("torch", "torchvision", "deepinv", "numpy")},
+            "versions": {"python": platform.python_version()}
+            | {name: _version(name) for name in ("torch", "torchvision", "deepinv", "numpy")},
         }
         write_text(self.folder / "config.json", json.dumps(self._settings(), indent=2) + "\n")
         self._save_record()
@@ -152,7 +186,9 @@ class Run:
                 os.replace(path, self.last)
             return content
         if there:
-            raise UserError(f"{'; '.join(damaged)}: nothing to resume from, --no-resume starts again")
+            raise UserError(
+                f"{'; '.join(damaged)}: nothing to resume from, --no-resume starts again"
+            )
         return None
 
     def log(self, rows: list[dict], drawn: Sequence[str]) -> None:

@@ -14,10 +14,28 @@ from tables import ALONE, UserError, in_a_line
 from training.parser import ITSELF
 
 KEYS = ("question", "script", "seeds", "fixed", "teacher", "grid", "shuffled", "limit_test", "tiny")
-OWN = ("seeds", "results", "run_name", "config", "dry_run", "overwrite", "resume")  # flags that a study sets itself, or that it cannot have
+OWN = (
+    "seeds",
+    "results",
+    "run_name",
+    "config",
+    "dry_run",
+    "overwrite",
+    "resume",
+)  # flags that a study sets itself, or that it cannot have
 SAME = "same"  # of a teacher's flag: what the student has
-RENAMED = {"loss_gt": "loss", "init_student": "train_again"}  # what the student alone calls a flag of the distilled one
-COMMON = ("dataset", "data_root", "on_bad_image", "n", "c", "crop")  # of teacher and student, where they vary too
+RENAMED = {
+    "loss_gt": "loss",
+    "init_student": "train_again",
+}  # what the student alone calls a flag of the distilled one
+COMMON = (
+    "dataset",
+    "data_root",
+    "on_bad_image",
+    "n",
+    "c",
+    "crop",
+)  # of teacher and student, where they vary too
 
 
 class Planned(NamedTuple):
@@ -58,7 +76,9 @@ def resolved(text: dict, tiny: bool) -> dict:
     for level in (text, small):
         unknown = [str(name) for name in level if name not in KEYS]
         if unknown:
-            raise UserError(f"study: unknown {', '.join(map(in_a_line, unknown))}: it holds {', '.join(KEYS)}")
+            raise UserError(
+                f"study: unknown {', '.join(map(in_a_line, unknown))}: it holds {', '.join(KEYS)}"
+            )
     text = {name: value for name, value in text.items() if name != "tiny"}
     if not tiny:
         return text
@@ -69,15 +89,27 @@ def resolved(text: dict, tiny: bool) -> dict:
 
 def changed(text: dict, args: Namespace) -> dict:
     """A study with what the command line adds to it."""
-    grids = [table({"grid": grid}, "grid") | dict(args.vary) for grid in listed(text.get("grid") or {})]
+    grids = [
+        table({"grid": grid}, "grid") | dict(args.vary) for grid in listed(text.get("grid") or {})
+    ]
     for flag, _ in args.fixed:
         if any(flag in grid for grid in grids):
-            raise UserError(f"--fixed {in_a_line(flag)}: the grid says what it is; give --vary {in_a_line(flag)}=VALUE")
+            raise UserError(
+                f"--fixed {in_a_line(flag)}: the grid says what it is; give --vary {in_a_line(flag)}=VALUE"
+            )
     for flag, _ in args.teacher:
         if any(flag in table(grid, "teacher") for grid in grids):
             raise UserError(f"--teacher {in_a_line(flag)}: the grid's parts say what it is")
-    given = {name: getattr(args, name) for name in ("script", "seeds", "shuffled", "limit_test") if getattr(args, name) is not None}
-    text = text | given | {name: table(text, name) | dict(getattr(args, name)) for name in ("fixed", "teacher")}
+    given = {
+        name: getattr(args, name)
+        for name in ("script", "seeds", "shuffled", "limit_test")
+        if getattr(args, name) is not None
+    }
+    text = (
+        text
+        | given
+        | {name: table(text, name) | dict(getattr(args, name)) for name in ("fixed", "teacher")}
+    )
     if args.vary:
         text["grid"] = grids
     return text
@@ -103,8 +135,12 @@ def label(value) -> str:
 
 def key_of(role: str, setting: dict, script: str, flags: dict) -> str:
     """The name of a run's folder: what it is in words, and a hash of all."""
-    digest = hashlib.sha256(json.dumps([role, script, flags], sort_keys=True, default=str).encode()).hexdigest()[:8]
-    said = re.sub(r"[^\w.+-]+", "_", "_".join([role, *(label(value) for value in setting.values())]))[:80]
+    digest = hashlib.sha256(
+        json.dumps([role, script, flags], sort_keys=True, default=str).encode()
+    ).hexdigest()[:8]
+    said = re.sub(
+        r"[^\w.+-]+", "_", "_".join([role, *(label(value) for value in setting.values())])
+    )[:80]
     return f"{said}_seed_{flags.get('seed')}_{digest}"
 
 
@@ -115,9 +151,15 @@ class Plan:
         """`script_of` imports a script; `more` are flags of every run that do not change what it is."""
         self.text, self.folder, self.script_of, self.more = text, folder, script_of, more
         self.script = str(text.get("script", "main_unet_dist.py")).removesuffix(".py")
-        self.fixed, self.seeds = table(text, "fixed"), [number(seed, "seed") for seed in listed(text.get("seeds", [0]))]
+        self.fixed, self.seeds = (
+            table(text, "fixed"),
+            [number(seed, "seed") for seed in listed(text.get("seeds", [0]))],
+        )
         grids = [table({"grid": part}, "grid") for part in listed(text.get("grid") or {})]
-        self.grids = [(without(grid, "teacher"), table(text, "teacher") | table(grid, "teacher")) for grid in grids]
+        self.grids = [
+            (without(grid, "teacher"), table(text, "teacher") | table(grid, "teacher"))
+            for grid in grids
+        ]
         self.varied = varied([grid for grid, _ in self.grids])
         self.runs: dict[str, Planned] = {}
         self.parsers: dict[str, object] = {}
@@ -127,15 +169,25 @@ class Plan:
     def check(self) -> None:
         """Refuses what would be overwritten by the study itself, or read by nobody."""
         distils = self.script in ALONE
-        if not distils and (self.text.get("shuffled") is not None or any(teacher for _, teacher in self.grids)):
-            raise UserError(f"study: {self.script}.py has no teacher and shuffles none: these are of {', '.join(f'{name}.py' for name in ALONE)}")
+        if not distils and (
+            self.text.get("shuffled") is not None or any(teacher for _, teacher in self.grids)
+        ):
+            raise UserError(
+                f"study: {self.script}.py has no teacher and shuffles none: these are of {', '.join(f'{name}.py' for name in ALONE)}"
+            )
         own = (*OWN, "teacher", "shuffle_teacher") if distils else OWN
-        for flags, taken in [(self.fixed, ("seed", *own)), *((grid, ("seed", *own)) for grid, _ in self.grids), *((of, own) for _, of in self.grids)]:
+        for flags, taken in [
+            (self.fixed, ("seed", *own)),
+            *((grid, ("seed", *own)) for grid, _ in self.grids),
+            *((of, own) for _, of in self.grids),
+        ]:
             for name, value in flags.items():
                 if name.replace("-", "_") in taken:
                     raise UserError(f"study: {name}: a study sets this flag itself")
                 if any(isinstance(part, dict | set) for part in listed(value)):
-                    raise UserError(f"study: {in_a_line(name)} {in_a_line(str(value))}: a flag is a value, or a list of them")
+                    raise UserError(
+                        f"study: {in_a_line(name)} {in_a_line(str(value))}: a flag is a value, or a list of them"
+                    )
 
     def parser(self, script: str):
         if script not in self.parsers:
@@ -156,7 +208,12 @@ class Plan:
         for grid, _ in self.grids:
             for point in product(grid):
                 for seed in self.seeds:
-                    self.add("trained", self.script, self.fixed | point | {"seed": seed}, chosen(point, self.varied))
+                    self.add(
+                        "trained",
+                        self.script,
+                        self.fixed | point | {"seed": seed},
+                        chosen(point, self.varied),
+                    )
 
     def distilled(self) -> None:
         """Teachers; students, each beside the same student alone; and students of shuffled teachers."""
@@ -164,24 +221,42 @@ class Plan:
         shuffled, seen = self.text.get("shuffled", "every"), set()
         asked = dict.fromkeys(name for grid, _ in self.grids for name in grid)
         if shuffled not in ("every", "none", *asked):
-            raise UserError(f"study: shuffled '{shuffled}': every, none, or a flag of the grid ({', '.join(asked)})")
+            raise UserError(
+                f"study: shuffled '{shuffled}': every, none, or a flag of the grid ({', '.join(asked)})"
+            )
         for grid, teachers in self.grids:
             for point, teacher in itertools.product(product(grid), list(product(teachers))):
-                setting = chosen(point, self.varied) | {f"teacher {name}": value for name, value in chosen(teacher, differing).items()}
-                mixed = shuffled == "every" or (shuffled != "none" and label(point.get(shuffled)) not in seen)
+                setting = chosen(point, self.varied) | {
+                    f"teacher {name}": value for name, value in chosen(teacher, differing).items()
+                }
+                mixed = shuffled == "every" or (
+                    shuffled != "none" and label(point.get(shuffled)) not in seen
+                )
                 seen.add(label(point.get(shuffled)))
                 self.taught(self.fixed | point, teacher, setting, mixed)
 
     def taught(self, flags: dict, teacher: dict, setting: dict, mixed: bool) -> None:
         """One setting, with every seed."""
         other = ALONE[self.script]
-        teacher = {name: flags.get(name) if value == SAME else value for name, value in teacher.items()}
-        shared = {RENAMED.get(name, name): value for name, value in without(self.fixed, "data_seed").items()}
-        about = self.read_by(other, shared) | chosen(flags, COMMON) | {"seed": self.seeds[0]} | teacher
+        teacher = {
+            name: flags.get(name) if value == SAME else value for name, value in teacher.items()
+        }
+        shared = {
+            RENAMED.get(name, name): value
+            for name, value in without(self.fixed, "data_seed").items()
+        }
+        about = (
+            self.read_by(other, shared) | chosen(flags, COMMON) | {"seed": self.seeds[0]} | teacher
+        )
         by = {"teacher": self.add("teacher", other, about, teacher)}
         bare = self.read_by(other, {named(name): value for name, value in flags.items()})
         for seed in self.seeds:
-            by["alone"] = self.add("alone", other, bare | {"seed": seed}, {name: value for name, value in setting.items() if named(name) in bare})
+            by["alone"] = self.add(
+                "alone",
+                other,
+                bare | {"seed": seed},
+                {name: value for name, value in setting.items() if named(name) in bare},
+            )
             mine = flags | {"seed": seed, "teacher": by["teacher"]}
             self.add("distilled", self.script, mine, setting, **by)
             if mixed:
@@ -206,12 +281,16 @@ class Plan:
         return list(groups.values())
 
 
-def build(text: dict, name: str, results: Path, script_of: Callable[[str], object], more: dict) -> tuple[Study, Plan]:
+def build(
+    text: dict, name: str, results: Path, script_of: Callable[[str], object], more: dict
+) -> tuple[Study, Plan]:
     """All runs of a study, every command line of which has been read by its script."""
     plan = Plan(text, inside(results / "sweeps", name), script_of, more)
     if not plan.seeds:
         raise UserError("study: it has no seeds")
-    if not plan.grids or any(value == [] for grid, teacher in plan.grids for value in (*grid.values(), *teacher.values())):
+    if not plan.grids or any(
+        value == [] for grid, teacher in plan.grids for value in (*grid.values(), *teacher.values())
+    ):
         raise UserError("study: its grid is empty")
     if plan.script in ALONE:
         plan.distilled()
@@ -220,18 +299,31 @@ def build(text: dict, name: str, results: Path, script_of: Callable[[str], objec
     for run in plan.runs.values():
         plan.script_of(run.script).parse(plan.words(run))
     limit = text.get("limit_test")
-    return Study(name, text, plan.folder, plan.runs, plan.jobs(), limit if limit is None else number(limit, "limit_test", 1)), plan
+    return Study(
+        name,
+        text,
+        plan.folder,
+        plan.runs,
+        plan.jobs(),
+        limit if limit is None else number(limit, "limit_test", 1),
+    ), plan
 
 
 def group_of(run: Planned) -> str:
     """What a run is but for its seed."""
-    return json.dumps([run.role, run.script, without(run.flags, "seed")], sort_keys=True, default=str)
+    return json.dumps(
+        [run.role, run.script, without(run.flags, "seed")], sort_keys=True, default=str
+    )
 
 
 def varied(grids: list[dict]) -> list[str]:
     """Flags that do not have one value in all grids."""
     names = dict.fromkeys(name for grid in grids for name in grid)
-    return [name for name in names if len({label(value) for grid in grids for value in listed(grid.get(name))}) > 1]
+    return [
+        name
+        for name in names
+        if len({label(value) for grid in grids for value in listed(grid.get(name))}) > 1
+    ]
 
 
 def named(flag: str) -> str:
@@ -257,5 +349,7 @@ def table(text: dict, name: str) -> dict:
 
 def number(value, name: str, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UserError(f"study: {name} {in_a_line(str(value))} is not a whole number from {least} on")
+        raise UserError(
+            f"study: {name} {in_a_line(str(value))} is not a whole number from {least} on"
+        )
     return value

@@ -29,7 +29,12 @@ from training.options import BARE
 from training.pipeline import request_of
 
 GRID = 8  # pictures on the contact sheet
-KINDS = ("originals", "measurements_backprojection", "reconstructions", "features")  # folders of pictures
+KINDS = (
+    "originals",
+    "measurements_backprojection",
+    "reconstructions",
+    "features",
+)  # folders of pictures
 COLUMNS = (  # of the results table; the first ten are the original release's
     "Date/Time", "Image Dim", "Dataset", "Batch Size", "CR", "Channels", "Physics", "PSNR Global", "SSIM Global", "Saved Batches",
     "Checkpoint", "Camera", "Ordering", "x0", "SNR", "Seed", "PSNR Clipped", "PSNR Pooled", "Images", "PSNR Back-projection", "PSNR LMMSE",
@@ -37,10 +42,19 @@ COLUMNS = (  # of the results table; the first ten are the original release's
 )  # fmt: skip
 
 
-def anchors(part: Physics, images: Callable[[], Tensor] | None, loader: DataLoader, args: Namespace, device: torch.device) -> dict[str, Meter]:
+def anchors(
+    part: Physics,
+    images: Callable[[], Tensor] | None,
+    loader: DataLoader,
+    args: Namespace,
+    device: torch.device,
+) -> dict[str, Meter]:
     """Scores of first images that need no training, of the same measurements of one camera."""
     network, cameras = AsSeen(part.recipe["c"]), part.anchors(images)
-    return {name: evaluate(network, Views(camera.to(device), loader, device, args.seed), meter_of(args)) for name, camera in cameras.items()}
+    return {
+        name: evaluate(network, Views(camera.to(device), loader, device, args.seed), meter_of(args))
+        for name, camera in cameras.items()
+    }
 
 
 def meter_of(args: Namespace) -> Meter:
@@ -56,13 +70,19 @@ def test_images(args: Namespace, physics: Physics) -> Images:
 def fitted(network: nn.Module, part: Physics, images: Images) -> tuple[nn.Module, Physics]:
     """Network and camera as they look at the images: block by block where these are larger and the camera takes just n x n pixels."""
     n = part.recipe["n"]
-    return (network, part) if images.alike or part.step < n else (Piecewise(network, n), Mosaic(part))
+    return (
+        (network, part) if images.alike or part.step < n else (Piecewise(network, n), Mosaic(part))
+    )
 
 
 def opened(path: str, args: Namespace) -> Restored:
     """A checkpoint, with what the flags tell of a bare one: a single-pixel camera, or the noise of a denoiser."""
     given = {name: getattr(args, name) for name in ("c", *BARE)}
-    told = {"name": "denoise", "n": args.n, "sigma": args.sigma[0], "x0": "adjoint"} if args.n and args.sigma else None
+    told = (
+        {"name": "denoise", "n": args.n, "sigma": args.sigma[0], "x0": "adjoint"}
+        if args.n and args.sigma
+        else None
+    )
     return restore_with_physics(path, given, told)
 
 
@@ -76,11 +96,16 @@ def restored(path: str, args: Namespace) -> Restored:
 
 def check_alike(checkpoints: dict[str, Restored]) -> None:
     """Refuses networks that cannot be shown the same clean images."""
-    sizes = {path: (found.physics.recipe["n"], found.physics.recipe["c"]) for path, found in checkpoints.items()}
+    sizes = {
+        path: (found.physics.recipe["n"], found.physics.recipe["c"])
+        for path, found in checkpoints.items()
+    }
     first = next(iter(sizes))
     for path, (n, c) in sizes.items():
         if (n, c) != sizes[first]:
-            raise UserError(f"{path} looks at images of {n} pixels and {c} channels, {first} of {sizes[first][0]} and {sizes[first][1]}")
+            raise UserError(
+                f"{path} looks at images of {n} pixels and {c} channels, {first} of {sizes[first][0]} and {sizes[first][1]}"
+            )
 
 
 def training_images(args: Namespace, n: int, c: int) -> Callable[[], Tensor] | None:
@@ -95,14 +120,21 @@ def training_images(args: Namespace, n: int, c: int) -> Callable[[], Tensor] | N
 def name_of(path: str | Path) -> str:
     """A checkpoint's name; the best and the last of a run are told apart by the run."""
     path = Path(path)
-    return f"{path.parent.name}_{path.stem}" if path.stem in ("best", "last", "last_before", "teacher") else path.stem
+    return (
+        f"{path.parent.name}_{path.stem}"
+        if path.stem in ("best", "last", "last_before", "teacher")
+        else path.stem
+    )
 
 
 def names_of(checkpoints: dict[str, Restored]) -> dict[str, str]:
     """A folder name for each path; equal names are told apart by the content."""
     names = {path: name_of(path) for path in checkpoints}
     counts = Counter(names.values())
-    return {path: name if counts[name] == 1 else f"{name}_{checkpoints[path].digest}" for path, name in names.items()}
+    return {
+        path: name if counts[name] == 1 else f"{name}_{checkpoints[path].digest}"
+        for path, name in names.items()
+    }
 
 
 def table_row(name: str, part: Physics, scores: dict, parameters: int) -> dict:
@@ -121,7 +153,9 @@ def table_row(name: str, part: Physics, scores: dict, parameters: int) -> dict:
     }
 
 
-def test_checkpoint(path: str, name: str, found: Restored, args: Namespace, device: torch.device) -> list[dict]:
+def test_checkpoint(
+    path: str, name: str, found: Restored, args: Namespace, device: torch.device
+) -> list[dict]:
     """Evaluates one checkpoint at every noise level and ratio, writes its folder and its CSV rows, and returns its table."""
     network, n, c = found.network.to(device), found.physics.recipe["n"], found.physics.recipe["c"]
     test = test_images(args, found.physics)
@@ -139,15 +173,33 @@ def test_checkpoint(path: str, name: str, found: Restored, args: Namespace, devi
         label = part.condition
         seeing, part = fitted(network, part.to(device), test)
         print(f"{path}: {part.describe()}")
-        meter = write_pictures(seeing, part, loader, inside(folder, label) if len(cameras) > 1 else folder, args, device)
+        meter = write_pictures(
+            seeing,
+            part,
+            loader,
+            inside(folder, label) if len(cameras) > 1 else folder,
+            args,
+            device,
+        )
         beside = anchors(part, images, loader, args, device) if args.anchors else {}
         rows += [table_row(name, part, anchor.summary(), 0) for name, anchor in beside.items()]
         scores = meter.summary()
         rows.append(table_row(name, part, scores, sum(w.numel() for w in network.parameters())))
-        append_result(Path(args.results) / "test" / "psnr_results.csv", path, part, scores, beside, args, loader)
+        append_result(
+            Path(args.results) / "test" / "psnr_results.csv",
+            path,
+            part,
+            scores,
+            beside,
+            args,
+            loader,
+        )
         table = meter.per_image()
         for i in range(len(test)):
-            per_image.append({"image": test.name(i), "condition": label} | {name: round(values[i].item(), 6) for name, values in table.items()})
+            per_image.append(
+                {"image": test.name(i), "condition": label}
+                | {name: round(values[i].item(), 6) for name, values in table.items()}
+            )
     write_csv(folder / "per_image.csv", per_image)
     print(f"written to {folder}")
     return rows
@@ -164,10 +216,19 @@ def at_levels(physics: Physics, args: Namespace) -> list[Physics]:
     return [physics.at_noise(level) for level in levels] if levels else [physics]
 
 
-def write_pictures(network: nn.Module, part: Physics, loader: DataLoader, folder: Path, args: Namespace, device: torch.device) -> Meter:
+def write_pictures(
+    network: nn.Module,
+    part: Physics,
+    loader: DataLoader,
+    folder: Path,
+    args: Namespace,
+    device: torch.device,
+) -> Meter:
     """Scores all images, and writes those of the first batches and a contact sheet."""
     meter, count = meter_of(args), 0
-    for k, (batch, y, output) in enumerate(outputs(network, Views(part, loader, device, args.seed))):
+    for k, (batch, y, output) in enumerate(
+        outputs(network, Views(part, loader, device, args.seed))
+    ):
         image = batch["image"]
         meter.add(output, image)
         if k < args.save_batches:
@@ -176,20 +237,41 @@ def write_pictures(network: nn.Module, part: Physics, loader: DataLoader, folder
                 features = network.features(part.first_image(y))["enc1"][:, :1]
             for kind, pictures in zip(KINDS, (image, projection, output, features), strict=True):
                 for i, picture in enumerate(pictures):
-                    save_image(stretched(picture) if kind == "features" else picture, folder / kind / f"{count + i:05d}.png")
+                    save_image(
+                        stretched(picture) if kind == "features" else picture,
+                        folder / kind / f"{count + i:05d}.png",
+                    )
             count += len(image)
             if k == 0:
                 columns = {"back-projection": projection[:GRID], "network": output[:GRID]}
-                draw_grid(columns, image[:GRID], folder / "grid.png", notes_of(columns, image[:GRID], meter.border, meter.luma))
+                draw_grid(
+                    columns,
+                    image[:GRID],
+                    folder / "grid.png",
+                    notes_of(columns, image[:GRID], meter.border, meter.luma),
+                )
     return meter
 
 
-def notes_of(columns: dict[str, Tensor], truth: Tensor, border: int = 0, luma: bool = False) -> dict[str, list[str]]:
+def notes_of(
+    columns: dict[str, Tensor], truth: Tensor, border: int = 0, luma: bool = False
+) -> dict[str, list[str]]:
     """The PSNR under each picture."""
-    return {name: [f"{value:.2f} dB" for value in score(images, truth, border, luma)["psnr"]] for name, images in columns.items()}
+    return {
+        name: [f"{value:.2f} dB" for value in score(images, truth, border, luma)["psnr"]]
+        for name, images in columns.items()
+    }
 
 
-def append_result(path: Path, checkpoint: str, part: Physics, scores: dict, beside: dict[str, Meter], args: Namespace, loader: DataLoader) -> None:
+def append_result(
+    path: Path,
+    checkpoint: str,
+    part: Physics,
+    scores: dict,
+    beside: dict[str, Meter],
+    args: Namespace,
+    loader: DataLoader,
+) -> None:
     """One row of the results table; the first columns are the original release's."""
     recipe = part.recipe
     row = {

@@ -32,14 +32,26 @@ def logged_in() -> bool:
 class Tracker:
     """A W&B run, or nothing where that is off, not installed or without a login; and TensorBoard's files where asked for."""
 
-    def __init__(self, mode: str, project: str, name: str, key: str, folder: Path, config: dict, tensorboard: bool = False, done: int = 0):
+    def __init__(
+        self,
+        mode: str,
+        project: str,
+        name: str,
+        key: str,
+        folder: Path,
+        config: dict,
+        tensorboard: bool = False,
+        done: int = 0,
+    ):
         self.run, self.writer = None, None
         if rank():
             return
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)  # what is repeated is not shown twice
+            self.writer = SummaryWriter(
+                str(folder / "tensorboard"), purge_step=done + 1
+            )  # what is repeated is not shown twice
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "disabled")
         if mode == "disabled":
@@ -54,7 +66,16 @@ class Tracker:
             return
         try:
             settings = wandb.Settings(silent=True, init_timeout=TIMEOUT)
-            self.run = wandb.init(project=project, name=name, id=key, resume="allow", mode=mode, dir=str(folder), config=config, settings=settings)
+            self.run = wandb.init(
+                project=project,
+                name=name,
+                id=key,
+                resume="allow",
+                mode=mode,
+                dir=str(folder),
+                config=config,
+                settings=settings,
+            )
         except (wandb.errors.Error, OSError) as error:
             print(f"wandb: off ({str(error).splitlines()[0]})")
 
@@ -63,7 +84,11 @@ class Tracker:
             for column, value in row.items():
                 self.writer.add_scalar(column.replace("_", "/", 1), value, row["step"])
             self.writer.flush()  # a run that is killed has written what it saved
-        self._send(lambda run: run.log(row | {RELEASE_KEYS[name]: row[name] for name in RELEASE_KEYS if name in row}))
+        self._send(
+            lambda run: run.log(
+                row | {RELEASE_KEYS[name]: row[name] for name in RELEASE_KEYS if name in row}
+            )
+        )
 
     def close(self) -> None:
         if self.writer is not None:

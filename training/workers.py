@@ -41,7 +41,10 @@ def is_done(study: Study, key: str) -> bool:
     """Whether a run is trained, is still there, and was scored on the test images that are asked for."""
     status = status_of(study, key)
     asked = status.get("state") == DONE and status.get("limit_test") == study.limit_test
-    return asked and all(path.is_file() for path in (study.folder / key / "scores.csv", run_folder(study, key) / "best.pth"))
+    return asked and all(
+        path.is_file()
+        for path in (study.folder / key / "scores.csv", run_folder(study, key) / "best.pth")
+    )
 
 
 def run_folder(study: Study, key: str) -> Path:
@@ -82,7 +85,10 @@ def states(study: Study) -> dict[str, str]:
 
 def read_scores(path: Path) -> list[dict]:
     with open(path, newline="") as file:
-        return [{name: value if name == "image" else float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        return [
+            {name: value if name == "image" else float(value) for name, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
 
 
 def asked(study: Study) -> str:
@@ -99,7 +105,11 @@ def begin(study: Study) -> None:
 
 def failures(study: Study) -> dict[str, str]:
     """The runs that failed, and why."""
-    return {key: status_of(study, key).get("error", "") for key, state in states(study).items() if state == FAILED}
+    return {
+        key: status_of(study, key).get("error", "")
+        for key, state in states(study).items()
+        if state == FAILED
+    }
 
 
 def complain(study: Study, keys: Iterable[str]) -> None:
@@ -107,7 +117,9 @@ def complain(study: Study, keys: Iterable[str]) -> None:
     bad = {key: why for key, why in failures(study).items() if key in set(keys)}
     if bad:
         said = "; ".join(f"{key}: {why}" for key, why in list(bad.items())[:5])
-        raise UserError(f"{len(bad)} of {len(study.runs)} runs failed ({said}): the same command tries them again")
+        raise UserError(
+            f"{len(bad)} of {len(study.runs)} runs failed ({said}): the same command tries them again"
+        )
 
 
 def in_words(run: Planned) -> str:
@@ -124,15 +136,30 @@ class Telling:
     def __call__(self, keys: list[str], result: dict[str, str]) -> None:
         self.ended += 1
         for key in keys:
-            if result[key] not in (DONE, FAILED, ELSEWHERE) and not is_done(self.study, key):  # a process that died could not say so
+            if result[key] not in (DONE, FAILED, ELSEWHERE) and not is_done(
+                self.study, key
+            ):  # a process that died could not say so
                 tell(self.study, key, FAILED, error=result[key])
         good = [key for key in keys if result[key] == DONE]
-        scores = [statistics.mean(row[score_of(row)] for row in read_scores(self.study.folder / key / "scores.csv")) for key in good]
+        scores = [
+            statistics.mean(
+                row[score_of(row)] for row in read_scores(self.study.folder / key / "scores.csv")
+            )
+            for key in good
+        ]
         said = f"{statistics.mean(scores):.3f}" if scores else ""
-        bad = "; ".join(dict.fromkeys(status_of(self.study, key).get("error") or result[key] for key in keys if key not in good))
+        bad = "; ".join(
+            dict.fromkeys(
+                status_of(self.study, key).get("error") or result[key]
+                for key in keys
+                if key not in good
+            )
+        )
         taken = f"{time.perf_counter() - self.began:.0f} s"
         print(
-            in_a_line(f"[{self.ended}/{self.jobs}] {in_words(self.study.runs[keys[0]])}: {len(good)} of {len(keys)} done {said} {bad}, {taken}"),
+            in_a_line(
+                f"[{self.ended}/{self.jobs}] {in_words(self.study.runs[keys[0]])}: {len(good)} of {len(keys)} done {said} {bad}, {taken}"
+            ),
             flush=True,
         )
 
@@ -173,15 +200,29 @@ def attempt(study: Study, plan: Plan, keys: list[str]) -> str:
     """Trains and scores runs; what they print is in their folders. Why it failed, if it did."""
     if not keys:
         return ""
-    with open(study.folder / keys[0] / "log.txt", "a") as log, redirect_stdout(log), redirect_stderr(log):
+    with (
+        open(study.folder / keys[0] / "log.txt", "a") as log,
+        redirect_stdout(log),
+        redirect_stderr(log),
+    ):
         try:
             for key in keys:
-                tell(study, key, RUNNING, process=os.getpid(), machine=platform.node(), since=time.strftime("%Y-%m-%d %H:%M:%S"))
+                tell(
+                    study,
+                    key,
+                    RUNNING,
+                    process=os.getpid(),
+                    machine=platform.node(),
+                    since=time.strftime("%Y-%m-%d %H:%M:%S"),
+                )
             for key, (rows, more) in train(study, plan, [study.runs[key] for key in keys]).items():
                 write_csv(study.folder / key / "scores.csv", rows)
                 tell(study, key, DONE, **more)
             return ""
-        except (Exception, SystemExit) as error:  # whatever it is, the other runs of the study go on
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # whatever it is, the other runs of the study go on
             known = isinstance(error, UserError | Diverged | OSError)
             why = str(error) if known else f"{type(error).__name__}: {error}"
             traceback.print_exc()
@@ -204,7 +245,11 @@ def train(study: Study, plan: Plan, runs: list[Planned]) -> dict[str, tuple[list
     if hasattr(script, "learner"):
         fits = []
         for args in given:
-            fits.append(script.learner(args, device, next((fit for fit in fits if not isinstance(fit, dict)), None)))
+            fits.append(
+                script.learner(
+                    args, device, next((fit for fit in fits if not isinstance(fit, dict)), None)
+                )
+            )
         results = pipeline.trained(fits)
     else:
         results = [script.main(args) for args in given]
@@ -213,11 +258,22 @@ def train(study: Study, plan: Plan, runs: list[Planned]) -> dict[str, tuple[list
     for run, args, result in zip(runs, given, results, strict=True):
         rows, parameters = score_run(Path(result["checkpoint"]), args, study.limit_test, device)
         first = run.role == "alone" and run.seed == min(plan.seeds)
-        anchors = score_anchors(Path(result["checkpoint"]), args, study.limit_test, device) if first else {}
+        anchors = (
+            score_anchors(Path(result["checkpoint"]), args, study.limit_test, device)
+            if first
+            else {}
+        )
         for name, scores in anchors.items():
             write_csv(study.folder / run.key / f"anchor_{name}.csv", scores)
-        seconds = sum(row["seconds"] for row in json.loads((Path(result["run"]) / "metrics.json").read_text())) / len(runs)
-        more = {"run": Path(result["run"]).name, "parameters": parameters, "seconds": round(seconds, 2), "limit_test": study.limit_test}
+        seconds = sum(
+            row["seconds"] for row in json.loads((Path(result["run"]) / "metrics.json").read_text())
+        ) / len(runs)
+        more = {
+            "run": Path(result["run"]).name,
+            "parameters": parameters,
+            "seconds": round(seconds, 2),
+            "limit_test": study.limit_test,
+        }
         found[run.key] = rows, more | {"anchors": list(anchors)}
     return found
 
@@ -242,7 +298,10 @@ class Pool:
         self.asked: list[int] = []
 
     def __enter__(self) -> "Pool":
-        self.before = {number: signal.signal(number, lambda number, _: self.asked.append(number)) for number in SIGNALS}
+        self.before = {
+            number: signal.signal(number, lambda number, _: self.asked.append(number))
+            for number in SIGNALS
+        }
         return self
 
     def __exit__(self, *error) -> None:
@@ -255,12 +314,16 @@ class Pool:
 
     def begun(self, place: dict) -> Worker:
         ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=self.serve, args=(theirs, place, *self.given), daemon=True)
+        process = self.context.Process(
+            target=self.serve, args=(theirs, place, *self.given), daemon=True
+        )
         process.start()
         theirs.close()
         return Worker(process, ours)
 
-    def run(self, jobs: list[list[str]], finished: Callable[[list[str], dict[str, str]], None]) -> None:
+    def run(
+        self, jobs: list[list[str]], finished: Callable[[list[str], dict[str, str]], None]
+    ) -> None:
         """Gives every job to a process that is free, at last those that were found elsewhere; the runs of a process that dies have failed."""
         left = [(keys, False) for keys in reversed(jobs)]
         while left or self.busy:
@@ -268,7 +331,10 @@ class Pool:
                 self.stop(self.asked[0])
             while left and self.idle:
                 place, worker = self.idle.pop()
-                worker, (keys, patient) = worker if worker and worker.process.is_alive() else self.begun(place), left.pop()
+                worker, (keys, patient) = (
+                    worker if worker and worker.process.is_alive() else self.begun(place),
+                    left.pop(),
+                )
                 worker.pipe.send((keys, patient))
                 self.busy[worker.pipe] = place, worker, keys, patient
             for pipe in wait(list(self.busy), timeout=0.5):
@@ -277,7 +343,12 @@ class Pool:
                     result = pipe.recv()
                 except (EOFError, OSError):
                     worker.process.join()
-                    result, worker = dict.fromkeys(keys, f"its process ended with code {worker.process.exitcode}"), None
+                    result, worker = (
+                        dict.fromkeys(
+                            keys, f"its process ended with code {worker.process.exitcode}"
+                        ),
+                        None,
+                    )
                 self.idle.append((place, worker))
                 if ELSEWHERE in result.values() and not patient:
                     left.insert(0, (keys, True))
@@ -291,7 +362,9 @@ class Pool:
             os.kill(process.pid, signal.SIGTERM)
         for process in working:
             process.join()
-        raise Stopped(f"{signal.Signals(number).name}; the runs are saved, and the same command goes on")
+        raise Stopped(
+            f"{signal.Signals(number).name}; the runs are saved, and the same command goes on"
+        )
 
 
 def gpus() -> list[str]:
@@ -303,14 +376,20 @@ def gpus() -> list[str]:
 
 
 def cores() -> list[int]:
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    return (
+        sorted(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else list(range(os.cpu_count() or 1))
+    )
 
 
 def places(count: int) -> list[dict]:
     """For every process its share of the cores, and its GPU."""
     share = max(1, len(cores()) // count)
     own = [[cores()[(k * share + i) % len(cores())] for i in range(share)] for k in range(count)]
-    return [{"cores": own[k], "gpu": gpus()[k % len(gpus())] if gpus() else None} for k in range(count)]
+    return [
+        {"cores": own[k], "gpu": gpus()[k % len(gpus())] if gpus() else None} for k in range(count)
+    ]
 
 
 def settle(place: dict) -> None:
