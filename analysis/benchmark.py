@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.multiprocessing import get_context
 
 from algo_functions import build_physics
-from analysis.contenders import ALIKE, CASES, CHANNELS_LAST, CR, TOLERANCE, Bench, Case, N, mask_of
+from analysis.contenders import ALIKE, CASES, CR, TOLERANCE, Bench, Case, N, mask_of
 from analysis.plain import camera, observe
 from analysis.timing import count_flops, interleaved, lines, memory_peak, seconds
 from distill import build_task, build_term
 from distill.stage import Distillation, Guide
 from models import build_network
+from models.base import to_device
 from physics.base import Physics
 from tables import CLASS_LOSSES, CLASS_OPTIONS, LOSS_OPTIONS, LOSSES, Loss, UserError
 from training.checkpoint import restore
@@ -191,9 +192,7 @@ def losses(bench: Bench) -> list[dict]:
     }
     rows = []
     for kind, (table, options, recipe, seen) in kinds.items():
-        student, teacher = (
-            build_network(recipe).to(bench.device, **CHANNELS_LAST) for _ in range(2)
-        )
+        student, teacher = (to_device(build_network(recipe), bench.device) for _ in range(2))
         x, label = bench.resident(batch), torch.arange(batch, device=bench.device)
         stages = {
             name: comparing(name, table, options, student, teacher, seen.to(bench.device), batch)

@@ -21,6 +21,7 @@ from analysis.plain import Apart, Pictures
 from analysis.timing import Times, interleaved, peaks
 from data_loader import hold_out
 from models import build_network
+from models.base import to_device
 from physics.base import Physics
 from tables import UserError
 from training.checkpoint import Restored, read, restore_with_physics, write
@@ -271,7 +272,7 @@ class Bench:
     def limit(self, fit: Fit, teacher: bool = False) -> Callable[[], None]:
         """The student's forward and backward pass alone on a resident batch, and where asked the teacher's forward pass."""
         x0 = self.resident(fit.args.batch_size)
-        network = copied(fit.stage.student, fit.recipe).to(self.device, **CHANNELS_LAST).train()
+        network = to_device(copied(fit.stage.student, fit.recipe), self.device).train()
         weights, gradient = list(network.parameters()), torch.randn_like(x0)
 
         def work() -> None:

@@ -60,6 +60,29 @@ class AsSeen(Restorer):
     """No network: the first image as it is."""
 
 
+SAFE = 8  # input channels from which on a strided 1x1 convolution is
+
+
+def memory_format(network: nn.Module, device: torch.device) -> torch.memory_format:
+    """Channels innermost, in which convolutions are faster, unless a layer of the network is not safe in it.
+
+    On processors without AVX-512 oneDNN writes the weight gradient of a strided 1x1 convolution of
+    few channels beyond its memory: such a network crashes, never ends, or is silently wrong.
+    """
+    strided = (
+        layer.in_channels // layer.groups < SAFE
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and max(layer.stride) > 1
+    )
+    unsafe = device.type == "cpu" and any(strided)
+    return torch.contiguous_format if unsafe else torch.channels_last
+
+
+def to_device(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on a device, in the memory format that is fast and safe there."""
+    return network.to(device, memory_format=memory_format(network, device))
+
+
 def padded(x: Tensor, step: int) -> Tensor:
     """Sides that are multiples of a step, the border repeated."""
     return F.pad(x, (0, -x.shape[-1] % step, 0, -x.shape[-2] % step), mode="replicate")

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from models.base import Restorer, padded
+from tables import UserError
 
 
 class Restormer(Restorer):
@@ -12,6 +13,8 @@ class Restormer(Restorer):
 
     def __init__(self, c: int = 1, width: int = 48, blocks: int = 4):
         super().__init__(c)
+        if width < 2 or width % 2:
+            raise UserError(f"width {width}: a Restormer has an even number of channels")
         depths = (blocks, blocks * 3 // 2, blocks * 3 // 2, blocks * 2)
         self.net = deepinv.models.Restormer(
             c, c, dim=width, num_blocks=depths, num_refinement_blocks=blocks, pretrained=None

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from algo_functions import ClassMeter
 from batches import Images
 from distill.stage import Distillation, Guide, Supervised
+from models.base import to_device
 from models.library import load_pretrained
 from physics.base import Physics
 from tables import (
@@ -56,9 +57,7 @@ def task(args: Namespace) -> Callable[[Tensor, Tensor], Tensor]:
 def supervised(
     args: Namespace, network: nn.Module, physics: Physics, device: torch.device
 ) -> Supervised:
-    return Supervised(network, physics, task(args), "label").to(
-        device, memory_format=torch.channels_last
-    )
+    return Supervised(to_device(network, device), physics.to(device), task(args), "label")
 
 
 class Reordered(nn.Module):
@@ -201,15 +200,9 @@ def distillation(
     for teacher, weight in zip(teachers, weights_of(args), strict=True):
         seen = [physics, *(guide.physics for guide in guides)]
         shared = next((other for other in seen if other.sees_as(teacher.physics)), teacher.physics)
-        guides.append(
-            Guide(
-                teacher.network.to(device, memory_format=torch.channels_last),
-                shared.to(device),
-                weight,
-            )
-        )
+        guides.append(Guide(to_device(teacher.network, device), shared.to(device), weight))
     return Distillation(
-        student.to(device, memory_format=torch.channels_last),
+        to_device(student, device),
         physics.to(device),
         guides,
         selection="latent",

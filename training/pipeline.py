@@ -17,6 +17,7 @@ from data_loader import Request, build_splits
 from distill import Term, build_task, build_term
 from distill.stage import Distillation, Guide, Supervised
 from models import build_network
+from models.base import to_device
 from models.hybrid_unet import graft
 from physics.base import Physics
 from physics.given import camera_for
@@ -352,8 +353,8 @@ def supervised(
     args: Namespace, network: nn.Module, physics: Physics, loss: str, device: torch.device
 ) -> Supervised:
     """A network and its camera, on the device."""
-    stage = Supervised(network, physics, build_task(loss, **loss_options(args)))
-    return stage.to(device, memory_format=torch.channels_last)
+    task = build_task(loss, **loss_options(args))
+    return Supervised(to_device(network, device), physics.to(device), task)
 
 
 def distillation(
@@ -375,15 +376,10 @@ def distillation(
             )
         physics_t = physics_t.at_noise(args.awgn_snr).refitted(images)
     physics_t = physics if physics.sees_as(physics_t) else physics_t
-    # Convolutions are faster with channels innermost; the numbers are the same up to rounding.
     return Distillation(
-        student.to(device, memory_format=torch.channels_last),
+        to_device(student, device),
         physics.to(device),
-        [
-            Guide(
-                teacher.network.to(device, memory_format=torch.channels_last), physics_t.to(device)
-            )
-        ],
+        [Guide(to_device(teacher.network, device), physics_t.to(device))],
         selection=args.type_dist,
         losses=losses_of(args),
         task=build_task(args.loss_gt, **loss_options(args)),

@@ -1,0 +1,87 @@
+"""Trains every network at every small width for a few steps, each in a process of its own.
+
+Called by tests/test_narrow.py, once for each set of instructions that oneDNN may use. It prints one
+JSON object: what became of each network and width.
+"""
+
+import json
+import os
+import sys
+import time
+
+import torch
+
+from models import build_network
+from models.base import to_device
+from tables import CLASSIFIERS, NETWORKS, UserError
+
+LIMIT = 60  # seconds
+STEPS = 2
+CPU = torch.device("cpu")
+FINE, REFUSED, ERROR = 0, 10, 11  # exit codes of a case
+OUTCOMES = {FINE: "fine", REFUSED: "refused", ERROR: "error"}
+
+
+def recipe_for(name: str, width: int) -> dict:
+    """The network's recipe at a width; deep ones no deeper than they have to be."""
+    line = NETWORKS.get(name) or CLASSIFIERS[name]
+    flags = {flag: value for flag, value in line.flags.items() if flag != "pretrained"}
+    widths = {flag: width for flag in ("width", "features", "growth") if flag in flags}
+    blocks = {"blocks": 1} if "blocks" in flags else {}
+    stem = {"stem": "small"} if "stem" in flags else {}
+    classes = {"classes": ["a", "b", "c"], "side": 32} if name in CLASSIFIERS else {}
+    return {"name": name, "c": 1} | flags | widths | blocks | stem | classes
+
+
+def train(recipe: dict) -> None:
+    """A few forward and backward passes, as a training does them."""
+    torch.manual_seed(0)
+    network = to_device(build_network(recipe), CPU).train()
+    x = torch.rand(2, 1, 32, 32)
+    for _ in range(STEPS):
+        loss = network(x).square().mean()
+        loss.backward()
+        assert loss.isfinite()
+
+
+def outcome(recipe: dict) -> str:
+    """What becomes of a process that trains this network: fine, refused, error, never ends, or its signal."""
+    child = os.fork()
+    if child == 0:
+        os._exit(exit_code(recipe))
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended and os.WIFSIGNALED(status):
+            return f"signal {os.WTERMSIG(status)}"
+        if ended:
+            return OUTCOMES[os.WEXITSTATUS(status)]
+        time.sleep(0.005)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return "never ends"
+
+
+def exit_code(recipe: dict) -> int:
+    try:
+        train(recipe)
+    except UserError:
+        return REFUSED
+    except (RuntimeError, ValueError, AssertionError) as error:
+        print(f"{recipe['name']}: {error}", file=sys.stderr)
+        return ERROR
+    return FINE
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    widths = [int(word) for word in sys.argv[1:]]
+    found = {}
+    names = (*NETWORKS, *CLASSIFIERS)
+    for name in names:
+        build_network(recipe_for(name, 16))  # imports what the processes of the cases then have
+    for name in names:
+        has_width = {"width", "features"} & {*(NETWORKS.get(name) or CLASSIFIERS[name]).flags}
+        for width in widths if has_width else widths[:1]:
+            found[f"{name} {width}"] = outcome(recipe_for(name, width))
+    print(json.dumps(found))
