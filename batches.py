@@ -228,6 +228,7 @@ def as_it_is(batch: dict) -> dict:
 
 def deaf(_: int) -> None:
     """A worker leaves the signals that reach the whole group to the main process; SIGTERM, by which that one ends it, it obeys a second later."""
+    signal.set_wakeup_fd(-1)  # which it has of the main process
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))

@@ -414,18 +414,17 @@ from training import engine
 engine.{call}
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def step():
+    before = faults()
     for size in (1, 40, 3, 80):
         torch.ones(size, 2**18)
-step()
-before = faults()
-for _ in range(10):
-    step()
-print(faults() - before)
+    return faults() - before
+print(sorted(step() for _ in range(11))[5])
 """
     kept, given_back = (
         int(ended(code.format(call=call))) for call in ("keep_memory()", "resolve('cpu')")
     )
-    assert kept < 100 < 10_000 < given_back, "pages of 4 KiB, of which ten steps ask for 320,000"
+    # The median step: a block may be touched for the first time after the first step as well.
+    assert kept < 10 < 1_000 < given_back, "pages of 4 KiB, of which a step asks for 32,000"
 
 
 def ended(code: str) -> str:

@@ -3,20 +3,26 @@
 import ctypes
 import os
 import platform
+import select
 import signal
+import sys
+import threading
 from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 
 import ranks
 from tables import Stopped, UserError
+from training.parser import STOPPED
 
 NOISE, VALIDATION, PROBE, PREPARATION, DROPOUT = range(
     1, 6
 )  # streams of random numbers that a run draws from
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+GRACE = 60  # seconds in which a signal is obeyed, else the process ends all the same
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's numbers of what can be set
 
 
@@ -94,14 +100,20 @@ def compiled(f: Callable) -> Callable:
 
 
 class Stop:
-    """Decides when to stop: a first signal is heard where `check` is called, where all is whole; a second one ends the process at once."""
+    """Decides when to stop: a first signal is obeyed where `check` is called, where all is whole.
+
+    A second one ends the process at once, and so does a first one that is not obeyed within GRACE,
+    as when a step never ends.
+    """
 
     def __enter__(self) -> "Stop":
         self.asked = ""
         self.before = {number: signal.signal(number, self.ask) for number in SIGNALS}
+        self.watch = Watch()
         return self
 
     def __exit__(self, *error) -> None:
+        self.watch.close()
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
@@ -120,4 +132,52 @@ class Stop:
             name for name in ranks.everything(self.asked) if name
         ]  # several processes stop after the same step
         if asked:
+            self.watch.close()
             raise Stopped(asked[0])
+
+
+class Watch:
+    """Ends the process when a signal has come and is not obeyed within GRACE, or when a second one comes.
+
+    Python calls handlers between two of its own instructions, so never inside of a step that hangs.
+    A descriptor to which the interpreter writes each signal at once is read by a thread of ours.
+    """
+
+    CLOSED = 0  # stands for no signal
+
+    def __init__(self):
+        self.reader, self.writer = os.pipe()
+        os.set_blocking(self.writer, False)
+        self.before = signal.set_wakeup_fd(self.writer, warn_on_full_buffer=False)
+        self.thread = threading.Thread(target=self.wait, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        """The signal is obeyed, or none will be waited for."""
+        if self.thread.is_alive():
+            signal.set_wakeup_fd(self.before)
+            os.write(self.writer, bytes([self.CLOSED]))
+            self.thread.join()
+
+    def wait(self) -> None:
+        first = self.read()
+        second = first if first == self.CLOSED else self.read(GRACE)
+        if second == self.CLOSED:
+            os.close(self.reader)
+            os.close(self.writer)
+            return
+        if second is not None:
+            os._exit(128 + second)
+        line = (
+            f"{signal.Signals(first).name} was not obeyed within {GRACE} s; what was saved is whole"
+        )
+        print(f"{Path(sys.argv[0]).name}: stopped: {line}", file=sys.stderr, flush=True)
+        os._exit(STOPPED)
+
+    def read(self, seconds: float | None = None) -> int | None:
+        """The next signal that asks for an end, or CLOSED; None where the time is over."""
+        while select.select([self.reader], [], [], seconds)[0]:
+            number = os.read(self.reader, 1)[0]
+            if number == self.CLOSED or number in SIGNALS:
+                return number
+        return None
