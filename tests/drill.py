@@ -221,7 +221,7 @@ def state(folder: Path) -> dict:
             best["epoch"],
         ]
         assert not list(run.glob(".*tmp*")), "strays"
-    for path in sorted((results / "trained_models").iterdir()):
+    for path in sorted((results / "trained_models").glob("*.pth")):
         left[path.name] = checkpoint.read(path)["weights"]
     return left
 

@@ -306,7 +306,7 @@ class TestBesideEachOther:
         many = train("--results", "many", "--seeds", "3", "4", *NOISY)
         one = train("--results", "one", "--seed", "4", *NOISY)
         assert rows(one["run"]) == rows(many["runs"][1]["run"])
-        assert sorted(path.name for path in Path("many/trained_models").iterdir()) == [
+        assert sorted(path.name for path in Path("many/trained_models").glob("*.pth")) == [
             "UNET_cr_0.25_seed_3.pth",
             "UNET_cr_0.25_seed_4.pth",
         ]

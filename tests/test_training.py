@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +204,28 @@ def test_a_finished_run_exports_again_what_is_gone_but_not_over_another():
     assert other["export"] == first["export"] and not same(weights(first["export"]), kept)
     train("--epochs", "1", "--overwrite", cr="0.5")
     assert same(weights(first["export"]), kept)
+
+
+def test_of_two_trainings_beside_each_other_the_last_one_does_not_replace_the_exported_network(
+    monkeypatch,
+):
+    finish, others = loop.Fit.finish, []
+
+    def finish_after_another(self):
+        if not others:
+            others.append(None)
+            others[0] = train("--epochs", "1", "--lr", "0.01")
+        return finish(self)
+
+    monkeypatch.setattr(loop.Fit, "finish", finish_after_another)
+    with pytest.raises(UserError, match=r"differs in lr.*is kept in (\S+)/best\.pth: ") as refusal:
+        train("--epochs", "1")
+    other = others[0]
+    assert same(weights(other["export"]), weights(f"{other['run']}/best.pth"))
+    run = Path(re.search(r"kept in (\S+)/best", str(refusal.value))[1])
+    assert not same(weights(run / "best.pth"), weights(other["export"]))
+    assert train("--epochs", "1", "--overwrite")["run"] == str(run), "it was finished"
+    assert same(weights(other["export"]), weights(run / "best.pth"))
 
 
 def test_flags_of_the_optimiser_reach_it(monkeypatch):

@@ -515,7 +515,20 @@ def train(fits: list[Fit]) -> list[dict]:
                 f"step {fit.steps} of {fit.total} is saved in {fit.run.folder}" for fit in fits
             )
             raise Stopped(f"{signal}; {where}, the same command goes on") from None
-    return [fit.finish() for fit in fits]
+    return finished(fits)
+
+
+def finished(fits: list[Fit]) -> list[dict]:
+    """The scores of all; one that cannot be exported does not keep the others from it."""
+    scores, refusals = [], []
+    for fit in fits:
+        try:
+            scores.append(fit.finish())
+        except UserError as refusal:
+            refusals.append(str(refusal))
+    if refusals:
+        raise UserError("; ".join(refusals))
+    return scores
 
 
 def keep_going(fits: list[Fit]) -> None:

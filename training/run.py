@@ -92,8 +92,9 @@ class Run:
                 for k in self.identity
                 if not isinstance(other, dict) or other.get(k) != self.identity[k]
             ]
+            kept = f"; the network of this run is kept in {self.best}" if self.finished else ""
             raise UserError(
-                f"{self.export} is of another configuration (it differs in {', '.join(differ)}) than run {self.name}: "
+                f"{self.export} is of another configuration (it differs in {', '.join(differ)}) than run {self.name}{kept}: "
                 "--overwrite replaces it, --results keeps both"
             )
 
@@ -101,9 +102,17 @@ class Run:
     def finished(self) -> bool:
         return "scores" in self.record and not self.args.dry_run
 
+    def export_best(self) -> None:
+        """Copies the best checkpoint to the exported file, unless that has become another run's meanwhile."""
+        if ranks.rank():
+            return
+        with lock(self.export.parent / ".lock", wait=True):
+            self._guard_export()
+            checkpoint.write(self.export, checkpoint.read(self.best))
+
     def already(self) -> dict:
         """What a finished run answers when it is asked for again; its exported file is there afterwards."""
-        checkpoint.write(self.export, checkpoint.read(self.best))
+        self.export_best()
         print(f"run {self.name} is finished: {self.folder} (--no-resume trains it again)")
         return self.scores()
 
@@ -197,10 +206,10 @@ class Run:
         draw_curves(rows, drawn, self.folder / "curves.png")
 
     def finish(self, scores: dict) -> dict:
-        """Exports the best checkpoint and marks the run as done."""
-        checkpoint.write(self.export, checkpoint.read(self.best))
+        """Marks the run as done and exports the best checkpoint."""
         self.record["scores"] = scores
         self._save_record()
+        self.export_best()
         if self.lock:  # the first process has it
             self.lock.close()
         return self.scores()
