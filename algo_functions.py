@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import cache
-from math import log10
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ def build_physics(
 
 WINDOW, REACH = 1.5, 5  # of SSIM's Gaussian: its deviation, and the pixels on either side
 SMALLEST_SSIM = REACH + 1  # as many are reflected at each border
+HIGHEST_PSNR = 100.0  # dB: what an image without an error is given instead of infinity
 LUMA = (65.481, 128.553, 24.966)  # of BT.601, which takes 16 .. 235 of 255
 
 
@@ -70,8 +70,8 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def psnr(mse: Tensor) -> Tensor:
-    """In dB, at most 80."""
-    return -10 * (mse + 1e-8).log10()
+    """-10 log10(mse) in dB at data range 1, and 100 dB for every smaller error, none included."""
+    return (-10 * mse.log10()).clamp(max=HIGHEST_PSNR)
 
 
 @torch.no_grad()
@@ -144,10 +144,11 @@ class Meter:
         """Means over the images, the deviation of PSNR, and the pooled PSNR of the mean squared error."""
         rows = self.per_image()
         mean = {name: values.double().mean().item() for name, values in rows.items()}
-        mse = mean.pop("mse")
+        mse = rows["mse"].double().mean()
+        del mean["mse"]
         return mean | {
             "psnr_std": rows["psnr"].double().std(correction=0).item(),
-            "psnr_pooled": -10 * log10(mse + 1e-8),
+            "psnr_pooled": psnr(mse).item(),
             "images": len(rows["psnr"]),
         }
 

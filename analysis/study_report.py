@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from algo_functions import psnr
 from analysis import findings, page
 from analysis.costs import estimate
 from analysis.findings import Findings
@@ -242,11 +243,8 @@ def pictures(found: Findings, plan: Plan, count: int = 3) -> plt.Figure | None:
             error = (output[place] - truth[place]).abs().mean(0)
             axes[2 * i, j].imshow(as_picture(output[place]), cmap="gray", vmin=0, vmax=1)
             axes[2 * i + 1, j].imshow(error, cmap="magma", vmin=0, vmax=top)
-            axes[2 * i + 1, j].set_title(
-                f"{-10 * float((output[place] - truth[place]).square().mean().log10()):.2f} dB",
-                fontsize=7,
-                pad=2,
-            )
+            decibels = psnr((output[place] - truth[place]).square().mean()).item()
+            axes[2 * i + 1, j].set_title(f"{decibels:.2f} dB", fontsize=7, pad=2)
             if not i:
                 axes[0, j].set_title(name, fontsize=8)
     axes[0, 0].set_title("truth", fontsize=8)

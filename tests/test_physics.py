@@ -296,7 +296,6 @@ def test_scores_are_per_image_and_agree_with_their_formulas():
 def test_scores_are_deepinvs(shape):
     truth = torch.rand(shape)
     for output in (
-        truth,
         truth + 0.05 * torch.randn(shape),
         torch.rand(shape) - 0.3,
         torch.zeros(shape),
@@ -304,6 +303,27 @@ def test_scores_are_deepinvs(shape):
         found = score(output, truth)
         assert torch.allclose(found["ssim"], SSIM()(output, truth), atol=1e-5)
         assert torch.allclose(found["psnr"], PSNR()(output, truth), atol=1e-4)
+    assert torch.allclose(score(truth, truth)["ssim"], SSIM()(truth, truth), atol=1e-5)
+
+
+def test_psnr_is_exact_up_to_a_stated_100_db():
+    truth = torch.rand(6, 1, 16, 16, dtype=torch.float64)
+    sign = 1 - 2 * (torch.arange(16) % 2)
+    errors = torch.tensor([1e-1, 1e-2, 1e-3, 2e-4, 1.1e-5, 0.9e-5]).double()  # 20 .. 99.2, 100.9 dB
+    output = truth + errors[:, None, None, None] * sign
+    found = score(output, truth)["psnr"]
+    exact = [
+        peak_signal_noise_ratio(a.numpy(), b.numpy(), data_range=1)
+        for a, b in zip(truth, output, strict=True)
+    ]
+    assert exact[-1] > 100 and np.allclose(found, np.minimum(exact, 100), rtol=0, atol=1e-6)
+    assert score(truth, truth)["psnr"].tolist() == [100] * 6
+    meter = Meter()
+    meter.add(output[3:4], truth[3:4])
+    assert np.isclose(meter.summary()["psnr_pooled"], exact[3], rtol=0, atol=1e-6)  # 73.98
+    meter = Meter()
+    meter.add(truth, truth)
+    assert meter.summary()["psnr_pooled"] == 100
 
 
 def test_scores_are_computed_in_fp32_whatever_convolutions_are_computed_in():
