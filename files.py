@@ -110,6 +110,11 @@ def write_text(path: Path, text: str) -> None:
     durable(path, lambda temporary: temporary.write_text(text))
 
 
+def significant(value: float, digits: int = 6) -> float:
+    """A number to so many digits that count, however small it is."""
+    return float(f"{value:.{digits}g}")
+
+
 def write_csv(path: Path, rows: list[dict]) -> None:
     """A table with the columns of all its rows, in order of appearance."""
     write_text(path, table(dict.fromkeys(name for row in rows for name in row), rows))

@@ -7,6 +7,7 @@ import statistics
 import numpy as np
 
 from analysis.statistics import Said, gap_closed, holm, paired, summary, verdict
+from files import significant
 from training.study import Planned, Study, group_of, label
 from training.workers import is_done, read_scores, run_folder, score_of, status_of
 
@@ -249,7 +250,7 @@ def ledger(found: Findings) -> list[dict]:
 
 def told_parts(parts: dict[str, float]) -> dict:
     whole = sum(parts.values())
-    return {f"{name} (1e-4)": round(1e4 * value, 3) for name, value in parts.items()} | {
+    return {f"{name} (1e-4)": significant(1e4 * value, 4) for name, value in parts.items()} | {
         "unmeasured (%)": round(100 * parts["unmeasured"] / whole, 1)
     }
 

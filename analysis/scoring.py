@@ -9,6 +9,7 @@ from torch import Tensor
 from algo_functions import ClassMeter, score
 from batches import build_loader
 from data_loader import build_splits
+from files import significant
 from models.base import AsSeen
 from physics.base import Physics
 from physics.given import camera_for
@@ -48,7 +49,7 @@ def restored_images(network, physics: Physics, images, device: torch.device) -> 
             sums[name] = sums.get(name, 0) + torch.cat(values).double() / len(physics.parts)
     return [
         {"image": images.name(i)}
-        | {name: round(values[i].item(), 9) for name, values in sorted(sums.items())}
+        | {name: significant(values[i].item(), 9) for name, values in sorted(sums.items())}
         for i in range(len(images))
     ]
 
@@ -74,7 +75,7 @@ def told_images(found: Restored, images, args: Namespace, device: torch.device) 
         torch.nn.functional.cross_entropy(logits, labels, reduction="none"),
     )
     return [
-        {"image": images.name(i), "top1": right[i].item(), "loss": round(loss[i].item(), 9)}
+        {"image": images.name(i), "top1": right[i].item(), "loss": significant(loss[i].item(), 9)}
         for i in range(len(images))
     ]
 

@@ -137,6 +137,8 @@ def test_teacher_then_student_then_evaluation(student):
     assert np.isclose(
         np.mean([float(row["psnr"]) for row in rows]), float(table[0]["PSNR Global"]), atol=1e-4
     )
+    of_error = [-10 * np.log10(float(row["mse"])) for row in rows]  # six digits, however small
+    assert np.allclose(of_error, [float(row["psnr"]) for row in rows], rtol=0, atol=6e-5)
 
 
 def test_pictures_keep_one_intensity_scale_and_features_are_the_first_channel_stretched(student):

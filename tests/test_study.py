@@ -26,11 +26,14 @@ from scipy import stats
 
 import sweep
 from algo_functions import build_physics
+from algo_functions import score as scores_of
 from analysis import findings, study_report
-from analysis.findings import Findings
-from analysis.scoring import ledger
+from analysis.findings import Findings, told_parts
+from analysis.scoring import ledger, restored_images
 from analysis.statistics import gap_closed, holm, paired, summary, verdict
+from data_loader import Request, build_splits
 from files import lock, write_csv
+from models.base import AsSeen
 from tables import TRAINING, UserError
 from training import study, workers
 
@@ -517,6 +520,15 @@ class TestLedger:
             }
         )
         assert ledger(camera, torch.randn(2, 1, 16, 16)) == {}
+
+    def test_small_errors_keep_their_digits(self):
+        camera = build_physics(RECIPE | {"cr": 1.0})
+        images = build_splits(Request(dataset="digits", n=16, limit_test=2), ("test",))["test"]
+        exact = scores_of(camera.observe(images.stack()), images.stack())["mse"]
+        rows = restored_images(AsSeen(1), camera, images, torch.device("cpu"))
+        assert 0 < exact.max() < 1e-10
+        assert np.allclose([row["mse"] for row in rows], exact, rtol=1e-6, atol=0)
+        assert told_parts({"measured": 1.23456e-9, "unmeasured": 0})["measured (1e-4)"] == 1.235e-5
 
     def test_a_denoiser_measures_all(self):
         camera = build_physics({"name": "denoise", "n": 16, "c": 1, "sigma": 25.0, "x0": "adjoint"})

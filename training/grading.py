@@ -11,7 +11,7 @@ from algo_functions import ClassMeter
 from analysis.classes import draw_confusion, report_of, summary_of
 from batches import Images, build_loader
 from data_loader import build_splits
-from files import append_csv, check_header, folder_for, write_csv, write_text
+from files import append_csv, check_header, folder_for, significant, write_csv, write_text
 from tables import LABELLED
 from training import pipeline
 from training.checkpoint import Restored
@@ -125,7 +125,7 @@ def explain(
             "image": images.name(i),
             "class": classes[label],
             "answer": classes[answer],
-            "probability": round(chances[i].item(), 6),
+            "probability": significant(chances[i].item()),
         }
         for i, (label, answer) in enumerate(zip(labels.tolist(), answers.tolist(), strict=True))
     ]

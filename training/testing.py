@@ -15,7 +15,7 @@ from algo_functions import Meter, score
 from analysis.figures import draw_grid, save_image, stretched
 from batches import Images, build_loader
 from data_loader import build_splits
-from files import append_csv, check_header, folder_for, inside, write_csv
+from files import append_csv, check_header, folder_for, inside, significant, write_csv
 from models.base import AsSeen
 from models.piecewise import Piecewise
 from physics.base import Physics
@@ -198,7 +198,7 @@ def test_checkpoint(
         for i in range(len(test)):
             per_image.append(
                 {"image": test.name(i), "condition": label}
-                | {name: round(values[i].item(), 6) for name, values in table.items()}
+                | {name: significant(values[i].item()) for name, values in table.items()}
             )
     write_csv(folder / "per_image.csv", per_image)
     print(f"written to {folder}")
