@@ -8,6 +8,8 @@ from distill.feature import soft
 from distill.relation import need_samples
 from tables import UserError
 
+EPSILON = 1e-8  # of a variance that is divided by
+
 
 def need_classes(loss: str, s: Tensor, t: Tensor) -> None:
     if s.dim() != 2 or s.shape[1] < 2:
@@ -25,11 +27,17 @@ def divergence(log_s: Tensor, log_t: Tensor) -> Tensor:
     return (log_t.exp() * (log_t - log_s)).sum(1).mean()
 
 
+def standardised(f: Tensor) -> Tensor:
+    """(f - mean) / deviation of each row, the deviation unbiased as torch's `std` has it"""
+    deviation = (f.var(1, keepdim=True) + EPSILON).sqrt()  # a gradient where a row is constant
+    return (f - f.mean(1, keepdim=True)) / deviation
+
+
 def kd(s: Tensor, t: Tensor, *, temperature: float, standardise: bool) -> Tensor:
-    """T² KL(softmax(t / T) || softmax(s / T)); standardised, each row of logits has mean 0 and deviation 1 before (arXiv:2403.01427)"""
+    """T² KL(softmax(t / T) || softmax(s / T)), of logits z-scored row by row where standardised (arXiv:2403.01427)"""
     need_classes("kd", s, t)
     if standardise:
-        s, t = (F.layer_norm(f, f.shape[1:], eps=1e-8) for f in (s, t))
+        s, t = standardised(s), standardised(t)
     return soft(s, t, temperature)
 
 
