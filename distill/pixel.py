@@ -9,7 +9,10 @@ from tables import UserError
 
 
 class ISRD(nn.Module):
-    """mean |crop(PixelShuffle_r(conv1x1(s))) - seen|, seen the teacher's input and r the smallest whole factor that covers it (Pixel Distillation)"""
+    """mean |crop(PReLU(PixelShuffle_r(conv1x1(s)))) - seen|, r the smallest whole factor that covers `seen` (Pixel Distillation)
+
+    `seen` is the teacher's input as its normalisation gives it; the convolution has no bias, and PReLU a slope for each colour.
+    """
 
     def __init__(self, s: torch.Size, t: torch.Size, count: int, seen: torch.Size):
         super().__init__()
@@ -20,7 +23,9 @@ class ISRD(nn.Module):
                 "choose a teacher that sees more"
             )
         r = max(-(-b // a) for a, b in zip(s[-2:], seen[-2:], strict=True))
-        self.enlarge = nn.Sequential(nn.Conv2d(s[1], seen[1] * r**2, 1), nn.PixelShuffle(r))
+        self.enlarge = nn.Sequential(
+            nn.Conv2d(s[1], seen[1] * r**2, 1, bias=False), nn.PixelShuffle(r), nn.PReLU(seen[1])
+        )
 
     def forward(self, s: Tensor, t: Tensor, *, seen: Tensor) -> Tensor:
         return F.l1_loss(self.enlarge(s)[..., : seen.shape[-2], : seen.shape[-1]], seen)

@@ -164,10 +164,10 @@ class Distillation(nn.Module):
 
     @staticmethod
     def _example(network: nn.Module, physics: Physics, device: torch.device) -> tuple[dict, Tensor]:
-        """The taps of two black images, and what the network sees of them."""
+        """The taps of two black images, and what the network's first layer sees of them."""
         seen = physics.to(device).parts[0].example(device)
         seen = seen.expand(2, *seen.shape[1:])
-        return network.features(seen), seen
+        return network.features(seen), network.normalised(seen)
 
     @staticmethod
     def _module(term: Term, s: Tensor, t: Tensor, seen: Tensor, count: int) -> nn.Module | None:
@@ -248,7 +248,9 @@ class Distillation(nn.Module):
         }
         for comparison in self.comparisons:
             guide, i = self.guides[comparison.guide], comparison.guide
-            value = self.distance(comparison, s, taught[i], known | {"seen": batch[f"x0_t/{i}"]})
+            if "seen" in comparison.term.needs:
+                known["seen"] = guide.network.normalised(batch[f"x0_t/{i}"])
+            value = self.distance(comparison, s, taught[i], known)
             if comparison.term.weight:
                 terms[f"distill/{comparison.name}"] = (
                     alpha * guide.weight * comparison.term.weight * value

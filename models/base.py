@@ -15,6 +15,10 @@ class Network(nn.Module):
     checkpointing = False  # whether it does
     lightens = True  # whether that saves anything
 
+    def normalised(self, x: Tensor) -> Tensor:
+        """What it is shown as its first layer sees it: as it is."""
+        return x
+
     def run(self, block: nn.Module, x: Tensor) -> Tensor:
         if not (self.checkpointing and torch.is_grad_enabled()):
             return block(x)

@@ -37,6 +37,7 @@ from training.engine import Stop
 
 DATA = ["--dataset", "digits", "--n", "16", "--limit_train", "40", "--limit_val", "20"]
 TINY = [*DATA, "--epochs", "1", "--model", "resnet8", "--width", "4"]
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of its colours
 TEST = ["--dataset", "digits", "--limit_train", "30", "--limit_val", "20", "--limit_test", "30"]
 
 
@@ -142,6 +143,35 @@ def test_every_loss_teaches_the_student_at_equal_and_at_smaller_sizes(loss, rati
     assert all(w.grad is not None for w in own)
     names = set(student.state_dict())
     assert not any(name.startswith("adapters") for name in names)
+
+
+@pytest.mark.parametrize("c, mean, deviation", [(1, 0.449, 0.226), (3, *IMAGENET)])
+def test_isrd_paints_what_each_teachers_normalisation_makes_of_its_image(c, mean, deviation):
+    torch.manual_seed(0)
+    image = {"name": "image", "n": 16, "c": c, "resize": "antialias"}
+    seen_t, seen_s = (build_physics(image | {"lessen_ratio": ratio}) for ratio in (1.0, 2.0))
+    recipe = {"name": "resnet8", "c": c, "classes": ["a", "b"], "width": 4}
+    student, plain, other = (build_network(recipe | {"side": side}) for side in (8, 16, 16))
+    other.mean, other.deviation = torch.full_like(other.mean, 0.5), torch.full_like(other.mean, 2.0)
+    stage = Distillation(
+        student,
+        seen_s,
+        [Guide(plain, seen_t), Guide(classification.Reordered(other, [1, 0]), seen_t)],
+        selection="latent",
+        losses=[build_term("isrd", 50.0, CLASS_LOSSES, **CLASS_OPTIONS)],
+        task=F.cross_entropy,
+        target="label",
+    ).eval()
+    x = torch.rand(5, c, 16, 16)
+    mean, deviation = (torch.tensor(v).view(-1, 1, 1) for v in (mean, deviation))
+    targets = {"0": (x - mean) / deviation, "1": (x - 0.5) / 2}
+    terms = stage({"image": x, "label": torch.zeros(5, dtype=torch.long)})["terms"]
+    stem = student.features(seen_s.observe(x))["enc1"]
+    for i, target in targets.items():
+        painted = stage.adapters[f"{i}/isrd/enc1"].enlarge(stem)
+        assert torch.isclose(
+            terms[f"distill/{i}/isrd/enc1"], 50 * (painted - target).abs().mean(), rtol=1e-5
+        )
 
 
 def test_what_losses_learn_is_in_the_run_and_not_in_the_exported_student(teacher):

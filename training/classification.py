@@ -70,6 +70,9 @@ class Reordered(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x)["output"]
 
+    def normalised(self, x: Tensor) -> Tensor:
+        return self.network.normalised(x)
+
     def features(self, x: Tensor) -> dict[str, Tensor]:
         taps = self.network.features(x)
         return taps | {"output": taps["output"][:, self.order]}
