@@ -300,7 +300,7 @@ CLASS_LOSSES = {
     ),
     "mse": Loss("distill.feature:mse", 1.0, taps="latent"),
     "hint": Loss("distill.feature:mse", 1.0, bridge="always", taps="latent"),
-    "at": Loss("distill.feature:at", 1000.0, bridge="never", taps="all"),
+    "at": Loss("distill.feature:at", 1000.0, bridge="never", taps="stages"),
     "sp": Loss("distill.relation:sp", 3000.0, bridge="never", taps="latent", together=True),
     "rkd": Loss(
         "distill.relation:rkd", 1.0, ("rkd_distance", "rkd_angle"), "never", "pool", together=True
@@ -375,7 +375,7 @@ SELECTIONS = (  # --type_dist: the place in this list, or the name
     "output_first",
 )
 
-CLASS_SELECTIONS = ("latent", "all", "first", "first_latent", "pool", "latent_pool")
+CLASS_SELECTIONS = ("latent", "all", "stages", "first", "first_latent", "pool", "latent_pool")
 
 SCHEDULES = {  # of the learning rate
     "cosine": Entry("training.schedule:cosine", {}),

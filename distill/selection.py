@@ -7,12 +7,13 @@ def selected_taps(selection: str, student: Sequence[str], teacher: Sequence[str]
     """The taps a selection names, in the student's order, among those that both networks have.
 
     U-Nets of different depth share enc1, latent, dec1, head, output and the levels that the shallower one has; `encoder`
-    is the first encoder block, as in the original release.
+    is the first encoder block, as in the original release. `stages` of classifiers are all maps behind the stem.
     """
     shared = [tap for tap in student if tap in teacher]
     groups = {
         "all": [tap for tap in shared if tap not in ("output", "pool")],
         "decoder": [tap for tap in shared if tap.startswith("dec") or tap == "head"],
+        "stages": [tap for tap in shared if tap not in ("enc1", "output", "pool")],
         "encoder": ["enc1"],
         "first": ["enc1"],
         "latent": ["latent"],

@@ -174,6 +174,29 @@ def test_isrd_paints_what_each_teachers_normalisation_makes_of_its_image(c, mean
         )
 
 
+@pytest.mark.parametrize("taps, stem", [(None, False), ("all", True)])
+def test_attention_is_compared_behind_the_stem_unless_all_maps_are_asked_for(taps, stem):
+    torch.manual_seed(0)
+    seen = build_physics(
+        {"name": "image", "n": 16, "c": 1, "lessen_ratio": 1.0, "resize": "nearest"}
+    )
+    recipe = {"c": 1, "classes": ["a", "b"], "side": 16, "width": 8}
+    student, teacher = (build_network(recipe | {"name": name}) for name in ("resnet8", "resnet20"))
+    term = build_term("at", None, CLASS_LOSSES, taps, **CLASS_OPTIONS)
+    guides, options = [Guide(teacher, seen)], {"task": F.cross_entropy, "target": "label"}
+    stage = Distillation(student, seen, guides, selection="latent", losses=[term], **options).eval()
+    x = torch.rand(3, 1, 16, 16)
+    terms = stage({"image": x, "label": torch.zeros(3, dtype=torch.long)})["terms"]
+    s, t = student.features(x), teacher.features(x)
+    names = ["enc1"] * stem + ["stage1", "stage2", "latent"]
+    assert list(terms) == ["task", *(f"distill/at/{name}" for name in names)]
+    for name in names:
+        q = [(f[name] ** 2).mean(1).flatten(1) for f in (s, t)]
+        q = [(a / a.norm(dim=1, keepdim=True)).detach() for a in q]
+        expected = 1000 * ((q[0] - q[1]) ** 2).mean()
+        assert torch.isclose(terms[f"distill/at/{name}"], expected, rtol=1e-4)
+
+
 def test_what_losses_learn_is_in_the_run_and_not_in_the_exported_student(teacher):
     done = call(
         main_classify_dist,
