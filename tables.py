@@ -27,7 +27,7 @@ class Loss(NamedTuple):
     """Where a loss lives, its weight under the default recipe, the flags it reads, and when an adapter bridges two taps.
 
     The bridge: where their shapes "differ", "always", "never", or "own": a class that learns or remembers, made of the two shapes,
-    the number of training images and the shape of what the teacher sees. `taps` is the selection that it compares where no other is
+    the classes of the training images and the shape of what the teacher sees. `taps` is the selection that it compares where no other is
     asked for; `needs` is what it reads of a batch. A loss that relates samples must be `together` with those of other processes.
     """
 

@@ -193,17 +193,20 @@ def losses(bench: Bench) -> list[dict]:
     rows = []
     for kind, (table, options, recipe, seen) in kinds.items():
         student, teacher = (to_device(build_network(recipe), bench.device) for _ in range(2))
-        x, label = bench.resident(batch), torch.arange(batch, device=bench.device)
+        x, index = bench.resident(batch), torch.arange(batch, device=bench.device)
+        label = index % 10
         stages = {
-            name: comparing(name, table, options, student, teacher, seen.to(bench.device), batch)
+            name: comparing(
+                name, table, options, student, teacher, seen.to(bench.device), label.tolist()
+            )
             for name in table
         }
         absent = [name for name, stage in stages.items() if stage is None]
         if absent:
             print(f"losses {kind} left out, because they cannot be had here: {', '.join(absent)}")
         about = {
-            "label": label % 10,
-            "index": label,
+            "label": label,
+            "index": index,
             "epoch": 1.0,
             "seen": x,
             "generator": torch.Generator().manual_seed(0),
@@ -230,7 +233,7 @@ def comparing(
     student: nn.Module,
     teacher: nn.Module,
     seen: Physics,
-    count: int,
+    labels: list[int],
 ) -> Distillation | None:
     """A stage with one loss, on the taps of its own or on the first of latent and output that it can compare."""
     for selection in ("latent", "output"):
@@ -244,7 +247,7 @@ def comparing(
                 selection=selection,
                 losses=[term],
                 task=build_task("mse"),
-                count=count,
+                labels=labels,
             )
             return stage.to(next(student.parameters()).device)
     return None

@@ -1,5 +1,6 @@
 """Losses that compare factors of two maps: learnt ones, or those of a Tucker decomposition."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -36,7 +37,13 @@ class FT(nn.Module):
     """
 
     def __init__(
-        self, s: torch.Size, t: torch.Size, count: int, seen: torch.Size, *, ft_rate: float
+        self,
+        s: torch.Size,
+        t: torch.Size,
+        labels: Sequence[int],
+        seen: torch.Size,
+        *,
+        ft_rate: float,
     ):
         super().__init__()
         need_map("ft", s, t)

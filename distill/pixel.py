@@ -1,5 +1,7 @@
 """A loss that asks the student's first features for the pixels that only the teacher saw."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ class ISRD(nn.Module):
     `seen` is the teacher's input as its normalisation gives it; the convolution has no bias, and PReLU a slope for each colour.
     """
 
-    def __init__(self, s: torch.Size, t: torch.Size, count: int, seen: torch.Size):
+    def __init__(self, s: torch.Size, t: torch.Size, labels: Sequence[int], seen: torch.Size):
         super().__init__()
         need_map("isrd", s)
         if any(a > b for a, b in zip(s[-2:], seen[-2:], strict=True)):

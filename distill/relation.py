@@ -1,5 +1,7 @@
 """Losses that compare how the samples of a batch, or the places of a map, relate to one another."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -107,7 +109,7 @@ def rkd(s: Tensor, t: Tensor, *, rkd_distance: float, rkd_angle: float) -> Tenso
 class ICKD(nn.Module):
     """sum (G_s - G_t)² / (C B), G_s and G_t the CxC correlations of BN(conv1x1(s)) and of t with unit rows (arXiv:2202.03680)"""
 
-    def __init__(self, s: torch.Size, t: torch.Size, count: int, seen: torch.Size):
+    def __init__(self, s: torch.Size, t: torch.Size, labels: Sequence[int], seen: torch.Size):
         super().__init__()
         need_map("ickd", s, t)
         self.project = nn.Sequential(nn.Conv2d(s[1], t[1], 1, bias=False), nn.BatchNorm2d(t[1]))

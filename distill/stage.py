@@ -93,9 +93,9 @@ class Distillation(nn.Module):
         supervised: bool = True,
         online: bool = False,
         shuffled: bool = False,
-        count: int = 1,
+        labels: Sequence[int] = (),
     ):
-        """`count` is the number of training images, for losses that remember them."""
+        """`labels` are the classes of the training images, for losses that remember them; range(N) makes each one of its own."""
         super().__init__()
         self.student, self.physics, self.guides = student, physics, tuple(guides)
         self.losses, self.task, self.target = tuple(losses), task, target
@@ -120,7 +120,7 @@ class Distillation(nn.Module):
         self.alike = [physics.measures_as(guide.physics) for guide in self.guides]
         self.adapters = nn.ModuleDict()
         with apart():
-            self.comparisons = self._dry_run(losses, selection, count)
+            self.comparisons = self._dry_run(losses, selection, labels)
 
     @property
     def taps(self) -> list[str]:
@@ -128,7 +128,9 @@ class Distillation(nn.Module):
         return list(dict.fromkeys(comparison.tap for comparison in self.comparisons))
 
     @torch.no_grad()
-    def _dry_run(self, losses: Sequence[Term], selection: str, count: int) -> list[Comparison]:
+    def _dry_run(
+        self, losses: Sequence[Term], selection: str, labels: Sequence[int]
+    ) -> list[Comparison]:
         """What is compared, and the adapters and modules that this needs, made once and before the optimiser."""
         mode, device = self.student.training, next(self.student.parameters()).device
         self.student.eval()
@@ -139,10 +141,10 @@ class Distillation(nn.Module):
             guide.network.eval()
             t, seen = self._example(guide.network, guide.physics, device)
             prefix = f"{i}/" if len(self.guides) > 1 else ""
-            labels = torch.zeros(len(seen), dtype=torch.long, device=device)
+            zeros = torch.zeros(len(seen), dtype=torch.long, device=device)
             about = {
-                "label": labels,
-                "index": labels,
+                "label": zeros,
+                "index": zeros,
                 "epoch": 0.0,
                 "seen": seen,
                 "generator": Generator().manual_seed(0),
@@ -152,7 +154,7 @@ class Distillation(nn.Module):
                     name = f"{prefix}{term.name}/{tap}"
                     bridge = {"never": "", "differ": prefix + tap}.get(term.bridge, name)
                     comparison = Comparison(term, tap, i, bridge, name)
-                    module = self._module(term, s[tap], t[tap], seen, count)
+                    module = self._module(term, s[tap], t[tap], seen, labels)
                     if module is not None:
                         self.adapters[bridge] = module.to(device)
                     if term.bridge != "own":
@@ -170,10 +172,12 @@ class Distillation(nn.Module):
         return network.features(seen), network.normalised(seen)
 
     @staticmethod
-    def _module(term: Term, s: Tensor, t: Tensor, seen: Tensor, count: int) -> nn.Module | None:
+    def _module(
+        term: Term, s: Tensor, t: Tensor, seen: Tensor, labels: Sequence[int]
+    ) -> nn.Module | None:
         """What is learnt or remembered between two taps: an adapter, or the loss itself."""
         if term.bridge == "own":
-            return term.distance(s.shape, t.shape, count, seen.shape)
+            return term.distance(s.shape, t.shape, labels, seen.shape)
         if term.bridge == "always" or (term.bridge == "differ" and s.shape != t.shape):
             return Adapter(s.shape[1], t.shape[1], term.bridge == "always")
         return None

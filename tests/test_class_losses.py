@@ -1,5 +1,7 @@
 """The losses of classifiers against other libraries and against formulas written with loops; what each of them promises."""
 
+import random
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import tensorly
 import torch
 import torch.nn.functional as F
-from scipy.stats import zscore
+from scipy.stats import chisquare, zscore
 from tensorly.decomposition import partial_tucker
 from tensorly.tenalg import multi_mode_dot
 
@@ -21,6 +23,7 @@ from tables import UserError
 generator = torch.Generator().manual_seed(0)
 LOGITS = 3 * torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
 MAPS = torch.randn(2, 6, 6, 5, 4, generator=generator, dtype=torch.float64)
+VECTOR = torch.Size((2, 5))
 LABEL = torch.tensor([0, 4, 2, 2, 1, 3])
 DKD = {"epoch": 5.0, "temperature": 4.0, "dkd_alpha": 1.0, "dkd_beta": 8.0, "dkd_warmup": 20.0}
 RESPONSES = {
@@ -333,10 +336,11 @@ def test_ft_compares_factors_of_unit_length_and_pools_the_larger_map():
 def test_crd_is_the_papers_sum_over_samples_with_a_memory_of_both_sides():
     torch.manual_seed(0)
     count, negatives, tau = 12, 5, 0.3
+    kinds = [i % 3 for i in range(count)]
     loss = CRD(
         torch.Size((2, 6, 5, 4)),
         torch.Size((2, 5)),
-        count,
+        kinds,
         SEEN,
         crd_tau=tau,
         crd_negatives=negatives,
@@ -354,18 +358,12 @@ def test_crd_is_the_papers_sum_over_samples_with_a_memory_of_both_sides():
             for side, x in {"s": s.numpy().mean((2, 3)), "t": t.numpy()}.items()
         }
         v = {side: np.array([unit(row) for row in x]) for side, x in v.items()}
-        drawn = torch.randint(
-            count - 1, (6, negatives), generator=torch.Generator().manual_seed(step)
-        ).tolist()
-        others = [[k for k in range(count) if k != i] for i in index]
+        others = loss.others(torch.tensor(index), torch.Generator().manual_seed(step)).tolist()
         expected = 0.0
         for side, other in ("st", "ts"):
             p = np.array(
                 [
-                    [
-                        np.exp(v[side][b] @ memory[other][k] / tau)
-                        for k in (i, *(others[b][d] for d in drawn[b]))
-                    ]
+                    [np.exp(v[side][b] @ memory[other][k] / tau) for k in (i, *others[b])]
                     for b, i in enumerate(index)
                 ]
             )
@@ -383,11 +381,49 @@ def test_crd_is_the_papers_sum_over_samples_with_a_memory_of_both_sides():
         value.backward()
 
 
+KINDS = [0] * 12 + [1] * 3 + [2] * 5
+random.Random(0).shuffle(KINDS)
+
+
+def drawn(negatives: int, times: int) -> dict[int, list[list[int]]]:
+    """For an image of each class the negatives of several draws."""
+    loss = CRD(VECTOR, VECTOR, KINDS, SEEN, crd_tau=0.07, crd_negatives=negatives)
+    firsts = [KINDS.index(kind) for kind in range(3)]
+    draws = torch.Generator().manual_seed(0)
+    found = [loss.others(torch.tensor(firsts), draws).tolist() for _ in range(times)]
+    return {kind: [one[kind] for one in found] for kind in range(3)}
+
+
+def test_crd_draws_its_negatives_uniformly_among_the_images_of_other_classes():
+    for negatives in (4, 10, 17):  # of the first class there are 8 others, of the second 17
+        for kind, sets in drawn(negatives, 600).items():
+            others = [i for i, other in enumerate(KINDS) if other != kind]
+            counts = Counter(i for one in sets for i in one)
+            assert set(counts) == set(others)
+            assert chisquare([counts[i] for i in others]).pvalue > 1e-3
+            distinct = {len(set(one)) == negatives for one in sets}
+            assert distinct == {True} if negatives <= len(others) else distinct == {False}
+            if negatives == len(others):
+                assert all(sorted(one) == others for one in sets)
+
+
+def test_crd_draws_without_replacement_as_numpy_does():
+    pairs = Counter(tuple(sorted(one)) for one in drawn(2, 4000)[0])
+    rng, others = np.random.default_rng(0), [i for i, kind in enumerate(KINDS) if kind]
+    expected = Counter(
+        tuple(sorted(rng.choice(others, 2, replace=False).tolist())) for _ in range(4000)
+    )
+    assert pairs.keys() == expected.keys() and len(pairs) == 8 * 7 / 2
+    assert chisquare([pairs[pair] for pair in sorted(pairs)]).pvalue > 1e-3
+
+
 def test_crd_remembers_only_what_trains_and_goes_on_from_its_state():
     torch.manual_seed(0)
-    make = partial(CRD, MAPS[0].shape, MAPS[1].shape, 9, SEEN, crd_tau=0.07, crd_negatives=1024)
+    make = partial(
+        CRD, MAPS[0].shape, MAPS[1].shape, [0] * 5 + [1] * 4, SEEN, crd_tau=0.07, crd_negatives=1024
+    )
     loss, resumed = make(), make()
-    assert loss.negatives == 8  # all others, where there are fewer than asked for
+    assert loss.negatives == 8  # at most one less than there are images
     s, t = MAPS.float()
 
     def value(module, seed):
@@ -415,7 +451,7 @@ def test_crd_learns_to_tell_images_apart():
     torch.manual_seed(0)
     code = torch.randn(40, 6)
     s, t = code @ torch.randn(6, 10), code @ torch.randn(6, 12)
-    loss = CRD(s.shape, t.shape, 40, SEEN, crd_tau=0.2, crd_negatives=20)
+    loss = CRD(s.shape, t.shape, range(40), SEEN, crd_tau=0.2, crd_negatives=20)
     draws, optimizer, values = (
         torch.Generator().manual_seed(0),
         torch.optim.Adam(loss.parameters(), lr=0.01),
@@ -466,7 +502,7 @@ OWN = {
     "ickd": (partial(ICKD, S, T, 9, SEEN), {}),
     "ft": (partial(FT, S, T, 9, SEEN, ft_rate=0.5), {}),
     "crd": (
-        partial(CRD, S, T, 9, SEEN, crd_tau=0.07, crd_negatives=4),
+        partial(CRD, S, T, range(9), SEEN, crd_tau=0.07, crd_negatives=4),
         {"index": torch.arange(6), "generator": None},
     ),
     "isrd": (partial(ISRD, S, T, 9, SEEN), {"seen": torch.rand(SEEN)}),
@@ -515,7 +551,7 @@ LOGIT, ONE_CLASS, MAP, ALONE = (
     torch.randn(4, 3, 2, 2),
     torch.randn(1, 5),
 )
-PLACE, VECTOR = torch.randn(4, 3, 1, 1), torch.Size((2, 5))
+PLACE = torch.randn(4, 3, 1, 1)
 CORE = {"tucker_ranks": 0.5, "tucker_space": "core", "tucker_over": "batch"}
 REFUSED = {
     "kd of one class": (
@@ -579,16 +615,20 @@ REFUSED = {
         "choose --tucker_over batch",
     ),
     "crd of one image": (
-        lambda: CRD(VECTOR, VECTOR, 1, SEEN, crd_tau=0.07, crd_negatives=4),
+        lambda: CRD(VECTOR, VECTOR, [0], SEEN, crd_tau=0.07, crd_negatives=4),
         "'crd' tells images apart: 1 training images",
     ),
     "crd of no negatives": (
-        lambda: CRD(VECTOR, VECTOR, 9, SEEN, crd_tau=0.07, crd_negatives=0),
+        lambda: CRD(VECTOR, VECTOR, range(9), SEEN, crd_tau=0.07, crd_negatives=0),
         "crd_negatives 0",
     ),
     "crd without a tau": (
-        lambda: CRD(VECTOR, VECTOR, 9, SEEN, crd_tau=0.0, crd_negatives=4),
+        lambda: CRD(VECTOR, VECTOR, range(9), SEEN, crd_tau=0.0, crd_negatives=4),
         "crd_tau 0",
+    ),
+    "crd of one class": (
+        lambda: CRD(VECTOR, VECTOR, [2] * 9, SEEN, crd_tau=0.07, crd_negatives=4),
+        "all 9 training images are of one; give a larger --limit_train",
     ),
     "isrd of logits": (lambda: ISRD(VECTOR, VECTOR, 9, SEEN), "'isrd' compares maps"),
     "isrd of a large student": (

@@ -123,7 +123,7 @@ def test_every_loss_teaches_the_student_at_equal_and_at_smaller_sizes(loss, rati
         losses=[term],
         task=F.cross_entropy,
         target="label",
-        count=8,
+        labels=[0, 1, 2, 0, 1, 2, 0, 1],
     ).train()
     batch = {
         "image": torch.rand(6, 1, 32, 32),

@@ -194,7 +194,7 @@ def distillation(
     student: nn.Module,
     physics: Physics,
     teachers: list,
-    count: int,
+    labels: list[int],
     device: torch.device,
 ) -> Distillation:
     """Student, teachers and what the losses learn, on the device; one physics object where two see alike."""
@@ -216,7 +216,7 @@ def distillation(
         schedule=bound(ALPHA_SCHEDULES, args.alpha_schedule, args),
         beta=args.beta,
         shuffled=args.shuffle_teacher,
-        count=count,
+        labels=labels,
     )
 
 
@@ -250,7 +250,7 @@ def teach(args: Namespace, device: torch.device, beside: Fit | None = None) -> F
     physics = pipeline.camera_of(camera, splits)
     network, recipe = network_of(args, physics, classes)
     stage = distillation(
-        args, network, physics, agreeing(args, teachers, classes), len(splits["train"]), device
+        args, network, physics, agreeing(args, teachers, classes), splits["train"].labels, device
     )
     return pipeline.learner(stage, recipe, splits, args, run, meter=ClassMeter, beside=beside)
 
