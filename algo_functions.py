@@ -1,8 +1,10 @@
 """The factory of physics, and the meters that say how well an image was restored."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -161,14 +163,27 @@ class Meter:
 AVERAGES = ("micro", "macro", "weighted")  # of the scores of classes
 
 
-def hit_rates(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Cross-entropy; how often, in per cent, the label is the likeliest class, and one of the three likeliest."""
-    hits = (logits.argsort(dim=1, descending=True)[:, :3] == labels[:, None]).double()
-    return {
-        "loss": F.cross_entropy(logits, labels).item(),
-        "top1": 100 * hits[:, 0].mean().item(),
-        "top3": 100 * hits.sum(1).mean().item(),
-    }
+def area(values: np.ndarray, truth: np.ndarray) -> float:
+    """Under the ROC curve: how often a positive stands above a negative, half where they are equal (Mann and Whitney)."""
+    positive, negative = values[truth], np.sort(values[~truth])
+    below, up_to = (np.searchsorted(negative, positive, side) for side in ("left", "right"))
+    return float((below + up_to).mean() / (2 * len(negative)))
+
+
+def areas(logits: Tensor, labels: Tensor) -> tuple[float, float, float]:
+    """Micro, macro and weighted area under the ROC curves of the classes of which a split has some images and not all."""
+    truth = F.one_hot(labels, logits.shape[1]).bool().numpy()
+    share = truth.mean(0)
+    there = (share > 0) & (share < 1)
+    if not there.any():
+        return (math.nan,) * 3
+    truth, chances = truth[:, there], logits.double().softmax(1).numpy()[:, there]
+    of_classes = [area(*pair) for pair in zip(chances.T, truth.T, strict=True)]
+    return (
+        area(chances.ravel(), truth.ravel()),
+        float(np.mean(of_classes)),
+        float(np.average(of_classes, weights=share[there])),
+    )
 
 
 def class_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -176,28 +191,27 @@ def class_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
     A class that a split lacks has no ROC curve, and is left out of the averages of areas.
     """
-    from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+    from sklearn.metrics import precision_recall_fscore_support
 
-    classes, scores, answers = logits.shape[1], hit_rates(logits, labels), logits.argmax(1)
-    for average in AVERAGES:
-        found = precision_recall_fscore_support(
-            labels, answers, labels=range(classes), average=average, zero_division=0
-        )
+    classes = logits.shape[1]
+    likeliest = logits.topk(min(3, classes)).indices
+    hits = (likeliest == labels[:, None]).double()
+    scores = {
+        "loss": F.cross_entropy(logits, labels).item(),
+        "top1": 100 * hits[:, 0].mean().item(),
+        "top3": 100 * hits.sum(1).mean().item(),
+    }
+    *of_classes, counts = precision_recall_fscore_support(
+        labels, likeliest[:, 0], labels=range(classes), zero_division=0
+    )
+    for name, values in zip(("precision", "recall", "f1"), of_classes, strict=True):
         scores |= {
-            f"{name}_{average}": float(value)
-            for name, value in zip(("precision", "recall", "f1"), found, strict=False)
+            f"{name}_micro": scores["top1"] / 100,  # each image has one class and one answer
+            f"{name}_macro": float(values.mean()),
+            f"{name}_weighted": float(np.average(values, weights=counts)),
         }
-    truth, chances = F.one_hot(labels, classes), logits.double().softmax(1)
-    share = truth.double().mean(0)
-    there = (share > 0) & (share < 1)
-    for average in AVERAGES:
-        area = (
-            roc_auc_score(truth[:, there], chances[:, there], average=average)
-            if there.any()
-            else float("nan")
-        )
-        scores[f"auc_{average}"] = float(area)
-    return scores
+    found = zip(AVERAGES, areas(logits, labels), strict=True)
+    return scores | {f"auc_{average}": value for average, value in found}
 
 
 class ClassMeter:
@@ -251,7 +265,9 @@ class ClassMeter:
         return class_scores(*self.both()) | {"images": sum(map(len, self.labels))}
 
     def quick(self) -> dict[str, float]:
-        return hit_rates(*self.both())
+        """The scores of training images in an epoch's row."""
+        scores = class_scores(*self.both())
+        return {name: scores[name] for name in self.columns}
 
     @staticmethod
     def told(row: dict) -> str:

@@ -47,12 +47,12 @@ def teacher(tmp_path_factory):
     return call(main_classify, *TINY, "--results", str(root), "--wandb", "disabled")["export"]
 
 
-def test_the_scores_are_scikit_learns():
+@pytest.mark.parametrize("places", [10, 0])  # with none there are ties
+def test_the_scores_are_scikit_learns(places):
     generator = torch.Generator().manual_seed(0)
-    logits, labels = (
-        torch.randn(200, 5, generator=generator),
-        torch.randint(0, 5, (200,), generator=generator),
-    )
+    labels = torch.randint(0, 15, (200,), generator=generator) % 8 % 5  # of unequal shares
+    logits = torch.randn(200, 5, generator=generator).round(decimals=places)
+    logits += 0.01 * torch.arange(5)  # ties are between images, not between classes
     scores, chances = class_scores(logits, labels), logits.double().softmax(1).numpy()
     answers = logits.argmax(1)
     assert scores["top1"] == pytest.approx(100 * (answers == labels).double().mean().item())
