@@ -94,17 +94,24 @@ def score(output: Tensor, target: Tensor, border: int = 0, luma: bool = False) -
 
 
 class Meter:
-    """Per-image scores of a pass over a dataset, without a border or on luma alone where that is asked, and their summary."""
+    """Per-image scores of a pass over a dataset, without a border or on luma alone where that is asked, and their summary.
+
+    With a task loss that too, each image counted with the mean of its batch.
+    """
 
     target, drawn = "image", ("psnr",)  # what an output is compared with, and the curves
     columns = ("psnr", "ssim")  # of an epoch's row
 
-    def __init__(self, border: int = 0, luma: bool = False):
-        self.border, self.luma = border, luma
+    def __init__(self, border: int = 0, luma: bool = False, task: Callable | None = None):
+        self.border, self.luma, self.task = border, luma, task
         self.rows: dict[str, list[Tensor]] = {}
 
     def add(self, output: Tensor, target: Tensor) -> None:
-        for name, values in score(output, target, self.border, self.luma).items():
+    @torch.no_grad()
+        scores = score(output, target, self.border, self.luma)
+        if self.task is not None:
+            scores["task_loss"] = self.task(output, target).expand(len(output))
+        for name, values in scores.items():
             self.rows.setdefault(name, []).append(values)
 
     def state(self) -> dict[str, Tensor]:
@@ -215,7 +222,7 @@ def class_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 class ClassMeter:
-    """Logits and labels of a pass over a dataset, and their scores."""
+    """Logits and labels of a pass over a dataset, and their scores; with a task loss that too."""
 
     target, drawn = "label", ("top1", "top3")
     columns = (
@@ -262,7 +269,11 @@ class ClassMeter:
         return torch.cat(self.logits).cpu(), torch.cat(self.labels).cpu()
 
     def summary(self) -> dict[str, float]:
-        return class_scores(*self.both()) | {"images": sum(map(len, self.labels))}
+        logits, labels = self.both()
+        scores = class_scores(logits, labels) | {"images": len(labels)}
+        if self.task is not None:
+            scores["task_loss"] = self.task(logits, labels).item()
+        return scores
 
     def quick(self) -> dict[str, float]:
         """The scores of training images in an epoch's row."""

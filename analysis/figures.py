@@ -1,5 +1,6 @@
 """Pictures: curves, contact sheets, comparisons; always files, never windows."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,29 +20,52 @@ def save(figure: plt.Figure, path: Path) -> None:
     plt.close(figure)
 
 
+def losses_of(row: dict) -> list[str]:
+    """The columns of an epoch's row that are losses: the task's on both splits alike, and the terms that only training has."""
+    alone = [
+        name
+        for name in row
+        if name.startswith("train_") and f"val_{name.removeprefix('train_')}" not in row
+    ]
+    whole = ("train_loss", "train_task")  # with weights, which validation has not
+    return ["train_task_loss", "val_task_loss", *(name for name in alone if name not in whole)]
+
+
 def draw_curves(rows: list[dict], drawn: Sequence[str], path: Path) -> None:
     """Loss terms, the drawn scores and the terms' shares of the gradient over the epochs."""
     epochs = [row["epoch"] for row in rows]
-    scored = {name.removeprefix("val_") for name in rows[0] if name.startswith("val_")} - {"loss"}
     groups = {
-        "loss": [
-            k
-            for k in rows[0]
-            if (k.startswith("train_") and k.removeprefix("train_") not in scored)
-            or k == "val_loss"
-        ],
+        "loss": losses_of(rows[-1]),
         ", ".join(drawn): [f"{split}_{name}" for name in drawn for split in ("train", "val")],
-        "share of the gradient": [k for k in rows[0] if k.startswith("share_")],
+        "share of the gradient": [k for k in rows[-1] if k.startswith("share_")],
     }
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.4))
     for axis, (title, names) in zip(axes, groups.items(), strict=True):
         for name in names:
-            axis.plot(
-                epochs, [row[name] for row in rows], marker=".", label=name.removeprefix("share_")
-            )
+            axis.plot(epochs, values_of(rows, name), marker=".", label=name.removeprefix("share_"))
         axis.set(title=title, xlabel="epoch", yscale="log" if title == "loss" else "linear")
         axis.legend(fontsize=8)
         axis.grid(alpha=0.3)
+    save(figure, path)
+
+
+def values_of(rows: list[dict], name: str) -> list[float]:
+    """A column, with gaps where earlier versions wrote none."""
+    return [row.get(name, math.nan) for row in rows]
+
+
+def draw_splits(rows: list[dict], scores: Sequence[str], label: str, path: Path) -> None:
+    """Scores of training and validation images over the epochs, a colour for each split."""
+    figure, axis = plt.subplots(figsize=(5, 3.4))
+    epochs = [row["epoch"] for row in rows]
+    for score, style in zip(scores, ("-", "--"), strict=False):
+        for split, what, colour in (("train", "training", "C0"), ("val", "validation", "C1")):
+            name = what if len(scores) == 1 else f"{what}, {score.replace('top', 'top-')}"
+            values = values_of(rows, f"{split}_{score}")
+            axis.plot(epochs, values, style, color=colour, marker=".", label=name)
+    axis.set(xlabel="epoch", ylabel=label)
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
     save(figure, path)
 
 

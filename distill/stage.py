@@ -39,11 +39,11 @@ class Supervised(nn.Module):
         self,
         student: nn.Module,
         physics: Physics,
-        loss: Callable[[Tensor, Tensor], Tensor],
+        task: Callable[[Tensor, Tensor], Tensor],
         target: str = "image",
     ):
         super().__init__()
-        self.student, self.physics, self.loss, self.target = student, physics, loss, target
+        self.student, self.physics, self.task, self.target = student, physics, task, target
 
     def prepared(self) -> list[nn.Parameter]:
         """What is learnt before the student: nothing."""
@@ -64,8 +64,9 @@ class Supervised(nn.Module):
     def forward(self, batch: dict, generator: Generator | None = None) -> dict:
         batch = self.see(batch, generator)
         output = self.student(batch["x0"])
-        terms = {"task": self.loss(output, batch[self.target])}
-        return {"loss": terms["task"], "output": output, "terms": terms}
+        loss = self.task(output, batch[self.target])
+        metrics = {"task_loss": loss.detach()}
+        return {"loss": loss, "output": output, "terms": {"task": loss}, "metrics": metrics}
 
 
 class Distillation(nn.Module):
@@ -241,11 +242,11 @@ class Distillation(nn.Module):
         s = self.student.features(batch["x0"])
         taught = [self.taught(batch, i) for i in range(len(self.guides))]
         target = batch[self.target]
-        terms = {
-            "task": self.beta
-            * self.task(s["output"], target if self.supervised else self.consensus(taught))
-        }
-        metrics, alpha = {}, self.alpha * self.schedule(self.progress)
+        loss = self.task(s["output"], target if self.supervised else self.consensus(taught))
+        terms, alpha = {"task": self.beta * loss}, self.alpha * self.schedule(self.progress)
+        # Against the truth and without a weight, as it is computed on validation images.
+        plain = loss.detach() if self.supervised else self.task(s["output"].detach(), target)
+        metrics = {"task_loss": plain}
         known = {name: batch.get(name) for name in ("label", "index")} | {
             "epoch": self.epoch,
             "generator": generator,

@@ -351,6 +351,18 @@ def test_weights_multiply_their_terms():
     assert torch.isclose(other["distill/mse/latent"], 3 * one["distill/mse/latent"])
 
 
+@pytest.mark.parametrize("supervised", [True, False])
+def test_the_task_loss_is_told_without_its_weight_and_against_the_truth(supervised):
+    made = stage_of(beta=0.25, supervised=supervised)
+    result = made(BATCH)
+    output = result["output"].detach().numpy()
+    expected = np.mean((output - BATCH["image"].numpy()) ** 2)
+    assert np.isclose(result["metrics"]["task_loss"].item(), expected, rtol=1e-5)
+    assert not result["metrics"]["task_loss"].requires_grad
+    weighted = np.isclose(result["terms"]["task"].item(), 0.25 * expected, rtol=1e-5)
+    assert weighted == supervised
+
+
 def test_the_target_is_the_image_or_the_teachers_output():
     student, teacher = network(), network()
     for supervised in (True, False):

@@ -285,7 +285,7 @@ def test_flags_of_distillation_reach_the_stage(teacher, monkeypatch):
     auto = stage_of("--loss_distill", "comb_matrix").losses[0]
     assert not torch.isclose(several[1].distance(s, t), auto.distance(s, t))
     call(main_unet, "--cr", "0.25", "--loss", "mse", *TINY)
-    assert torch.isclose(seen[-1].loss(s, t), t.square().mean())
+    assert torch.isclose(seen[-1].task(s, t), t.square().mean())
 
 
 @pytest.mark.parametrize(

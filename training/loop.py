@@ -417,10 +417,9 @@ class Fit:
                     **values,
                 }
                 self.agree()
-                scores = evaluate(
-                    self.network, self.views, self.meter(), self.stop.check_alone
-                ).summary()
-                row |= {f"val_{name}": scores[name] for name in self.meter.columns}
+                meter = self.meter(task=self.stage.task)
+                scores = evaluate(self.network, self.views, meter, self.stop.check_alone).summary()
+                row |= {f"val_{name}": scores[name] for name in ("task_loss", *meter.columns)}
                 row["seconds"] = round(time.perf_counter() - began, 3)
                 self.rows.append(row)
                 self.sums, self.scored = {}, self.meter()
