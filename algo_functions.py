@@ -101,13 +101,14 @@ class Meter:
 
     target, drawn = "image", ("psnr",)  # what an output is compared with, and the curves
     columns = ("psnr", "ssim")  # of an epoch's row
+    figures = ()  # of a run, beside its curves: file, label and scores
 
     def __init__(self, border: int = 0, luma: bool = False, task: Callable | None = None):
         self.border, self.luma, self.task = border, luma, task
         self.rows: dict[str, list[Tensor]] = {}
 
-    def add(self, output: Tensor, target: Tensor) -> None:
     @torch.no_grad()
+    def add(self, output: Tensor, target: Tensor) -> None:
         scores = score(output, target, self.border, self.luma)
         if self.task is not None:
             scores["task_loss"] = self.task(output, target).expand(len(output))
@@ -235,7 +236,10 @@ class ClassMeter:
         ),
     )
 
-    def __init__(self):
+    figures = (("loss", "cross-entropy", ("task_loss",)), ("accuracy", "accuracy (%)", drawn))
+
+    def __init__(self, task: Callable | None = None):
+        self.task = task
         self.logits: list[Tensor] = []
         self.labels: list[Tensor] = []
 

@@ -197,6 +197,30 @@ def test_attention_is_compared_behind_the_stem_unless_all_maps_are_asked_for(tap
         assert torch.isclose(terms[f"distill/at/{name}"], expected, rtol=1e-4)
 
 
+def test_training_rows_have_the_columns_of_validation_and_losses_that_compare(teacher):
+    words = ["--teacher", teacher, "--beta", "0.1", "--label_smoothing", "0.2"]
+    done = call(main_classify_dist, *TINY, *words)
+    with open(f"{done['run']}/metrics.csv", newline="") as file:
+        row = next(csv.DictReader(file))
+    row = {name: float(value) for name, value in row.items()}
+    for name in (name.removeprefix("val_") for name in row if name.startswith("val_")):
+        assert f"train_{name}" in row, name
+    assert row["train_f1_micro"] == pytest.approx(row["train_top1"] / 100)
+    assert row["train_task"] == pytest.approx(0.1 * row["train_task_loss"])
+    found = checkpoint.restore(done["checkpoint"])
+    args = main_classify_dist.parse([*TINY, *words])
+    images = classification.splits_of(args)["val"]
+    with torch.no_grad():
+        logits = found.network(found.physics.observe(images.stack()))
+    truth = torch.tensor(images.labels)
+    log_p = logits.double().log_softmax(1)
+    smoothed = -(0.8 * log_p.gather(1, truth[:, None])[:, 0] + 0.2 * log_p.mean(1)).mean()
+    assert row["val_task_loss"] == pytest.approx(smoothed.item(), rel=1e-5)
+    assert {"curves.png", "loss.png", "accuracy.png"} <= {
+        p.name for p in Path(done["run"]).iterdir()
+    }
+
+
 def test_what_losses_learn_is_in_the_run_and_not_in_the_exported_student(teacher):
     done = call(
         main_classify_dist,

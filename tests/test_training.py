@@ -18,10 +18,10 @@ from test_house import ROOT
 import main_unet
 import main_unet_dist
 from algo_functions import Meter, build_physics
-from analysis.figures import save_image
+from analysis.figures import losses_of, save_image
 from models import build_network
 from tables import Diverged, Stopped, UserError
-from training import checkpoint, engine, loop, pipeline, tracking
+from training import checkpoint, engine, loop, pipeline, run, tracking
 from training.memory import Views
 from training.run import Run
 
@@ -302,6 +302,12 @@ def test_the_exported_network_scores_what_the_table_says():
         restored.network, Views(restored.physics, loader, torch.device("cpu"), 0), Meter()
     ).summary()
     assert math.isclose(again["psnr"], noiseless["val_psnr"], abs_tol=1e-3)
+    with torch.no_grad():
+        errors = [
+            (restored.network(x0) - batch["image"]).abs().mean((1, 2, 3))
+            for batch, _, x0 in Views(restored.physics, loader, torch.device("cpu"), 0)
+        ]
+    assert math.isclose(torch.cat(errors).mean(), noiseless["val_task_loss"], rel_tol=1e-5)
 
 
 def test_the_run_folder_holds_what_the_readme_says():
@@ -326,6 +332,8 @@ def test_the_run_folder_holds_what_the_readme_says():
         "train_task",
         "train_psnr",
         "train_ssim",
+        "train_task_loss",
+        "val_task_loss",
         "val_psnr",
         "val_ssim",
         "share_task",
@@ -400,11 +408,38 @@ def test_shares_of_the_gradient_add_up_and_name_every_term():
     shares = {name: value for name, value in row.items() if name.startswith("share_")}
     assert set(shares) == {"share_task", "share_distill/mse/latent", "share_distill/mse/output"}
     assert math.isclose(sum(shares.values()), 1, abs_tol=1e-6) and shares["share_task"] == 0
+    assert row["train_task"] == 0 < 0.01 < min(row["train_task_loss"], row["val_task_loss"])
     assert math.isclose(
         row["train_loss"],
         row["train_task"] + row["train_distill/mse/latent"] + row["train_distill/mse/output"],
         rel_tol=1e-5,
     )
+    ours, theirs = (f"{split}_task_loss" for split in ("train", "val"))
+    terms = [name for name in row if name.startswith("train_distill/")]
+    assert losses_of(row) == [ours, theirs, *terms] and len(terms) == 2
+
+
+def test_curves_are_drawn_once_where_a_run_ends(monkeypatch):
+    drawn, draw = [], run.draw_curves
+
+    def counted(table, *more):
+        drawn.append(len(table))
+        draw(table, *more)
+
+    def stop(*_):
+        raise Stopped("SIGTERM")
+
+    monkeypatch.setattr(run, "draw_curves", counted)
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(loop.Fit, "draw", stop)
+        train("--run_name", "r")
+    assert drawn == [1] and Path("results/runs/r/curves.png").is_file()
+    train("--run_name", "r")
+    assert drawn == [1, 3]
+    with pytest.raises(Diverged):
+        monkeypatch.setattr(loop.Fit, "draw", lambda self, _: self.diverge("a loss", "a test"))
+        train("--run_name", "s")
+    assert drawn == [1, 3, 1]
 
 
 def test_learning_rate_warms_up_and_follows_a_half_cosine():

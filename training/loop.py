@@ -374,7 +374,7 @@ class Fit:
         if saved is not None:
             self.load(saved["resume"])
             if self.rows:
-                run.log(self.rows, self.meter.drawn)
+                run.log(self.rows)
             print(f"run {run.name} goes on after step {self.steps} of {self.total}")
         self.tracker = Tracker(
             args.wandb,
@@ -433,6 +433,7 @@ class Fit:
         self.tracker.close()
         if self.before_export is not None:
             self.before_export()
+        self.run.draw(self.rows, self.meter)
         best = max(self.rows, key=self.meter.worth)
         scores = {name: value for name, value in best.items() if name.startswith("val_")}
         return self.run.finish(scores | {"best_epoch": best["epoch"], "epochs": self.epoch})
@@ -443,7 +444,7 @@ class Fit:
         if self.rows[-1] is max(self.rows, key=self.meter.worth):  # the first one of several
             checkpoint.write(self.run.best, content)
         self.save_state(content)
-        self.run.log(self.rows, self.meter.drawn)
+        self.run.log(self.rows)
 
     def save_state(self, content: dict | None = None) -> None:
         """The last state, and the one before it."""
@@ -510,10 +511,14 @@ def train(fits: list[Fit]) -> list[dict]:
             for fit in fits:
                 if fit.steps:
                     fit.save_state()
+            draw(fits)
             where = ", ".join(
                 f"step {fit.steps} of {fit.total} is saved in {fit.run.folder}" for fit in fits
             )
             raise Stopped(f"{signal}; {where}, the same command goes on") from None
+        except Diverged:
+            draw(fits)
+            raise
     return finished(fits)
 
 
@@ -528,6 +533,12 @@ def finished(fits: list[Fit]) -> list[dict]:
     if refusals:
         raise UserError("; ".join(refusals))
     return scores
+
+
+def draw(fits: list[Fit]) -> None:
+    """The curves of trainings that end here."""
+    for fit in fits:
+        fit.run.draw(fit.rows, fit.meter)
 
 
 def keep_going(fits: list[Fit]) -> None:

@@ -10,13 +10,13 @@ import sys
 import uuid
 import weakref
 from argparse import Namespace
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO
 
 import ranks
-from analysis.figures import draw_curves
+from algo_functions import ClassMeter, Meter
+from analysis.figures import draw_curves, draw_splits
 from files import inside, lock, sweep, write_csv, write_text
 from tables import UserError
 from training import checkpoint
@@ -200,10 +200,17 @@ class Run:
             )
         return None
 
-    def log(self, rows: list[dict], drawn: Sequence[str]) -> None:
+    def log(self, rows: list[dict]) -> None:
         write_csv(self.folder / "metrics.csv", rows)
         write_text(self.folder / "metrics.json", json.dumps(rows, indent=1) + "\n")
-        draw_curves(rows, drawn, self.folder / "curves.png")
+
+    def draw(self, rows: list[dict], meter: type[Meter | ClassMeter]) -> None:
+        """The figures of a run, which cost a second or two: once, where it ends."""
+        if not rows or ranks.rank():
+            return
+        draw_curves(rows, meter.drawn, self.folder / "curves.png")
+        for name, label, scores in meter.figures:
+            draw_splits(rows, scores, label, self.folder / f"{name}.png")
 
     def finish(self, scores: dict) -> dict:
         """Marks the run as done and exports the best checkpoint."""
