@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from tables import FIRST_IMAGES, UserError, label_of
 
+MOST_LMMSE = 10_000  # images that it is fitted to
 LARGEST_LMMSE = 64  # n: beyond it an n² x n² covariance is too much for a workstation
 
 
@@ -275,7 +276,7 @@ class Linear(Physics):
             )
         if len(images) < 2:
             raise UserError("x0 'lmmse' needs more than one training image")
-        rows, images = self.rows().cpu(), images[:10_000]
+        rows, images = self.rows().cpu(), images[:MOST_LMMSE]
         return LMMSE(images.shape[1], n, len(rows)).fit(
             rows, images, self.noise_variance(rows, images)
         )

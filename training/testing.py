@@ -3,7 +3,6 @@
 import shutil
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -18,10 +17,10 @@ from data_loader import build_splits
 from files import append_csv, check_header, folder_for, inside, significant, write_csv
 from models.base import AsSeen
 from models.piecewise import Piecewise
-from physics.base import Physics
+from physics.base import LARGEST_LMMSE, MOST_LMMSE, Linear, Physics
 from physics.given import camera_for
 from physics.mosaic import Mosaic
-from tables import UserError
+from tables import CONTROL, FETCHED, UserError
 from training.checkpoint import Restored, restore_with_physics
 from training.loop import evaluate, outputs
 from training.memory import Views
@@ -29,6 +28,10 @@ from training.options import BARE
 from training.pipeline import request_of
 
 GRID = 8  # pictures on the contact sheet
+LEARNT_FROM = {  # what a configuration says of the training images
+    "dataset": str, "data_root": str, "crop": str, "limit_train": int, "gt": str, "lq": str, "pairs": str, "unpaired": str,
+    "paired_share": float,
+}  # fmt: skip
 KINDS = (
     "originals",
     "measurements_backprojection",
@@ -38,19 +41,20 @@ KINDS = (
 COLUMNS = (  # of the results table; the first ten are the original release's
     "Date/Time", "Image Dim", "Dataset", "Batch Size", "CR", "Channels", "Physics", "PSNR Global", "SSIM Global", "Saved Batches",
     "Checkpoint", "Camera", "Ordering", "x0", "SNR", "Seed", "PSNR Clipped", "PSNR Pooled", "Images", "PSNR Back-projection", "PSNR LMMSE",
-    "Crop Border", "Y Channel",
+    "Crop Border", "Y Channel", "LMMSE Images",
 )  # fmt: skip
 
 
 def anchors(
     part: Physics,
-    images: Callable[[], Tensor] | None,
+    train: Tensor | None,
     loader: DataLoader,
     args: Namespace,
     device: torch.device,
 ) -> dict[str, Meter]:
     """Scores of first images that need no training, of the same measurements of one camera."""
-    network, cameras = AsSeen(part.recipe["c"]), part.anchors(images)
+    network = AsSeen(part.recipe["c"])
+    cameras = part.anchors(None if train is None else lambda: train)
     return {
         name: evaluate(network, Views(camera.to(device), loader, device, args.seed), meter_of(args))
         for name, camera in cameras.items()
@@ -108,13 +112,52 @@ def check_alike(checkpoints: dict[str, Restored]) -> None:
             )
 
 
-def training_images(args: Namespace, n: int, c: int) -> Callable[[], Tensor] | None:
-    """The training images that LMMSE is fitted to, if the dataset has any."""
+def learnt_from(config: dict, args: Namespace) -> dict:
+    """What a checkpoint's configuration says of its training images, where it says anything.
+
+    A public dataset lies where the command line says; any other one where it lay, as another place may hold other images.
+    --limit_train asks for another number of them.
+    """
+    if "dataset" not in config:
+        return {}
+    given = {name: config[name] for name in LEARNT_FROM if config.get(name) is not None}
+    for name, value in given.items():
+        kind = LEARNT_FROM[name]
+        strange = kind is str and CONTROL.search(value) if type(value) is kind else True
+        if strange or (kind is int and value < 1):
+            raise UserError(f"the checkpoint's configuration has {name} {value!r:.80}")
+    if given["dataset"] == args.dataset and args.dataset in FETCHED:
+        given["data_root"] = args.data_root
+    limit = {} if args.limit_train is None else {"limit_train": args.limit_train}
+    return {"crop": "center"} | given | limit
+
+
+def training_images(found: Restored, args: Namespace, test: Images) -> Tensor | None:
+    """What LMMSE is fitted to: images that the network learnt from; a line says which, or why there are none."""
+    recipe, camera = found.physics.recipe, found.physics.parts[0]
+    n, size = recipe["n"], f"{recipe['n']} x {recipe['n']}"
+    if test.paired or not isinstance(camera, Linear):
+        return None
     try:
-        return build_splits(request_of(args, n=n, c=c), wanted=("train",))["train"].stack
-    except UserError as error:
+        if n > LARGEST_LMMSE:
+            raise UserError(f"it is made for up to {LARGEST_LMMSE} pixels a side, not for {size}")
+        if not test.alike and camera.step < n:
+            raise UserError(f"it restores {size} pixels, and these pictures have their own sizes")
+        asked = learnt_from(found.content["config"], args)
+        request = request_of(args, **asked | {"n": n, "c": recipe["c"]})
+        images = build_splits(request, wanted=("train",))["train"].stack()[:MOST_LMMSE]
+        if len(images) < 2:
+            raise UserError(f"the network learnt from {len(images)} image, and it needs two")
+    except (UserError, OSError) as error:
         print(f"no LMMSE row: {error}")
         return None
+    whose = "the network learnt from them"
+    if not asked:
+        whose = "the checkpoint does not say what the network learnt from"
+    elif args.limit_train is not None:
+        whose = f"--limit_train {args.limit_train}"
+    print(f"LMMSE is fitted to {len(images):,} training images of '{request.dataset}': {whose}")
+    return images
 
 
 def name_of(path: str | Path) -> str:
@@ -137,7 +180,9 @@ def names_of(checkpoints: dict[str, Restored]) -> dict[str, str]:
     }
 
 
-def table_row(name: str, part: Physics, scores: dict, parameters: int) -> dict:
+def table_row(
+    name: str, part: Physics, scores: dict, parameters: int, fitted_to: int | None = None
+) -> dict:
     return {
         "camera": part.label.replace("_", " "),
         "ordering": part.recipe.get("ordering"),
@@ -149,6 +194,7 @@ def table_row(name: str, part: Physics, scores: dict, parameters: int) -> dict:
         "PSNR pooled": scores["psnr_pooled"],
         "parameters": parameters,
         "images": scores["images"],
+        "fitted to (images)": fitted_to,
         "estimate": name,
     }
 
@@ -157,11 +203,11 @@ def test_checkpoint(
     path: str, name: str, found: Restored, args: Namespace, device: torch.device
 ) -> list[dict]:
     """Evaluates one checkpoint at every noise level and ratio, writes its folder and its CSV rows, and returns its table."""
-    network, n, c = found.network.to(device), found.physics.recipe["n"], found.physics.recipe["c"]
+    network = found.network.to(device)
     test = test_images(args, found.physics)
     physics = camera_for(test, found.physics, network)
     loader = build_loader(test, args.batch_size, args.num_workers)
-    images = training_images(args, n, c) if args.anchors and not test.paired else None
+    train = training_images(found, args, test) if args.anchors else None
     folder = folder_for(Path(args.results) / "test", name)
     cameras = [part for camera in at_levels(physics, args) for part in camera.parts]
     rows, per_image = [], []
@@ -181,8 +227,10 @@ def test_checkpoint(
             args,
             device,
         )
-        beside = anchors(part, images, loader, args, device) if args.anchors else {}
-        rows += [table_row(name, part, anchor.summary(), 0) for name, anchor in beside.items()]
+        beside = anchors(part, train, loader, args, device) if args.anchors else {}
+        for anchor, estimates in beside.items():
+            count = len(train) if anchor == "LMMSE" else None
+            rows.append(table_row(anchor, part, estimates.summary(), 0, count))
         scores = meter.summary()
         rows.append(table_row(name, part, scores, sum(w.numel() for w in network.parameters())))
         append_result(
@@ -191,6 +239,7 @@ def test_checkpoint(
             part,
             scores,
             beside,
+            train,
             args,
             loader,
         )
@@ -269,6 +318,7 @@ def append_result(
     part: Physics,
     scores: dict,
     beside: dict[str, Meter],
+    train: Tensor | None,
     args: Namespace,
     loader: DataLoader,
 ) -> None:
@@ -298,5 +348,6 @@ def append_result(
         "PSNR LMMSE": beside["LMMSE"].summary()["psnr"] if "LMMSE" in beside else None,
         "Crop Border": args.crop_border,
         "Y Channel": args.y_channel,
+        "LMMSE Images": len(train) if "LMMSE" in beside else None,
     }
     append_csv(path, COLUMNS, row)

@@ -1,0 +1,134 @@
+"""What networks are tested beside: the LMMSE estimate, fitted to the images that the network learnt from."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import RECIPE
+from skimage.metrics import peak_signal_noise_ratio
+from sklearn.covariance import ledoit_wolf
+from test_scripts import call
+from test_whole import picture, save
+
+import test_UNet
+from algo_functions import build_physics
+from data_loader import Request, build_splits
+from models import build_network
+from training import checkpoint
+
+DIGITS = ["--dataset", "digits", "--limit_test", "3"]
+
+
+def learnt(config: dict, **camera) -> str:
+    """The file of a network that its configuration says has learnt."""
+    recipe = {"name": "unet", "c": 1, "scales": 2, "width": 4, "batch_norm": "off"}
+    recipe |= {"padding": "zeros"}
+    camera = build_physics(RECIPE | camera)
+    content = checkpoint.pack(build_network(recipe), recipe, camera, config)
+    checkpoint.write(Path("network.pth"), content)
+    return "network.pth"
+
+
+def scored(path: str, *words: str) -> tuple[dict | None, dict]:
+    """The row of LMMSE, if there is one, and the last row of the results."""
+    rows = call(test_UNet, "--checkpoint", path, "--save_batches", "0", *words)["rows"]
+    with open("results/test/psnr_results.csv", newline="") as file:
+        *_, last = csv.DictReader(file)
+    return next((row for row in rows if row["estimate"] == "LMMSE"), None), last
+
+
+def by_formula(count: int) -> float:
+    """Mean PSNR of E[x] + C Aᵀ (A C Aᵀ)⁻¹ (y - A E[x]) of three test digits, from so many training digits."""
+    request = Request(dataset="digits", n=16, limit_train=count, limit_test=3)
+    splits = build_splits(request, ("train", "test"))
+    train, test = (splits[name].stack().flatten(1).double().numpy() for name in ("train", "test"))
+    a = build_physics(RECIPE).rows().double().numpy()
+    mean, covariance = train.mean(0), ledoit_wolf(train)[0]
+    gain = np.linalg.lstsq(a @ covariance @ a.T, a @ covariance, rcond=None)[0].T
+    scores = [
+        peak_signal_noise_ratio(x, mean + gain @ (a @ (x - mean)), data_range=1) for x in test
+    ]
+    return float(np.mean(scores))
+
+
+def test_lmmse_is_fitted_to_the_images_that_the_network_learnt_from(capsys):
+    path = learnt({"dataset": "digits", "data_root": "data", "crop": "center", "limit_train": 60})
+    row, last = scored(path, *DIGITS)
+    assert row["fitted to (images)"] == 60 and last["LMMSE Images"] == "60"
+    assert row["PSNR"] == pytest.approx(by_formula(60), abs=0.02)
+    assert float(last["PSNR LMMSE"]) == pytest.approx(row["PSNR"])
+    said = "LMMSE is fitted to 60 training images of 'digits': the network learnt from them"
+    assert said in capsys.readouterr().out
+    assert abs(by_formula(60) - by_formula(500)) > 0.1
+
+
+@pytest.mark.parametrize(
+    "config, words, count, whose",
+    [
+        ({"dataset": "digits", "limit_train": 60}, ["--limit_train", "30"], 30, "--limit_train 30"),
+        ({}, ["--limit_train", "30"], 30, "the checkpoint does not say"),
+        ({"dataset": "digits"}, [], 1294, "the network learnt from them"),
+    ],
+)
+def test_another_number_of_images_is_one_that_the_command_line_asks_for(
+    config, words, count, whose, capsys
+):
+    row, _ = scored(learnt(config), *DIGITS, *words)
+    assert row["fitted to (images)"] == count and f"of 'digits': {whose}" in capsys.readouterr().out
+
+
+def test_a_network_tested_on_other_images_keeps_its_own_lmmse():
+    for k in range(30):
+        save(picture(20, 20, seed=k), Path("mine") / f"{k}.png")
+    path = learnt({"dataset": "folder", "data_root": "mine", "crop": "center", "limit_train": 20})
+    row, last = scored(path, *DIGITS)
+    assert row["fitted to (images)"] == 20 and last["Dataset"] == "digits"
+    save(picture(32, 48), Path("whole") / "a.png")
+    row, _ = scored(path, "--dataset", "folder", "--data_root", "whole", "--crop", "whole")
+    assert row["fitted to (images)"] == 20  # block by block, as the camera looks
+    Path("mine").rename("moved")
+    row, last = scored(path, *DIGITS)
+    assert row is None and not last["PSNR LMMSE"] and not last["LMMSE Images"]
+
+
+@pytest.mark.parametrize(
+    "config, camera, words, why",
+    [
+        (
+            {"dataset": "folder", "data_root": "gone"},
+            {},
+            DIGITS,
+            "--data_root gone is not a folder",
+        ),
+        ({"dataset": "moon"}, {}, DIGITS, "unknown dataset 'moon'"),
+        ({"dataset": "digits", "limit_train": 1}, {}, DIGITS, "learnt from 1 image"),
+        ({"dataset": "digits", "limit_train": -4}, {}, DIGITS, "has limit_train -4"),
+        ({"dataset": "digits", "data_root": "a\nb"}, {}, DIGITS, "has data_root 'a\\nb'"),
+        ({"dataset": ["digits"]}, {}, DIGITS, "has dataset ['digits']"),
+        ({"dataset": "digits"}, {"n": 128}, DIGITS, "up to 64 pixels a side, not for 128 x 128"),
+    ],
+)
+def test_where_lmmse_cannot_be_fitted_a_line_says_why(config, camera, words, why, capsys):
+    row, last = scored(learnt(config, **camera), *words)
+    assert row is None and not last["LMMSE Images"]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "no LMMSE row" in line]
+    assert why in line
+
+
+def test_a_denoiser_of_whole_pictures_has_no_lmmse(capsys):
+    save(picture(20, 33), Path("whole") / "a.png")
+    path = learnt({"dataset": "digits"}, name="denoise", sigma=25.0)
+    row, _ = scored(path, "--dataset", "folder", "--data_root", "whole", "--crop", "whole")
+    assert row is None
+    assert "these pictures have their own sizes" in capsys.readouterr().out
+
+
+def test_lmmse_of_many_images_is_fitted_to_the_first_ten_thousand(monkeypatch):
+    from training import testing
+
+    monkeypatch.setattr(testing, "MOST_LMMSE", 50)
+    row, last = scored(learnt({"dataset": "digits"}), *DIGITS)
+    assert row["fitted to (images)"] == 50 and last["LMMSE Images"] == "50"
+    assert torch.isfinite(torch.tensor(row["PSNR"]))
