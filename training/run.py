@@ -191,10 +191,14 @@ class Run:
             )
         return None
 
-    def log(self, rows: list[dict], drawn: Sequence[str]) -> None:
+    def log(self, rows: list[dict]) -> None:
         write_csv(self.folder / "metrics.csv", rows)
         write_text(self.folder / "metrics.json", json.dumps(rows, indent=1) + "\n")
-        draw_curves(rows, drawn, self.folder / "curves.png")
+
+    def draw(
+        self, rows: list[dict], drawn: Sequence[str], first_image: dict[str, float] | None
+    ) -> None:
+        draw_curves(rows, drawn, self.folder / "curves.png", first_image)
 
     def finish(self, scores: dict) -> dict:
         """Exports the best checkpoint and marks the run as done."""
