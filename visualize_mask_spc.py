@@ -74,7 +74,11 @@ def main(args) -> dict:
     print(f"pictures: {folder}")
     return {
         "m": physics.m,
-        "energies": {name: 100 * e[physics.m - 1].item() for name, e in energies.items()},
+        "energies": {
+            name: 100 * e[physics.m - 1].item()
+            for name, e in energies.items()
+            if name != patterns.BEST
+        },
     }
 
 

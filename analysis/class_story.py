@@ -4,10 +4,10 @@ import csv
 from argparse import Namespace
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import MaxNLocator
 
-from analysis.figures import save
+from analysis.figures import COLORS, SMALLEST, WIDE, panels, save
 from analysis.report import markdown
 from analysis.statistics import paired
 from files import write_csv, write_text
@@ -98,40 +98,41 @@ def asking(args: Namespace, folder: Path, splits: list[str]) -> Namespace:
 
 def draw_ranking(scores: dict[str, list[dict]], path: Path) -> None:
     """Top-1 of every seed and their means, and the mean of the student alone as a line."""
-    figure, axis = plt.subplots(figsize=(7.5, 3.6))
+    figure, (axis,) = panels(1, 1, max(WIDE, 0.45 * len(scores)), 3.6)
     for k, tests in enumerate(scores.values()):
         tops = [test["top-1"] for test in tests]
-        axis.plot([k] * len(tops), tops, "o", alpha=0.5)
-        axis.plot(k, sum(tops) / len(tops), "k_", markersize=18)
+        label = {"seed": "a seed", "mean": "mean over the seeds"} if not k else {}
+        axis.plot([k] * len(tops), tops, "o", color=COLORS[0], alpha=0.6, label=label.get("seed"))
+        mean = sum(tops) / len(tops)
+        axis.plot(k, mean, "_", color="black", markersize=16, mew=1.5, label=label.get("mean"))
     alone = [test["top-1"] for test in scores["alone"]]
-    axis.axhline(sum(alone) / len(alone), color="grey", linewidth=0.8)
-    axis.set_xticks(range(len(scores)), scores, rotation=45)
+    mean = sum(alone) / len(alone)
+    axis.axhline(mean, color="0.35", ls=":", label="mean of the student alone")
+    axis.set_xticks(range(len(scores)), scores, rotation=45, ha="right", rotation_mode="anchor")
     axis.set(ylabel="test top-1 (%)")
-    axis.grid(alpha=0.3)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.15), ncols=3, frameon=False)
+    axis.grid()
     save(figure, path)
 
 
 def draw(trained: dict[str, str], rows: list[dict], path: Path) -> None:
     """Top-1 on validation over the epochs, and top-1 and top-3 on the test images."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+    figure, (left, right) = panels(2, 2, WIDE / 2, 3.4)
     for name, checkpoint in trained.items():
         with open(Path(checkpoint).parent / "metrics.csv", newline="") as file:
             metrics = list(csv.DictReader(file))
-        left.plot(
-            [float(row["epoch"]) for row in metrics],
-            [float(row["val_top1"]) for row in metrics],
-            marker=".",
-            label=name,
-        )
-    left.set(xlabel="epoch", ylabel="top-1 on validation (%)")
-    left.grid(alpha=0.3)
-    left.legend(fontsize=8)
+        epochs, tops = ([float(row[name]) for row in metrics] for name in ("epoch", "val_top1"))
+        left.plot(epochs, tops, marker=".", label=name)
+    left.set(xlabel="epoch", ylabel="validation top-1 (%)")
+    left.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    left.grid()
+    left.legend()
     places = torch.arange(len(rows)).double()
-    for shift, key in ((-0.2, "top-1"), (0.2, "top-3")):
-        bars = right.bar(places + shift, [row[key] for row in rows], width=0.38, label=key)
-        right.bar_label(bars, fmt="%.1f", fontsize=8)
-    right.set_xticks(places, [row[""].replace(", ", "\n") for row in rows], fontsize=8)
-    low = min(row["top-1"] for row in rows)
-    right.set(ylabel="test (%)", ylim=(max(0, low - 15), 104))
-    right.legend(fontsize=8, loc="lower right")
+    for k, key in enumerate(("top-1", "top-3")):
+        values = [row[key] for row in rows]
+        bars = right.bar(places + 0.4 * k - 0.2, values, width=0.38, color=COLORS[5 * k], label=key)
+        right.bar_label(bars, fmt="%.1f", fontsize=SMALLEST)
+    right.set_xticks(places, [row[""].replace(", ", "\n") for row in rows])
+    right.set(ylabel="test images (%)", ylim=(0, 108))
+    right.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     save(figure, path)

@@ -7,38 +7,42 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from analysis.figures import save
+from analysis.figures import SMALLEST, panels, save
+
+LEGIBLE = 20  # classes whose counts are written
+LABELS = 100  # classes that have room for a name each
 
 
 def draw_confusion(answers: Tensor, labels: Tensor, classes: list[str], path: Path) -> None:
+    """The confusion matrix as a file."""
+    save(confusion(answers, labels, classes), path)
+
+
+def confusion(answers: Tensor, labels: Tensor, classes: list[str]) -> plt.Figure:
     """Rows are true classes, columns answers; counts are written where there is room."""
     from sklearn.metrics import confusion_matrix
 
     counts = confusion_matrix(labels, answers, labels=range(len(classes)))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = min(max(3.2, 0.45 * len(classes) + 1.6), 16)
-    figure, axis = plt.subplots(figsize=(side, side))
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    small = {"fontsize": 8 if len(classes) <= 20 else 4, "parse_math": False}
-    axis.set_xticks(range(len(classes)), classes, rotation=90, **small)
-    axis.set_yticks(range(len(classes)), classes, **small)
-    axis.set(
-        xlabel="answer",
-        ylabel="class",
-        title=f"top-1 {100 * np.trace(counts) / max(counts.sum(), 1):.1f} %",
-    )
-    if len(classes) <= 20:
+    cell = 0.45 if len(classes) <= LEGIBLE else 0.15  # inches; a name needs 0.12
+    side = min(max(3.2, cell * len(classes) + 1.6), 16)
+    figure, (axis,) = panels(1, 1, side + 0.8, side)
+    picture = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    step = -(-len(classes) // LABELS)
+    names = {"ticks": range(0, len(classes), step), "labels": classes[::step]}
+    small = {"fontsize": SMALLEST, "parse_math": False}
+    axis.set_xticks(**names, rotation=90, **small)
+    axis.set_yticks(**names, **small)
+    right, all_of = np.trace(counts), max(counts.sum(), 1)
+    axis.set(xlabel="answer", ylabel="true class")
+    axis.set_title(f"top-1 {100 * right / all_of:.1f} % of {counts.sum():,} images")
+    if len(classes) <= LEGIBLE:
         for i, j in np.argwhere(counts):
-            axis.text(
-                j,
-                i,
-                counts[i, j],
-                ha="center",
-                va="center",
-                fontsize=7,
-                color="white" if shares[i, j] > 0.5 else "black",
-            )
-    save(figure, path)
+            color = "white" if shares[i, j] > 0.5 else "black"
+            how = {"ha": "center", "va": "center", "fontsize": SMALLEST, "color": color}
+            axis.text(j, i, counts[i, j], **how)
+    figure.colorbar(picture, ax=axis, shrink=0.8, label="share of the true class")
+    return figure
 
 
 def report_of(answers: Tensor, labels: Tensor, classes: list[str]) -> str:

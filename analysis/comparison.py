@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis.figures import save
+from analysis.figures import COLORS, panels, plain_numbers, save, write_below
 from batches import build_loader
 from files import write_csv
 from physics.given import camera_for
@@ -127,20 +127,33 @@ def compare(checkpoints: dict[str, Restored], args: Namespace, device: torch.dev
 
 
 def write(rows: list[dict], batch: int, folder: Path) -> None:
-    """The table, and quality against latency; the area of a point is the number of parameters."""
+    """The table, and quality against latency."""
     write_csv(folder / "models.csv", rows)
-    figure, axis = plt.subplots(figsize=(6.5, 4))
-    for row in rows:
-        size = 400 * row["parameters"] / max(r["parameters"] for r in rows)
-        axis.scatter(row[f"ms, batch {batch}"], row["PSNR"], s=max(size, 12), alpha=0.7)
-        axis.annotate(
-            row["model"][-40:],
-            (row[f"ms, batch {batch}"], row["PSNR"]),
-            fontsize=7,
-            xytext=(4, 4),
-            textcoords="offset points",
-            parse_math=False,
-        )
-    axis.set(xscale="log", xlabel=f"latency of a batch of {batch} (ms, median)", ylabel="PSNR (dB)")
-    axis.grid(alpha=0.3)
-    save(figure, folder / "models.png")
+    save(draw(rows, batch), folder / "models.png")
+
+
+def draw(rows: list[dict], batch: int) -> plt.Figure:
+    """PSNR against latency with half its interquartile range; networks have numbers, which the text below explains."""
+    figure, (axis,) = panels(1, 1, 6.5, 4)
+    column, most, lines = f"ms, batch {batch}", max(row["parameters"] for row in rows), []
+    for k, row in enumerate(rows):
+        place, color = (row[column], row["PSNR"]), COLORS[k % len(COLORS)]
+        area = max(300 * row["parameters"] / most, 15)
+        half = row.get(f"± batch {batch}", 0.0)
+        bars = [[min(half, 0.95 * row[column])], [half]]  # no time is below zero
+        axis.errorbar(*place, xerr=bars, color=color, capsize=2)
+        axis.scatter(*place, s=area, color=color, alpha=0.5)
+        axis.annotate(str(k + 1), place, xytext=(0, 12), textcoords="offset points", ha="center")
+        about = [row["model"], row.get("camera"), f"{row['parameters']:,} parameters"]
+        about += [f"{row[column]:.3g} ms", f"{row['PSNR']:.2f} dB"]
+        lines.append(f"{k + 1}: {', '.join(filter(None, about))}")
+    axis.margins(0.15, 0.2)
+    times = [row[column] for row in rows]
+    if max(times) > 3 * min(times):
+        axis.set_xscale("log")
+        plain_numbers(axis.xaxis)
+    axis.set(xlabel=f"latency of a batch of {batch} (ms, median)", ylabel="PSNR (dB)")
+    axis.set_title("area: number of parameters; bars: half the interquartile range")
+    axis.grid()
+    write_below(figure, lines)
+    return figure

@@ -1,102 +1,90 @@
 """Pictures of features: measures and histograms of taps, their similarity, maps and Fourier transforms of channels."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.colors import LogNorm
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from analysis.feature_report import taps_of, united
-from analysis.features import Subject, Tap, relative
-from analysis.figures import save
+from analysis.feature_report import QUARTILES, taps_of, united
+from analysis.features import Subject, Tap
+from analysis.figures import COLORS, DASHES, SMALLEST, panels, plain_numbers, save, write_below
 from analysis.measures import fourier
 
+TITLES = {  # of the measures whose names are short
+    "wavelet": "energy in Haar's details (share)",
+    "high_frequency": "energy in high frequencies (share)",
+    "low_pass_residual": "energy that a low pass removes (share)",
+    "std": "standard deviation",
+    "iqr": "interquartile range",
+    "variation": "coefficient of variation",
+}
+MARKERS = "os^Dv<>"
 DECADES = 3  # of a Fourier transform
 
 
-def panels(
-    count: int, columns: int, width: float, height: float
-) -> tuple[plt.Figure, list[plt.Axes]]:
-    """So many axes in lines of a few."""
-    columns = min(count, columns)
-    lines = -(-count // columns)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(width * columns, height * lines), squeeze=False
-    )
-    for axis in axes.flat[count:]:
-        axis.set_visible(False)
-    return figure, [*axes.flat[:count]]
+def color_of(k: int) -> str:
+    return COLORS[k % len(COLORS)]
 
 
 def entitle(figure: plt.Figure, subjects: list[Subject]) -> None:
     """The networks' names below a picture."""
-    text = "\n".join(f"{subject.letter}: {subject.name}" for subject in subjects)
-    figure.tight_layout()
-    figure.text(0.01, -0.01, text, fontsize=7, va="top", parse_math=False)
+    write_below(figure, [f"{subject.letter}: {subject.name}" for subject in subjects])
 
 
 def draw_measures(rows: list[dict], subjects: list[Subject], path: Path) -> None:
-    """Every measure over the taps, with its deviation over images and channels."""
+    """The picture of the measures as a file."""
+    save(measures_of(rows, subjects), path)
+
+
+def measures_of(rows: list[dict], subjects: list[Subject]) -> plt.Figure:
+    """Every measure over the taps: the median of the channels, and a bar for the middle half of them, which is never where no channel is."""
     places = {tap: k for k, tap in enumerate(taps_of(rows))}
     measures = list(dict.fromkeys(row["measure"] for row in rows))
-    figure, axes = panels(len(measures), 3, 4.2, 2.8)
+    figure, axes = panels(len(measures), 3, 3.4, 2.5)
     for axis, measure in zip(axes, measures, strict=True):
         for k, subject in enumerate(subjects):
-            mine = [
-                row
-                for row in rows
-                if row["measure"] == measure and row["checkpoint"] == subject.name
-            ]
-            shift = 0.12 * (k - (len(subjects) - 1) / 2)  # so that bars stand beside each other
-            x, y, bars = (
-                [places[row["tap"]] + shift for row in mine],
-                [row["mean"] for row in mine],
-                [row["std"] for row in mine],
-            )
-            axis.errorbar(
-                x, y, bars, fmt="o", markersize=4, capsize=2, linewidth=1, label=subject.letter
-            )
-        axis.set_title(measure.replace("_", " "), fontsize=10)
-        axis.set_xticks(
-            range(len(places)), places, fontsize=8, rotation=45 if len(places) > 6 else 0
-        )
-        axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
+            names = {"measure": measure, "checkpoint": subject.name}
+            mine = [row for row in rows if names.items() <= row.items()]
+            shift = 0.14 * (k - (len(subjects) - 1) / 2)  # so that bars stand beside each other
+            low, middle, high = (np.array([row[name] for row in mine]) for name in QUARTILES)
+            bars = {"yerr": (middle - low, high - middle), "capsize": 2, "linewidth": 1}
+            x = [places[row["tap"]] + shift for row in mine]
+            marker = MARKERS[k % len(MARKERS)]
+            axis.errorbar(x, middle, fmt=marker, color=color_of(k), label=subject.letter, **bars)
+        axis.set_title(TITLES.get(measure, measure.replace("_", " ")))
+        axis.set_xticks(range(len(places)), places, rotation=45 if len(places) > 6 else 0)
+        axis.grid()
+    axes[0].legend()
     entitle(figure, subjects)
-    save(figure, path)
+    return figure
 
 
 def draw_histograms(taps: list[dict[str, Tap]], subjects: list[Subject], path: Path) -> None:
     """The densities of the values of every tap, of all but the outermost thousandths."""
     names = united(taps)
-    figure, axes = panels(len(names), 3, 4.2, 2.6)
+    figure, axes = panels(len(names), 3, 3.4, 2.4)
     for axis, name in zip(axes, names, strict=True):
         values = {
-            s.letter: torch.cat(kept[name].values).double().numpy()
-            for s, kept in zip(subjects, taps, strict=True)
+            k: torch.cat(kept[name].values).double().numpy()
+            for k, kept in enumerate(taps)
             if name in kept
         }
         low, high = np.quantile(np.concatenate([*values.values()]), (0.001, 0.999))
-        bins = np.linspace(low, high, 81) if high > low else np.array([low - 0.5, low + 0.5])
-        for k, subject in enumerate(subjects):
-            if subject.letter in values:
-                own = values[subject.letter]
-                heights = np.histogram(own, bins)[0] / len(own) / np.diff(bins)
-                axis.stairs(
-                    heights,
-                    bins,
-                    color=f"C{k}",
-                    fill=k == 0,
-                    alpha=0.4 if k == 0 else 1,
-                    label=subject.letter,
-                )
-        axis.set(yscale="log")
-        axis.set_title(name, fontsize=10)
-        axis.tick_params(labelsize=8)
-        axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
+        bins = np.linspace(low, high, 61) if high > low else np.array([low - 0.5, low + 0.5])
+        for k, own in values.items():
+            heights = np.histogram(own, bins)[0] / len(own) / np.diff(bins)
+            how = {"fill": True, "alpha": 0.35} if k == 0 else {"ls": DASHES[k % len(DASHES)]}
+            axis.stairs(heights, bins, color=color_of(k), label=subjects[k].letter, **how)
+        axis.set(title=name, xlabel="value", ylabel="density", yscale="log")
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+        plain_numbers(axis.yaxis)
+        axis.grid()
+    axes[0].legend()
     entitle(figure, subjects)
     save(figure, path)
 
@@ -104,79 +92,115 @@ def draw_histograms(taps: list[dict[str, Tap]], subjects: list[Subject], path: P
 def draw_similarities(
     taps: list[dict[str, Tap]], similarities: list[Tensor], subjects: list[Subject], path: Path
 ) -> None:
-    """CKA of every tap of the first network with every tap of each other."""
-    figure, axes = panels(
-        len(similarities), 3, 1.6 + 0.55 * max(map(len, taps)), 1.2 + 0.45 * len(taps[0])
-    )
-    for axis, matrix, kept, subject in zip(axes, similarities, taps[1:], subjects[1:], strict=True):
-        picture = axis.imshow(matrix.cpu().numpy(), vmin=0, vmax=1, cmap="viridis", aspect="auto")
-        axis.set_xticks(range(len(kept)), kept, fontsize=8, rotation=45)
-        axis.set_yticks(range(len(taps[0])), taps[0], fontsize=8)
-        axis.set(xlabel=subject.letter, ylabel=subjects[0].letter, title="linear CKA")
-        axis.title.set_fontsize(10)
-        for (i, j), value in np.ndenumerate(matrix.cpu().numpy()):
-            axis.text(
-                j,
-                i,
-                f"{value:.2f}",
-                ha="center",
-                va="center",
-                fontsize=7,
-                color="black" if value > 0.6 else "white",
-            )
-        figure.colorbar(picture, ax=axis, fraction=0.05)
+    """The picture of the similarities as a file."""
+    save(similarities_of(taps, similarities, subjects), path)
+
+
+def similarities_of(
+    taps: list[dict[str, Tap]], similarities: list[Tensor], subjects: list[Subject]
+) -> plt.Figure:
+    """CKA of every tap of the first network with every tap of each other, on one scale that begins below the smallest."""
+    width, height = 1.2 + 0.5 * max(map(len, taps)), 1.0 + 0.4 * len(taps[0])
+    figure, axes = panels(len(similarities), 3, width, height)
+    matrices = [matrix.cpu().numpy() for matrix in similarities]
+    defined = np.concatenate([matrix[np.isfinite(matrix)] for matrix in matrices])
+    least = min(np.floor(10 * defined.min(initial=1)) / 10, 0.9)
+    for axis, matrix, kept, subject in zip(axes, matrices, taps[1:], subjects[1:], strict=True):
+        picture = axis.imshow(matrix, vmin=least, vmax=1, cmap="cividis", aspect="auto")
+        axis.set_xticks(range(len(kept)), kept, rotation=45)
+        axis.set_yticks(range(len(taps[0])), taps[0])
+        axis.set(xlabel=f"network {subject.letter}", ylabel=f"network {subjects[0].letter}")
+        for (i, j), value in np.ndenumerate(matrix):
+            color = "black" if value > (1 + least) / 2 else "white"
+            how = {"ha": "center", "va": "center", "fontsize": SMALLEST, "color": color}
+            axis.text(j, i, f"{value:.2f}", **how)
+    figure.colorbar(picture, ax=axes, fraction=0.04, label="linear CKA")
     entitle(figure, subjects)
-    save(figure, path)
+    return figure
 
 
-def channels_shown(name: str, taps: list[dict[str, Tap]], count: int) -> tuple[list[int], str]:
-    """The channels of a tap that changed most in any network, or the first ones where the shapes differ."""
-    kept = [mine[name] for mine in taps if name in mine]
-    others = [mine[name] for mine in taps[1:] if name in mine]
-    if name in taps[0] and others and all(tap.change is not None for tap in others):
-        changes = torch.stack([relative(tap.change) for tap in others]).amax(0)
-        return changes.argsort(descending=True, stable=True)[
-            :count
-        ].tolist(), "the channels that changed most"
-    return list(range(min(count, max(len(tap.shown) for tap in kept)))), "the first channels"
+class Shown(NamedTuple):
+    """The channels of a tap that are drawn: a list for each network that has it, and which they are in words."""
+
+    channels: list[list[int]]
+    which: str
+    common: bool  # whether all networks show the same ones
+
+
+def channels_shown(maps: list[Tensor], count: int) -> Shown:
+    """The channels of maps (C, H, W) of one image that changed most from the first network to any other, without those that are constant in all.
+
+    Where shapes differ no channels correspond: the most varied ones of each network.
+    """
+    varied = [f.double().flatten(1).std(1, correction=0) for f in maps]
+    if len({f.shape for f in maps}) > 1 or len(maps) == 1:
+        chosen = [std.argsort(descending=True, stable=True)[:count].tolist() for std in varied]
+        return Shown(chosen, "the most varied channels of each network", False)
+    lively = torch.stack(varied).amax(0) > 0
+    if not lively.any():  # vectors, and taps that say nothing
+        lively = torch.ones_like(lively)
+    change = torch.stack([(f - maps[0]).double().square().sum((1, 2)) for f in maps]).amax(0)
+    order = change.where(lively, -1).argsort(descending=True, stable=True)
+    dead = int((~lively).sum())
+    constant = f"; constant in all networks: {dead} of {len(lively)}" if dead else ""
+    which = f"the channels that changed most{constant}"
+    return Shown([order[: min(count, int(lively.sum()))].tolist()] * len(maps), which, True)
 
 
 def draw_channels(
     name: str, taps: list[dict[str, Tap]], subjects: list[Subject], count: int, folder: Path
 ) -> None:
     """A line a network, a column a channel, of one image: the maps, and what is in their Fourier transforms."""
-    lines = [
-        (subject, kept[name].shown)
-        for subject, kept in zip(subjects, taps, strict=True)
-        if name in kept
-    ]
-    channels, which = channels_shown(name, taps, count)
+    having = [k for k, kept in enumerate(taps) if name in kept]
+    maps, named = [taps[k][name].shown for k in having], [subjects[k] for k in having]
+    shown = channels_shown(maps, count)
+    scale = "each channel on one scale" if shown.common else "each on its own scale"
     titles = {
-        "maps": f"{name}: {which}, with their smallest and largest value",
-        "fourier": f"{name}: |Fourier transform| of {which}, lowest frequency in the middle, {DECADES} decades below its largest value",
+        "maps": f"{name}: {shown.which}\n{scale}; below each its range",
+        "fourier": f"{name}: |Fourier transform| of {shown.which}\n"
+        f"lowest frequency in the middle, {DECADES} decades below the largest value of each",
     }
     for kind, title in titles.items():
-        figure, axes = plt.subplots(
-            len(lines),
-            len(channels),
-            figsize=(1.35 * len(channels), 1.75 * len(lines) + 0.3),
-            squeeze=False,
-        )
-        for line, (subject, maps) in zip(axes, lines, strict=True):
-            for axis, channel in zip(line, channels, strict=True):
-                axis.set(xticks=[], yticks=[])
-                axis.set_visible(channel < len(maps))
-                if channel < len(maps):
-                    axis.set_title(f"{subject.letter}, channel {channel}", fontsize=7)
-                    (draw_map if kind == "maps" else draw_fourier)(axis, maps[channel])
+        figure = (maps_of if kind == "maps" else fouriers_of)(maps, named, shown)
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
-        entitle(figure, [subject for subject, _ in lines])
+        entitle(figure, named)
         save(figure, folder / f"{kind}_{name}.png")
 
 
-def draw_map(axis: plt.Axes, values: Tensor) -> None:
-    axis.imshow(values.numpy(), cmap="viridis", interpolation="nearest")
-    axis.set_xlabel(f"{values.min():.2g} .. {values.max():.2g}", fontsize=7)
+def sheet(maps: list[Tensor], named: list[Subject], shown: Shown) -> tuple[plt.Figure, list]:
+    """Axes for the channels, in lines of networks, and what belongs into each: network, column, channel's map."""
+    across = max(map(len, shown.channels))
+    size = (max(1.3 * across, 4.5), 1.65 * len(maps) + 0.4)
+    figure, axes = plt.subplots(
+        len(maps), across, figsize=size, squeeze=False, layout="constrained"
+    )
+    cells = []
+    for line, f, subject, channels in zip(axes, maps, named, shown.channels, strict=True):
+        for axis in line[len(channels) :]:
+            axis.set_visible(False)
+        for axis, channel in zip(line, channels, strict=False):
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(f"{subject.letter}, channel {channel}", fontsize=SMALLEST)
+            cells.append((axis, channel, f[channel]))
+    return figure, cells
+
+
+def maps_of(maps: list[Tensor], named: list[Subject], shown: Shown) -> plt.Figure:
+    """The maps, on a scale for each channel where the networks show the same ones."""
+    figure, cells = sheet(maps, named, shown)
+    for axis, channel, values in cells:
+        alike = torch.stack([f[channel] for f in maps]) if shown.common else values
+        low, high = alike.min().item(), alike.max().item()
+        axis.imshow(values.numpy(), vmin=low, vmax=high, cmap="viridis", interpolation="nearest")
+        axis.set_xlabel(f"{values.min():.2g} .. {values.max():.2g}", fontsize=SMALLEST)
+    return figure
+
+
+def fouriers_of(maps: list[Tensor], named: list[Subject], shown: Shown) -> plt.Figure:
+    figure, cells = sheet(maps, named, shown)
+    for axis, _, values in cells:
+        draw_fourier(axis, values)
+    return figure
 
 
 def draw_fourier(axis: plt.Axes, values: Tensor) -> None:
@@ -188,7 +212,7 @@ def draw_fourier(axis: plt.Axes, values: Tensor) -> None:
         cmap="magma",
         interpolation="nearest",
     )
-    axis.set_xlabel(f"{amplitudes.max():.2g}", fontsize=7)
+    axis.set_xlabel(f"{amplitudes.max():.3g}", fontsize=SMALLEST)
 
 
 def draw(

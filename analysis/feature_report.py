@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from analysis.features import Subject, Tap, relative
@@ -12,8 +13,9 @@ from analysis.report import cell, markdown
 from files import table, write_text
 
 SHOWN = 5  # of what changed most
+QUARTILES = ("channel_q1", "channel_median", "channel_q3")  # of the channels' means over images
 COLUMNS = {  # of the tables
-    "measures": ("checkpoint", "tap", "measure", "mean", "std", "values"),
+    "measures": ("checkpoint", "tap", "measure", "mean", "std", "values", *QUARTILES),
     "cka": ("reference", "checkpoint", "reference tap", "tap", "cka"),
     "layers": ("checkpoint", "kind", "layer", "channel", "change"),
     "channels": ("checkpoint", "tap", "channel", "change"),
@@ -31,7 +33,7 @@ def folder_name(names: list[str]) -> str:
 
 
 def measure_rows(subjects: list[Subject], taps: list[dict[str, Tap]]) -> list[dict]:
-    """Mean and deviation of every measure over the images and channels of which it is defined."""
+    """Mean and deviation of every measure over the images and channels of which it is defined, and the quartiles of its channels."""
     rows = []
     for subject, kept in zip(subjects, taps, strict=True):
         for name, tap in kept.items():
@@ -46,6 +48,9 @@ def measure_rows(subjects: list[Subject], taps: list[dict[str, Tap]]) -> list[di
                     "mean": mean.item(),
                     "std": deviation.item(),
                 }
+                quarters = torch.tensor((0.25, 0.5, 0.75), dtype=sums.dtype)
+                quartiles = torch.nanquantile(sums[1] / sums[0], quarters).tolist()
+                row |= dict(zip(QUARTILES, quartiles, strict=True))
                 rows.append(row | {"values": int(count)})
     return rows
 

@@ -35,6 +35,20 @@ class Findings:
         setting = shown(setting)
         return {"": what} | {name: setting.get(name) for name in self.varied}
 
+    def first(self, rows: list[dict]) -> list[dict]:
+        """Rows whose settings stand in one first column, beside which what was found has room."""
+        if not self.varied:
+            return rows
+        joined = []
+        for row in rows:
+            words = [
+                f"{name} {label(row[name])}" for name in self.varied if row.get(name) is not None
+            ]
+            words = ([row[""]] if row.get("") else []) + words
+            rest = {name: value for name, value in row.items() if name not in ("", *self.varied)}
+            joined.append({"setting": ", ".join(words)} | rest)
+        return joined
+
     def images(self, key: str, name: str | None = None) -> np.ndarray:
         """A score of every test image."""
         return np.array([row[name or self.metric] for row in self.scores[key]])
@@ -117,17 +131,17 @@ def settings(found: Findings) -> list[dict]:
     corrected = holm([gain.p if gain else math.nan for gain in gains])
     rows = []
     for runs, gain, p in zip(groups, gains, corrected, strict=True):
-        row = shown(runs[0].setting) | {found.name: spread([found.mean(run.key) for run in runs])}
+        by_seed = f"gain, by seed ({found.unit})"
+        row = shown(runs[0].setting) | {by_seed: None, "said": None}  # what is read comes first
+        row[found.name] = spread([found.mean(run.key) for run in runs])
         if gain is not None:
             by_image = found.gain_by_image(runs)
             alone = statistics.mean(found.mean(b) for _, b in found.pairs(runs))
             row |= {
-                f"gain, by seed ({found.unit})": str(gain),
+                by_seed: str(gain),
+                "said": verdict(gain, p),
                 "p (t)": probability(gain.p),
                 "p (Holm)": probability(p),
-                "said": verdict(gain, p),
-            }
-            row |= {
                 f"gain, by image ({found.unit})": str(by_image),
                 "p (Wilcoxon)": probability(by_image.p),
             }
@@ -179,15 +193,14 @@ def controls(found: Findings) -> list[dict]:
         }
         both = [(right[run.seed], run.key) for run in runs if run.seed in right]
         gain = found.gain(runs)
-        row = shown(runs[0].setting) | {
-            f"shuffled, {found.name}": spread([found.mean(run.key) for run in runs])
-        }
+        row = shown(runs[0].setting)
         if gain is not None:
             row[f"shuffled - alone ({found.unit})"] = str(gain)
         if both:
             row[f"distilled - shuffled ({found.unit})"] = str(
                 paired(*zip(*((found.mean(a), found.mean(b)) for a, b in both), strict=True))
             )
+        row[f"shuffled, {found.name}"] = spread([found.mean(run.key) for run in runs])
         rows.append(row)
     return rows
 
@@ -294,7 +307,7 @@ def answer(found: Findings) -> str:
         return (
             f"{len(found.done)} runs; nothing is distilled here, so there is no gain to speak of."
         )
-    said = [row.get("said", "not tested") for row in rows]
+    said = [row["said"] or "not tested" for row in rows]
     if set(said) == {"not tested"}:
         text = f"{plural(len(groups), 'setting')}, none of them tested: nothing can be said without the gains of two seeds that differ."
         return text + beaten(found) + outgrown(found)

@@ -5,7 +5,8 @@ for (const table of document.querySelectorAll("table")) {
 
   function key(row, column) {
     const cell = row.cells[column];
-    return cell.className === "number" ? Number(cell.dataset.value ?? NaN) : cell.textContent.trim();
+    if (cell.className === "number") return Number(cell.dataset.value ?? NaN);
+    return cell.textContent.trim().replace(/\d+\.\d+/g, (decimal) => Number(decimal).toFixed(9));
   }
 
   function empty(value) {

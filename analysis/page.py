@@ -122,7 +122,7 @@ def entry(value, right: bool, first: bool) -> str:
 
 
 def figure(drawn: plt.Figure, caption: str, alt: str) -> str:
-    """A figure as a PNG of twice its size in CSS pixels, which closes it."""
+    """A figure as a PNG of twice its size in CSS pixels, which closes it; its letters keep their size, a narrow window scrolls."""
     file = io.BytesIO()
     drawn.savefig(
         file, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.03, facecolor="white"
@@ -134,7 +134,8 @@ def figure(drawn: plt.Figure, caption: str, alt: str) -> str:
     source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
     size = f'width="{round(image.width * 96 / DPI)}" height="{round(image.height * 96 / DPI)}"'
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><img {size} alt="{escape(alt)}" src="{source}">{below}</figure>'
+    element = f'<img {size} alt="{escape(alt)}" src="{source}">'
+    return f'<figure><div class="wide">{element}</div>{below}</figure>'
 
 
 def small(image: Image.Image) -> Image.Image:

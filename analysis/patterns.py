@@ -10,7 +10,7 @@ from deepinv.physics.singlepixel import hadamard_2d, hadamard_2d_shift
 from PIL import Image
 from torch import Tensor
 
-from analysis.figures import save
+from analysis.figures import SMALLEST, WIDE, panels, plain_numbers, save
 from files import durable, write_csv, write_text
 from physics.single_pixel import SinglePixel, is_hadamard, patterns_of
 from tables import ORDERINGS, UserError
@@ -18,25 +18,20 @@ from tables import ORDERINGS, UserError
 
 def draw_mask(physics: SinglePixel, path: Path) -> None:
     """Which Hadamard coefficients are measured, low sequencies at the top left; dense patterns have the matrix itself."""
-    figure, axis = plt.subplots(figsize=(4.5, 4.5))
+    figure, (axis,) = panels(1, 1, 4.5, 4.5)
     hadamard = is_hadamard(physics.patterns, physics.recipe["n"])
     picture = (
         hadamard_2d_shift((physics.patterns < physics.m).float()) if hadamard else physics.rows()
     )
-    axis.imshow(
-        picture.numpy(),
-        cmap="gray",
-        interpolation="nearest",
-        aspect="equal" if hadamard else "auto",
-    )
-    axis.set_title(
-        f"{physics.recipe['ordering']}, cr {physics.recipe['cr']:g}: {physics.m} of {physics.recipe['n'] ** 2}",
-        fontsize=10,
-        parse_math=False,
-    )
-    axis.set(
-        xlabel="sequency" if hadamard else "pixel", ylabel="sequency" if hadamard else "pattern"
-    )
+    how = {"cmap": "gray", "interpolation": "nearest", "aspect": "equal" if hadamard else "auto"}
+    axis.imshow(picture.numpy(), **how)
+    name, ratio, pixels = (physics.recipe[key] for key in ("ordering", "cr", "n"))
+    counted = f"{physics.m} of {pixels**2} coefficients, white" if hadamard else f"m = {physics.m}"
+    axis.set_title(f"{name}, cr {ratio:g}: {counted}", parse_math=False)
+    if hadamard:
+        axis.set(xlabel="horizontal sequency", ylabel="vertical sequency")
+    else:
+        axis.set(xlabel="pixel", ylabel="pattern")
     save(figure, path)
 
 
@@ -47,7 +42,11 @@ def draw_patterns(physics: SinglePixel, count: int, path: Path) -> None:
     columns = min(8, len(rows))
     lines = -(-len(rows) // columns)
     figure, axes = plt.subplots(
-        lines, columns, figsize=(1.4 * columns, 1.55 * lines), squeeze=False
+        lines,
+        columns,
+        figsize=(1.2 * columns, 1.4 * lines + 0.3),
+        squeeze=False,
+        layout="constrained",
     )
     for k, axis in enumerate(axes.flat):
         axis.set(xticks=[], yticks=[])
@@ -60,12 +59,18 @@ def draw_patterns(physics: SinglePixel, count: int, path: Path) -> None:
                 vmax=rows.max().item(),
                 interpolation="nearest",
             )
-            axis.set_title(str(k), fontsize=8)
+            axis.set_title(str(k), fontsize=SMALLEST)
+    low, high = rows.min().item(), rows.max().item()
+    title = f"the first {len(rows)} patterns in measuring order; black {low:.3g}, white {high:.3g}"
+    figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     save(figure, path)
 
 
+BEST = "best for these images"
+
+
 def cumulative_energies(physics: SinglePixel, images: Tensor) -> dict[str, Tensor]:
-    """For every ordering of Hadamard patterns, and this camera's own, the share of the images' energy in the first m."""
+    """For every ordering of Hadamard patterns, this camera's own, and the best that there is, the share of the images' energy in the first m."""
     n = physics.recipe["n"]
     if n & (n - 1):
         return {}  # no Hadamard patterns of this size
@@ -80,22 +85,35 @@ def cumulative_energies(physics: SinglePixel, images: Tensor) -> dict[str, Tenso
         name: energy[places.view(-1).argsort()].cumsum(0) / energy.sum()
         for name, places in orderings.items()
         if is_hadamard(places, n)
-    }
+    } | {BEST: energy.sort(descending=True).values.cumsum(0) / energy.sum()}
 
 
 def draw_energies(energies: dict[str, Tensor], m: int, path: Path) -> None:
-    """The energy that is not measured yet, against the number of measurements."""
-    figure, axis = plt.subplots(figsize=(6.5, 4))
-    for name, energy in energies.items():
-        axis.plot(np.arange(1, len(energy)), 1 - energy[:-1].numpy(), label=name, linewidth=1.3)
-    axis.axvline(m, color="gray", linestyle=":", label=f"m = {m}")
-    axis.set(
-        xscale="log", yscale="log", xlabel="measurements", ylabel="share of the energy not measured"
-    )
-    for label in axis.legend(fontsize=8).get_texts():
+    """The picture of the energies as a file."""
+    save(energies_of(energies, m), path)
+
+
+def energies_of(energies: dict[str, Tensor], m: int) -> plt.Figure:
+    """The energy that is not measured yet against the number of measurements, and how much more that is than by the best ordering."""
+    figure, (left, right) = panels(2, 2, WIDE / 2, 3.6)
+    lost = {name: (1 - energy[:-1]).clamp_min(1e-15).numpy() for name, energy in energies.items()}
+    for name, share in lost.items():
+        measurements = np.arange(1, len(share) + 1)
+        how = {"color": "0.35", "ls": ":"} if name == BEST else {}
+        left.plot(measurements, share, label=name, **how)
+        more = 100 * (share / lost[BEST] - 1)
+        right.plot(measurements, np.where(more > 0.01, more, np.nan))
+    left.set(ylabel="share of the energy that is not measured", yscale="log")
+    right.set(ylabel="more than by the best ordering (%)", yscale="log", ylim=(0.1, None))
+    plain_numbers(right.yaxis)
+    for axis in (left, right):
+        axis.axvline(m, color="black", lw=0.8, label=f"m = {m}" if axis is left else None)
+        axis.set(xscale="log", xlabel="measurements")
+        plain_numbers(axis.xaxis)
+        axis.grid()
+    for label in left.legend(loc="lower left").get_texts():
         label.set_parse_math(False)
-    axis.grid(alpha=0.3)
-    save(figure, path)
+    return figure
 
 
 def export(physics: SinglePixel, folder: Path, magnify: int = 1) -> int:

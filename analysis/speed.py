@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from analysis.figures import save
+from analysis.figures import COLORS, SMALLEST, plain_numbers, save
 from analysis.report import markdown
 from files import folder_for, write_csv, write_text
 
@@ -137,11 +137,11 @@ def grouped(rows: list[dict]) -> dict[str, list[dict]]:
 def draw(rows: list[dict], path: Path) -> None:
     """One panel a group that was run."""
     panels: dict[str, Callable] = {
-        "training": bars,
-        "inference": bars,
+        "training": ratios,
+        "inference": ratios,
         "physics": over_sizes,
-        "losses": bars,
-        "scaling": bars,
+        "losses": ratios,
+        "scaling": ratios,
         "peak": rates,
     }
     groups = {
@@ -149,7 +149,7 @@ def draw(rows: list[dict], path: Path) -> None:
     }
     groups = {name: some for name, some in groups.items() if some}
     heights = [
-        max(2.2, 0.22 * len(some)) if panels[name] is not over_sizes else 3.0
+        max(2.2, 0.2 * len(some)) if panels[name] is not over_sizes else 3.0
         for name, some in groups.items()
     ]
     figure, axes = plt.subplots(
@@ -162,31 +162,31 @@ def draw(rows: list[dict], path: Path) -> None:
     )
     for axis, (name, some) in zip(axes[:, 0], groups.items(), strict=True):
         panels[name](axis, some)
-        axis.set_title(name, fontsize=9)
-        axis.grid(alpha=0.3)
+        axis.set_title(name)
+        axis.grid()
     save(figure, path)
 
 
-def bars(axis: plt.Axes, rows: list[dict]) -> None:
+def ratios(axis: plt.Axes, rows: list[dict]) -> None:
     """Ratios to the first line of each case."""
     names = [
         f"{row['case']}{', width ' + str(row['width']) if 'width' in row else ''}: {row['contender']}"
         for row in rows
     ]
-    axis.barh(
-        range(len(rows)),
-        [row["ratio"] for row in rows],
-        color=["tab:blue" if row["ratio"] == 1 else "tab:gray" for row in rows],
-    )
-    axis.set_yticks(range(len(rows)), names, fontsize=6)
-    axis.axvline(1, color="black", linewidth=0.8)
-    axis.set(xscale="log", xlabel="ratio of the time to the first of its case")
+    for k, row in enumerate(rows):
+        how = {"color": COLORS[0] if row["ratio"] == 1 else COLORS[1], "ls": "-", "lw": 2}
+        axis.plot((1, row["ratio"]), (k, k), **how)
+        axis.plot(row["ratio"], k, "o", color=how["color"])
+    axis.set_yticks(range(len(rows)), names, fontsize=SMALLEST)
+    axis.axvline(1, color="black", lw=0.8, ls="-")
+    axis.set(xscale="log", xlabel="time / time of the first of its case")
+    plain_numbers(axis.xaxis)
     axis.invert_yaxis()
 
 
 def rates(axis: plt.Axes, rows: list[dict]) -> None:
-    axis.barh([row["contender"] for row in rows], [row["GFLOP/s"] for row in rows])
-    axis.tick_params(axis="y", labelsize=6)
+    axis.barh([row["contender"] for row in rows], [row["GFLOP/s"] for row in rows], height=0.5)
+    axis.tick_params(axis="y", labelsize=SMALLEST)
     axis.set(xlabel="GFLOP/s")
 
 
@@ -197,8 +197,12 @@ def over_sizes(axis: plt.Axes, rows: list[dict]) -> None:
         axis.plot(
             [row["n"] for row in some],
             [1e3 * row["seconds"] / row["batch"] for row in some],
-            marker=".",
+            marker="o",
             label=name,
         )
     axis.set(xscale="log", yscale="log", xlabel="side n (pixels)", ylabel="ms an image")
-    axis.legend(fontsize=7)
+    plain_numbers(axis.yaxis)
+    sides = sorted({row["n"] for row in rows})
+    axis.set_xticks(sides, map(str, sides))
+    axis.minorticks_off()
+    axis.legend()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from algo_functions import Meter
-from analysis.figures import draw_grid
+from analysis.figures import detailed, draw_grid, notes_of
 from analysis.report import markdown
 from analysis.statistics import paired
 from batches import Images, build_loader
@@ -18,7 +18,6 @@ from training.checkpoint import restore
 from training.loop import outputs
 from training.memory import Views
 from training.pipeline import request_of
-from training.testing import notes_of
 
 
 def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.device) -> dict:
@@ -87,9 +86,8 @@ def run_all(
 def draw_story(
     truth: Tensor, images: dict[str, Tensor], networks: tuple[str, str, str], count: int, path: Path
 ) -> None:
-    """A few test images that are neither flat nor hopeless: evenly spaced among the more detailed half."""
-    detail = truth.std(dim=(1, 2, 3)).argsort(descending=True)[: len(truth) // 2]
-    chosen = detail[torch.linspace(0, len(detail) - 1, count).long()]
+    """A few test images, estimates of them, and the errors of these."""
+    chosen = detailed(truth, count)
     alone, distilled, teacher = networks
     cr = alone.split(", ")[1]
     names = {

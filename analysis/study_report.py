@@ -11,9 +11,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.ticker import MaxNLocator
 
-from algo_functions import psnr
-from analysis import findings, page
+from analysis import figures, findings, page
 from analysis.costs import estimate
 from analysis.findings import Findings
 from analysis.report import latex, markdown
@@ -26,9 +26,10 @@ from tables import UserError
 from training.checkpoint import restore_with_physics
 from training.loop import outputs
 from training.memory import Views
-from training.study import Plan, Planned, Study, label
+from training.study import Plan, Planned, Study, label, without
 from training.workers import DONE, complain, failures, in_words, run_folder, states
 
+LINES = 6  # in a panel
 ONE_ORDER = (
     "The seeds draw first weights and dropout alone: all runs get the same images in the same order, "
     "so intervals over the seeds say nothing of other orders."
@@ -77,14 +78,9 @@ def heat_maps(found: Findings) -> plt.Figure | None:
         list(dict.fromkeys(label(runs[0].setting[name]) for runs, _ in groups))
         for name in ("type_dist", "loss_distill")
     )
-    figure, axes = plt.subplots(
-        len(rest),
-        1,
-        figsize=(1.8 + 0.75 * len(columns), (1 + 0.36 * len(rows)) * len(rest)),
-        squeeze=False,
-    )
+    figure, axes = figures.panels(len(rest), 1, 2.6 + 0.6 * len(columns), 1.1 + 0.36 * len(rows))
     top = max(abs(gain.mean) for _, gain in groups) or 1.0
-    for axis, others in zip(axes[:, 0], sorted(rest), strict=True):
+    for axis, others in zip(axes, sorted(rest), strict=True):
         grid = np.full((len(rows), len(columns)), np.nan)
         for runs, gain in groups:
             if (
@@ -99,7 +95,7 @@ def heat_maps(found: Findings) -> plt.Figure | None:
                     rows.index(label(runs[0].setting["type_dist"])),
                     columns.index(label(runs[0].setting["loss_distill"])),
                 ] = gain.mean
-        axis.imshow(grid, cmap="RdBu", vmin=-top, vmax=top, aspect="auto")
+        picture = axis.imshow(grid, cmap="RdBu", vmin=-top, vmax=top, aspect="auto")
         for i, j in zip(*np.nonzero(~np.isnan(grid)), strict=True):
             axis.text(
                 j,
@@ -107,12 +103,13 @@ def heat_maps(found: Findings) -> plt.Figure | None:
                 f"{grid[i, j]:+.2f}",
                 ha="center",
                 va="center",
-                fontsize=8,
+                fontsize=figures.SMALLEST,
                 color="white" if abs(grid[i, j]) > 0.6 * top else "black",
             )
-        axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right", fontsize=8)
-        axis.set_yticks(range(len(rows)), rows, fontsize=8)
-        axis.set_title(", ".join(f"{k} {v}" for k, v in others), fontsize=9)
+        axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+        axis.set_yticks(range(len(rows)), rows)
+        axis.set_title(", ".join(f"{k} {v}" for k, v in others))
+    figure.colorbar(picture, ax=axes, label=f"gain ({found.unit})")
     return figure
 
 
@@ -124,95 +121,150 @@ def number(value) -> float | None:
         return None
 
 
+def named(setting: dict) -> str:
+    """A setting in words."""
+    return ", ".join(f"{name} {label(value)}" for name, value in setting.items())
+
+
+def parted(found: Findings, runs: list[Planned]) -> tuple[dict, dict]:
+    """What a setting says of the student, which it has alone too, and the rest of it."""
+    setting, own = runs[0].setting, found.study.runs[runs[0].alone].setting
+    return own, {name: value for name, value in setting.items() if name not in own}
+
+
+Panels = dict[
+    str, dict[str, list]
+]  # of students, their lines, and the points (value, gain) of these
+
+
 def gain_lines(found: Findings) -> dict[str, plt.Figure]:
-    """Gain with its interval over every number that varies, a line for each of the other settings."""
+    """Gain with its interval over every number that varies, a panel for each student and a line for each of the other settings."""
     drawn, groups = {}, tested(found)
     for name in dict.fromkeys(name for runs, _ in groups for name in runs[0].setting):
-        curves: dict[str, list] = {}
+        students: Panels = {}
         for runs, gain in groups:
             value = number(runs[0].setting.get(name))
             if value is not None:
-                others = ", ".join(
-                    f"{k} {label(v)}" for k, v in runs[0].setting.items() if k != name
-                )
-                curves.setdefault(others, []).append((value, gain))
-        if len({value for points in curves.values() for value, _ in points}) < 2:
-            continue
-        figure, axis = plt.subplots(figsize=(5.2, 3.4))
-        for k, (others, points) in enumerate(curves.items()):
-            x, gains = zip(*sorted(points, key=lambda point: point[0]), strict=True)
-            half = [gain.high - gain.mean for gain in gains]
-            axis.errorbar(
-                x,
-                [gain.mean for gain in gains],
-                half,
-                marker="o",
-                ms=4,
-                capsize=3,
-                lw=1,
-                label=others if k < 8 else None,
-                alpha=0.8,
-            )
-        axis.axhline(0, color="black", lw=0.8)
-        axis.set(xlabel=name, ylabel=f"gain over the student alone ({found.unit})")
-        axis.grid(alpha=0.3)
-        if any(curves) and len(curves) <= 8:
-            axis.legend(fontsize=7)
-        drawn[name] = figure
+                student, line = (named(without(part, name)) for part in parted(found, runs))
+                students.setdefault(student, {}).setdefault(line, []).append((value, gain))
+        points = [point for lines in students.values() for line in lines.values() for point in line]
+        if len({value for value, _ in points}) > 1:
+            drawn[name] = draw_gains(found, name, few_lines(students))
     return drawn
 
 
-def chosen(found: Findings) -> tuple[list[Planned], list[Planned]]:
-    """The settings that are best and worst on validation, which is not what is reported."""
-    groups = sorted(found.groups("distilled").values(), key=found.validation)
-    return groups[-1], groups[0]
+def few_lines(students: Panels) -> Panels:
+    """The lines of a student in panels of their own where one panel cannot hold them."""
+    panels: Panels = {}
+    for student, lines in students.items():
+        if len(lines) <= LINES:
+            panels[student] = lines
+        else:
+            for line, points in lines.items():
+                panels[", ".join(filter(None, (student, line)))] = {"": points}
+    return panels
+
+
+def draw_gains(found: Findings, name: str, students: Panels) -> plt.Figure:
+    """Panels with one scale of gains; the bars of lines stand beside each other."""
+    figure, axes = figures.panels(len(students), 2, figures.NARROW, 2.7)
+    every = [line for lines in students.values() for line in lines.values()]
+    values = sorted({value for line in every for value, _ in line})
+    low = min(gain.low for line in every for _, gain in line)
+    high = max(gain.high for line in every for _, gain in line)
+    for axis, (student, lines) in zip(axes, students.items(), strict=True):
+        for k, (line, points) in enumerate(lines.items()):
+            points = sorted(points, key=lambda point: point[0])
+            shift = (k - (len(lines) - 1) / 2) * 0.6 / len(lines)
+            x = [values.index(value) + shift for value, _ in points]
+            half = [gain.high - gain.mean for _, gain in points]
+            y = [gain.mean for _, gain in points]
+            axis.errorbar(x, y, half, marker="osD^v<"[k % 6], capsize=3, label=line or None)
+        axis.axhline(0, color="black", lw=0.8, ls="-")
+        axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+        axis.set(xlabel=name, ylabel=f"gain over the student alone ({found.unit})")
+        axis.set(title=f"student: {student}" if student else "", xlim=(-0.5, len(values) - 0.5))
+        room = (high - low) * (0.4 if any(lines) else 0.05)  # of the legend above the bars
+        axis.set_ylim(low - 0.05 * (high - low), high + room)
+        if any(lines):
+            axis.legend(loc="upper right")
+        axis.grid()
+    return figure
+
+
+def chosen(found: Findings) -> dict[str, list[list[Planned]]]:
+    """The settings of every student from the worst to the best on validation, which is not what is reported."""
+    students: dict[str, list[list[Planned]]] = {}
+    for runs in sorted(found.groups("distilled").values(), key=found.validation):
+        students.setdefault(named(parted(found, runs)[0]), []).append(runs)
+    return dict(sorted(students.items()))
+
+
+def alone_of(found: Findings, runs: list[Planned]) -> list[Planned]:
+    """The same students without a teacher, as far as they are done."""
+    return [found.done[run.alone] for run in runs if run.alone in found.done]
 
 
 def curves(found: Findings) -> plt.Figure:
-    """Validation scores over the training: mean over the seeds."""
-    best, worst = chosen(found)
-    shown = (
-        {"best setting": best}
-        | ({"worst setting": worst} if worst != best else {})
-        | {"student alone": [found.done[run.alone] for run in best if run.alone in found.done]}
-    )
-    figure, axis = plt.subplots(figsize=(5.2, 3.4))
-    for name, runs in shown.items():
-        rows = [
-            json.loads((run_folder(found.study, run.key) / "metrics.json").read_text())
-            for run in runs
-        ]
-        if rows:
-            axis.plot(
-                [row["epoch"] for row in rows[0]],
-                np.mean([[row[f"val_{found.metric}"] for row in some] for some in rows], axis=0),
-                marker=".",
-                ls="--" if "alone" in name else "-",
-                label=f"{name}: {', '.join(label(v) for v in runs[0].setting.values())}"
-                if runs[0].setting
-                else name,
-            )
-    axis.set(xlabel="epoch", ylabel=f"validation {found.name} ({found.unit})")
-    axis.legend(fontsize=7)
-    axis.grid(alpha=0.3)
+    """Validation scores over the training, a panel for each student: mean over the seeds, and from the least to the most of them."""
+    students = chosen(found)
+    figure, axes = figures.panels(len(students), 2, figures.NARROW, 2.9)
+    for axis, (student, groups) in zip(axes, students.items(), strict=True):
+        shown = {"student alone": alone_of(found, groups[-1])}
+        for word, runs in {"worst": groups[0], "best": groups[-1]}.items():
+            setting = named(parted(found, runs)[1])
+            shown[f"{word}: {setting}" if len(groups) > 1 else setting or "distilled"] = runs
+        for k, (name, runs) in enumerate(shown.items()):
+            if runs:
+                draw_runs(axis, found, runs, name, k)
+        axis.set(xlabel="epoch", ylabel=f"validation {found.name} ({found.unit})")
+        axis.set_title(f"student: {student}" if student else "")
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axis.legend()
+        axis.grid()
     return figure
+
+
+def draw_runs(axis: plt.Axes, found: Findings, runs: list[Planned], name: str, k: int) -> None:
+    """The validation scores of runs that differ in their seeds."""
+    read = [
+        json.loads((run_folder(found.study, run.key) / "metrics.json").read_text()) for run in runs
+    ]
+    epochs = [row["epoch"] for row in read[0]]
+    scores = np.array([[row[f"val_{found.metric}"] for row in rows] for rows in read])
+    how = {"color": figures.COLORS[k], "ls": figures.DASHES[k]}
+    axis.plot(epochs, scores.mean(0), marker=".", label=name, **how)
+    axis.fill_between(epochs, scores.min(0), scores.max(0), color=how["color"], alpha=0.15, lw=0)
+
+
+def shown_run(found: Findings) -> Planned:
+    """The run whose setting gains most over the student alone on validation."""
+
+    def lead(runs: list[Planned]) -> float:
+        alone = alone_of(found, runs)
+        return found.validation(runs) - found.validation(alone) if alone else -math.inf
+
+    return max((groups[-1] for groups in chosen(found).values()), key=lead)[0]
 
 
 @torch.no_grad()
 def pictures(found: Findings, plan: Plan, count: int = 3) -> plt.Figure | None:
-    """Some test images, estimates of them, and under each its error on one scale."""
-    run = chosen(found)[0][0]
+    """Some test images, estimates of them, and their errors on one scale."""
+    run = shown_run(found)
     if found.metric != "psnr" or not {run.alone, run.teacher} <= found.done.keys():
         return None
     args = plan.script_of(run.script).parse(plan.words(run))
-    keys = {"alone": run.alone, "distilled": run.key, "teacher": run.teacher}
+    keys = {"student alone": run.alone, "distilled": run.key, "teacher": run.teacher}
     restored = {
         name: restore_with_physics(run_folder(found.study, key) / "best.pth", {})
         for name, key in keys.items()
     }
-    images = held_out(restored["alone"], args, found.study.limit_test)
+    images = held_out(restored["student alone"], args, found.study.limit_test)
     seen = {
-        "first image": (AsSeen(images[0]["image"].shape[0]), restored["alone"].physics.parts[0])
+        "first image": (
+            AsSeen(images[0]["image"].shape[0]),
+            restored["student alone"].physics.parts[0],
+        )
     }
     seen |= {name: (one.network, one.physics.parts[0]) for name, one in restored.items()}
     truth, estimates = None, {}
@@ -226,36 +278,9 @@ def pictures(found: Findings, plan: Plan, count: int = 3) -> plt.Figure | None:
             )
         )
         truth, estimates[name] = batch["image"], output
-    detail = truth.std(dim=(1, 2, 3)).argsort(descending=True)[: max(count, len(truth) // 2)]
-    places = detail[torch.linspace(0, len(detail) - 1, count).long()]
-    figure, axes = plt.subplots(
-        2 * count,
-        1 + len(estimates),
-        figsize=(1.35 * (1 + len(estimates)), 2.7 * count),
-        squeeze=False,
-    )
-    top = (estimates["alone"][places] - truth[places]).abs().quantile(0.999).item()
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for i, place in enumerate(places.tolist()):
-        axes[2 * i, 0].imshow(as_picture(truth[place]), cmap="gray", vmin=0, vmax=1)
-        for j, (name, output) in enumerate(estimates.items(), 1):
-            error = (output[place] - truth[place]).abs().mean(0)
-            axes[2 * i, j].imshow(as_picture(output[place]), cmap="gray", vmin=0, vmax=1)
-            axes[2 * i + 1, j].imshow(error, cmap="magma", vmin=0, vmax=top)
-            decibels = psnr((output[place] - truth[place]).square().mean()).item()
-            axes[2 * i + 1, j].set_title(f"{decibels:.2f} dB", fontsize=7, pad=2)
-            if not i:
-                axes[0, j].set_title(name, fontsize=8)
-    axes[0, 0].set_title("truth", fontsize=8)
-    figure.tight_layout(pad=0.3)
-    return figure
-
-
-def as_picture(image: torch.Tensor) -> torch.Tensor:
-    """(C, H, W) in [0, 1] as matplotlib draws it."""
-    image = image.clamp(0, 1).movedim(0, -1)
-    return image[..., 0] if image.shape[-1] == 1 else image
+    places = figures.detailed(truth, count)
+    columns = {name: output[places] for name, output in estimates.items()}
+    return figures.grid(columns, truth[places], figures.notes_of(columns, truth[places]))
 
 
 # ---------------------------------------------------------------- the report
@@ -339,7 +364,9 @@ def html(
         if name in tables:
             parts.append(
                 page.section(
-                    heading, page.table(tables[name]), *([page.paragraph(more)] if more else [])
+                    heading,
+                    page.table(found.first(tables[name])),
+                    *([page.paragraph(more)] if more else []),
                 )
             )
     parts += seen(found, plan) if "settings" in tables else []
@@ -350,7 +377,7 @@ def html(
             )
         )
     minutes = f"{sum(row['all'] for row in costs) / 60:.1f} minutes of training in all, by one process or several."
-    parts.append(page.section("Costs", page.table(costs), page.paragraph(minutes)))
+    parts.append(page.section("Costs", page.table(found.first(costs)), page.paragraph(minutes)))
     parts.append(
         page.section(
             "To repeat it",
@@ -371,7 +398,7 @@ def gained(found: Findings, plan: Plan, rows: list[dict]) -> list[str]:
     same = findings.twins(found)
     notes += [page.paragraph(f"The same to the last digit: {'; '.join(same)}.")] if same else []
     parts, drawn = (
-        [page.section("Settings", page.table(rows, marked=marked), *notes)],
+        [page.section("Settings", page.table(found.first(rows), marked=marked), *notes)],
         heat_maps(found),
     )
     if drawn is not None:
@@ -395,7 +422,7 @@ def gained(found: Findings, plan: Plan, rows: list[dict]) -> list[str]:
 
 def seen(found: Findings, plan: Plan) -> list[str]:
     """Curves and pictures of a few settings, which are chosen on validation."""
-    caption = "Mean over the seeds; best and worst are those of validation."
+    caption = "Mean over the seeds, and the range of these; best and worst are those of validation."
     parts, drawn = (
         [
             page.section(
@@ -405,9 +432,9 @@ def seen(found: Findings, plan: Plan) -> list[str]:
         pictures(found, plan),
     )
     if drawn is not None:
-        run = chosen(found)[0][0]
-        caption = "Test images, and absolute errors on one scale, which the first image exceeds. "
-        caption += f"Distilled: {in_words(run)}, seed {run.seed}, the best setting on validation."
+        run = shown_run(found)
+        caption = "Test images, and absolute errors on one scale. "
+        caption += f"Distilled: {in_words(run)}, seed {run.seed}, which gains most on validation."
         parts.append(
             page.section("Pictures", page.figure(drawn, caption, "test images and errors"))
         )

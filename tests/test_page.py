@@ -274,6 +274,14 @@ def test_a_figure_is_closed_and_small_and_twice_as_fine_as_it_is_large(curves):
     )  # what a tight box leaves of six inches
 
 
+def test_a_narrow_window_scrolls_a_picture_instead_of_shrinking_its_letters(curves):
+    assert '<div class="wide"><img' in figure(curves, "", "three points")
+    screen = re.sub(r"@media print \{.*", "", CSS, flags=re.DOTALL)
+    assert ".wide { overflow-x: auto; }" in screen
+    for rule in re.findall(r"\bimg \{([^}]*)\}", screen):
+        assert "max-width" not in rule
+
+
 def test_pictures_in_colour_keep_their_colours():
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     assert small(noise) is noise

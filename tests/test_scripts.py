@@ -23,7 +23,7 @@ import visualize_mask_spc
 from algo_functions import build_physics
 from models import build_network
 from tables import DATASETS, LOSSES, ORDERINGS, SELECTIONS, TASK_LOSSES
-from training import checkpoint, options
+from training import checkpoint, options, testing
 
 DATA = [
     "--dataset",
@@ -139,6 +139,21 @@ def test_teacher_then_student_then_evaluation(student):
     )
     of_error = [-10 * np.log10(float(row["mse"])) for row in rows]  # six digits, however small
     assert np.allclose(of_error, [float(row["psnr"]) for row in rows], rtol=0, atol=6e-5)
+
+
+def test_the_contact_sheet_shows_the_more_detailed_images_beside_lmmse(student, monkeypatch):
+    sheets = []
+    monkeypatch.setattr(
+        testing, "draw_grid", lambda columns, truth, *_: sheets.append((list(columns), truth))
+    )
+    call(test_UNet, "--checkpoint", student["export"], *DATA[:2], "--limit_test", "12")
+    ((columns, truth),) = sheets
+    assert columns == ["back-projection", "LMMSE", "network"]
+    originals = Path("results/test", Path(student["export"]).stem, "originals").iterdir()
+    detail = sorted(np.asarray(Image.open(path)).std() / 255 for path in originals)
+    shown = [image.std(correction=0).item() for image in truth]
+    assert len(detail) == 12 and len(shown) == testing.GRID
+    assert min(shown) > detail[5] - 1e-3 and max(shown) > detail[-1] - 1e-3
 
 
 def test_pictures_keep_one_intensity_scale_and_features_are_the_first_channel_stretched(student):

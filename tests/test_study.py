@@ -16,6 +16,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import jobs
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -36,6 +37,7 @@ from files import lock, write_csv
 from models.base import AsSeen
 from tables import TRAINING, UserError
 from training import study, workers
+from training.workers import run_folder
 
 ROOT = Path(__file__).parents[1]
 FIXED = {
@@ -596,6 +598,50 @@ class TestReport:
         for figure in figures.values():
             for line in figure.axes[0].lines:
                 assert list(line.get_xdata()) == sorted(line.get_xdata())
+
+    def test_students_of_different_ratios_have_panels_and_bars_stand_beside_each_other(
+        self, tmp_path
+    ):
+        grid = {"grid": {"cr": [0.1, 0.2]}, "teacher": {"cr": [0.5, 0.9]}, "shuffled": "none"}
+        found, _ = made_up(MINI | grid, tmp_path)
+        drawn = study_report.gain_lines(found) | {"curves": study_report.curves(found)}
+        for name in ("teacher cr", "curves"):
+            titles = [axis.get_title() for axis in drawn[name].axes]
+            assert titles == ["student: cr 0.1", "student: cr 0.2"], name
+        assert len({axis.get_ylim() for axis in drawn["teacher cr"].axes}) == 1
+        for axis in drawn["curves"].axes:
+            labels = axis.get_legend_handles_labels()[1]
+            assert labels[0] == "student alone"
+            assert {label[-14:] for label in labels[1:]} == {"teacher cr 0.5", "teacher cr 0.9"}
+        (axis,) = drawn["cr"].axes
+        places = [bars.lines[0].get_xdata() for bars in axis.containers]
+        assert len(places) == 2 and not set(places[0]) & set(places[1])
+        assert [label.get_text() for label in axis.get_xticklabels()] == ["0.1", "0.2"]
+        for figure in drawn.values():
+            plt.close(figure)
+
+    def test_the_picture_shows_the_student_that_gains_most_not_the_one_that_measures_most(
+        self, tmp_path
+    ):
+        grid = {"grid": {"cr": [0.1, 0.2]}, "teacher": {"cr": 0.5}, "shuffled": "none"}
+        found, _ = made_up(MINI | grid, tmp_path)
+        scores = {("distilled", 0.1): 22, ("alone", 0.1): 20, ("distilled", 0.2): 30}
+        for key, run in found.done.items():
+            score = scores.get((run.role, run.setting.get("cr")), 29.5)
+            path = run_folder(found.study, key) / "metrics.json"
+            path.write_text(json.dumps([{"epoch": 1, "val_psnr": score}]))
+        assert study_report.shown_run(found).setting["cr"] == 0.1
+
+    def test_gain_and_verdict_are_beside_the_setting_in_a_table_that_may_be_wider_than_the_page(
+        self, tmp_path
+    ):
+        grid = {"grid": {"cr": [0.1, 0.2]}, "teacher": {"cr": [0.5, 0.9]}, "shuffled": "every"}
+        found, _ = made_up(MINI | grid, tmp_path)
+        rows = found.first(findings.settings(found))
+        assert list(rows[0])[:3] == ["setting", "gain, by seed (dB)", "said"]
+        assert rows[0]["setting"] == "cr 0.1, teacher cr 0.5"
+        assert list(found.first(findings.controls(found))[0])[1] == "shuffled - alone (dB)"
+        assert found.first(findings.references(found))[0]["setting"] == "teacher, cr 0.5"
 
     def test_the_ledger_holds_the_cameras_that_have_one(self, tmp_path):
         found, _ = made_up(MINI | {"grid": {"cr": [0.1, 0.2]}, "shuffled": "none"}, tmp_path)

@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 import ranks
 from algo_functions import Meter
-from analysis.figures import draw_grid
+from analysis.figures import detailed, draw_grid, notes_of
 from batches import Images, build_loader, room_on
+from models.base import AsSeen
 from physics.given import camera_for
 from tables import OPTIMIZERS, SCHEDULES, Diverged, Stopped, UserError, bound, look_up
 from training import checkpoint
@@ -24,6 +25,8 @@ from training.run import Run
 from training.tracking import Tracker
 
 READ_EVERY = 20  # steps between two looks at what a GPU has computed
+CHOICE = 8  # validation images among which each of those of --save_images is chosen
+DRAW_EVERY = 30  # seconds between two pictures of the curves, each of which takes more than one
 
 
 def learning_rate(args: Namespace, epoch: float, epochs: float) -> float:
@@ -136,6 +139,7 @@ class Fit:
             self.remember(splits)
         else:
             self.memory, self.views = beside.memory, beside.views
+        self.beside, self.first_image, self.curves_at = beside, None, time.perf_counter()
 
     def remember(self, splits: dict[str, Images]) -> None:
         """Decodes images once, and computes once what of them never changes, where that is asked for more than once."""
@@ -403,6 +407,8 @@ class Fit:
                 self.save_state,
             )
         every = args.val_every or len(self.train)
+        self.first_image = self.score_first_image()
+        self.curves_at = time.perf_counter()
         with tqdm(
             total=self.total, initial=self.steps, disable=None, leave=False, unit="step"
         ) as bar:
@@ -427,13 +433,14 @@ class Fit:
                 self.draw(getattr(args, "save_images", 0))  # a classifier makes no pictures
                 self.tracker.log(row)
                 tqdm.write(self.line(row))
+                self.draw_in_between()
 
     def finish(self) -> dict:
         """The best on validation is exported."""
         self.tracker.close()
+        self.draw_curves()
         if self.before_export is not None:
             self.before_export()
-        self.run.draw(self.rows, self.meter)
         best = max(self.rows, key=self.meter.worth)
         scores = {name: value for name, value in best.items() if name.startswith("val_")}
         return self.run.finish(scores | {"best_epoch": best["epoch"], "epochs": self.epoch})
@@ -473,22 +480,41 @@ class Fit:
         bad = [name for name, tensor in content["weights"].items() if not tensor.isfinite().all()]
         return self.diverge(f"weight {bad[0]}", f"step {self.steps}") if bad else content
 
+    def score_first_image(self) -> dict[str, float] | None:
+        """The scores in validation of what the network is given, below which it has learnt nothing; a classifier has none."""
+        if self.meter.target != "image":
+            return None
+        if self.beside is not None and self.beside.first_image is not None:
+            return self.beside.first_image
+        network = AsSeen(self.camera.parts[0].recipe["c"])
+        scores = evaluate(network, self.views, self.meter(), self.stop.check_alone).summary()
+        return {name: scores[name] for name in self.meter.columns}
+
+    def draw_in_between(self) -> None:
+        """Draws the curves where that is some time ago."""
+        if time.perf_counter() - self.curves_at >= DRAW_EVERY:
+            self.draw_curves()
+
+    def draw_curves(self) -> None:
+        self.run.draw(self.rows, self.meter, self.first_image)
+        self.curves_at = time.perf_counter()
+
     def draw(self, count: int) -> None:
         """Some validation images as they are restored now."""
         if count:
-            camera, kept = self.camera.parts[0], []
-            for batch, y, output in outputs(
-                self.network, Views(camera, self.val, self.device, self.data_seed)
-            ):
-                kept.append((batch["image"], camera.back_projection(y), output))
-                if sum(len(image) for image, *_ in kept) >= count:
+            camera, images, kept = self.camera.parts[0], self.splits["val"], {}
+            some = (images[k]["image"] for k in range(min(len(images), CHOICE * count)))
+            places = detailed(some, count)
+            views = Views(camera, self.val, self.device, self.data_seed)
+            for batch, y, output in outputs(self.network, views):
+                seen = zip(batch["image"], camera.back_projection(y), output, strict=True)
+                kept |= dict(zip(batch["index"].tolist(), seen, strict=True))
+                if kept.keys() >= set(places):
                     break
-            truth, first, output = (torch.cat(images)[:count] for images in zip(*kept, strict=True))
-            draw_grid(
-                {"first image": first, "network": output},
-                truth,
-                self.run.folder / "images" / f"step_{self.steps:07d}.png",
-            )
+            truth, first, output = zip(*(kept[k] for k in places), strict=True)
+            columns = {"first image": first, "network": output}
+            path = self.run.folder / "images" / f"step_{self.steps:07d}.png"
+            draw_grid(columns, truth, path, notes_of(columns, truth))
 
     def line(self, row: dict) -> str:
         """An epoch in one line."""
@@ -538,7 +564,7 @@ def finished(fits: list[Fit]) -> list[dict]:
 def draw(fits: list[Fit]) -> None:
     """The curves of trainings that end here."""
     for fit in fits:
-        fit.run.draw(fit.rows, fit.meter)
+        fit.draw_curves()
 
 
 def keep_going(fits: list[Fit]) -> None:

@@ -204,11 +204,16 @@ class Run:
         write_csv(self.folder / "metrics.csv", rows)
         write_text(self.folder / "metrics.json", json.dumps(rows, indent=1) + "\n")
 
-    def draw(self, rows: list[dict], meter: type[Meter | ClassMeter]) -> None:
-        """The figures of a run, which cost a second or two: once, where it ends."""
+    def draw(
+        self,
+        rows: list[dict],
+        meter: type[Meter | ClassMeter],
+        first_image: dict[str, float] | None,
+    ) -> None:
+        """The figures of a run, which cost a second or two."""
         if not rows or ranks.rank():
             return
-        draw_curves(rows, meter.drawn, self.folder / "curves.png")
+        draw_curves(rows, meter.drawn, self.folder / "curves.png", first_image)
         for name, label, scores in meter.figures:
             draw_splits(rows, scores, label, self.folder / f"{name}.png")
 

@@ -3,6 +3,7 @@
 import shutil
 from argparse import Namespace
 from collections import Counter
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from algo_functions import Meter, score
-from analysis.figures import draw_grid, save_image, stretched
+from algo_functions import Meter
+from analysis.figures import detailed, draw_grid, notes_of, save_image, stretched
 from batches import Images, build_loader
 from data_loader import build_splits
 from files import append_csv, check_header, folder_for, inside, significant, write_csv
@@ -22,12 +23,13 @@ from physics.given import camera_for
 from physics.mosaic import Mosaic
 from tables import CONTROL, FETCHED, UserError
 from training.checkpoint import Restored, restore_with_physics
-from training.loop import evaluate, outputs
+from training.loop import outputs
 from training.memory import Views
 from training.options import BARE
 from training.pipeline import request_of
 
-GRID = 8  # pictures on the contact sheet
+GRID = 6  # pictures on the contact sheet
+CHOICE = 2000  # test images among which they are chosen
 LEARNT_FROM = {  # what a configuration says of the training images
     "dataset": str, "data_root": str, "crop": str, "limit_train": int, "gt": str, "lq": str, "pairs": str, "unpaired": str,
     "paired_share": float,
@@ -45,20 +47,34 @@ COLUMNS = (  # of the results table; the first ten are the original release's
 )  # fmt: skip
 
 
+Pictures = dict[int, Tensor]  # of the images that are shown, by their places
+
+
 def anchors(
     part: Physics,
     train: Tensor | None,
     loader: DataLoader,
     args: Namespace,
     device: torch.device,
-) -> dict[str, Meter]:
-    """Scores of first images that need no training, of the same measurements of one camera."""
-    network = AsSeen(part.recipe["c"])
-    cameras = part.anchors(None if train is None else lambda: train)
-    return {
-        name: evaluate(network, Views(camera.to(device), loader, device, args.seed), meter_of(args))
-        for name, camera in cameras.items()
-    }
+    places: Collection[int] = (),
+) -> dict[str, tuple[Meter, Pictures]]:
+    """First images that need no training, of the same measurements of one camera: scores, and some as pictures."""
+    network, found = AsSeen(part.recipe["c"]), {}
+    for name, camera in part.anchors(None if train is None else lambda: train).items():
+        meter, shown = meter_of(args), {}
+        for batch, _, output in outputs(
+            network, Views(camera.to(device), loader, device, args.seed)
+        ):
+            meter.add(output, batch["image"])
+            shown |= picked(places, batch, output)
+        found[name] = meter, shown
+    return found
+
+
+def picked(places: Collection[int], batch: dict, images: Tensor) -> Pictures:
+    """Those images of a batch that are shown."""
+    indices = batch["index"].tolist()
+    return {k: image.cpu() for k, image in zip(indices, images, strict=True) if k in places}
 
 
 def meter_of(args: Namespace) -> Meter:
@@ -211,6 +227,8 @@ def test_checkpoint(
     folder = folder_for(Path(args.results) / "test", name)
     cameras = [part for camera in at_levels(physics, args) for part in camera.parts]
     rows, per_image = [], []
+    candidates = (test[k]["image"] for k in range(min(len(test), CHOICE)))
+    places = detailed(candidates, GRID) if args.save_batches else []
     check_header(Path(args.results) / "test" / "psnr_results.csv", COLUMNS)
     for kind in KINDS:
         for stale in list(folder.rglob(kind)):
@@ -219,18 +237,13 @@ def test_checkpoint(
         label = part.condition
         seeing, part = fitted(network, part.to(device), test)
         print(f"{path}: {part.describe()}")
-        meter = write_pictures(
-            seeing,
-            part,
-            loader,
-            inside(folder, label) if len(cameras) > 1 else folder,
-            args,
-            device,
-        )
-        beside = anchors(part, train, loader, args, device) if args.anchors else {}
-        for anchor, estimates in beside.items():
+        beside = anchors(part, train, loader, args, device, places) if args.anchors else {}
+        for anchor, (estimates, _) in beside.items():
             count = len(train) if anchor == "LMMSE" else None
             rows.append(table_row(anchor, part, estimates.summary(), 0, count))
+        where = inside(folder, label) if len(cameras) > 1 else folder
+        columns = {name: shown for name, (_, shown) in beside.items()}
+        meter = write_pictures(seeing, part, loader, where, args, device, columns, places)
         scores = meter.summary()
         rows.append(table_row(name, part, scores, sum(w.numel() for w in network.parameters())))
         append_result(
@@ -272,16 +285,20 @@ def write_pictures(
     folder: Path,
     args: Namespace,
     device: torch.device,
+    beside: dict[str, Pictures],
+    places: list[int],
 ) -> Meter:
-    """Scores all images, and writes those of the first batches and a contact sheet."""
-    meter, count = meter_of(args), 0
+    """Scores all images, and writes those of the first batches and a contact sheet of some, with other estimates beside."""
+    meter, count, truth, projections, shown = meter_of(args), 0, {}, {}, {}
     for k, (batch, y, output) in enumerate(
         outputs(network, Views(part, loader, device, args.seed))
     ):
-        image = batch["image"]
+        image, projection = batch["image"], part.back_projection(y)
         meter.add(output, image)
+        truth |= picked(places, batch, image)
+        projections |= picked(places, batch, projection)
+        shown |= picked(places, batch, output)
         if k < args.save_batches:
-            projection = part.back_projection(y)
             with torch.no_grad():
                 features = network.features(part.first_image(y))["enc1"][:, :1]
             for kind, pictures in zip(KINDS, (image, projection, output, features), strict=True):
@@ -291,25 +308,13 @@ def write_pictures(
                         folder / kind / f"{count + i:05d}.png",
                     )
             count += len(image)
-            if k == 0:
-                columns = {"back-projection": projection[:GRID], "network": output[:GRID]}
-                draw_grid(
-                    columns,
-                    image[:GRID],
-                    folder / "grid.png",
-                    notes_of(columns, image[:GRID], meter.border, meter.luma),
-                )
+    if places:
+        columns = (beside or {"back-projection": projections}) | {"network": shown}
+        sheet = {name: [pictures[k] for k in places] for name, pictures in columns.items()}
+        clean = [truth[k] for k in places]
+        notes = notes_of(sheet, clean, meter.border, meter.luma)
+        draw_grid(sheet, clean, folder / "grid.png", notes)
     return meter
-
-
-def notes_of(
-    columns: dict[str, Tensor], truth: Tensor, border: int = 0, luma: bool = False
-) -> dict[str, list[str]]:
-    """The PSNR under each picture."""
-    return {
-        name: [f"{value:.2f} dB" for value in score(images, truth, border, luma)["psnr"]]
-        for name, images in columns.items()
-    }
 
 
 def append_result(
@@ -317,7 +322,7 @@ def append_result(
     checkpoint: str,
     part: Physics,
     scores: dict,
-    beside: dict[str, Meter],
+    beside: dict[str, tuple[Meter, Pictures]],
     train: Tensor | None,
     args: Namespace,
     loader: DataLoader,
@@ -344,8 +349,8 @@ def append_result(
         "PSNR Clipped": scores["psnr_clipped"],
         "PSNR Pooled": scores["psnr_pooled"],
         "Images": scores["images"],
-        "PSNR Back-projection": beside["back-projection"].summary()["psnr"] if beside else None,
-        "PSNR LMMSE": beside["LMMSE"].summary()["psnr"] if "LMMSE" in beside else None,
+        "PSNR Back-projection": beside["back-projection"][0].summary()["psnr"] if beside else None,
+        "PSNR LMMSE": beside["LMMSE"][0].summary()["psnr"] if "LMMSE" in beside else None,
         "Crop Border": args.crop_border,
         "Y Channel": args.y_channel,
         "LMMSE Images": len(train) if "LMMSE" in beside else None,
