@@ -15,6 +15,7 @@ from batches import Images, Source, Whole
 from pictures import (
     BAD_ARRAY,
     Request,
+    check_image,
     open_image,
     pictures_in,
     read_array,
@@ -339,8 +340,7 @@ def test_set(root: Path, request: Request) -> dict[str, Source]:
     )
     cut = 0
     for path in paths:
-        with Image.open(path) as image:
-            size = image.size
+        size = check_image(path)
         if min(size) < request.n:
             raise UserError(f"{path} is {size[0]} x {size[1]}, smaller than n {request.n}")
         cut += any(side % multiple for side in size)

@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from batches import Drawn, Source, draw_mirror, draw_turn, mirrored, turned
 from data_loader import SPLITS, Lazy, Request, hold_out, open_image, pictures_in, shuffled, tenths
-from pictures import sound
+from pictures import check_image, sound
 from tables import UserError
 
 
@@ -222,8 +221,7 @@ def checked(clean: Path, degraded: Path, request: Request) -> Pair:
 
 
 def size_of(path: Path, request: Request) -> tuple[int, int]:
-    with Image.open(path) as image:
-        size = image.size
+    size = check_image(path)
     if min(size) < request.n:
         raise UserError(f"{path} is {size[0]} x {size[1]}, smaller than n {request.n}")
     return size

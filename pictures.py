@@ -1,5 +1,6 @@
 """What a script asks of a dataset, and a picture of any size as the tensor that it asks for."""
 
+import struct
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from tables import CONTROL, UserError, in_a_line
@@ -23,6 +24,17 @@ BAD_ARRAY = (
     *(RuntimeError, MemoryError, TokenError, BadZipFile, zlib.error),
 )
 BAD_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+BAD_EXIF = (*BAD_IMAGE, struct.error, TypeError, LookupError)
+UPRIGHT = {  # how a picture of an EXIF orientation is turned before it is shown
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+LYING = (5, 6, 7, 8)  # orientations whose width and height change places
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
@@ -63,6 +75,22 @@ def to_tensor(image: Image.Image | np.ndarray, request: Request) -> Tensor:
     return pixels_of(image)
 
 
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation of a loaded picture, 1 where there is none or where it cannot be read; Pillow turns TIFFs itself."""
+    try:
+        with catch_warnings(action="ignore"):
+            return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except BAD_EXIF:
+        return 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A picture as viewers show it, turned by its EXIF orientation."""
+    image.load()
+    turn = UPRIGHT.get(orientation_of(image))
+    return image if turn is None else image.transpose(turn)
+
+
 def converted(image: Image.Image, c: int) -> Image.Image:
     """Grey or RGB without transparency, 16-bit pictures on the scale of bytes."""
     if image.mode.startswith(("I", "F")):
@@ -98,12 +126,13 @@ def opened(path: Path) -> Iterator[Image.Image]:
 def read_picture(path: Path, c: int) -> Tensor:
     """A whole picture (C, H, W) in [0, 1]."""
     with opened(path) as image:
-        return pixels_of(converted(image, c))
+        return pixels_of(converted(upright(image), c))
 
 
 def open_image(path: Path, request: Request, box: tuple | None = None) -> Tensor:
     """The picture of a file, or what a box (left, top, right, bottom) cuts out of it."""
     with opened(path) as image:
+        image = upright(image)
         return to_tensor(image.crop(box) if box else image, request)
 
 
@@ -127,21 +156,23 @@ def array_in(path: str | Path) -> np.ndarray:
 
 
 @cache
-def decoded(path: Path, size: int, changed: int) -> None:
+def decoded(path: Path, size: int, changed: int) -> tuple[int, int]:
     """Reads a file to its last pixel, once unless it changes; a JPEG at an eighth of its sides, which takes all its bytes and less time."""
     with catch_warnings(action="ignore"), opened(path) as image:
+        width, height = image.size
         image.draft("L", (1, 1))
         converted(image, 1)
+        return (height, width) if orientation_of(image) in LYING else (width, height)
 
 
-def check_image(path: Path) -> None:
-    """Names a file that is no picture, or a damaged one, before anything is trained."""
+def check_image(path: Path) -> tuple[int, int]:
+    """The width and height of a picture as it is shown; a file that is none, or a damaged one, is named before anything is trained."""
     if not path.is_file() or CONTROL.search(str(path)):
         raise UserError(
             f"{path} is not a readable image: {'its name has control characters' if path.is_file() else 'no such file'}"
         )
     about = path.stat()
-    decoded(path, about.st_size, about.st_mtime_ns)
+    return decoded(path, about.st_size, about.st_mtime_ns)
 
 
 def sound(

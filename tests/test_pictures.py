@@ -1,0 +1,123 @@
+"""Picture files as viewers show them: turned by their EXIF orientation."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import ExifTags, Image, ImageOps
+from test_scripts import call
+
+import main_unet
+import predict
+from data_loader import Request, build_splits
+from pictures import UPRIGHT, check_image, read_picture
+from tables import LABELLED
+
+SIZE = (18, 26)  # height and width
+INVERSE = {6: 8, 8: 6}  # of the orientations, which else undo themselves
+EXACT = {".png": {}, ".tif": {}, ".webp": {"lossless": True}, ".jpg": {}}
+
+
+def exif_of(orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return exif
+
+
+def picture(seed, size=SIZE):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
+
+
+def lying(image, orientation):
+    """The picture as a camera stores it that was held in another way."""
+    return image.transpose(UPRIGHT[INVERSE.get(orientation, orientation)])
+
+
+def write(path, image, orientation=None):
+    """A picture that looks like this one, stored as it is or lying."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if orientation is None:
+        image.save(path)
+    else:
+        lying(image, orientation).save(path, exif=exif_of(orientation))
+
+
+@pytest.mark.parametrize("suffix", EXACT)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_as_pillow_turns_it(orientation, suffix, tmp_path):
+    path = tmp_path / f"a{suffix}"
+    picture(0).save(path, exif=exif_of(orientation), **EXACT[suffix])
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    assert np.array_equal(
+        (read_picture(path, 3) * 255).round().numpy(), expected.transpose(2, 0, 1)
+    )
+    assert check_image(path) == expected.shape[1::-1]
+
+
+def test_a_damaged_orientation_turns_nothing_and_says_nothing(tmp_path, recwarn):
+    whole = exif_of(6).tobytes()
+    warnings.simplefilter("always")
+    for k in range(6, len(whole)):
+        picture(0).save(tmp_path / f"{k}.png", exif=whole[:k])
+        height_and_width = read_picture(tmp_path / f"{k}.png", 1).shape[1:]
+        assert check_image(tmp_path / f"{k}.png") == height_and_width[::-1]
+    assert not recwarn.list
+
+
+def folder(root, orientation):
+    for k in range(10):
+        write(root / f"{k}.png", picture(k), orientation)
+    return Request("folder", 16, 3, str(root), crop="none")
+
+
+def whole(root, orientation):
+    return folder(root, orientation)._replace(crop="whole", n=18)
+
+
+def class_folder(root, orientation):
+    for k in range(12):
+        write(root / ("ant", "bee")[k % 2] / f"{k}.png", picture(k), orientation)
+    return Request("folder", 16, 3, str(root), crop="none", labelled=True)
+
+
+def paired(root, orientation):
+    for k in range(10):
+        write(root / "gt" / f"{k}.png", picture(k), orientation)
+        write(root / "lq" / f"{k}.png", picture(100 + k))
+        write(root / "more" / f"{k}.png", picture(200 + k), orientation)
+    return Request("paired", 18, 3, gt=str(root / "gt"), lq=str(root / "lq"))
+
+
+def hybrid(root, orientation):
+    return paired(root, orientation)._replace(dataset="hybrid", unpaired=str(root / "more"))
+
+
+@pytest.mark.parametrize("layout", [folder, whole, class_folder, paired, hybrid])
+def test_a_dataset_of_lying_files_is_that_of_upright_ones(layout, tmp_path):
+    """Also where a piece of the whole height is cut, for which a lying picture has too few pixels."""
+
+    def items(orientation):
+        request = layout(tmp_path / str(orientation), orientation)
+        wanted = ("test",) if layout is whole else ("train", "val", "test")
+        table = {"table": LABELLED} if request.labelled else {}
+        splits = build_splits(request, wanted, augment_seed=0, **table)
+        return [images[i] for images in splits.values() for i in range(len(images))]
+
+    found, expected = items(6), items(None)
+    assert len(found) == len(expected)
+    for ours, upright in zip(found, expected, strict=True):
+        assert torch.equal(ours["image"], upright["image"])
+        assert "seen" not in ours or torch.equal(ours["seen"], upright["seen"])
+
+
+def test_a_prediction_stands_upright(tmp_path):
+    words = ["--physics", "denoise", "--sigma", "5", "--n", "16", "--dataset", "digits"]
+    few = ["--width", "4", "--limit_train", "8", "--limit_val", "8", "--steps", "1"]
+    export = call(main_unet, *words, *few)["export"]
+    write(tmp_path / "a.png", picture(0), 6)
+    write(tmp_path / "b.png", picture(0))
+    folder = call(predict, "--checkpoint", export, "a.png", "b.png")["folder"]
+    a, b = (read_picture(tmp_path / folder / f"{name}.png", 1) for name in "ab")
+    assert a.shape[1:] == SIZE and torch.equal(a, b)
