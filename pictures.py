@@ -35,6 +35,7 @@ UPRIGHT = {  # how a picture of an EXIF orientation is turned before it is shown
     8: Image.Transpose.ROTATE_90,
 }
 LYING = (5, 6, 7, 8)  # orientations whose width and height change places
+BACKGROUND = "white"  # of pictures with transparency; its 16 bits are 65535
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
@@ -92,13 +93,17 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def converted(image: Image.Image, c: int) -> Image.Image:
-    """Grey or RGB without transparency, 16-bit pictures on the scale of bytes."""
+    """Grey or RGB, 16-bit pictures on the scale of bytes, transparent ones over the background."""
     if image.mode.startswith(("I", "F")):
         array = np.asarray(image, dtype=np.float32)
         if image.mode == "F" or array.min() < 0 or array.max() > 65535:
             raise ValueError("its pixels are neither of 8 nor of 16 bits")
+        clear = image.info.get("transparency")  # a PNG's value that stands for nothing
+        array = array if clear is None else np.where(array == clear, 65535, array)
         image = Image.fromarray((array / 65535 * 255).round().astype(np.uint8))
-    image.info.pop("transparency", None)
+    if image.has_transparency_data:
+        behind = Image.new("RGBA", image.size, BACKGROUND)
+        image = Image.alpha_composite(behind, image.convert("RGBA"))
     return image.convert("L" if c == 1 else "RGB")
 
 

@@ -493,17 +493,6 @@ SCALED = {
         "CMYK", [Image.new("L", (8, 8))] * 3 + [Image.fromarray(255 - GREY)]
     ).save(path.with_suffix(".tiff")),
     "palette": lambda path: Image.fromarray(GREY).convert("P").save(path.with_suffix(".png")),
-    "palette and transparency": lambda path: (
-        Image.fromarray(GREY)
-        .convert("P")
-        .save(path.with_suffix(".png"), transparency=bytes(range(0, 256, 2)))
-    ),
-    "RGBA": lambda path: Image.merge(
-        "RGBA", [Image.fromarray(GREY)] * 3 + [Image.fromarray(GREY // 2)]
-    ).save(path.with_suffix(".png")),
-    "grey and alpha": lambda path: Image.merge(
-        "LA", [Image.fromarray(GREY), Image.new("L", (8, 8))]
-    ).save(path.with_suffix(".png")),
 }
 
 

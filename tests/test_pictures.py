@@ -1,4 +1,4 @@
-"""Picture files as viewers show them: turned by their EXIF orientation."""
+"""Picture files as viewers show them: turned by their EXIF orientation, transparent pixels over white."""
 
 import warnings
 
@@ -11,7 +11,7 @@ from test_scripts import call
 import main_unet
 import predict
 from data_loader import Request, build_splits
-from pictures import UPRIGHT, check_image, read_picture
+from pictures import UPRIGHT, check_image, open_image, read_picture
 from tables import LABELLED
 
 SIZE = (18, 26)  # height and width
@@ -121,3 +121,49 @@ def test_a_prediction_stands_upright(tmp_path):
     folder = call(predict, "--checkpoint", export, "a.png", "b.png")["folder"]
     a, b = (read_picture(tmp_path / folder / f"{name}.png", 1) for name in "ab")
     assert a.shape[1:] == SIZE and torch.equal(a, b)
+
+
+def hidden(mode):
+    """A picture of a mode whose pixels hide colours below every transparency, and what is seen over white, by numpy."""
+    rng = np.random.default_rng(1)
+    if mode == "I;16":
+        array = rng.integers(0, 65536, SIZE, dtype=np.uint16)
+        array[:, :9] = 700
+        image = Image.fromarray(array)
+        image.info["transparency"] = 700
+        return image, np.where(array == 700, 255, array / 65535 * 255)[..., None].repeat(3, -1)
+    array = rng.integers(0, 256, (*SIZE, 4), dtype=np.uint8)
+    array[:9, :, 3], array[9:12, :, 3] = 0, 255
+    image = Image.fromarray(array, "RGBA")
+    if mode in ("LA", "RGBA"):
+        image = image.convert(mode)
+    else:
+        image = image.convert("RGB" if mode == "RGB" else "L").convert(mode)
+        image.info["transparency"] = image.getpixel((20, 0))
+    array = np.asarray(image.convert("RGBA"), dtype=np.float64)
+    alpha = array[..., 3:] / 255
+    assert (alpha == 0).any() and (alpha == 1).any()
+    return image, alpha * array[..., :3] + (1 - alpha) * 255
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L", "I;16"])
+def test_transparent_pixels_lie_over_white(mode, tmp_path):
+    image, expected = hidden(mode)
+    image.save(tmp_path / "a.png", transparency=image.info.get("transparency"))
+    found = read_picture(tmp_path / "a.png", 3) * 255
+    assert np.abs(found.numpy().transpose(1, 2, 0) - expected).max() <= 1
+    grey = read_picture(tmp_path / "a.png", 1)[0] * 255
+    luma = expected @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(grey.numpy() - luma).max() <= 1.5
+    request = Request("folder", 18, 3, crop="none")
+    assert torch.equal(
+        open_image(tmp_path / "a.png", request._replace(n=18), (0, 0, 18, 18)),
+        found[:, :18, :18] / 255,
+    )
+
+
+def test_an_opaque_picture_keeps_its_pixels(tmp_path):
+    picture(0).save(tmp_path / "rgb.png")
+    picture(0).convert("RGBA").save(tmp_path / "rgba.png")
+    for c in (1, 3):
+        assert torch.equal(*(read_picture(tmp_path / f"{name}.png", c) for name in ("rgb", "rgba")))

@@ -122,7 +122,11 @@ def add_data(
         "--n", type=within(2, 4096, int), default=n_default, help="side of the images in pixels"
     )
     group.add_argument(
-        "--c", type=int, choices=(1, 3), default=c_default, help="channels: grey or RGB"
+        "--c",
+        type=int,
+        choices=(1, 3),
+        default=c_default,
+        help="channels: grey or RGB; transparent pixels lie over white",
     )
     crops = {"center": "the central square, resized", "none": "the picture, resized"}
     if whole:
