@@ -16,10 +16,12 @@ from pictures import (
     BAD_ARRAY,
     Request,
     check_image,
+    is_enlarged,
     open_image,
     pictures_in,
     read_array,
     read_picture,
+    report_enlarged,
     sound,
     to_tensor,
 )
@@ -334,16 +336,11 @@ def folder(request: Request) -> dict[str, Source]:
 
 def test_set(root: Path, request: Request) -> dict[str, Source]:
     """All pictures of a folder, or of its test/ where it has one, in their own sizes; there is nothing to train on."""
-    paths, multiple = (
-        sound({"test": pictures_in(root / "test") or pictures_in(root)}, request)["test"],
-        request.multiple,
-    )
+    paths = pictures_in(root / "test") or pictures_in(root)
+    paths, multiple = sound({"test": paths}, request, most=1)["test"], request.multiple
     cut = 0
     for path in paths:
-        size = check_image(path)
-        if min(size) < request.n:
-            raise UserError(f"{path} is {size[0]} x {size[1]}, smaller than n {request.n}")
-        cut += any(side % multiple for side in size)
+        cut += any(side % multiple for side in check_image(path))
     if cut:
         print(f"{root}: {cut} of {len(paths)} pictures are cut to multiples of {multiple} pixels")
 
@@ -370,6 +367,8 @@ def npz(request: Request) -> dict[str, Source]:
             raise UserError(
                 f"dataset 'npz': {name} is {x.dtype} {x.shape}: bytes (N, H, W) or (N, H, W, 3) are allowed"
             )
+        is_small = is_enlarged(f"dataset 'npz': {name} of {path}", x.shape[2:0:-1], request.n)
+        report_enlarged(f"{name} of {path}", is_small * len(x), len(x), request.n)
     train, test = images.values()
     return from_arrays(
         train,

@@ -82,8 +82,9 @@ def hybrid(request: Request) -> dict[str, Source]:
         )
     splits = splits_of_pairs(request)
     held = {pair.clean.resolve() for split in ("val", "test") for pair in splits[split]}
-    pictures = sound({"unpaired": pictures_in(Path(request.unpaired))}, request)["unpaired"]
-    alone = [Pair(path, None, size_of(path, request)) for path in pictures]
+    pictures = {"unpaired": pictures_in(Path(request.unpaired))}
+    pictures = sound(pictures, request, most=1)["unpaired"]
+    alone = [Pair(path, None, check_image(path)) for path in pictures]
     for path in (pair.clean for pair in alone):
         if path.resolve() in held:
             raise UserError(
@@ -149,8 +150,8 @@ def splits_of_pairs(request: Request) -> dict[str, list[Pair]]:
         for split in SPLITS
     }
     return {
-        split: [checked(*pair, request) for pair in pairs]
-        for split, pairs in sound(files, request, lambda pair: pair).items()
+        split: [checked(*pair) for pair in pairs]
+        for split, pairs in sound(files, request, lambda pair: pair, most=1).items()
     }
 
 
@@ -209,19 +210,12 @@ def listed(file: Path, gt: Path, lq: Path) -> list[tuple[Path, Path]]:
     return names
 
 
-def checked(clean: Path, degraded: Path, request: Request) -> Pair:
-    """A pair of readable pictures of one size, n x n or larger."""
-    sizes = [size_of(path, request) for path in (clean, degraded)]
+def checked(clean: Path, degraded: Path) -> Pair:
+    """A pair of readable pictures of one size."""
+    sizes = [check_image(path) for path in (clean, degraded)]
     if sizes[0] != sizes[1]:
         (a, b), (c, d) = sizes
         raise UserError(
             f"{clean} is {a} x {b} and {degraded} is {c} x {d}: the pictures of a pair have one size"
         )
     return Pair(clean, degraded, sizes[0])
-
-
-def size_of(path: Path, request: Request) -> tuple[int, int]:
-    size = check_image(path)
-    if min(size) < request.n:
-        raise UserError(f"{path} is {size[0]} x {size[1]}, smaller than n {request.n}")
-    return size

@@ -36,6 +36,7 @@ UPRIGHT = {  # how a picture of an EXIF orientation is turned before it is shown
 }
 LYING = (5, 6, 7, 8)  # orientations whose width and height change places
 BACKGROUND = "white"  # of pictures with transparency; its 16 bits are 65535
+ENLARGED = 2  # times that a picture's shorter side is enlarged to n at most
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
@@ -180,34 +181,62 @@ def check_image(path: Path) -> tuple[int, int]:
     return decoded(path, about.st_size, about.st_mtime_ns)
 
 
+def is_enlarged(what: str, size: tuple[int, int], n: int, most: int = ENLARGED) -> bool:
+    """Whether a picture of this size is enlarged to n pixels; one that would be more than so many times is refused."""
+    side = min(size)
+    if side * most >= n:
+        return side < n
+    refused = f"{what} is {size[0]} x {size[1]}"
+    if most == 1:
+        raise UserError(f"{refused}, smaller than n {n}")
+    raise UserError(
+        f"{refused}: it would be enlarged {n / max(side, 1):.3g} times to n {n}, "
+        f"and at most {most} times is allowed"
+    )
+
+
+@cache
+def report_enlarged(where: str, enlarged: int, count: int, n: int) -> None:
+    """Says that pictures are enlarged, once, however often they are loaded."""
+    if enlarged:
+        print(f"{where}: {enlarged} of {count} pictures are smaller than n {n} and are enlarged")
+
+
 def sound(
-    splits: dict[str, list], request: Request, files: Callable = lambda item: (item,)
+    splits: dict[str, list],
+    request: Request,
+    files: Callable = lambda item: (item,),
+    most: int = ENLARGED,
 ) -> dict[str, list]:
-    """The splits, whose pictures can all be read: a broken one stops here, or with --on_bad_image skip is left out with its item."""
-    broken = set()
-    for path in dict.fromkeys(
+    """The splits, whose pictures can all be read and are large enough to be enlarged at most so many times.
+
+    Any other one stops here, or with --on_bad_image skip is left out with its item.
+    """
+    paths = dict.fromkeys(
         path for items in splits.values() for item in items for path in files(item)
-    ):
+    )
+    bad, enlarged = set(), 0
+    for path in paths:
         try:
-            check_image(path)
+            enlarged += is_enlarged(str(path), check_image(path), request.n, most)
         except UserError as error:
             if request.on_bad_image == "stop":
                 raise UserError(f"{error} (--on_bad_image skip leaves such pictures out)") from None
-            broken.add(path)
-    if not broken:
+            bad.add(path)
+    report_enlarged(request.data_root, enlarged, len(paths) - len(bad), request.n)
+    if not bad:
         return splits
-    named = [in_a_line(str(path)) for path in sorted(broken)[:3]]
-    print(
-        f"broken pictures left out: {len(broken)} ({', '.join(named)}{', ...' if len(broken) > 3 else ''})"
-    )
+    named = ", ".join(in_a_line(str(path)) for path in sorted(bad)[:3])
+    more = ", ..." if len(bad) > 3 else ""
+    print(f"pictures left out, broken or too small: {len(bad)} ({named}{more})")
     left = {
-        split: [item for item in items if broken.isdisjoint(files(item))]
+        split: [item for item in items if bad.isdisjoint(files(item))]
         for split, items in splits.items()
     }
     for split, items in splits.items():
         if items and not left[split]:
             raise UserError(
-                f"dataset '{request.dataset}': no {split} picture is left, all {len(items)} are broken"
+                f"dataset '{request.dataset}': no {split} picture is left, all {len(items)} are broken or too small"
             )
     return left
 

@@ -586,8 +586,10 @@ def bare_release(*_) -> None:
         raise AssertionError("an ordering was guessed")
 
 
-BROKEN = ("empty", "cut", "text", "bomb")
-SOUND = ("16 bits", "CMYK", "1 x 1")
+BROKEN = dict.fromkeys(("empty", "cut", "text", "bomb"), "is not a readable image") | {
+    "1 x 1": "at most 2 times is allowed"
+}
+SOUND = ("16 bits", "CMYK")
 
 
 def strange_picture(folder: Path, chance: random.Random, number: int) -> None:
@@ -610,11 +612,13 @@ def strange_picture(folder: Path, chance: random.Random, number: int) -> None:
     if kind in SOUND:
         assert code == 0, said
         return
-    refused((code, said), str(path), "is not a readable image")
+    refused((code, said), str(path), BROKEN[kind])
     assert not (folder / "results").exists()
     code, said = ran(script, [*words, "--on_bad_image", "skip"], folder)
     assert (
-        code == 0 and f"broken pictures left out: 1 ({path})" in (folder / "stdout.txt").read_text()
+        code == 0
+        and f"pictures left out, broken or too small: 1 ({path})"
+        in (folder / "stdout.txt").read_text()
     ), said
 
 

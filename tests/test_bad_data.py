@@ -152,7 +152,7 @@ def test_a_broken_picture_is_named_and_stops_or_is_left_out_and_counted(
     code, said, error = ran(script, [*words, "--on_bad_image", "skip"], monkeypatch, capsys)
     assert (
         code == 0
-        and f"broken pictures left out: 1 ({path})" in said
+        and f"pictures left out, broken or too small: 1 ({path})" in said
         and said.count("left out") == 1
     ), error
     assert not Path("results").exists()
@@ -205,12 +205,12 @@ def test_many_are_counted_and_a_split_of_broken_ones_alone_is_refused(tmp_path, 
     assert [len(images) for images in build_splits(request).values()] == [1, 6, 6]
     assert (
         capsys.readouterr().out
-        == f"broken pictures left out: 5 ({', '.join(map(str, paths[:3]))}, ...)\n"
+        == f"pictures left out, broken or too small: 5 ({', '.join(map(str, paths[:3]))}, ...)\n"
     )
     for path in paths[6:12]:
         path.write_text("text")
     with pytest.raises(
-        UserError, match="dataset 'folder': no val picture is left, all 6 are broken"
+        UserError, match="dataset 'folder': no val picture is left, all 6 are broken or too small"
     ):
         build_splits(request)
 

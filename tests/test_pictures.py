@@ -8,11 +8,12 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from test_scripts import call
 
+import main_classify
 import main_unet
 import predict
-from data_loader import Request, build_splits
+from data_loader import SPLITS, Request, build_splits
 from pictures import UPRIGHT, check_image, open_image, read_picture
-from tables import LABELLED
+from tables import LABELLED, UserError
 
 SIZE = (18, 26)  # height and width
 INVERSE = {6: 8, 8: 6}  # of the orientations, which else undo themselves
@@ -167,3 +168,68 @@ def test_an_opaque_picture_keeps_its_pixels(tmp_path):
     picture(0).convert("RGBA").save(tmp_path / "rgba.png")
     for c in (1, 3):
         assert torch.equal(*(read_picture(tmp_path / f"{name}.png", c) for name in ("rgb", "rgba")))
+
+
+def sized(root, sizes):
+    """A folder of pictures of these heights and widths, or of classes of them."""
+    for k, size in enumerate(sizes):
+        write(root / "train" / ("ant", "bee")[k % 2] / f"{k:02d}.png", picture(k, size))
+    return Request("folder", 32, 1, str(root))
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_picture_of_less_than_half_a_side_is_refused_or_left_out(labelled, tmp_path, capsys):
+    request = sized(tmp_path, [(16, 40)] * 10 + [(40, 40)] * 10 + [(15, 40)])
+    request = request._replace(labelled=labelled)
+    table = {"table": LABELLED} if labelled else {}
+    wanted = ("train", "val")
+    message = r"20\.png is 40 x 15: it would be enlarged 2\.13 times to n 32, and at most 2 times"
+    with pytest.raises(UserError, match=message + r" .*--on_bad_image skip"):
+        build_splits(request, wanted, **table)
+    skipping = request._replace(on_bad_image="skip")
+    for _ in range(2):
+        splits = build_splits(skipping, wanted, **table)
+        assert sum(map(len, splits.values())) == 20 - 2 * labelled  # a tenth is for the test
+    said = capsys.readouterr().out
+    assert said.count("pictures left out, broken or too small: 1 (") == 2
+    assert said.count(f"{tmp_path}: 10 of 20 pictures are smaller than n 32 and are enlarged") == 1
+
+
+def test_what_is_large_enough_is_not_mentioned(tmp_path, capsys):
+    build_splits(sized(tmp_path, [(32, 40)] * 4), ("train", "val"))
+    build_splits(Request("digits", 32))
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dataset", ["paired", "whole"])
+def test_a_picture_too_small_for_a_piece_is_left_out_too(dataset, tmp_path):
+    request = paired(tmp_path, None)._replace(on_bad_image="skip")
+    for name in ("gt", "lq"):
+        write(tmp_path / name / "3.png", picture(3, (17, 40)))
+    if dataset == "whole":
+        request = Request("folder", 18, data_root=request.gt, crop="whole", on_bad_image="skip")
+    assert (
+        sum(map(len, build_splits(request, ("test",) if dataset == "whole" else SPLITS).values()))
+        == 9
+    )
+
+
+def test_arrays_of_less_than_half_a_side_are_refused(tmp_path, capsys):
+    arrays = {f"x_{name}": np.zeros((12, 16, 20, 3), np.uint8) for name in ("train", "test")}
+    np.savez(tmp_path / "a.npz", **arrays)
+    request = Request("npz", 33, 3, str(tmp_path / "a.npz"))
+    with pytest.raises(UserError, match=r"x_train of .*a\.npz is 20 x 16: .* 2\.06 times to n 33"):
+        build_splits(request)
+    build_splits(request._replace(n=32))
+    assert "x_test of " in (said := capsys.readouterr().out) and said.count("enlarged") == 2
+
+
+def test_a_classifier_is_shown_no_picture_much_smaller_than_what_it_learnt_from(tmp_path, capsys):
+    tiny = ["--width", "4", "--limit_train", "20", "--limit_val", "10", "--steps", "1"]
+    export = call(main_classify, "--dataset", "digits", "--n", "16", *tiny)["export"]
+    write(tmp_path / "a.png", picture(0, (9, 30)))
+    call(predict, "--checkpoint", export, "a.png")
+    assert "a.png: 1 of 1 pictures are smaller than n 16" in capsys.readouterr().out
+    write(tmp_path / "a.png", picture(0, (7, 30)))
+    with pytest.raises(UserError, match=r"a\.png is 30 x 7: it would be enlarged 2\.29 times"):
+        call(predict, "--checkpoint", export, "a.png")

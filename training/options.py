@@ -114,9 +114,7 @@ def add_data(
     group.add_argument(
         "--download", action="store_true", help="fetch a torchvision data set that is not there"
     )
-    broken = (
-        "broken picture files, all of which are read first: name one and stop, or leave them out"
-    )
+    broken = "picture files that are broken or smaller than half of n: name one and stop, or leave them out"
     group.add_argument("--on_bad_image", choices=("stop", "skip"), default="stop", help=broken)
     group.add_argument(
         "--n", type=within(2, 4096, int), default=n_default, help="side of the images in pixels"

@@ -14,7 +14,7 @@ from analysis.figures import draw_grid, save_image
 from data_loader import Request, open_image, pictures_in, read_picture
 from files import durable, write_csv
 from physics.base import Linear, Physics
-from pictures import BAD_ARRAY, array_in, check_image
+from pictures import BAD_ARRAY, array_in, check_image, is_enlarged, report_enlarged
 from tables import UserError
 from training.engine import seeded
 
@@ -270,6 +270,8 @@ def classes_of(
         part = one_of(physics, args) if args.sigma is None else physics.at_noise(args.sigma)
         request = Request(n=physics.recipe["n"], c=physics.recipe["c"], crop=crop)
         names = [str(path) for path in inputs_of(args)]
+        small = [is_enlarged(name, check_image(Path(name)), request.n) for name in names]
+        report_enlarged(" ".join(args.inputs), sum(small), len(names), request.n)
         first = torch.cat(
             [
                 part.observe(open_image(Path(name), request)[None].to(device), seeded(args.seed))
