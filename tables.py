@@ -406,7 +406,12 @@ EXPORTS = {
     "onnx": Export("training.export:as_onnx", "onnx"),
 }
 
-OPTIMIZERS = {"adam": "torch.optim:Adam", "adamw": "torch.optim:AdamW", "sgd": "torch.optim:SGD"}
+ADAM = {"betas": [0.9, 0.999]}
+OPTIMIZERS = {
+    "adam": Entry("torch.optim:Adam", ADAM),
+    "adamw": Entry("torch.optim:AdamW", ADAM),
+    "sgd": Entry("torch.optim:SGD", {}),
+}
 
 
 def in_a_line(text: str) -> str:

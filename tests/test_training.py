@@ -1,6 +1,7 @@
 """The loop, the run folder, the checkpoint: same seed same numbers, resume, what is saved and what is refused."""
 
 import csv
+import inspect
 import json
 import math
 import pickle
@@ -616,6 +617,40 @@ def test_the_moving_average_is_a_moving_average():
 def test_every_optimizer_trains(optimizer):
     scores = train("--optimizer", optimizer, "--lr", "0.001", "--epochs", "1")
     assert math.isfinite(scores["val_psnr"])
+
+
+def averages(*words):
+    """Adam's averages of the first gradient, and the run's configuration."""
+    run = train("--steps", "1", "--overwrite", *words)["run"]
+    content = checkpoint.read(f"{run}/last.pth")
+    state = content["resume"]["optimizer"]["state"][0]
+    return state["exp_avg"], state["exp_avg_sq"], content["config"]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_betas_are_the_decays_of_adams_averages(optimizer):
+    """After a step from zero the averages are (1 - beta) times the gradient and its square."""
+    mean, square, config = averages("--optimizer", optimizer)
+    other_mean, other_square, other = averages("--optimizer", optimizer, "--betas", "0.5", "0.99")
+    assert torch.allclose(other_mean, 5 * mean) and torch.allclose(other_square, 10 * square)
+    kind = torch.optim.Adam if optimizer == "adam" else torch.optim.AdamW
+    assert tuple(config["betas"]) == inspect.signature(kind).parameters["betas"].default
+    assert other["betas"] == [0.5, 0.99]
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--optimizer", "sgd", "--betas", "0.9", "0.99"], "optimizer 'sgd' does not read --betas"),
+        (["--betas", "0.9", "1"], "argument --betas: 1 is outside [0, 0.999999]"),
+        (["--betas", "0.9"], "argument --betas: expected 2 arguments"),
+    ],
+)
+def test_betas_that_nothing_reads_or_that_are_no_decays_are_one_line(words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        main_unet.parse(["--cr", "0.25", *words])
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1 and message in error
 
 
 class TestCheckpoint:

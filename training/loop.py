@@ -16,7 +16,7 @@ from analysis.figures import detailed, draw_grid, notes_of
 from batches import Images, build_loader, room_on
 from models.base import AsSeen
 from physics.given import camera_for
-from tables import OPTIMIZERS, SCHEDULES, Diverged, Stopped, UserError, bound, look_up
+from tables import OPTIMIZERS, SCHEDULES, Diverged, Stopped, UserError, bound
 from training import checkpoint
 from training.engine import DROPOUT, NOISE, PROBE, Stop, compiled, data_seed, precision, seeded
 from training.memory import Memory, Views, on, size_of
@@ -115,7 +115,7 @@ class Fit:
         self.camera = camera_for(splits["val"], stage.physics, stage.student)
         self.weights = [w for w in stage.parameters() if w.requires_grad]
         momentum = {"momentum": 0.9} if args.optimizer == "sgd" else {}
-        optimizer = look_up(OPTIMIZERS, args.optimizer, "optimizer")
+        optimizer = bound(OPTIMIZERS, args.optimizer, args)
         self.optimizer = optimizer(
             self.weights, lr=args.lr, weight_decay=args.weight_decay, fused=True, **momentum
         )

@@ -43,6 +43,7 @@ from training.parser import (
     Several,
     assignment,
     counting,
+    decay,
     decibels,
     gain,
     gamma,
@@ -406,6 +407,13 @@ def add_training(
         default="adamw",
         help=f"one of {', '.join(OPTIMIZERS)}",
     )
+    parser.choosers["optimizer"] = OPTIMIZERS
+    group.add_argument(
+        "--betas",
+        type=decay,
+        nargs=2,
+        help=f"decays of Adam's two averages of the gradient {defaults_of('betas', OPTIMIZERS)}",
+    )
     group.add_argument(
         "--weight_decay",
         type=not_negative,
@@ -433,7 +441,7 @@ def add_training(
     group.add_argument("--warmup", type=not_negative, default=0.5, help="epochs of linear warm-up")
     group.add_argument(
         "--ema",
-        type=within(0, 0.999999),
+        type=decay,
         default=0.0,
         help="decay of a moving average of the weights; 0 is none",
     )
