@@ -73,7 +73,7 @@ def timed(plan: Plan, run: Planned, folder: Path) -> float:
         if fit.unread:
             fit.read()
         times.append(time.perf_counter() - began)
-    validations = fit.total / (args.val_every or len(fit.train))
+    validations = fit.total / (args.val_every or fit.per_epoch)
     return median(times[1:]) * (
         fit.total + validations * len(fit.val) / 3
     )  # without a gradient a batch costs a third

@@ -133,7 +133,8 @@ class Fit:
         self.rows: list[dict] = []
         self.prepared: dict = {}
         self.images = [len(splits[name]) for name in ("train", "val")]
-        self.steps, self.total = 0, args.steps or args.epochs * len(self.train)
+        self.per_epoch = args.repeat * len(self.train)
+        self.steps, self.total = 0, args.steps or args.epochs * self.per_epoch
         self.sums, self.scored, self.unread = {}, meter(), []
         if beside is None:
             self.remember(splits)
@@ -160,11 +161,11 @@ class Fit:
 
     @property
     def epoch(self) -> float:
-        """Passes over the training images so far."""
-        return self.steps / len(self.train)
+        """Epochs so far, of --repeat passes over the training images."""
+        return self.steps / self.per_epoch
 
     def batches(self, step: int) -> Iterator[dict]:
-        """Batches from a step on, for ever."""
+        """Batches from a step on, for ever; each pass over the images has its own order and augmentation."""
         while True:
             self.train.dataset.epoch, self.train.batch_sampler.first = divmod(step, len(self.train))
             for batch in self.train:
@@ -222,7 +223,7 @@ class Fit:
         args, count = self.args, len(batch["image"])
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(
-                args, self.epoch + 0.5 / len(self.train), self.total / len(self.train)
+                args, self.epoch + 0.5 / self.per_epoch, self.total / self.per_epoch
             )
         self.stage.progress, self.stage.epoch = self.steps / self.total, self.epoch
         torch.manual_seed(seeded(args.seed, DROPOUT, self.steps).initial_seed())
@@ -406,7 +407,7 @@ class Fit:
                 self.prepared,
                 self.save_state,
             )
-        every = args.val_every or len(self.train)
+        every = args.val_every or self.per_epoch
         self.first_image = self.score_first_image()
         self.curves_at = time.perf_counter()
         with tqdm(
@@ -521,7 +522,7 @@ class Fit:
         before = self.rows[-2]["step"] if len(self.rows) > 1 else 0
         left = (self.total - self.steps) / (self.steps - before) * row["seconds"]
         return (
-            f"epoch {row['epoch']:>3g}/{self.total / len(self.train):g}  loss {row['train_loss']:.3e}  {self.meter.told(row)}  "
+            f"epoch {row['epoch']:>3g}/{self.total / self.per_epoch:g}  loss {row['train_loss']:.3e}  {self.meter.told(row)}  "
             f"{row['seconds']:.1f} s  left {int(left) // 60}:{int(left) % 60:02d}"
         )
 

@@ -373,9 +373,16 @@ def add_training(
         "--epochs",
         "--iters",
         type=counting,
-        help=f"passes over the training images; {EPOCHS} without --steps",
+        help=f"passes over the training images, or K of them with --repeat; {EPOCHS} without --steps",
     )
     length.add_argument("--steps", type=counting, help="updates, instead of epochs")
+    group.add_argument(
+        "--repeat",
+        type=counting,
+        default=1,
+        metavar="K",
+        help="passes over the training images an epoch, each in its own order and augmentation",
+    )
     group.add_argument(
         "--val_every", type=counting, help="updates between validations; an epoch without it"
     )

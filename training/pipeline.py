@@ -402,8 +402,10 @@ def learner(
         [(stage.student, stage.physics), *(guide[:2] for guide in getattr(stage, "guides", ()))],
     )
     count = sum(w.numel() for w in stage.student.parameters())
+    often = f" ({args.repeat} times an epoch)" if args.repeat > 1 else ""
     print(
-        f"network: {recipe['name']}, {count:,} parameters; {len(splits['train'])} training and {len(splits['val'])} validation images"
+        f"network: {recipe['name']}, {count:,} parameters; "
+        f"{len(splits['train'])} training{often} and {len(splits['val'])} validation images"
     )
     if args.dry_run:
         run.describe()
