@@ -37,6 +37,7 @@ def parse(argv=None):
     group.add_argument(
         "--channels", type=options.within(1, 32, int), default=8, help="of every tap that are drawn"
     )
+    parser.files.append(options.checkpoints("checkpoints"))
     args = parser.parse_args(argv)
     if len(set(args.checkpoints)) < len(args.checkpoints):
         parser.error("a checkpoint is given twice")
@@ -72,9 +73,9 @@ def main(args) -> dict:
         "layers": feature_report.layer_rows(subjects, taps, weights),
         "channels": feature_report.channel_rows(subjects, taps),
     }
+    print(f"{len(images)} test images of {args.dataset}\n{feature_report.told(subjects, tables)}")
     feature_report.write(tables, args.measures, folder)
     feature_figures.draw(subjects, taps, similarities, tables["measures"], args.channels, folder)
-    print(f"{len(images)} test images of {args.dataset}\n{feature_report.told(subjects, tables)}")
     print(
         f"\n{folder}: measures, cka, layers and channels.csv, measures, histograms and cka.png, maps and fourier_<tap>.png written"
     )

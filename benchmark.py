@@ -66,11 +66,12 @@ def parse(argv=None):
         metavar="WORDS",
         help="more flags of the training scripts, as in --training_flags='--compile'",
     )
-    group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
-    group.add_argument("--results", default="results", help="folder of everything that is written")
+    options.add_device(parser, group)
+    options.add_results(parser, group)
     group.add_argument(
         "--config", metavar="FILE", help="JSON or YAML of these flags; the command line wins"
     )
+    parser.files.append(options.checkpoints("teacher"))
     return parser.parse_args(argv)
 
 
@@ -114,9 +115,10 @@ def main(args) -> dict:
             )
             rows += done
     asked = speed.targets(rows, device.type)
-    print(
-        f"\n{speed.write(rows, f'{facts(device)}; {args.precision}, {args.rounds} rounds', asked, Path(args.results))}"
-    )
+    head = f"{facts(device)}; {args.precision}, {args.rounds} rounds"
+    text = speed.report(rows, head, asked)
+    print(f"\n{text}", flush=True)
+    speed.write(rows, text, Path(args.results))
     print(
         f"{args.results}/benchmark/table.csv, figure.png, report.md written; {time.perf_counter() - began:.0f} s in all"
     )

@@ -39,8 +39,9 @@ def parse(argv=None):
         help="timed passes of each, after a tenth as many to warm up",
     )
     group.add_argument("--seed", type=options.natural, default=42, help="of the noise")
-    group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
-    group.add_argument("--results", default="results", help="folder of everything that is written")
+    options.add_device(parser, group)
+    options.add_results(parser, group)
+    parser.files.append(options.checkpoints("checkpoints"))
     args = parser.parse_args(argv)
     if len(set(args.checkpoints)) < len(args.checkpoints):
         parser.error("a checkpoint is given twice")
@@ -58,8 +59,8 @@ def main(args) -> dict:
     restored = {path: testing.restored(path, args) for path in args.checkpoints}
     rows = comparison.compare(restored, args, device)
     folder = Path(args.results) / "compare"
-    comparison.write(rows, args.batches[0], folder)
     print(markdown(rows))
+    comparison.write(rows, args.batches[0], folder)
     print(f"{folder}/models.csv, models.png written")
     return {"rows": rows}
 

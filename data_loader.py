@@ -12,8 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from batches import Images, Source, Whole
+from inputs import check_data
 from pictures import (
     BAD_ARRAY,
+    SUFFIXES,
     Request,
     check_image,
     is_enlarged,
@@ -25,9 +27,10 @@ from pictures import (
     sound,
     to_tensor,
 )
-from tables import CONTROL, DATASETS, UserError, in_a_line, look_up
+from tables import CONTROL, DATASETS, LAYOUTS, UserError, in_a_line, look_up
 
-SPLITS = ("train", "val", "test")
+WORDS = {"train": "training", "val": "validation", "test": "test"}
+SPLITS = tuple(WORDS)
 DEFLATED = 1032  # bytes that a compressed byte can stand for
 SPLIT_SEED = 0  # of splits and subsets; a run's --seed must not move an image from test to training
 
@@ -39,6 +42,7 @@ def build_splits(
     table: dict = DATASETS,
 ) -> dict[str, Images]:
     """The wanted splits of a table's dataset, limited to fixed random subsets where asked; only training is augmented."""
+    check_data(request)
     if request.crop == "whole" and (request.labelled or request.dataset != "folder"):
         raise UserError(
             f"crop whole: dataset '{request.dataset}' has no pictures of their own size; 'folder' has"
@@ -61,9 +65,7 @@ def build_splits(
         source, limit = sources[split], getattr(request, f"limit_{split}")
         count = len(source.images)
         if count == 0:
-            raise UserError(
-                f"dataset '{request.dataset}' has no {split} images of {request.n} x {request.n}"
-            )
+            raise too_few(request, sources, split)
         subset = torch.arange(count)
         if limit is not None and limit < count:
             subset = (shuffled(count) if source.labels is None else stratified(source.labels))[
@@ -73,6 +75,30 @@ def build_splits(
             source, subset, augment_seed if split == "train" else None, request.shift
         )
     return splits
+
+
+def too_few(request: Request, sources: dict[str, Source], split: str) -> UserError:
+    """Why a split has no image, and what to do."""
+    total, name = sum(len(source.images) for source in sources.values()), request.dataset
+    root = request.data_root if name in ("folder", "npz", "cub") else request.gt
+    place = f"dataset '{name}'" + (f": {root}" if root and name not in LAYOUTS else "")
+    if name == "photos":
+        return UserError(
+            f"{place} has no {split} images of {request.n} x {request.n}: choose a smaller --n"
+        )
+    if not total:
+        return UserError(
+            f"{place} holds no pictures (files that end in {', '.join(sorted(SUFFIXES))})"
+        )
+    if request.crop == "whole":
+        return UserError(
+            f"{place}: --crop whole takes all {total} pictures for the test, none for {WORDS[split]}"
+        )
+    held = ", ".join(f"{len(source.images)} for {WORDS[k]}" for k, source in sources.items())
+    advice = "give more, at least one for each"
+    return UserError(
+        f"{place} holds too few images for {WORDS[split]}: of {total}, {held}; {advice}"
+    )
 
 
 def shuffled(count: int) -> Tensor:
@@ -216,7 +242,7 @@ def digits(request: Request) -> dict[str, Source]:
     )
 
 
-def from_torchvision(name: str, request: Request, layout: str, **splits) -> list:
+def from_torchvision(name: str, request: Request, **splits) -> list:
     """The splits of a torchvision dataset; files are fetched only on request."""
     import torchvision.datasets as available
 
@@ -226,11 +252,13 @@ def from_torchvision(name: str, request: Request, layout: str, **splits) -> list
             for split in splits.values()
         ]
     except (RuntimeError, OSError) as error:
-        where = Path(request.data_root) / layout
-        advice = "put them there" if request.download else "put them there or give --download"
-        raise UserError(
-            f"dataset '{request.dataset}': no files in {where} ({' '.join(str(error).split())}); {advice}"
-        ) from None
+        where = Path(request.data_root) / LAYOUTS[request.dataset]
+        if request.download:
+            why = " ".join(str(error).split())
+            text = f"its files could not be fetched into {where} ({why}); put them there yourself"
+        else:
+            text = f"{where} lacks files or holds damaged ones; put the originals there or give --download"
+        raise UserError(f"dataset '{request.dataset}': {text}") from None
 
 
 def _unpack(raw: Path) -> None:
@@ -248,10 +276,8 @@ def _unpack(raw: Path) -> None:
 
 
 def mnist(request: Request) -> dict[str, Source]:
-    _unpack(Path(request.data_root) / "MNIST" / "raw")
-    train, test = from_torchvision(
-        "MNIST", request, "MNIST/raw", train={"train": True}, test={"train": False}
-    )
+    _unpack(Path(request.data_root) / LAYOUTS["mnist"])
+    train, test = from_torchvision("MNIST", request, train={"train": True}, test={"train": False})
     return from_arrays(
         train.data.numpy(),
         test.data.numpy(),
@@ -263,9 +289,9 @@ def mnist(request: Request) -> dict[str, Source]:
 
 
 def fashion_mnist(request: Request) -> dict[str, Source]:
-    _unpack(Path(request.data_root) / "FashionMNIST" / "raw")
+    _unpack(Path(request.data_root) / LAYOUTS["fashion_mnist"])
     train, test = from_torchvision(
-        "FashionMNIST", request, "FashionMNIST/raw", train={"train": True}, test={"train": False}
+        "FashionMNIST", request, train={"train": True}, test={"train": False}
     )
     return from_arrays(
         train.data.numpy(),
@@ -278,17 +304,15 @@ def fashion_mnist(request: Request) -> dict[str, Source]:
 
 
 def cifar10(request: Request) -> dict[str, Source]:
-    return _cifar("CIFAR10", "cifar-10-batches-py", request)
+    return _cifar("CIFAR10", request)
 
 
 def cifar100(request: Request) -> dict[str, Source]:
-    return _cifar("CIFAR100", "cifar-100-python", request)
+    return _cifar("CIFAR100", request)
 
 
-def _cifar(name: str, layout: str, request: Request) -> dict[str, Source]:
-    train, test = from_torchvision(
-        name, request, layout, train={"train": True}, test={"train": False}
-    )
+def _cifar(name: str, request: Request) -> dict[str, Source]:
+    train, test = from_torchvision(name, request, train={"train": True}, test={"train": False})
     return from_arrays(
         train.data, test.data, request, "flip", (train.targets, test.targets), train.classes
     )
@@ -297,7 +321,7 @@ def _cifar(name: str, layout: str, request: Request) -> dict[str, Source]:
 def celeba(request: Request) -> dict[str, Source]:
     """The release's first 20,000 training and 2,000 test faces."""
     train, test = from_torchvision(
-        "CelebA", request, "celeba", train={"split": "train"}, test={"split": "test"}
+        "CelebA", request, train={"split": "train"}, test={"split": "test"}
     )
     training, validation = hold_out(min(20_000, len(train)))
     return {
@@ -312,8 +336,6 @@ def celeba(request: Request) -> dict[str, Source]:
 def folder(request: Request) -> dict[str, Source]:
     """Any tree of images under --data_root: its train/ val/ test/ folders where it has them, else a fixed random split, 80 / 10 / 10."""
     root = Path(request.data_root)
-    if not root.is_dir():
-        raise UserError(f"dataset 'folder': --data_root {root} is not a folder")
     if request.crop == "whole":
         return test_set(root, request)
     paths = {split: pictures_in(root / split) for split in SPLITS}
@@ -359,8 +381,6 @@ def test_set(root: Path, request: Request) -> dict[str, Source]:
 def npz(request: Request) -> dict[str, Source]:
     """Arrays x_train and x_test, (N, H, W) or (N, H, W, 3) of bytes, in the file --data_root; y_train and y_test where labels are asked for."""
     path = Path(request.data_root)
-    if path.suffix != ".npz" or not path.is_file():
-        raise UserError(f"dataset 'npz': --data_root {path} is not an .npz file")
     images = arrays_in(path, "x_train", "x_test")
     for name, x in images.items():
         if x.dtype != np.uint8 or x.ndim not in (3, 4) or x.shape[3:] not in ((), (3,)):

@@ -48,10 +48,8 @@ def parse(argv=None):
     parser.add_argument(
         "--limit_train", type=options.counting, help="use only so many training images"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
-    parser.add_argument(
-        "--results", default="results/demo", help="folder of everything that is written"
-    )
+    options.add_device(parser, parser)
+    options.add_results(parser, parser, "results/demo")
     return parser.parse_args(argv)
 
 
@@ -83,7 +81,7 @@ def main(args) -> dict:
         trained[name] = done.get("checkpoint") or done["checkpoints"]
     result = look_up(options.STORIES, args.task, "task")(trained, args, folder, device)
     print(
-        f"\n{result['text']}\n{folder}/table.csv, figure.png, report.md written; {time.perf_counter() - began:.0f} s in all"
+        f"{folder}/table.csv, figure.png, report.md written; {time.perf_counter() - began:.0f} s in all"
     )
     return result
 

@@ -13,12 +13,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from ranks import rank
 from tables import UserError
 
 
 def durable(path: Path, write: Callable[[Path], object], before: Path | None = None) -> None:
     """Lets `write` fill a temporary file beside its target, which takes its place once the disk has it; the old one may be kept as `before`."""
+    from ranks import rank  # it brings torch, which no reader of files needs
+
     if rank():
         return
     temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
@@ -53,7 +54,8 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, f"not written, {error.strerror or error}", str(path)) from None
+        why = (error.strerror or str(error)).removeprefix("not written, ")
+        raise OSError(error.errno, f"not written, {why}", str(path)) from None
 
 
 def sync(path: Path) -> None:

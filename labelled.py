@@ -8,7 +8,7 @@ from typing import NamedTuple
 from batches import Source
 from data_loader import SPLITS, Lazy, Request, from_torchvision, hold_out_of_each
 from pictures import open_image, pictures_in, sound
-from tables import UserError
+from tables import LAYOUTS, UserError
 
 
 class Labelled(NamedTuple):
@@ -22,8 +22,6 @@ def class_folder(request: Request) -> dict[str, Source]:
     """Trees <class>/* in train/ and, where they are, val/ and test/; or one such tree at --data_root."""
     root = Path(request.data_root)
     where = f"dataset '{request.dataset}': --data_root {root}"
-    if not root.is_dir():
-        raise UserError(f"{where} is not a folder")
     in_folders = bool(folders_in(root / "train"))
     if not in_folders and any(folders_in(root / split) for split in ("val", "test")):
         raise UserError(
@@ -73,10 +71,10 @@ def folders_in(root: Path) -> list[str]:
 
 def aircraft(request: Request) -> dict[str, Source]:
     """FGVC Aircraft's variants, in its own three splits."""
-    root = Path(request.data_root) / "fgvc-aircraft-2013b"
+    root = Path(request.data_root) / LAYOUTS["aircraft"]
     try:
         sets = from_torchvision(
-            "FGVCAircraft", request, root.name, **{split: {"split": split} for split in SPLITS}
+            "FGVCAircraft", request, **{split: {"split": split} for split in SPLITS}
         )
     except UserError:
         raise

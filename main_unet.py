@@ -1,6 +1,6 @@
 """Train one U-Net at one ratio, or a mixture of ratios: a teacher, or the undistilled baseline."""
 
-from training import options
+from training import checks, options
 
 
 def parse(argv=None):
@@ -20,6 +20,8 @@ def parse(argv=None):
     options.add_style(group)
     group.add_argument("--train_again", metavar="CHECKPOINT", help="begin with its weights")
     options.add_run(parser)
+    parser.checks.append(checks.loss_options)
+    parser.files.append(options.checkpoints("train_again"))
     return parser.parse_args(argv)
 
 
@@ -37,10 +39,10 @@ def learner(args, device, beside):
     from training.run import Run
 
     camera = pipeline.physics_recipe(args)
-    name = pipeline.export_name(
+    name = checks.export_name(
         args.network, label_of(camera) + (f"_seed_{args.seed}" if args.seeds else "")
     )
-    stem = pipeline.export_name(args.network, label_of(camera)).removesuffix(".pth")
+    stem = checks.export_name(args.network, label_of(camera)).removesuffix(".pth")
     run = Run(
         args,
         f"{stem}_{args.dataset}",

@@ -1,6 +1,6 @@
 """Distil a frozen teacher, or one that learns beside it (--online), into a student that measures less."""
 
-from training import options
+from training import checks, options
 
 
 def parse(argv=None):
@@ -22,6 +22,7 @@ def parse(argv=None):
     )
     options.add_training(parser)
     options.add_run(parser)
+    parser.files += [checks.teacher_path, options.checkpoints("init_student")]
     return parser.parse_args(argv)
 
 
@@ -40,8 +41,8 @@ def learner(args, device, beside):
     from training.checkpoint import pack, write
     from training.run import Run
 
-    pipeline.check_distillation(args)
-    path = pipeline.teacher_path(args)
+    pipeline.check_losses(args)
+    path = checks.teacher_path(args)
     splits = cache(
         lambda: beside.splits if beside else pipeline.splits_of(args)
     )  # late: that a folder is taken is said first

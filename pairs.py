@@ -74,8 +74,6 @@ def hybrid(request: Request) -> dict[str, Source]:
     u unpaired pictures make N = round(u / (1 - share)) items, at most --limit_train, of which round(share N) are pairs: a fixed
     random subset, or all of them again and again, none more than once oftener than another.
     """
-    if not request.unpaired or not Path(request.unpaired).is_dir():
-        raise UserError(f"dataset 'hybrid': --unpaired {request.unpaired} is not a folder")
     if not 0 < request.paired_share < 1:
         raise UserError(
             f"paired_share {request.paired_share:g}: a mixture needs a share between 0 and 1; --dataset paired has pairs alone"
@@ -115,10 +113,6 @@ def source(pairs: Sequence[Pair], request: Request) -> Source:
 
 def splits_of_pairs(request: Request) -> dict[str, list[Pair]]:
     """By train/ val/ test/ where the folders have them, else fixed and random, 80 / 10 / 10; all pairs of a clean picture stay together."""
-    for flag in ("gt", "lq"):
-        root = getattr(request, flag)
-        if not root or not Path(root).is_dir():
-            raise UserError(f"dataset '{request.dataset}': --{flag} {root} is not a folder")
     if request.crop != "center":
         raise UserError(
             f"crop {request.crop}: dataset '{request.dataset}' is cut into pieces of n x n, not resized"

@@ -149,6 +149,8 @@ def read_array(file: BinaryIO, size: int) -> np.ndarray:
         (2, 0): np.lib.format.read_array_header_2_0,
     }[np.lib.format.read_magic(file)]
     shape, _, kind = header(file)
+    if kind.hasobject:
+        raise ValueError("it holds Python objects, which could run code and are not read")
     if prod(shape) * kind.itemsize > size:
         raise ValueError(f"it promises {kind} {shape} in {size} bytes")
     file.seek(0)

@@ -1,5 +1,8 @@
 """Restore or classify pictures, or what a laboratory's detector measured, with a trained network; or export the network."""
 
+from pathlib import Path
+
+from inputs import existing_file
 from training import options
 
 
@@ -60,9 +63,19 @@ def parse(argv=None):
     options.add_bare(parser, n=True)
     group = parser.add_argument_group("run")
     group.add_argument("--seed", type=options.natural, default=42, help="of simulated noise")
-    group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
-    group.add_argument("--results", default="results", help="folder of everything that is written")
-    args = parser.parse_args(argv)
+    options.add_device(parser, group)
+    options.add_results(parser, group)
+
+    def words_go_together(args) -> None:
+        check(args, parser)
+
+    parser.checks.append(words_go_together)
+    parser.files += [options.checkpoints("checkpoint"), inputs_are_there]
+    return parser.parse_args(argv)
+
+
+def check(args, parser: options.Parser) -> None:
+    """Refuses flags of one use in another one."""
     if bool(args.inputs) + bool(args.measurements) + bool(args.export) != 1:
         parser.error("give one of pictures, --measurements FILE, --export FORM")
     what = "pictures" if args.inputs else "--measurements" if args.measurements else "--export"
@@ -73,12 +86,19 @@ def parse(argv=None):
             parser.error(
                 f"--{flag} {getattr(args, flag)}: it is read with {reader}, not with {what}"
             )
-    return args
+
+
+def inputs_are_there(args) -> None:
+    """Refuses pictures and measurements that are not where the command line says."""
+    for path in args.inputs + [args.truth] * bool(args.truth):
+        if not Path(path).is_dir():
+            existing_file(path, "picture")
+    if args.measurements:
+        existing_file(args.measurements, "--measurements")
 
 
 def main(args) -> dict:
     from functools import partial
-    from pathlib import Path
 
     from files import folder_for
     from training import engine, export, prediction

@@ -3,6 +3,7 @@
 from argparse import Namespace
 
 from training import options
+from training.checks import check_camera_side
 
 
 def parse(argv=None):
@@ -49,10 +50,15 @@ def parse(argv=None):
     )
     options.add_training(parser, several=False)
     options.add_run(parser)
+    parser.files.append(options.checkpoints("redistill", "encoder_from", "decoder_from"))
     parser.demanding = False  # the rungs or the checkpoints say what the camera is
-    args = parser.parse_args(argv)
-    args.typed = parser.typed(argv)
-    return args
+
+    def words_go_together(args: Namespace) -> None:
+        args.typed = parser.typed(argv)
+        check(args)
+
+    parser.checks.append(words_go_together)
+    return parser.parse_args(argv)
 
 
 def main(args) -> dict:
@@ -60,8 +66,7 @@ def main(args) -> dict:
     from data_loader import build_splits
     from training import pipeline
 
-    check(args)
-    pipeline.check_distillation(args)
+    pipeline.check_losses(args)
     if args.ladder:
         pipeline.check_camera(
             args, pipeline.physics_recipe(Namespace(**vars(args) | {"cr": args.ladder}))
@@ -94,6 +99,8 @@ def check(args) -> None:
     """Flags that belong to one of the three ways are refused in the others."""
     if args.ladder and "cr" not in options.PHYSICS[args.physics].flags:
         raise options.UserError(f"ladder: physics '{args.physics}' has no ratio to climb down")
+    if args.ladder:
+        check_camera_side(args)
     if args.ladder and "cr" in args.typed:
         raise options.UserError(f"cr {args.cr}: the ladder's ratios are --ladder")
     if args.ladder and sorted(set(args.ladder), reverse=True) != args.ladder:
@@ -179,14 +186,14 @@ def climb(args) -> list[dict]:
 def go_on(args) -> dict:
     """Trains a student that exists already, or a hybrid of two checkpoints; both keep their own camera."""
     from training import engine, pipeline
-    from training.checkpoint import restore, restore_with_physics
+    from training.checkpoint import RESTORER, restore, restore_with_physics
     from training.run import Run
 
     device = engine.start(args.device)
     bare = {
         name: getattr(args, name) for name in ("n", "c", "cr", "ordering") if name in args.typed
     }
-    start = restore_with_physics(args.redistill or args.encoder_from, bare)
+    start = restore_with_physics(args.redistill or args.encoder_from, bare, kind=RESTORER)
     physics, level = start.physics, start.physics.level
     changed = level in args.typed and getattr(args, level) != physics.recipe[level]
     if changed:
@@ -215,7 +222,8 @@ def go_on(args) -> dict:
     )  # the test images are no part of the training
     del args.typed
     if args.decoder_from:
-        network, recipe = pipeline.hybrid_of(start, restore(args.decoder_from), args.freeze)
+        decoder = restore(args.decoder_from, kind=RESTORER)
+        network, recipe = pipeline.hybrid_of(start, decoder, args.freeze)
     else:
         network, recipe = pipeline.thawed(start)
     network = pipeline.lightened(network, args)

@@ -56,8 +56,8 @@ def parse(argv=None):
         type=options.counting,
         help="processes at a time; one a GPU, else one a core, without it",
     )
-    group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
-    group.add_argument("--results", default="results", help="folder of everything that is written")
+    options.add_device(parser, group)
+    options.add_results(parser, group)
     options.add_cluster(parser)
     parser.add_argument(
         "--dry_run",
@@ -86,6 +86,8 @@ def parse(argv=None):
             options.name(Path(args.study).stem)
         except ArgumentTypeError as error:
             parser.error(f"study {args.study}: {error}; give --name")
+    if not (args.study or args.vary or args.fixed):
+        parser.error("which study? give STUDY.yml, or make one up by --vary and --fixed")
     args.text = parser.settings_in(args.study, f"study {args.study}") if args.study else {}
     return args
 
@@ -99,7 +101,7 @@ def planned(args):
         "_tiny" if args.tiny else ""
     )
     more = {} if args.device == "auto" else {"device": args.device}
-    return study.build(text, name, Path(args.results), script_of, more)
+    return study.build(text, name, Path(args.results), script_of, more, check=not args.status)
 
 
 def script_of(name: str):
@@ -131,14 +133,14 @@ def main(args) -> dict:
     if args.task is not None:
         do_one(args, study, plan)
         return {}
-    if not (args.dry_run or args.status or args.collect):
+    if args.status:  # without the libraries of the report
+        return workers.tell_states(study)
+    if not (args.dry_run or args.collect):
         work(args, study)
     from analysis import study_report
 
     if args.dry_run:
         return study_report.tell_costs(study, plan, args.jobs or workers.default_jobs())
-    if args.status:
-        return study_report.tell_states(study)
     return study_report.tell(study, plan)
 
 

@@ -242,14 +242,19 @@ LABELLED = {  # datasets with a class for every image
     "cub": "labelled:cub",
 }
 
-FETCHED = (
-    "mnist",
-    "fashion_mnist",
-    "cifar10",
-    "cifar100",
-    "celeba",
-    "aircraft",
-)  # by torchvision, which may write beside them
+LAYOUTS = {  # of what torchvision fetches, and may write beside: its folder in --data_root
+    "mnist": "MNIST/raw",
+    "fashion_mnist": "FashionMNIST/raw",
+    "cifar10": "cifar-10-batches-py",
+    "cifar100": "cifar-100-python",
+    "celeba": "celeba",
+    "aircraft": "fgvc-aircraft-2013b",
+}
+FETCHED = tuple(LAYOUTS)
+PICTURES = {  # the flags that name folders of pairs
+    "paired": ("gt", "lq"),
+    "hybrid": ("gt", "lq", "unpaired"),
+}
 READERS = {  # of a flag of the data group, where not every dataset reads it
     "data_root": (*FETCHED, "folder", "npz", "cub"),
     "download": FETCHED,

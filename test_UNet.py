@@ -26,19 +26,22 @@ def parse(argv=None):
         default=True,
         help="back-projection and LMMSE beside the network",
     )
+    parser.files.append(options.checkpoints("checkpoint"))
     return parser.parse_args(argv)
 
 
 def main(args) -> dict:
-    from analysis.report import markdown
+    from analysis import report
     from training import engine, testing
 
     device = engine.start(args.device)
     restored = {path: testing.restored(path, args) for path in args.checkpoint}
     rows = []
-    for path, name in testing.names_of(restored).items():
-        rows += testing.test_checkpoint(path, name, restored[path], args, device)
-    print(markdown(rows))
+    with report.printed(rows):
+        for path, name in testing.names_of(restored).items():
+            tests = testing.test_checkpoint(path, name, restored[path], args, device)
+            rows += tests.rows
+            testing.write(tests, args, device)
     return {"rows": rows, "psnr": rows[-1]["PSNR"], "ssim": rows[-1]["SSIM"]}
 
 

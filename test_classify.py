@@ -24,13 +24,14 @@ def parse(argv=None):
         default=["train", "val", "test"],
         help="what is scored",
     )
+    parser.files.append(options.checkpoints("checkpoint"))
     return parser.parse_args(argv)
 
 
 def main(args) -> dict:
     from statistics import mean
 
-    from analysis.report import markdown
+    from analysis import report
     from training import classification, engine, grading, pipeline
     from training.testing import names_of
 
@@ -38,12 +39,12 @@ def main(args) -> dict:
     found = {
         path: classification.exported(path, args.n, args.c, args.crop) for path in args.checkpoint
     }
-    rows = [
-        row
-        for path, name in names_of(found).items()
-        for row in grading.grade(path, name, found[path], args, device)[0]
-    ]
-    print(markdown(rows))
+    rows = []
+    with report.printed(rows):
+        for path, name in names_of(found).items():
+            grades = grading.grade(path, name, found[path], args, device)
+            rows += grades.rows
+            grading.write(grades, args, device)
     tops = {}
     for row in rows:
         if row["split"] == args.splits[-1]:

@@ -1,5 +1,6 @@
 """Look at the sensing patterns of a single-pixel camera, say what is really measured, and export the patterns."""
 
+from inputs import check_patterns, folder_to_write
 from training import options
 
 
@@ -25,8 +26,15 @@ def parse(argv=None):
         default=1,
         help="micromirrors along the side of a pixel in exported patterns",
     )
-    group.add_argument("--results", default="results", help="folder of everything that is written")
+    options.add_results(parser, group)
+    parser.checks.append(lambda args: check_patterns(args.ordering, args.n))
+    parser.files.append(export_can_be_written)
     return parser.parse_args(argv)
+
+
+def export_can_be_written(args) -> None:
+    if args.export:
+        folder_to_write(args.export, "--export")
 
 
 def main(args) -> dict:
@@ -55,11 +63,8 @@ def main(args) -> dict:
     if args.export:  # first: nothing is written where the patterns cannot be shown
         count = patterns.export(physics, Path(args.export), args.magnify)
         print(f"exported {count} pairs of patterns to {args.export}")
-    patterns.draw_mask(physics, folder / "mask.png")
-    patterns.draw_patterns(physics, args.patterns, folder / "patterns.png")
     energies = patterns.cumulative_energies(physics, images())
     if energies:
-        patterns.draw_energies(energies, physics.m, folder / "energy.png")
         rows = [
             {
                 "ordering": name,
@@ -71,6 +76,10 @@ def main(args) -> dict:
         print(markdown(rows))
     else:
         print(f"no energies: n {args.n} has no Hadamard patterns")
+    patterns.draw_mask(physics, folder / "mask.png")
+    patterns.draw_patterns(physics, args.patterns, folder / "patterns.png")
+    if energies:
+        patterns.draw_energies(energies, physics.m, folder / "energy.png")
     print(f"pictures: {folder}")
     return {
         "m": physics.m,

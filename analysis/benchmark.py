@@ -19,7 +19,7 @@ from models import build_network
 from models.base import to_device
 from physics.base import Physics
 from tables import CLASS_LOSSES, CLASS_OPTIONS, LOSS_OPTIONS, LOSSES, Loss, UserError
-from training.checkpoint import restore
+from training.checkpoint import RESTORER, restore
 from training.loop import Fit, evaluate
 from training.memory import Views
 
@@ -29,11 +29,16 @@ LARGE = 256  # side from which on the memory of an observation is more than what
 def training(bench: Bench) -> list[dict]:
     """Steps and epochs of every case and width, and steps under --teacher."""
     rows = []
+    if bench.args.teacher:  # first: a wrong one is said before minutes of timing
+        recipe = restore(bench.args.teacher, kind=RESTORER).content["network"]
+        if recipe["name"] != "unet":
+            raise UserError(
+                f"--teacher {bench.args.teacher} is a '{recipe['name']}': the plain loop has U-Nets only"
+            )
     for width in bench.args.width:
         for name, case in CASES.items():
             rows += contest(bench, name, case, width)
     if bench.args.teacher:
-        recipe = restore(bench.args.teacher).content["network"]
         rows += contest(
             bench,
             f"distilled by {Path(bench.args.teacher).name}",

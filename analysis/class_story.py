@@ -2,6 +2,7 @@
 
 import csv
 from argparse import Namespace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -17,21 +18,20 @@ from training import classification, grading, pipeline
 def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.device) -> dict:
     """Grades teacher, student alone and distilled student, in this order, on every split, and writes what was seen."""
     asked = asking(args, folder, ["train", "val", "test"])
-    rows, right = [], {}
+    rows, graded = [], {}
     for name, path in trained.items():
         found = classification.exported(path)
         place = name.split(",")[0].replace(" ", "_")
-        tests, hits = grading.grade(path, place, found, asked, device)
-        test = tests[-1]
+        graded[name] = grading.grade(path, place, found, asked, device)
+        test = graded[name].rows[-1]
         parameters = sum(w.numel() for w in found.network.parameters())
         rows.append(
             {"": name}
             | {key: test[key] for key in ("top-1", "top-3", "F1", "AUC", "loss")}
             | {"parameters": parameters, "images": test["images"]}
         )
-        right[name] = hits["test"].double()
     _, alone, distilled = trained
-    gain = paired(100 * right[distilled], 100 * right[alone])
+    gain = paired(*(100 * graded[name].right("test").double() for name in (distilled, alone)))
     text = (
         f"{markdown(rows)}\n\nTop-1 and top-3 in per cent of the {rows[0]['images']} test images of '{args.dataset}', "
         "by the network that was best on validation; "
@@ -39,6 +39,9 @@ def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.d
         f"Distillation against the same student alone: {gain.mean:+.2f} points of top-1, 95 % interval over the images "
         f"{gain.low:+.2f} .. {gain.high:+.2f}. One seed: another one can change its sign."
     )
+    print(f"\n{text}\n")
+    for grades in graded.values():
+        grading.write(grades, asked, device)
     write_csv(folder / "table.csv", rows)
     draw(trained, rows, folder / "figure.png")
     write_text(folder / "report.md", f"# Demo\n\n{text}\n\n![validation and test](figure.png)\n")
@@ -50,17 +53,13 @@ def rank(
 ) -> dict:
     """Tests the teacher, the student alone and the student of every loss, and sets each beside the student alone, seed by seed."""
     asked = asking(args, folder, ["test"])
-    scores = {}
+    graded = {}
     for name, paths in trained.items():
-        found = [
-            (path, classification.exported(path))
-            for path in ([paths] if isinstance(paths, str) else paths)
-        ]
-        places = [f"{name.replace(':', '_')}_{i}" for i in range(len(found))]
-        scores[name] = [
-            grading.grade(path, place, network, asked, device)[0][0]
-            for (path, network), place in zip(found, places, strict=True)
-        ]
+        graded[name] = []
+        for i, path in enumerate([paths] if isinstance(paths, str) else paths):
+            place, found = f"{name.replace(':', '_')}_{i}", classification.exported(path)
+            graded[name].append(grading.grade(path, place, found, asked, device))
+    scores = {name: [grades.rows[0] for grades in some] for name, some in graded.items()}
     rows = []
     for name, tests in scores.items():
         alone = (
@@ -82,6 +81,9 @@ def rank(
         f"{', '.join(map(str, args.seeds))}; teacher {args.model_teacher} at {args.n} pixels (seed 0), students {args.model} at {side}, "
         f"width {args.width}, {args.epochs} epochs each, every loss with its weight of the table unless one is named."
     )
+    print(f"\n{text}\n")
+    for grades in chain.from_iterable(graded.values()):
+        grading.write(grades, asked, device)
     write_csv(folder / "table.csv", rows)
     draw_ranking(scores, folder / "figure.png")
     write_text(

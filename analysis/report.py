@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 NUMBER = re.compile(
     r"[^\w+\-−.]*([+\-−]?(?:\d{1,3}(?:,\d{3})+|\d+|(?=\.\d))(?:\.\d+)?(?:e[+-]\d+)?)(?=$|[\s%±×,;)]|x\b)",
@@ -54,6 +56,16 @@ def markdown(rows: list[dict]) -> str:
 
     rule = [("-" * (w - 1) + ":") if r else "-" * w for w, r in zip(widths, right, strict=True)]
     return "\n".join([line(columns), line(rule), *map(line, table[1:])])
+
+
+@contextmanager
+def printed(rows: list[dict]) -> Iterator[None]:
+    """Prints the rows that there are at the end, whatever ends it, such as a full disk."""
+    try:
+        yield
+    finally:
+        if rows:
+            print(markdown(rows))
 
 
 GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho varsigma sigma tau upsilon phi chi psi omega"

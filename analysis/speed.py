@@ -100,15 +100,18 @@ def verdict(sign: str, asked: float, measured: float | None) -> str:
     )
 
 
-def write(rows: list[dict], head: str, asked: list[dict], folder: Path) -> str:
-    """table.csv, figure.png and report.md; the report's text comes back."""
+def report(rows: list[dict], head: str, asked: list[dict]) -> str:
+    """The tables as text."""
+    parts = [f"{title}\n\n{markdown(group)}" for title, group in grouped(rows).items()]
+    return "\n\n".join([head, NOTE, *parts, markdown(asked)])
+
+
+def write(rows: list[dict], text: str, folder: Path) -> None:
+    """table.csv, figure.png, and the text as report.md."""
     folder = folder_for(folder, "benchmark")
     write_csv(folder / "table.csv", [{name: row.get(name, "") for name in COLUMNS} for row in rows])
     draw(rows, folder / "figure.png")
-    parts = [f"{title}\n\n{markdown(group)}" for title, group in grouped(rows).items()]
-    text = "\n\n".join([head, NOTE, *parts, markdown(asked)])
     write_text(folder / "report.md", f"# Benchmark\n\n{text}\n\n![times](figure.png)\n")
-    return text
 
 
 NOTE = (

@@ -62,6 +62,7 @@ def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.d
         f"Distillation against the same student alone: {gain.mean:+.3f} dB, 95 % interval over the tiles {gain.low:+.3f} .. {gain.high:+.3f} dB. "
         "One seed: another one can change its sign."
     )
+    print(f"\n{text}\n")
     write_csv(folder / "table.csv", rows)
     draw_story(truth, images, (alone, distilled, teacher), args.pictures, folder / "figure.png")
     write_text(folder / "report.md", f"# Demo\n\n{text}\n\n![truth and estimates](figure.png)\n")

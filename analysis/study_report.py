@@ -306,21 +306,19 @@ def tell(study: Study, plan: Plan) -> dict:
         "numbers": findings.numbers(found),
     }
     tables = {name: filled(rows) for name, rows in tables.items() if rows}
+    costs, text = filled(findings.costs(found)), findings.answer(found)
+    for name in ("references", "settings", "controls"):
+        if name in tables:
+            print(f"\n{markdown(tables[name])}")
+    print(f"\n{text.replace('**', '')}")
     for name, rows in tables.items():
         write_csv(study.folder / "tables" / f"{name}.csv", rows)
         if name != "numbers":
             write_text(study.folder / "tables" / f"{name}.md", markdown(rows) + "\n")
             write_text(study.folder / "tables" / f"{name}.tex", latex(rows) + "\n")
-    costs = filled(findings.costs(found))
     write_csv(study.folder / "costs.csv", costs)
-    text = findings.answer(found)
     write_text(study.folder / "report.html", html(found, plan, tables, costs, text, bad))
-    for name in ("references", "settings", "controls"):
-        if name in tables:
-            print(f"\n{markdown(tables[name])}")
-    print(
-        f"\n{text.replace('**', '')}\n{study.folder}/report.html, tables/*.csv, *.md, *.tex, costs.csv written"
-    )
+    print(f"{study.folder}/report.html, tables/*.csv, *.md, *.tex, costs.csv written")
     complain(study, study.runs)
     return {
         "rows": tables.get("settings", []),
@@ -483,24 +481,6 @@ def said_again(study: Study) -> str:
 def lines(study: Study, plan: Plan) -> list[str]:
     """The command of every run."""
     return [f"python {run.script}.py {shlex.join(plan.words(run))}" for run in study.runs.values()]
-
-
-def tell_states(study: Study) -> dict:
-    """Prints how far the runs are."""
-    found = states(study)
-    rows: dict[str, dict] = {}
-    for key, state in found.items():
-        row = rows.setdefault(in_words(study.runs[key]), {"": in_words(study.runs[key])})
-        row[state] = row.get(state, 0) + 1
-    print(markdown(list(rows.values())))
-    for key, why in failures(study).items():
-        print(f"{key}: {why}")
-    counts = {state: list(found.values()).count(state) for state in dict.fromkeys(found.values())}
-    print(
-        ", ".join(f"{count} {state}" for state, count in counts.items())
-        + f" of {len(found)} runs in {len(study.jobs)} jobs"
-    )
-    return counts
 
 
 def tell_costs(study: Study, plan: Plan, jobs: int) -> dict:

@@ -18,6 +18,13 @@ UNREADABLE = (  # what the readers of zip archives and of torch's files make of 
 )  # fmt: skip
 
 
+def reason(error: Exception) -> str:
+    """Why a file cannot be read, in a line; never torch's advice to run the code in it."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds more than tensors, numbers and text; that could run code and is not loaded"
+    return (str(error) or repr(error)).splitlines()[0]
+
+
 def weights_in(path: Path, read: Callable[[], dict], own: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights of a file, named as the network's own and with as many dimensions; what is wrong is one line that names the file."""
     try:
@@ -29,7 +36,7 @@ def weights_in(path: Path, read: Callable[[], dict], own: dict[str, Tensor]) -> 
         }
     except (OSError, SafetensorError, *UNREADABLE) as error:
         raise UserError(
-            f"published weights {path}: {(str(error) or repr(error)).splitlines()[0]}"
+            f"published weights {path} cannot be read: {reason(error)}; where the file is damaged, delete it and fetch it again"
         ) from None
     expected = {
         name: tensor.dim()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from math import floor
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,12 +14,11 @@ from deepinv.physics.singlepixel import (
 )
 from torch import Tensor
 
+from inputs import check_dense, check_patterns, check_side, existing_file
 from physics.base import Linear, Physics, seen_as
 from physics.hadamard import hadamard_2d
 from pictures import BAD_ARRAY, array_in
 from tables import ORDERINGS, UserError, look_up
-
-LARGEST_DENSE = 64  # n: beyond it the decomposition of dense patterns is too much for a workstation
 
 # ---------------------------------------------------------------- orderings: (n, n) places, 0 is measured first
 
@@ -77,15 +75,13 @@ def variance_places(n: int, images: Callable[[], Tensor] | None, **_) -> Tensor:
 
 def random_patterns(n: int, m: int, **_) -> Tensor:
     """Dense patterns of equally likely ±1: the first m rows of one fixed stream, so that ratios nest and seeds of runs agree."""
-    need_small(n)
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 2, (m, n * n), generator=generator).to(torch.int8) * 2 - 1
 
 
 def file_patterns(path: str, n: int, m: int) -> Tensor:
     """The user's own .npy: a 0/1 mask or places 0 .. n²-1 over the (n, n) Hadamard grid in natural order, or a (rows, n²) matrix."""
-    if not Path(path).is_file():
-        raise UserError(f"ordering 'file:{path}': no such file")
+    existing_file(path, "ordering file")
     try:
         array = array_in(path)
     except BAD_ARRAY as error:
@@ -100,7 +96,7 @@ def file_patterns(path: str, n: int, m: int) -> Tensor:
             f"ordering 'file:{path}': holds {array.dtype} values that are not finite real numbers"
         )
     if array.shape == (n, n):
-        need_power_of_two(path, n)
+        check_side(f"file:{path}", n)
         flat = np.sort(array.reshape(-1))
         if np.array_equal(flat, np.arange(n * n)):
             return torch.from_numpy(array.astype(np.int64))
@@ -190,28 +186,13 @@ def measurements(cr: float, n: int) -> int:
     return max(1, floor(cr * n * n + 1e-6))
 
 
-def need_power_of_two(ordering: str, n: int) -> None:
-    if n < 2 or n & (n - 1):
-        raise UserError(
-            f"n {n}: ordering '{ordering}' measures Hadamard patterns, whose side is a power of two (2, 4, 8, 16, ...)"
-        )
-
-
-def need_small(n: int) -> None:
-    if n > LARGEST_DENSE:
-        raise UserError(
-            f"n {n}: dense patterns need a singular value decomposition, allowed up to n {LARGEST_DENSE}"
-        )
-
-
 def patterns_of(
     ordering: str, n: int, m: int, images: Callable[[], Tensor] | None = None
 ) -> Tensor:
     """Places (n, n) over the Hadamard grid in natural order, or dense patterns (rows, n²)."""
     if ordering.startswith("file:"):
         return file_patterns(ordering.removeprefix("file:"), n, m)
-    if ordering != "random":
-        need_power_of_two(ordering, n)
+    check_patterns(ordering, n)
     return look_up(ORDERINGS, ordering, "ordering")(n=n, m=m, images=images)
 
 
@@ -285,7 +266,7 @@ def camera(recipe: dict, images: Callable[[], Tensor] | None, kept: dict | None)
         operator.mask = (patterns < m).float().expand(1, *size).contiguous()
         taken = int(operator.mask[0, 0].sum())
     else:
-        need_small(n)
+        check_dense(n)
         patterns = patterns[:m].clone()
         index = torch.arange(m)
         # Rows of unit norm, as the Hadamard patterns have; a user's own matrix is taken as it is.

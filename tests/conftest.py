@@ -1,6 +1,7 @@
 """One thread, no denormals, tiny images; real data only where it lies beside the project."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,6 @@ def quiet(monkeypatch, tmp_path, tmp_path_factory):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)  # a script that ends leaves the system's own

@@ -552,10 +552,10 @@ WRONG_CHECKPOINTS = [
         "--checkpoint TEACHER --padding release",
         "has padding zeros, which contradicts the padding release",
     ),
-    ("test_UNet", "--checkpoint CLASSIFIER", "tells classes"),
-    ("main_classify_dist", "--teacher TEACHER", "tells no classes"),
+    ("test_UNet", "--checkpoint CLASSIFIER", "a network that restores images is needed here"),
+    ("main_classify_dist", "--teacher TEACHER", "a classifier is needed here"),
     ("main_classify_dist", "--teacher CLASSIFIER --n 32", "has n 16, which contradicts the n 32"),
-    ("test_classify", "--checkpoint TEACHER", "tells no classes"),
+    ("test_classify", "--checkpoint TEACHER", "a classifier is needed here"),
 ]
 
 

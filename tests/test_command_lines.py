@@ -90,6 +90,9 @@ def ends_well(parse, words):
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
             return parse(words)
+    except UserError as error:
+        assert str(error)
+        return None
     except SystemExit as end:
         helped = end.code == 0 and any(word.startswith(("-h", "--help")) for word in words)
         assert helped or (end.code == 2 and said.getvalue().count("\n") == 1), (

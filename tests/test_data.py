@@ -175,7 +175,10 @@ class TestFolder:
         root = tree(tmp_path, ["test/1.png", "test/2.png"])
         request = Request("folder", 8, 1, str(root))
         assert len(build_splits(request, wanted=("test",))["test"]) == 2
-        with pytest.raises(UserError, match="no train images"):
+        with pytest.raises(
+            UserError,
+            match="too few images for training: of 2, 0 for training, 0 for validation, 2 for test",
+        ):
             build_splits(request)
 
     def test_crops_the_centre_or_resizes_the_whole(self):
@@ -206,16 +209,19 @@ class TestFolder:
     "changes, message",
     [
         ({"dataset": "imagenet"}, "unknown dataset 'imagenet': choose from photos, digits"),
-        ({"dataset": "folder", "data_root": "nowhere"}, "--data_root nowhere is not a folder"),
-        ({"dataset": "npz", "data_root": "nowhere.npz"}, "is not an .npz file"),
+        ({"dataset": "folder", "data_root": "nowhere"}, "--data_root nowhere: no such folder"),
+        ({"dataset": "npz", "data_root": "nowhere.npz"}, r"nowhere\.npz: no such file"),
         (
             {"dataset": "mnist", "data_root": "nowhere"},
-            "no files in nowhere/MNIST/raw .* or give --download",
+            "no files in nowhere/MNIST/raw; put them there or give --download",
         ),
-        ({"dataset": "cifar10", "data_root": "nowhere"}, "or give --download"),
         (
-            {"dataset": "celeba", "data_root": "nowhere"},
-            "no files in nowhere/celeba .* or give --download",
+            {"dataset": "cifar10", "data_root": "."},
+            "no files in cifar-10-batches-py; put them there or give --download",
+        ),
+        (
+            {"dataset": "celeba", "data_root": "."},
+            "no files in celeba; put them there or give --download",
         ),
         ({"dataset": "photos", "n": 512}, "no val images of 512 x 512"),
     ],
@@ -252,7 +258,8 @@ def test_celeba_is_the_releases_first_faces(tmp_path, monkeypatch):
             return Image.fromarray(np.full((218, 178, 3), i % 256, dtype=np.uint8)), 0
 
     monkeypatch.setattr(torchvision.datasets, "CelebA", Faces)
-    splits = build_splits(Request("celeba", 16, 3))
+    (tmp_path / "celeba").mkdir()
+    splits = build_splits(Request("celeba", 16, 3, str(tmp_path)))
     assert [len(s) for s in splits.values()] == [18_000, 2_000, 2_000]
     assert splits["train"][0]["image"].shape == (3, 16, 16)
 

@@ -163,17 +163,11 @@ class TestGrids:
         loader = torch.utils.data.DataLoader(Tiles(), 5, collate_fn=collate)
         places, cpu = figures.detailed(IMAGES, 4), torch.device("cpu")
         beside = testing.anchors(camera, None, loader, args, cpu, places)
-        pictures = {name: shown for name, (_, shown) in beside.items()}
-        testing.write_pictures(
-            network,
-            camera,
-            loader,
-            tmp_path,
-            args,
-            cpu,
-            pictures | {"LMMSE": dict(enumerate(IMAGES))},
-            places,
-        )
+        lmmse = testing.Estimate(beside["back-projection"].meter, dict(enumerate(IMAGES)))
+        restored = testing.estimated(network, camera, loader, args, cpu, places)
+        tested = testing.Tested(network, camera, "half", restored, beside | {"LMMSE": lmmse})
+        tests = testing.Tests("N.pth", "N", loader, [tested], places, len(IMAGES))
+        testing.write_sheet(tested, tests, tmp_path)
         assert list(seen) == ["back-projection", "LMMSE", "network", "truth"]
         for k, place in enumerate(places):
             assert torch.equal(seen["truth"][k], IMAGES[place])

@@ -13,6 +13,7 @@ FLOORS = {
     "tables": 0,
     "ranks": 0,
     "files": 0,
+    "inputs": 0,
     "models": 1,
     "data_loader": 1,
     "batches": 1,

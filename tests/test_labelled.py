@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+import tables
 from batches import build_loader, draw_shift, shifted
 from data_loader import Request, build_splits, hold_out_of_each, stratified
 from tables import UserError
@@ -339,7 +340,7 @@ def test_reconstruction_knows_no_labels(tmp_path):
 
 
 @pytest.mark.parametrize("name, count", [("CIFAR10", 10), ("CIFAR100", 100)])
-def test_cifars_labels_and_classes_are_torchvisions(name, count, monkeypatch):
+def test_cifars_labels_and_classes_are_torchvisions(name, count, tmp_path, monkeypatch):
     class Given:
         def __init__(self, root, train, download):
             self.targets = list(range(count)) * (10 if train else 2)
@@ -347,7 +348,8 @@ def test_cifars_labels_and_classes_are_torchvisions(name, count, monkeypatch):
             self.classes = [f"class {k}" for k in range(count)]
 
     monkeypatch.setattr(torchvision.datasets, name, Given)
-    splits = splits_of(Request(name.lower(), 8, 3))
+    (tmp_path / tables.LAYOUTS[name.lower()]).mkdir()
+    splits = splits_of(Request(name.lower(), 8, 3, str(tmp_path)))
     assert [len(images) for images in splits.values()] == [9 * count, count, 2 * count]
     for images in splits.values():
         assert (
@@ -451,7 +453,7 @@ WRONG = {
     "no annotation": (
         "aircraft",
         moved(f"{VARIANTS}/variants.txt", "gone.txt"),
-        r"no files in \S*/fgvc-aircraft-2013b .* or give --download",
+        r"fgvc-aircraft-2013b lacks files or holds damaged ones; .* or give --download",
     ),
     "an aircraft without a file": (
         "aircraft",
@@ -544,7 +546,7 @@ def test_a_wrong_layout_is_one_line_that_names_it(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["folder", "cub", "npz"])
 def test_a_place_that_is_not_there_is_named(name):
-    with pytest.raises(UserError, match="--data_root nowhere is not"):
+    with pytest.raises(UserError, match="--data_root nowhere: no such f"):
         splits_of(Request(name, 8, 3, "nowhere"))
 
 

@@ -245,8 +245,8 @@ class TestMixture:
 @pytest.mark.parametrize(
     "spoil, message",
     [
-        (lambda root, r: r._replace(gt="nowhere"), "--gt nowhere is not a folder"),
-        (lambda root, r: r._replace(lq=None), "--lq None is not a folder"),
+        (lambda root, r: r._replace(gt="nowhere"), "--gt nowhere: no such folder"),
+        (lambda root, r: r._replace(lq=None), "which folder. give --lq DIR"),
         (lambda root, r: r._replace(n=23), r"gt/\d\d\.png is 27 x 22, smaller than n 23"),
         (lambda root, r: r._replace(crop="none"), "crop none: .* cut into pieces"),
         (
@@ -273,7 +273,7 @@ class TestMixture:
             lambda root, r: r._replace(gt=str(root / "void"), lq=str(root / "void")),
             "no pictures in .*void",
         ),
-        (lambda root, r: r._replace(pairs="nowhere.txt"), r"--pairs nowhere\.txt cannot be read"),
+        (lambda root, r: r._replace(pairs="nowhere.txt"), r"--pairs nowhere\.txt: no such file"),
         (lambda root, r: r._replace(pairs=str(root / "void" / "empty.txt")), "lists no pairs"),
         (
             lambda root, r: r._replace(pairs=str(root / "void" / "three.txt")),
@@ -289,7 +289,7 @@ class TestMixture:
         ),
         (
             lambda root, r: r._replace(dataset="hybrid", unpaired="nowhere"),
-            "--unpaired nowhere is not a folder",
+            "--unpaired nowhere: no such folder",
         ),
         (
             lambda root, r: r._replace(dataset="hybrid", unpaired=str(root / "void")),
@@ -403,7 +403,7 @@ def test_flags_that_do_not_go_with_the_data_are_one_line(pairs, capsys):
         ([*flags_of(pairs), *NOISY], "it goes with --physics given, not denoise"),
         (
             ["--dataset", "digits", "--gt", "x", "--cr", "0.1"],
-            "dataset 'digits' does not read --gt: it reads no such flag",
+            "dataset 'digits' does not read --gt: it reads no flag of its own",
         ),
         (["--dataset", "paired", "--physics", "given", "--gt", "x"], "dataset 'paired' needs --lq"),
         (

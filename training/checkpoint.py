@@ -12,11 +12,17 @@ from torch import nn
 
 from algo_functions import build_physics
 from files import durable
+from inputs import checkpoint_file, existing_file
 from models import build_network, rrdbnet, unet
-from models.weights import UNREADABLE
+from models.weights import UNREADABLE, reason
 from physics.base import Physics
 from tables import CONTROL, UserError
 
+RESTORER, CLASSIFIER = "a network that restores images", "a classifier"
+READERS = {  # of the two kinds, for those who took one for the other
+    RESTORER: "main_unet_dist.py --teacher, progressive_distill.py and test_UNet.py",
+    CLASSIFIER: "main_classify_dist.py --teacher and test_classify.py",
+}
 FORMAT = 2  # 1 had no digest
 SEAL = 64  # hexadecimal digits of a sha256
 LARGEST = 4096  # number in a recipe, unless a tensor of the file has such a side
@@ -52,9 +58,7 @@ def sealed(archive: bytes) -> bytes:
 
 def read(path: str | Path) -> dict:
     """The plain data of a checkpoint that is what was written; nothing in the file is ever executed, nothing in it is larger than the file."""
-    if not Path(path).is_file():
-        raise UserError(f"checkpoint {path}: no such file")
-    data = Path(path).read_bytes()
+    data = checkpoint_file(path).read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             seal, size = archive.comment, sum(member.file_size for member in archive.infolist())
@@ -65,9 +69,7 @@ def read(path: str | Path) -> dict:
             {} if damaged else torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         )
     except UNREADABLE as error:
-        raise UserError(
-            f"checkpoint {path} cannot be read: {(str(error) or repr(error)).splitlines()[0]}"
-        ) from None
+        raise UserError(f"checkpoint {path} cannot be read: {reason(error)}") from None
     if not seal and isinstance(content, dict) and content.get("format") == FORMAT:
         damaged = "its digest is missing"
     if damaged:
@@ -77,9 +79,7 @@ def read(path: str | Path) -> dict:
 
 def digest(path: str | Path) -> str:
     """Twelve hexadecimal digits that name a file's content."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+    return hashlib.sha256(existing_file(path, "file").read_bytes()).hexdigest()[:12]
 
 
 def pack(network: nn.Module, recipe: dict, physics: Physics, config: dict, **more) -> dict:
@@ -140,8 +140,22 @@ def told(foreign: dict, given: dict, camera: dict | None) -> dict:
     }
 
 
-def restore(path: str | Path, given: dict | None = None, camera: dict | None = None) -> Restored:
-    """The network, in eval mode, and the physics of a checkpoint.
+def check_kind(path: str | Path, network: dict, kind: str) -> None:
+    """Refuses a classifier where a network that restores images is asked for, and the other way round."""
+    found = CLASSIFIER if "classes" in network else RESTORER
+    if found != kind:
+        raise UserError(
+            f"checkpoint {path} is {found} ('{network.get('name')}'), {kind} is needed here; it is for {READERS[found]}"
+        )
+
+
+def restore(
+    path: str | Path,
+    given: dict | None = None,
+    camera: dict | None = None,
+    kind: str | None = None,
+) -> Restored:
+    """The network, in eval mode, and the physics of a checkpoint, which may have to be a RESTORER or a CLASSIFIER.
 
     `given` are values of n, c, cr, ordering, scales, width, padding that the user named: they must not contradict the file,
     and they complete a bare `.pth` of the original release, which carries no physics. `camera` is the recipe of the physics
@@ -161,6 +175,8 @@ def restore(path: str | Path, given: dict | None = None, camera: dict | None = N
         raise UserError(
             f"checkpoint {path} has format {content['format']}: this version reads up to {FORMAT}"
         )
+    if kind:
+        check_kind(path, content["network"], kind)
     seen = content.get("physics")
     if seen is not None and not (
         isinstance(seen, dict) and isinstance(seen.get("recipe"), dict) and "state" in seen
@@ -183,6 +199,9 @@ def restore(path: str | Path, given: dict | None = None, camera: dict | None = N
             )  # before anything of that size is made
         network = build_network(content["network"])
         physics = build_physics(seen["recipe"], state=seen["state"]) if seen else None
+    except UserError as error:
+        named = str(path) in str(error)
+        raise error if named else UserError(f"checkpoint {path}: {error}") from None
     except (KeyError, TypeError, AttributeError, RuntimeError, MemoryError, OverflowError) as error:
         raise UserError(
             f"checkpoint {path} has a recipe that builds nothing: {repr(error).splitlines()[0]}"
@@ -191,14 +210,16 @@ def restore(path: str | Path, given: dict | None = None, camera: dict | None = N
     if not isinstance(classes, list) or not all(
         isinstance(name, str) and not CONTROL.search(name) for name in classes
     ):
-        raise UserError(f"checkpoint {path} tells classes that are not names: {classes!r:.200}")
+        raise UserError(f"checkpoint {path} has classes that are not names: {classes!r:.200}")
     load_weights(network, content["weights"], path)
     return Restored(network.eval(), physics, content, digest(path))
 
 
-def restore_with_physics(path: str | Path, given: dict, camera: dict | None = None) -> Restored:
+def restore_with_physics(
+    path: str | Path, given: dict, camera: dict | None = None, kind: str | None = None
+) -> Restored:
     """A checkpoint that must say, or be told, what its network sees."""
-    restored = restore(path, given, camera)
+    restored = restore(path, given, camera, kind)
     if restored.physics is None:
         raise UserError(
             f"checkpoint {path} is a bare file of the original release and carries no physics: n, cr and ordering must be given"

@@ -17,9 +17,7 @@ from models.library import load_pretrained
 from physics.base import Physics
 from tables import (
     ALPHA_SCHEDULES,
-    BALANCES,
     CLASS_LOSSES,
-    CLASS_OPTIONS,
     CLASSIFIERS,
     LABELLED,
     PREPARE_EPOCHS,
@@ -29,6 +27,7 @@ from tables import (
     look_up,
 )
 from training import checkpoint, pipeline
+from training.checks import balanced, class_loss_options, weights_of
 from training.loop import Fit
 from training.run import Run
 
@@ -92,26 +91,9 @@ def in_order(
     return Reordered(network, [theirs.index(name) for name in ours])
 
 
-def balanced(args: Namespace) -> Namespace:
-    """The flags with what --balance stands for in its place."""
-    if args.balance:
-        for name in BALANCES[args.balance]:
-            if getattr(args, name) is not None:
-                raise UserError(f"balance {args.balance} sets --{name}: give one of them")
-        return Namespace(**vars(args) | BALANCES[args.balance] | {"balance": None})
-    return Namespace(
-        **vars(args)
-        | {
-            "loss_distill": args.loss_distill or ["kd"],
-            "beta": 1.0 if args.beta is None else args.beta,
-        }
-    )
-
-
 def checked(args: Namespace) -> Namespace:
     """The flags, of which none is there that no chosen loss reads."""
     losses_of(args)
-    pipeline.check_shuffled(args)
     readers = {
         "type_dist": [name for name, line in CLASS_LOSSES.items() if line.taps != "output"],
         "prepare_epochs": [
@@ -129,28 +111,10 @@ def checked(args: Namespace) -> Namespace:
     )
 
 
-def weights_of(args: Namespace) -> list[float]:
-    """How much each teacher counts."""
-    weights = args.teacher_weights or [1 / len(args.teacher)] * len(args.teacher)
-    if len(weights) != len(args.teacher):
-        raise UserError(
-            f"teacher_weights {' '.join(f'{w:g}' for w in weights)}: one for each of {len(args.teacher)} teachers"
-        )
-    return weights
-
-
 def teachers_of(args: Namespace) -> list[pipeline.Teacher]:
     """The teachers of checkpoints."""
-    teachers = [
-        pipeline.teacher_from(path, {"n": args.n, "c": args.c}, args.dataset)
-        for path in args.teacher
-    ]
-    for path, teacher in zip(args.teacher, teachers, strict=True):
-        if "classes" not in teacher.recipe:
-            raise UserError(
-                f"teacher {path} tells no classes: it is a '{teacher.recipe['name']}' that restores images"
-            )
-    return teachers
+    given, kind = {"n": args.n, "c": args.c}, checkpoint.CLASSIFIER
+    return [pipeline.teacher_from(path, given, args.dataset, kind=kind) for path in args.teacher]
 
 
 def agreeing(
@@ -175,18 +139,9 @@ def losses_of(args: Namespace) -> list:
     return pipeline.losses_of(
         args,
         CLASS_LOSSES,
-        options_of(args),
+        class_loss_options(args),
         lambda line: None if line.taps == "output" else args.type_dist,
     )
-
-
-def options_of(args: Namespace) -> dict:
-    read = {
-        option
-        for word in args.loss_distill
-        for option in CLASS_LOSSES[word.partition(":")[0]].options
-    }
-    return pipeline.options_read(args, CLASS_OPTIONS, read, CLASS_LOSSES)
 
 
 def distillation(
@@ -257,12 +212,6 @@ def teach(args: Namespace, device: torch.device, beside: Fit | None = None) -> F
 
 def assistant(args: Namespace, recipe: dict, device: torch.device) -> dict:
     """The first teacher's network, taught to see what the student sees."""
-    if len(args.teacher) > 1:
-        raise UserError("assistant: it stands between one teacher and the student")
-    if args.teacher_weights:
-        raise UserError(
-            f"teacher_weights {args.teacher_weights[0]:g}: with --assistant there is one teacher"
-        )
     line = CLASSIFIERS[recipe["name"]].flags
     flags = {
         name: recipe.get(name, line.get(name))
@@ -302,10 +251,9 @@ def alone(args: Namespace, device: torch.device, beside: Fit | None = None) -> F
 def exported(
     path: str | Path, n: int | None = None, c: int | None = None, crop: str | None = None
 ) -> checkpoint.Restored:
-    """A checkpoint that tells classes; what is asked for must not contradict it."""
-    found = checkpoint.restore_with_physics(path, {"n": n, "c": c})
-    if "classes" not in found.content["network"]:
-        raise UserError(f"checkpoint {path} restores images and tells no classes: use test_UNet.py")
+    """The checkpoint of a classifier; what is asked for must not contradict it."""
+    given = {"n": n, "c": c}
+    found = checkpoint.restore_with_physics(path, given, kind=checkpoint.CLASSIFIER)
     check_crop(path, found, crop)
     return found
 

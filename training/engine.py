@@ -16,6 +16,7 @@ import torch
 
 import ranks
 from tables import Stopped, UserError
+from training.checks import check_device
 from training.parser import STOPPED
 
 NOISE, VALIDATION, PROBE, PREPARATION, DROPOUT = range(
@@ -50,11 +51,10 @@ def keep_memory() -> None:
 
 def resolve(device: str) -> torch.device:
     """auto, cpu (= -1), cuda, cuda:N (= N)"""
+    check_device(device)
     name = {"-1": "cpu", "auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(device, device)
     name = f"cuda:{name}" if name.isdecimal() else name
     kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
-        raise UserError(f"device '{device}': allowed are auto, cpu, -1, cuda, cuda:N and N")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise UserError(f"device '{device}': torch sees {torch.cuda.device_count()} CUDA devices")
     return torch.device(name)

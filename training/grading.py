@@ -3,6 +3,7 @@
 import json
 from argparse import Namespace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,65 +35,93 @@ COLUMNS = (
 )
 
 
-def grade(
-    path: str, name: str, found: Restored, args: Namespace, device: torch.device
-) -> tuple[list[dict], dict[str, Tensor]]:
-    """Grades one checkpoint on every split and at every noise level; writes its folder and its CSV rows.
+class Graded(NamedTuple):
+    """The answers of a checkpoint to a split behind one camera."""
 
-    Returns its table, and for each split and level which images it told right.
-    """
+    split: str
+    camera: str
+    images: Images
+    meter: ClassMeter
+    scores: dict
+
+
+class Grades(NamedTuple):
+    """What a checkpoint is worth on every split and behind every camera, by the names of its files."""
+
+    path: str
+    name: str
+    found: Restored
+    parts: dict[str, Graded]
+
+    @property
+    def rows(self) -> list[dict]:
+        """Its table."""
+        return [
+            table_row(self.name, part.split, part.camera, part.scores)
+            for part in self.parts.values()
+        ]
+
+    def right(self, what: str) -> Tensor:
+        """Which images it classified right."""
+        logits, labels = self.parts[what].meter.both()
+        return logits.argmax(1) == labels
+
+
+def grade(path: str, name: str, found: Restored, args: Namespace, device: torch.device) -> Grades:
+    """Scores one checkpoint on every split and at every noise level; nothing is written yet."""
     n, c = found.physics.recipe["n"], found.physics.recipe["c"]
     splits = build_splits(
         pipeline.request_of(args, n=n, c=c, crop=found.crop, labelled=True),
         args.splits,
         table=LABELLED,
     )
-    network, folder = found.network.to(device), folder_for(Path(args.results) / "test", name)
+    network, theirs = found.network.to(device), found.content["network"]["classes"]
     cameras = [part for camera in at_levels(found.physics, args) for part in camera.parts]
-    rows, results, hits, table = [], {}, {}, Path(args.results) / "test" / "class_results.csv"
-    check_header(table, COLUMNS)
+    check_header(table_of(args), COLUMNS)
+    parts = {}
     for split, images in splits.items():
-        classes = list(images.classes)
-        telling = in_order(
-            network,
-            found.content["network"]["classes"],
-            classes,
-            f"checkpoint {path}",
-            args.dataset,
-        )
+        whose = f"checkpoint {path}"
+        answering = in_order(network, theirs, list(images.classes), whose, args.dataset)
         loader = build_loader(images, args.batch_size, args.num_workers)
         for part in cameras:
             what = split if len(cameras) == 1 else f"{split}_{part.condition}"
-            meter = evaluate(
-                telling, Views(part.to(device), loader, device, args.seed), ClassMeter()
-            )
-            results[what] = meter.summary()
-            hits[what] = explain(meter, classes, what, images, folder)
-            row = {
-                "Checkpoint": path,
-                "Dataset": args.dataset,
-                "Split": split,
-                "Camera": part.condition,
-            }
-            seeds = {"Seed": found.content["config"].get("seed"), "Noise Seed": args.seed}
-            scores = {
-                "Images": len(images),
-                "Top-1": results[what]["top1"],
-                "Top-3": results[what]["top3"],
-                "Loss": results[what]["loss"],
-            }
-            append_csv(table, COLUMNS, row | seeds | scores)
-            rows.append(table_row(name, split, part.condition, results[what]))
+            views = Views(part.to(device), loader, device, args.seed)
+            meter = evaluate(answering, views, ClassMeter())
+            parts[what] = Graded(split, part.condition, images, meter, meter.summary())
+    return Grades(path, name, found, parts)
+
+
+def table_of(args: Namespace) -> Path:
+    """The file that all evaluations add to."""
+    return Path(args.results) / "test" / "class_results.csv"
+
+
+def write(grades: Grades, args: Namespace, device: torch.device) -> None:
+    """The folder of a checkpoint, and its rows in the table of all."""
+    folder, found = folder_for(Path(args.results) / "test", grades.name), grades.found
+    for what, part in grades.parts.items():
+        explain(part.meter, list(part.images.classes), what, part.images, folder)
+        row = {
+            "Checkpoint": grades.path,
+            "Dataset": args.dataset,
+            "Split": part.split,
+            "Camera": part.camera,
+            "Seed": found.content["config"].get("seed"),
+            "Noise Seed": args.seed,
+            "Images": len(part.images),
+            "Top-1": part.scores["top1"],
+            "Top-3": part.scores["top3"],
+            "Loss": part.scores["loss"],
+        }
+        append_csv(table_of(args), COLUMNS, row)
+    scores = {what: part.scores for what, part in grades.parts.items()}
+    results = {"checkpoint": str(grades.path), "dataset": args.dataset, "scores": scores}
+    write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
     write_text(
-        folder / "results.json",
-        json.dumps({"checkpoint": str(path), "dataset": args.dataset, "scores": results}, indent=2)
-        + "\n",
-    )
-    write_text(
-        folder / "model_summary.txt", summary_of(network, found.physics.parts[0].example(device))
+        folder / "model_summary.txt",
+        summary_of(found.network, found.physics.parts[0].example(device)),
     )
     print(f"written to {folder}")
-    return rows, hits
 
 
 def table_row(name: str, split: str, camera: str, scores: dict) -> dict:
@@ -111,10 +140,8 @@ def table_row(name: str, split: str, camera: str, scores: dict) -> dict:
     )
 
 
-def explain(
-    meter: ClassMeter, classes: list[str], what: str, images: Images, folder: Path
-) -> Tensor:
-    """Writes the confusion matrix, the report of every class, and every image's answer; returns which answers are right."""
+def explain(meter: ClassMeter, classes: list[str], what: str, images: Images, folder: Path) -> None:
+    """Writes the confusion matrix, the report of every class, and every image's answer."""
     logits, labels = meter.both()
     answers = logits.argmax(1)
     draw_confusion(answers, labels, classes, folder / f"confusion_{what}.png")
@@ -130,4 +157,3 @@ def explain(
         for i, (label, answer) in enumerate(zip(labels.tolist(), answers.tolist(), strict=True))
     ]
     write_csv(folder / f"per_image_{what}.csv", rows)
-    return answers == labels

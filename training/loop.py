@@ -430,10 +430,10 @@ class Fit:
                 row["seconds"] = round(time.perf_counter() - began, 3)
                 self.rows.append(row)
                 self.sums, self.scored = {}, self.meter()
+                tqdm.write(self.line(row))  # before a full disk can end the run
                 self.save(scores)
                 self.draw(getattr(args, "save_images", 0))  # a classifier makes no pictures
                 self.tracker.log(row)
-                tqdm.write(self.line(row))
                 self.draw_in_between()
 
     def finish(self) -> dict:
@@ -539,10 +539,7 @@ def train(fits: list[Fit]) -> list[dict]:
                 if fit.steps:
                     fit.save_state()
             draw(fits)
-            where = ", ".join(
-                f"step {fit.steps} of {fit.total} is saved in {fit.run.folder}" for fit in fits
-            )
-            raise Stopped(f"{signal}; {where}, the same command goes on") from None
+            raise ended_by(str(signal), fits) from None
         except Diverged:
             draw(fits)
             raise
@@ -566,6 +563,21 @@ def draw(fits: list[Fit]) -> None:
     """The curves of trainings that end here."""
     for fit in fits:
         fit.draw_curves()
+
+
+def ended_by(signal: str, fits: list[Fit]) -> BaseException:
+    """What is said after a signal: where the runs go on, or that nothing is saved yet."""
+    saved = [fit for fit in fits if fit.steps or fit.run.last.is_file()]
+    if not saved:
+        return (
+            KeyboardInterrupt()
+            if signal == "SIGINT"
+            else Stopped(f"{signal}; nothing is saved yet, the same command begins again")
+        )
+    where = ", ".join(
+        f"step {fit.steps} of {fit.total} is saved in {fit.run.folder}" for fit in saved
+    )
+    return Stopped(f"{signal}; {where}, the same command goes on")
 
 
 def keep_going(fits: list[Fit]) -> None:

@@ -1,7 +1,9 @@
 """The flags that scripts share, one group a noun; importing this costs nothing."""
 
 from argparse import BooleanOptionalAction, Namespace
+from collections.abc import Callable
 
+from inputs import check_data, checkpoint_file, folder_to_write
 from tables import (
     ALPHA_SCHEDULES,
     BALANCES,
@@ -37,6 +39,7 @@ from tables import (
     Entry,
     UserError,
 )
+from training import checks
 from training.parser import (
     EPOCHS,
     Parser,
@@ -89,6 +92,42 @@ TECHNICAL = {
     "seeds", "tensorboard",
     "wandb", "wandb_project",
 }  # fmt: skip
+
+
+def checkpoints(*flags: str) -> Callable[[Namespace], None]:
+    """A look at the files that flags name, before torch is imported to read them."""
+
+    def check(args: Namespace) -> None:
+        for flag in flags:
+            given = getattr(args, flag)
+            for path in [given] if isinstance(given, str) else given or ():
+                checkpoint_file(path, "checkpoint" if flag == "checkpoints" else f"--{flag}")
+
+    return check
+
+
+def results_can_be_written(args: Namespace) -> None:
+    if not (getattr(args, "dry_run", False) or getattr(args, "status", False)):
+        folder_to_write(args.results, "--results")
+
+
+def device_is_a_name(args: Namespace) -> None:
+    checks.check_device(args.device)
+
+
+def run_name_is_a_name(args: Namespace) -> None:
+    if args.run_name:
+        checks.check_run_name(args.run_name)
+
+
+def add_device(parser: Parser, group) -> None:
+    group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
+    parser.checks.append(device_is_a_name)
+
+
+def add_results(parser: Parser, group, default: str = "results") -> None:
+    group.add_argument("--results", default=default, help="folder of everything that is written")
+    parser.files.append(results_can_be_written)
 
 
 def add_data(
@@ -149,6 +188,7 @@ def add_data(
                 )
 
     parser.rules.append(flags_are_read)
+    parser.files.append(check_data)
     for split in limits:
         group.add_argument(
             f"--limit_{split}",
@@ -230,8 +270,8 @@ def add_evaluation(parser: Parser):
         help="noise levels of a denoiser's camera, on the 0..255 scale",
     )
     group.add_argument("--seed", type=natural, default=42, help="of the noise")
-    group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
-    group.add_argument("--results", default="results", help="folder of everything that is written")
+    add_device(parser, group)
+    add_results(parser, group)
     group.add_argument(
         "--config", metavar="FILE", help="JSON or YAML of these flags; the command line wins"
     )
@@ -269,7 +309,12 @@ def add_physics(parser: Parser, table: dict = RESTORED, default: str = "spc") ->
                 f"dataset 'paired' brings its degraded pictures: it goes with --physics given, not {args.physics}"
             )
 
+    def side_is_measured(args: Namespace) -> None:
+        if parser.demanding:  # else a checkpoint may say what the camera is
+            checks.check_camera_side(args)
+
     parser.rules.append(pairs_are_given)
+    parser.checks.append(side_is_measured)
     group = parser.add_argument_group(
         "physics; in brackets the physics that read a flag, and their defaults"
     )
@@ -492,15 +537,16 @@ def add_training(
         metavar="GiB",
         help="room for what never changes: observations, teachers' answers",
     )
-    group.add_argument("--device", default="auto", help="auto, cpu (= -1), cuda, cuda:N (= N)")
+    add_device(parser, group)
 
 
 def add_run(parser: Parser) -> None:
     group = parser.add_argument_group("run")
-    group.add_argument("--results", default="results", help="folder of everything that is written")
+    add_results(parser, group)
     group.add_argument(
         "--run_name", help="name of the run folder; made from the configuration without it"
     )
+    parser.checks.append(run_name_is_a_name)
     group.add_argument(
         "--overwrite",
         action="store_true",
@@ -569,6 +615,7 @@ def add_cluster(parser: Parser) -> None:
 
 
 def add_distillation(parser: Parser) -> None:
+    parser.checks.append(checks.check_distillation)
     group = parser.add_argument_group("distillation")
     group.add_argument(
         "--type_dist",
@@ -718,6 +765,7 @@ def add_class_training(parser: Parser) -> None:
 
 
 def add_class_distillation(parser: Parser) -> None:
+    parser.checks.append(checks.check_class_distillation)
     group = parser.add_argument_group("distillation")
     losses = ", ".join(CLASS_LOSSES)
     group.add_argument(
@@ -769,6 +817,7 @@ def told_balances() -> str:
 
 
 def add_class_teacher(parser: Parser) -> None:
+    parser.files.append(checkpoints("teacher"))
     group = parser.add_argument_group("teacher")
     group.add_argument(
         "--teacher", metavar="PATH", nargs="+", required=True, help="its checkpoint, or several"
@@ -790,6 +839,7 @@ def add_class_teacher(parser: Parser) -> None:
 def add_teacher(
     parser: Parser, what: str = "its checkpoint; else the exported UNET_cr_<cr_teacher>.pth"
 ) -> None:
+    parser.files.append(checkpoints("teacher"))
     group = parser.add_argument_group("teacher")
     group.add_argument("--teacher", metavar="PATH", help=what)
     ratios = group.add_mutually_exclusive_group()

@@ -1,7 +1,9 @@
 """How a command line is read: one-line errors, both spellings of a flag, files of settings, and the values that flags take."""
 
 import json
+import os
 import re
+import signal
 import sys
 from argparse import (
     Action,
@@ -12,12 +14,16 @@ from argparse import (
 )
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
+from inputs import existing_file
 from tables import ORDERINGS, SELECTIONS, Diverged, Stopped, UserError, in_a_line
 
 EPOCHS = 20  # unless --epochs or --steps says otherwise
 ITSELF: list[str] = []  # a command line for which a script's `parse` gives back its parser
-STOPPED = 75  # the exit code on which a scheduler can try again
+# Exit codes: of a mistake or the system's no, of a loss that is no number, of what goes on when it is called again
+# (on which a scheduler can try again), and of Ctrl-C where nothing can go on.
+MISTAKE, DIVERGED, STOPPED, INTERRUPTED = 2, 3, 75, 130
 
 
 class Formatter(ArgumentDefaultsHelpFormatter):
@@ -45,11 +51,17 @@ class Parser(ArgumentParser):
         super().__init__(description=description, formatter_class=Formatter, allow_abbrev=False)
         self.choosers: dict[str, dict] = {}
         self.rules: list[Callable[[Namespace], None]] = []  # what must hold between flags
+        self.checks: list[
+            Callable[[Namespace], None]
+        ] = []  # the same, of flags with their defaults
+        self.files: list[Callable[[Namespace], None]] = []  # of what is typed: it must be there
+        self.known: dict[str, str] = {}  # flags by their spelling with underscores
         self.demanding = True  # a flag without a default must be given
 
     def parse_args(self, args=None, namespace=None):
         if args is ITSELF:
             return self
+        typed = args is None  # what other scripts ask for may be made by them before it is read
         args = super().parse_args(args, namespace)
         for rule in self.rules:
             rule(args)
@@ -57,6 +69,8 @@ class Parser(ArgumentParser):
             self._settle(args, chooser, table)
         if getattr(args, "steps", 0) is None and getattr(args, "epochs", 0) is None:
             args.epochs = EPOCHS
+        for check in self.checks + (self.files if typed else []):
+            check(args)
         return args
 
     def _settle(self, args: Namespace, chooser: str, table: dict) -> None:
@@ -67,7 +81,7 @@ class Parser(ArgumentParser):
             reads = table[chosen].flags
             if flag not in reads and getattr(args, flag) is not None:
                 self.error(
-                    f"{chooser} '{chosen}' does not read --{flag}: it reads {', '.join('--' + name for name in reads) or 'no such flag'}"
+                    f"{chooser} '{chosen}' does not read --{flag}: it reads {', '.join('--' + name for name in reads) or 'no flag of its own'}"
                 )
             if flag in reads and getattr(args, flag) is None:
                 if reads[flag] is ... and self.demanding:
@@ -102,8 +116,10 @@ class Parser(ArgumentParser):
         if not word.startswith("--"):
             return word
         name, equals, value = word.partition("=")
-        known = {option.replace("-", "_"): option for option in self._option_string_actions}
-        return known.get(name.replace("-", "_"), name) + equals + value
+        if len(self.known) < len(self._option_string_actions):  # flags that were added since
+            options = self._option_string_actions
+            self.known = {option.replace("-", "_"): option for option in options}
+        return self.known.get(name.replace("-", "_"), name) + equals + value
 
     def _from_file(self, path: str) -> list[str]:
         """The settings of a JSON or YAML file as command-line words."""
@@ -112,10 +128,15 @@ class Parser(ArgumentParser):
 
     def settings_in(self, path: str, where: str) -> dict:
         """What a JSON or YAML file says, name by name."""
+        what = where.removesuffix(f" {path}")
         try:
-            text = Path(path).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            self.error(f"{where}: {error}")
+            text = existing_file(path, what).read_text()
+        except UserError as error:
+            self.error(str(error))
+        except OSError as error:
+            self.error(said(error))
+        except UnicodeDecodeError:
+            self.error(f"{where} is not a text file: JSON or YAML is needed")
         try:
             settings = json.loads(text)
         except (ValueError, RecursionError):
@@ -132,7 +153,9 @@ class Parser(ArgumentParser):
             ) as error:
                 self.error(f"{where} is neither JSON nor YAML: {' '.join(str(error).split())}")
         if not isinstance(settings, dict):
-            self.error(f"{where}: expected settings 'name: value'")
+            self.error(
+                f"{where}: expected settings 'name: value', found {in_a_line(str(settings)):.60}"
+            )
         return settings
 
     def option(self, name: str) -> str | None:
@@ -156,7 +179,12 @@ class Parser(ArgumentParser):
             option = self.option(str(name))
             if option is None:
                 self.error(f"{where}: unknown setting '{name}'")
-            takes_value = self._option_string_actions[option].nargs != 0
+            action = self._option_string_actions[option]
+            takes_value = action.nargs != 0
+            if isinstance(value, list) and action.nargs is None:
+                self.error(f"{where}: {name} takes one value, not the list {value}")
+            if not isinstance(value, bool | None) and not takes_value:
+                self.error(f"{where}: {name} is true or false, not {in_a_line(str(value))}")
             if isinstance(value, bool) and takes_value:
                 words += [option, "on" if value else "off"]  # YAML's other spelling of these words
             elif isinstance(value, bool):
@@ -296,8 +324,32 @@ def gamma(text: str) -> str | float:
     return text if text == "auto" else positive(text)
 
 
+def said(error: OSError) -> str:
+    """An error of the system, without its number."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+
+
+def say(text: str) -> None:
+    """One line on standard error, with the script's name before it."""
+    print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr, flush=True)
+
+
+def interrupted(_, frame: FrameType | None) -> None:
+    """Ctrl-C: an exception that `run` waits for, but in the middle of an import, which would make another one of it, the end."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            say("interrupted")
+            os._exit(INTERRUPTED)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
 def run(parse: Callable, main: Callable) -> None:
-    """The entry point of a script: a user's mistake is one line and exit code 2."""
+    """The entry point of a script: a user's mistake is one line and exit code 2, and so is every other end; see README."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+        signal.signal(signal.SIGINT, interrupted)
     try:
         main(parse())
         sys.stdout.flush()
@@ -305,20 +357,24 @@ def run(parse: Callable, main: Callable) -> None:
         message = str(error)
         if message.startswith("Caught UserError in DataLoader worker"):  # behind its traceback
             message = message.rpartition("tables.UserError: ")[2].strip()
-        print(f"{Path(sys.argv[0]).name}: error: {in_a_line(message)}", file=sys.stderr)
-        sys.exit(2)
+        say(f"error: {in_a_line(message)}")
+        sys.exit(MISTAKE)
     except OSError as error:
-        print(f"{Path(sys.argv[0]).name}: error: {in_a_line(str(error))}", file=sys.stderr)
+        say(f"error: {in_a_line(said(error))}")
         try:
             sys.stdout.flush()
         except OSError:
             sys.stdout = None  # what a full device did not take is not tried again at the end
-        sys.exit(2)
+        sys.exit(MISTAKE)
     except Diverged as error:
-        print(f"{Path(sys.argv[0]).name}: stopped: {error}", file=sys.stderr)
-        sys.exit(3)
+        say(f"stopped: {error}")
+        sys.exit(DIVERGED)
     except Stopped as error:
-        print(f"{Path(sys.argv[0]).name}: stopped: {error}", file=sys.stderr)
+        say(f"stopped: {error}")
         sys.exit(STOPPED)
     except KeyboardInterrupt:
-        sys.exit(130)
+        say("interrupted")
+        sys.exit(INTERRUPTED)
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupted:  # nothing is left to be interrupted
+            signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -25,17 +25,16 @@ from tables import (
     ALPHA_SCHEDULES,
     DATASETS,
     FETCHED,
-    LOSS_OPTIONS,
     LOSSES,
     MODELS,
     PHYSICS,
-    TASK_LOSSES,
     UserError,
     bound,
     label_of,
     words,
 )
 from training import checkpoint
+from training.checks import loss_options, named_losses
 from training.engine import data_seed
 from training.loop import Fit, train
 from training.run import Run
@@ -88,11 +87,6 @@ def check_camera(args: Namespace, recipe: dict) -> None:
             build_physics(recipe, images)
 
 
-def export_name(network: str, label: str) -> str:
-    """The exported file of a teacher or baseline."""
-    return f"{network.upper()}_{label}.pth"
-
-
 def physics_recipe(args: Namespace) -> dict:
     """The recipe of the camera that the flags describe."""
     return {
@@ -140,7 +134,7 @@ def ordering_file(recipe: dict) -> dict[str, str]:
 def warm_start(network: nn.Module, recipe: dict, path: str | None) -> None:
     """Begins with the weights of a checkpoint, whose network must be the same."""
     if path is not None:
-        found = checkpoint.restore(path)
+        found = checkpoint.restore(path, kind=checkpoint.RESTORER)
         differ = differences(
             {"freeze": None} | recipe,
             {"freeze": None} | found.content["network"],
@@ -179,24 +173,10 @@ def check_pairs(dataset: str, images: Images, seeing: list[tuple[nn.Module, Phys
         camera_for(images, camera, network)
 
 
-def check_distillation(args: Namespace) -> None:
-    """Refuses flags that cannot go together, before anything is trained."""
+def check_losses(args: Namespace) -> None:
+    """Refuses losses that lack what they are made of, such as published weights, before anything is trained."""
     losses_of(args)
     build_task(args.loss_gt, **loss_options(args))
-    if args.shuffle_teacher and getattr(args, "online", False):
-        raise UserError(
-            "shuffle_teacher: a teacher that learns beside the student would learn from shuffled images too"
-        )
-    check_shuffled(args)
-    if args.awgn_teacher and args.awgn_snr is None:
-        raise UserError("awgn_teacher needs a noise level: give --awgn_snr")
-
-
-def check_shuffled(args: Namespace) -> None:
-    if args.shuffle_teacher and args.batch_size * args.accumulate == 1:
-        raise UserError(
-            "shuffle_teacher: a batch of one image has no other one whose answer it could be taught; choose a larger --batch_size"
-        )
 
 
 def losses_of(
@@ -205,74 +185,23 @@ def losses_of(
     options: dict | None = None,
     taps: Callable = lambda line: None,
 ) -> list[Term]:
-    """The distillation losses, each name once, with the weights that the command line gives, and the taps that a table's line is to have."""
+    """The distillation losses, with the weights that the command line gives, and the taps that a table's line is to have."""
     options = loss_options(args) if options is None else options
-    pairs = [word.partition(":")[::2] for word in args.loss_distill]
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        raise UserError(f"loss_distill {' '.join(args.loss_distill)}: a loss is named twice")
     return [
-        build_term(name, float(weight) if weight else None, table, taps(table[name]), **options)
-        for name, weight in pairs
+        build_term(name, weight, table, taps(table[name]), **options)
+        for name, weight in named_losses(args).items()
     ]
 
 
-def loss_options(args: Namespace) -> dict:
-    """The options of losses; one that no loss of this run reads is refused."""
-    chosen = {word.partition(":")[0]: LOSSES for word in getattr(args, "loss_distill", [])}
-    task = {args.loss_gt if hasattr(args, "loss_gt") else args.loss: TASK_LOSSES}
-    read = {
-        option
-        for table in (chosen, task)
-        for name, lines in table.items()
-        for option in lines[name].options
-    }
-    return options_read(args, LOSS_OPTIONS, read, LOSSES)
-
-
-def options_read(args: Namespace, defaults: dict, read: set[str], table: dict) -> dict:
-    """The options of losses with their defaults; one that is given and not read is refused."""
-    for option in defaults:
-        if getattr(args, option, None) is not None and option not in read:
-            readers = ", ".join(name for name, loss in table.items() if option in loss.options)
-            raise UserError(f"{option} {getattr(args, option)}: only {readers} reads --{option}")
-    return {
-        option: value if (given := getattr(args, option, None)) is None else given
-        for option, value in defaults.items()
-    }
-
-
-def teacher_path(args: Namespace) -> Path | None:
-    """The file that --teacher or the teacher's ratios stand for; none where an online teacher begins afresh."""
-    if args.teacher:
-        return Path(args.teacher)
-    if args.ordering_teacher:
-        raise UserError(
-            f"ordering_teacher {args.ordering_teacher} is for a --teacher whose file does not tell"
-        )
-    if args.cr_teacher is None:
-        raise UserError(
-            "which teacher? give --teacher PATH, or for a single-pixel camera --cr_teacher or --crs_expert_teacher"
-        )
-    if args.online:
-        return None
-    path = (
-        Path(args.results)
-        / "trained_models"
-        / export_name("unet", label_of({"name": "spc", "cr": args.cr_teacher}))
-    )
-    if not path.is_file():
-        raise UserError(
-            f"no teacher {path}: train it with main_unet.py --cr {words(args.cr_teacher).replace('_', ' ')}, or name one with --teacher PATH"
-        )
-    return path
-
-
 def teacher_from(
-    path: str | Path, given: dict, dataset: str, camera: dict | None = None
+    path: str | Path,
+    given: dict,
+    dataset: str,
+    camera: dict | None = None,
+    kind: str = checkpoint.RESTORER,
 ) -> Teacher:
     """A checkpoint's network with its own physics, or with `camera` where the file carries none."""
-    network, physics, content, _ = checkpoint.restore_with_physics(path, given, camera)
+    network, physics, content, _ = checkpoint.restore_with_physics(path, given, camera, kind)
     trained_on = content["config"].get("dataset", dataset)
     if trained_on != dataset:
         print(f"teacher: it was trained on {trained_on}, the student learns on {dataset}")

@@ -13,6 +13,7 @@ from algo_functions import score
 from analysis.figures import draw_grid, save_image
 from data_loader import Request, open_image, pictures_in, read_picture
 from files import durable, write_csv
+from inputs import existing_file
 from physics.base import Linear, Physics
 from pictures import BAD_ARRAY, array_in, check_image, is_enlarged, report_enlarged
 from tables import UserError
@@ -160,6 +161,7 @@ def from_pictures(
             )
             scores[path.stem] = {"before": before, "after": after}
             said += f"  PSNR {before:.2f} dB before, {after:.2f} dB after"
+        print(said)
         save_image(output[0], folder / f"{path.stem}.png")
         notes = (
             {name: [f"{scores[path.stem][name]:.2f} dB"] for name in columns}
@@ -167,12 +169,12 @@ def from_pictures(
             else None
         )
         draw_grid(columns, truth, folder / f"{path.stem}_before_after.png", notes)
-        print(said)
     return {"folder": str(folder), "psnr": scores}
 
 
 def frames_in(path: str, m: int, c: int) -> tuple[Tensor, bool]:
     """The frames of a file as values (frames, C, m), and whether they came in pairs; pairs stand one behind the other, positive first."""
+    existing_file(path, "measurements")
     try:
         array = array_in(path)
     except BAD_ARRAY as error:
@@ -214,7 +216,9 @@ def measured(physics: Physics, args: Namespace, device: torch.device) -> list[Te
     """The measurements of a file, up to 64 frames at a time."""
     physics = one_of(physics, args)
     if not isinstance(physics, Linear):
-        raise UserError(f"measurements: physics '{physics.label}' is no linear camera")
+        raise UserError(
+            f"measurements {args.measurements}: the checkpoint's camera, '{physics.label}', gives pictures and no values; give pictures instead"
+        )
     values, paired = frames_in(args.measurements, physics.m, physics.recipe["c"])
     values = scaled(values.to(device), physics, args.scale, paired)
     return [physics.placed(some) for some in values.float().split(64)]

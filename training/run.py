@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shutil
 import sys
 import uuid
@@ -20,6 +19,7 @@ from analysis.figures import draw_curves, draw_splits
 from files import inside, lock, sweep, write_csv, write_text
 from tables import UserError
 from training import checkpoint
+from training.checks import check_run_name
 from training.options import TECHNICAL, identity
 
 
@@ -38,10 +38,7 @@ class Run:
             :8
         ]
         self.name = args.run_name or f"{stem}_{self.hash}"
-        if not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", self.name):
-            raise UserError(
-                f"run_name '{self.name}': letters, digits, '_', '-', '.' and '+' make a name"
-            )
+        check_run_name(self.name)
         self.folder = inside(Path(args.results) / "runs", self.name)
         self.found = self._read_record()
         self.record = dict(self.found)

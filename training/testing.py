@@ -5,7 +5,9 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Collection
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ from physics.base import LARGEST_LMMSE, MOST_LMMSE, Linear, Physics
 from physics.given import camera_for
 from physics.mosaic import Mosaic
 from tables import CONTROL, FETCHED, UserError
-from training.checkpoint import Restored, restore_with_physics
+from training.checkpoint import RESTORER, Restored, restore_with_physics
 from training.loop import outputs
 from training.memory import Views
 from training.options import BARE
@@ -47,7 +49,32 @@ COLUMNS = (  # of the results table; the first ten are the original release's
 )  # fmt: skip
 
 
-Pictures = dict[int, Tensor]  # of the images that are shown, by their places
+Pictures = dict[int, Tensor]  # of the images on the contact sheet, by their places
+
+
+class Estimate(NamedTuple):
+    """How well images were estimated, and those of the contact sheet."""
+
+    meter: Meter
+    pictures: Pictures
+
+
+def estimated(
+    network: nn.Module,
+    part: Physics,
+    loader: DataLoader,
+    args: Namespace,
+    device: torch.device,
+    places: Collection[int],
+) -> Estimate:
+    """What a network makes of all images that a camera has measured."""
+    meter, pictures = meter_of(args), {}
+    for batch, _, output in outputs(network, Views(part.to(device), loader, device, args.seed)):
+        meter.add(output, batch["image"])
+        indices = batch["index"].tolist()
+        chosen = zip(indices, output, strict=True)
+        pictures |= {k: image.cpu() for k, image in chosen if k in places}
+    return Estimate(meter, pictures)
 
 
 def anchors(
@@ -57,24 +84,14 @@ def anchors(
     args: Namespace,
     device: torch.device,
     places: Collection[int] = (),
-) -> dict[str, tuple[Meter, Pictures]]:
-    """First images that need no training, of the same measurements of one camera: scores, and some as pictures."""
-    network, found = AsSeen(part.recipe["c"]), {}
-    for name, camera in part.anchors(None if train is None else lambda: train).items():
-        meter, shown = meter_of(args), {}
-        for batch, _, output in outputs(
-            network, Views(camera.to(device), loader, device, args.seed)
-        ):
-            meter.add(output, batch["image"])
-            shown |= picked(places, batch, output)
-        found[name] = meter, shown
-    return found
-
-
-def picked(places: Collection[int], batch: dict, images: Tensor) -> Pictures:
-    """Those images of a batch that are shown."""
-    indices = batch["index"].tolist()
-    return {k: image.cpu() for k, image in zip(indices, images, strict=True) if k in places}
+) -> dict[str, Estimate]:
+    """First images that need no training, of the same measurements of one camera."""
+    network = AsSeen(part.recipe["c"])
+    cameras = part.anchors(None if train is None else lambda: train)
+    return {
+        name: estimated(network, camera, loader, args, device, places)
+        for name, camera in cameras.items()
+    }
 
 
 def meter_of(args: Namespace) -> Meter:
@@ -95,7 +112,7 @@ def fitted(network: nn.Module, part: Physics, images: Images) -> tuple[nn.Module
     )
 
 
-def opened(path: str, args: Namespace) -> Restored:
+def opened(path: str, args: Namespace, kind: str | None = None) -> Restored:
     """A checkpoint, with what the flags tell of a bare one: a single-pixel camera, or the noise of a denoiser."""
     given = {name: getattr(args, name) for name in ("c", *BARE)}
     told = (
@@ -103,15 +120,12 @@ def opened(path: str, args: Namespace) -> Restored:
         if args.n and args.sigma
         else None
     )
-    return restore_with_physics(path, given, told)
+    return restore_with_physics(path, given, told, kind)
 
 
 def restored(path: str, args: Namespace) -> Restored:
     """A checkpoint that restores images."""
-    found = opened(path, args)
-    if "classes" in found.content["network"]:
-        raise UserError(f"checkpoint {path} tells classes: use test_classify.py")
-    return found
+    return opened(path, args, RESTORER)
 
 
 def check_alike(checkpoints: dict[str, Restored]) -> None:
@@ -215,56 +229,87 @@ def table_row(
     }
 
 
+class Tested(NamedTuple):
+    """How well a network restores what one camera saw, beside first images that need no training."""
+
+    network: nn.Module
+    part: Physics
+    label: str
+    estimate: Estimate
+    beside: dict[str, Estimate]
+
+
+class Tests(NamedTuple):
+    """All cameras of a checkpoint, and the images that they looked at."""
+
+    path: str
+    name: str
+    loader: DataLoader
+    parts: list[Tested]
+    places: list[int]  # of the images on the contact sheet
+    fitted_to: int | None  # training images of LMMSE
+
+    @property
+    def rows(self) -> list[dict]:
+        """Its table."""
+        rows = []
+        for network, part, _, estimate, beside in self.parts:
+            for name, anchor in beside.items():
+                count = self.fitted_to if name == "LMMSE" else None
+                rows.append(table_row(name, part, anchor.meter.summary(), 0, count))
+            parameters = sum(w.numel() for w in network.parameters())
+            rows.append(table_row(self.name, part, estimate.meter.summary(), parameters))
+        return rows
+
+
 def test_checkpoint(
     path: str, name: str, found: Restored, args: Namespace, device: torch.device
-) -> list[dict]:
-    """Evaluates one checkpoint at every noise level and ratio, writes its folder and its CSV rows, and returns its table."""
+) -> Tests:
+    """Evaluates one checkpoint at every noise level and ratio; nothing is written yet."""
     network = found.network.to(device)
     test = test_images(args, found.physics)
     physics = camera_for(test, found.physics, network)
     loader = build_loader(test, args.batch_size, args.num_workers)
     train = training_images(found, args, test) if args.anchors else None
-    folder = folder_for(Path(args.results) / "test", name)
-    cameras = [part for camera in at_levels(physics, args) for part in camera.parts]
-    rows, per_image = [], []
     candidates = (test[k]["image"] for k in range(min(len(test), CHOICE)))
     places = detailed(candidates, GRID) if args.save_batches else []
-    check_header(Path(args.results) / "test" / "psnr_results.csv", COLUMNS)
-    for kind in KINDS:
-        for stale in list(folder.rglob(kind)):
-            shutil.rmtree(stale)
-    for part in cameras:
+    check_header(results_of(args), COLUMNS)
+    parts = []
+    for part in (part for camera in at_levels(physics, args) for part in camera.parts):
         label = part.condition
         seeing, part = fitted(network, part.to(device), test)
         print(f"{path}: {part.describe()}")
         beside = anchors(part, train, loader, args, device, places) if args.anchors else {}
-        for anchor, (estimates, _) in beside.items():
-            count = len(train) if anchor == "LMMSE" else None
-            rows.append(table_row(anchor, part, estimates.summary(), 0, count))
-        where = inside(folder, label) if len(cameras) > 1 else folder
-        columns = {name: shown for name, (_, shown) in beside.items()}
-        meter = write_pictures(seeing, part, loader, where, args, device, columns, places)
-        scores = meter.summary()
-        rows.append(table_row(name, part, scores, sum(w.numel() for w in network.parameters())))
-        append_result(
-            Path(args.results) / "test" / "psnr_results.csv",
-            path,
-            part,
-            scores,
-            beside,
-            train,
-            args,
-            loader,
-        )
-        table = meter.per_image()
+        estimate = estimated(seeing, part, loader, args, device, places)
+        parts.append(Tested(seeing, part, label, estimate, beside))
+    return Tests(path, name, loader, parts, places, None if train is None else len(train))
+
+
+def results_of(args: Namespace) -> Path:
+    """The table that all evaluations add to."""
+    return Path(args.results) / "test" / "psnr_results.csv"
+
+
+def write(tests: Tests, args: Namespace, device: torch.device) -> None:
+    """The folder of a checkpoint, and its rows in the table of all."""
+    folder, test = folder_for(Path(args.results) / "test", tests.name), tests.loader.dataset
+    for kind in KINDS:
+        for stale in list(folder.rglob(kind)):
+            shutil.rmtree(stale)
+    per_image = []
+    for tested in tests.parts:
+        where = inside(folder, tested.label) if len(tests.parts) > 1 else folder
+        write_pictures(tested, tests.loader, where, args, device)
+        write_sheet(tested, tests, where)
+        append_result(tested, tests, args)
+        table = tested.estimate.meter.per_image()
         for i in range(len(test)):
             per_image.append(
-                {"image": test.name(i), "condition": label}
+                {"image": test.name(i), "condition": tested.label}
                 | {name: significant(values[i].item()) for name, values in table.items()}
             )
     write_csv(folder / "per_image.csv", per_image)
     print(f"written to {folder}")
-    return rows
 
 
 def at_levels(physics: Physics, args: Namespace) -> list[Physics]:
@@ -279,56 +324,41 @@ def at_levels(physics: Physics, args: Namespace) -> list[Physics]:
 
 
 def write_pictures(
-    network: nn.Module,
-    part: Physics,
-    loader: DataLoader,
-    folder: Path,
-    args: Namespace,
-    device: torch.device,
-    beside: dict[str, Pictures],
-    places: list[int],
-) -> Meter:
-    """Scores all images, and writes those of the first batches and a contact sheet of some, with other estimates beside."""
-    meter, count, truth, projections, shown = meter_of(args), 0, {}, {}, {}
-    for k, (batch, y, output) in enumerate(
-        outputs(network, Views(part, loader, device, args.seed))
-    ):
-        image, projection = batch["image"], part.back_projection(y)
-        meter.add(output, image)
-        truth |= picked(places, batch, image)
-        projections |= picked(places, batch, projection)
-        shown |= picked(places, batch, output)
-        if k < args.save_batches:
-            with torch.no_grad():
-                features = network.features(part.first_image(y))["enc1"][:, :1]
-            for kind, pictures in zip(KINDS, (image, projection, output, features), strict=True):
-                for i, picture in enumerate(pictures):
-                    save_image(
-                        stretched(picture) if kind == "features" else picture,
-                        folder / kind / f"{count + i:05d}.png",
-                    )
-            count += len(image)
-    if places:
-        columns = (beside or {"back-projection": projections}) | {"network": shown}
-        sheet = {name: [pictures[k] for k in places] for name, pictures in columns.items()}
-        clean = [truth[k] for k in places]
-        notes = notes_of(sheet, clean, meter.border, meter.luma)
-        draw_grid(sheet, clean, folder / "grid.png", notes)
-    return meter
-
-
-def append_result(
-    path: Path,
-    checkpoint: str,
-    part: Physics,
-    scores: dict,
-    beside: dict[str, tuple[Meter, Pictures]],
-    train: Tensor | None,
-    args: Namespace,
-    loader: DataLoader,
+    tested: Tested, loader: DataLoader, folder: Path, args: Namespace, device: torch.device
 ) -> None:
+    """Pictures of the first batches, which are looked at again as they were."""
+    network, part, count = tested.network, tested.part, 0
+    passed = outputs(network, Views(part, loader, device, args.seed))
+    for batch, y, output in islice(passed, args.save_batches):
+        image, projection = batch["image"], part.back_projection(y)
+        with torch.no_grad():
+            features = network.features(part.first_image(y))["enc1"][:, :1]
+        for kind, pictures in zip(KINDS, (image, projection, output, features), strict=True):
+            for i, picture in enumerate(pictures):
+                save_image(
+                    stretched(picture) if kind == "features" else picture,
+                    folder / kind / f"{count + i:05d}.png",
+                )
+        count += len(image)
+
+
+def write_sheet(tested: Tested, tests: Tests, folder: Path) -> None:
+    """Some detailed images with their estimates and errors."""
+    if not tests.places:
+        return
+    meter, estimates = tested.estimate.meter, tested.beside | {"network": tested.estimate}
+    columns = {
+        name: [estimate.pictures[k] for k in tests.places] for name, estimate in estimates.items()
+    }
+    clean = [tests.loader.dataset[k]["image"] for k in tests.places]
+    notes = notes_of(columns, clean, meter.border, meter.luma)
+    draw_grid(columns, clean, folder / "grid.png", notes)
+
+
+def append_result(tested: Tested, tests: Tests, args: Namespace) -> None:
     """One row of the results table; the first columns are the original release's."""
-    recipe = part.recipe
+    part, beside, loader = tested.part, tested.beside, tests.loader
+    recipe, scores = part.recipe, tested.estimate.meter.summary()
     row = {
         "Date/Time": datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
         "Image Dim": recipe["n"] if loader.dataset.alike else "whole",
@@ -340,7 +370,7 @@ def append_result(
         "PSNR Global": scores["psnr"],
         "SSIM Global": scores["ssim"],
         "Saved Batches": min(args.save_batches, len(loader)),
-        "Checkpoint": checkpoint,
+        "Checkpoint": tests.path,
         "Camera": part.label,
         "Ordering": recipe.get("ordering"),
         "x0": recipe.get("x0"),
@@ -349,10 +379,12 @@ def append_result(
         "PSNR Clipped": scores["psnr_clipped"],
         "PSNR Pooled": scores["psnr_pooled"],
         "Images": scores["images"],
-        "PSNR Back-projection": beside["back-projection"][0].summary()["psnr"] if beside else None,
-        "PSNR LMMSE": beside["LMMSE"][0].summary()["psnr"] if "LMMSE" in beside else None,
+        "PSNR Back-projection": beside["back-projection"].meter.summary()["psnr"]
+        if beside
+        else None,
+        "PSNR LMMSE": beside["LMMSE"].meter.summary()["psnr"] if "LMMSE" in beside else None,
         "Crop Border": args.crop_border,
         "Y Channel": args.y_channel,
-        "LMMSE Images": len(train) if "LMMSE" in beside else None,
+        "LMMSE Images": tests.fitted_to if "LMMSE" in beside else None,
     }
-    append_csv(path, COLUMNS, row)
+    append_csv(results_of(args), COLUMNS, row)

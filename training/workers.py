@@ -122,6 +122,26 @@ def complain(study: Study, keys: Iterable[str]) -> None:
         )
 
 
+def tell_states(study: Study) -> dict:
+    """Prints how far the runs are."""
+    found = states(study)
+    rows: dict[str, dict] = {}
+    for key, state in found.items():
+        row = rows.setdefault(in_words(study.runs[key]), {"": in_words(study.runs[key])})
+        row[state] = row.get(state, 0) + 1
+    from analysis.report import markdown
+
+    print(markdown(list(rows.values())))
+    for key, why in failures(study).items():
+        print(f"{key}: {why}")
+    counts = {state: list(found.values()).count(state) for state in dict.fromkeys(found.values())}
+    print(
+        ", ".join(f"{count} {state}" for state, count in counts.items())
+        + f" of {len(found)} runs in {len(study.jobs)} jobs"
+    )
+    return counts
+
+
 def in_words(run: Planned) -> str:
     """A run without its seed."""
     return ", ".join([run.role, *(f"{name} {label(value)}" for name, value in run.setting.items())])
