@@ -9,6 +9,7 @@ def parse(argv=None):
     parser.add_argument(
         "checkpoints",
         nargs="+",
+        action=options.Distinct,
         metavar="PATH",
         help="the first one, the teacher, is what the others are held against",
     )
@@ -30,6 +31,7 @@ def parse(argv=None):
         "--measures",
         type=options.one_of(FEATURE_MEASURES, "measure"),
         nargs="+",
+        action=options.Distinct,
         default=every,
         metavar="NAME",
         help=f"of {names}",
@@ -38,11 +40,7 @@ def parse(argv=None):
         "--channels", type=options.within(1, 32, int), default=8, help="of every tap that are drawn"
     )
     parser.files.append(options.checkpoints("checkpoints"))
-    args = parser.parse_args(argv)
-    if len(set(args.checkpoints)) < len(args.checkpoints):
-        parser.error("a checkpoint is given twice")
-    args.measures = list(dict.fromkeys(args.measures))
-    return args
+    return parser.parse_args(argv)
 
 
 def main(args) -> dict:

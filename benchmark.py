@@ -11,6 +11,7 @@ def parse(argv=None):
         "--only",
         choices=BENCHES,
         nargs="+",
+        action=options.Distinct,
         default=list(BENCHES),
         metavar="GROUP",
         help=f"of {', '.join(BENCHES)}",
@@ -19,6 +20,7 @@ def parse(argv=None):
         "--width",
         type=options.counting,
         nargs="+",
+        action=options.Distinct,
         default=[16, 64],
         help="channels of student and teacher at full resolution",
     )
@@ -27,6 +29,7 @@ def parse(argv=None):
         "--sizes",
         type=options.side,
         nargs="+",
+        action=options.Distinct,
         default=[32, 64, 128, 256, 512, 1024],
         help="sides of images for the physics",
     )
@@ -34,12 +37,14 @@ def parse(argv=None):
         "--images",
         type=options.counting,
         nargs="+",
+        action=options.Distinct,
         help="training images, for scaling (1000 4000 16000, on CUDA 60000 too)",
     )
     group.add_argument(
         "--batch_sizes",
         type=options.counting,
         nargs="+",
+        action=options.Distinct,
         help="for scaling (10 50 200, on CUDA 50 to 4000)",
     )
     group.add_argument(

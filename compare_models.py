@@ -8,6 +8,7 @@ def parse(argv=None):
     parser.add_argument(
         "checkpoints",
         nargs="+",
+        action=options.Distinct,
         metavar="PATH",
         help="the first one is what the others are compared with",
     )
@@ -29,6 +30,7 @@ def parse(argv=None):
         "--batches",
         type=options.counting,
         nargs="+",
+        action=options.Distinct,
         default=[1, 16],
         help="batch sizes of the latency",
     )
@@ -42,10 +44,7 @@ def parse(argv=None):
     options.add_device(parser, group)
     options.add_results(parser, group)
     parser.files.append(options.checkpoints("checkpoints"))
-    args = parser.parse_args(argv)
-    if len(set(args.checkpoints)) < len(args.checkpoints):
-        parser.error("a checkpoint is given twice")
-    return args
+    return parser.parse_args(argv)
 
 
 def main(args) -> dict:

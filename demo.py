@@ -38,9 +38,11 @@ def parse(argv=None):
         "what is compared",
         type=options.weighted(options.CLASS_LOSSES),
         nargs="+",
+        action=options.Distinct,
         metavar="NAME[:WEIGHT]",
     )
-    add("--seeds", "of the students; the teacher's is 0", type=options.natural, nargs="+")
+    seeds = {"type": options.natural, "nargs": "+", "action": options.Distinct}
+    add("--seeds", "of the students; the teacher's is 0", **seeds)
     add("--seed", "of weights, order and augmentation", type=options.natural)
     add("--epochs", "passes over the training images, for each network", type=options.counting)
     add("--width", "channels of the networks at full resolution", type=options.counting)

@@ -57,6 +57,7 @@ def parse(argv=None):
         "--export",
         type=options.one_of(options.EXPORTS, "export"),
         nargs="+",
+        action=options.Distinct,
         default=[],
         help=f"alone: {', '.join(options.EXPORTS)}",
     )

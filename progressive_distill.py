@@ -14,6 +14,7 @@ def parse(argv=None):
         "--ladder",
         type=options.ratio,
         nargs="+",
+        action=options.Distinct,
         metavar="CR",
         help="ratios from the teacher's down; the first is trained alone",
     )

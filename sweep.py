@@ -37,7 +37,8 @@ def parse(argv=None):
         **values,
         help="flags of the teacher's training, beside the shared ones; 'same' is the student's value",
     )
-    group.add_argument("--seeds", type=options.natural, nargs="+", help="of the students")
+    seeds = {"type": options.natural, "nargs": "+", "action": options.Distinct}
+    group.add_argument("--seeds", **seeds, help="of the students")
     group.add_argument(
         "--shuffled",
         help="settings with a shuffled teacher beside them: every, none, or a flag, once for each of its values",

@@ -8,6 +8,7 @@ def parse(argv=None):
     parser.add_argument(
         "--checkpoint",
         nargs="+",
+        action=options.Distinct,
         required=True,
         metavar="PATH",
         help="one or several; they tell network and physics",

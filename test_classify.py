@@ -8,6 +8,7 @@ def parse(argv=None):
     parser.add_argument(
         "--checkpoint",
         nargs="+",
+        action=options.Distinct,
         required=True,
         metavar="PATH",
         help="one or several; they tell network, physics and classes",
@@ -20,6 +21,7 @@ def parse(argv=None):
     group.add_argument(
         "--splits",
         nargs="+",
+        action=options.Distinct,
         choices=("train", "val", "test"),
         default=["train", "val", "test"],
         help="what is scored",

@@ -567,7 +567,7 @@ def test_what_cannot_be_compared_is_refused(capsys):
     with pytest.raises(UserError, match="tap enc1 of broken is not finite"):
         call(analyze_features, small, "broken.pth", *LOOK)
     for words, message in {
-        (small, large, small): "a checkpoint is given twice",
+        (small, large, small): f"{small} is given 2 times",
         (small, large, "--measures", "mean"): "unknown measure 'mean': choose from wavelet",
         (small, large, "--channels", "0"): "0 is outside [1, 32]",
     }.items():

@@ -1051,12 +1051,6 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(script, words, capsy
     )
 
 
-def test_a_range_with_equal_ends_is_one_number():
-    assert main_unet.parse(["--physics", "denoise", "--sigma", "25", "25"]).sigma == 25
-    assert main_unet.parse(["--physics", "denoise", "--sigma", "50", "5"]).sigma == [5, 50]
-    assert main_unet.parse(["--crs_expert", "0.5", "0.5"]).cr == 0.5
-
-
 def test_a_config_file_may_say_yes_and_no():
     Path("c.yml").write_text("batch_norm: on\n")
     assert main_unet.parse(["--cr", "0.1", "--config", "c.yml"]).batch_norm == "on"

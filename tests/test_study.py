@@ -206,6 +206,23 @@ class TestPlan:
             ({"fixed": "digits"}, "fixed must hold flags"),
             ({"script": "demo.py"}, "unknown script 'demo': choose from main_unet.py"),
             ({"seeds": []}, "it has no seeds"),
+            ({"seeds": [0, 1, 0]}, "study: seeds lists 0 2 times"),
+            ({"grid": {"cr": [0.1, 0.2, 1e-1]}}, "study: the grid's cr lists 0.1 2 times"),
+            ({"grid": [{"cr": 0.1}, {"cr": ["0.1", 0.1]}]}, "the grid's cr lists 0.1 2 times"),
+            (
+                {"grid": {"cr": 0.1, "loss_distill": [["mse", "cs"], "mse", ["mse", "cs"]]}},
+                "the grid's loss_distill lists mse cs 2 times",
+            ),
+            ({"teacher": {"cr": [0.5, 0.5, 0.5]}}, "study: the teacher's cr lists 0.5 3 times"),
+            (
+                {"teacher": None},
+                "study: main_unet_dist.py needs a teacher: 'teacher: {NAME: VALUE}'",
+            ),
+            ({"teacher": {}}, "main_unet_dist.py needs a teacher"),
+            (
+                {"teacher": None, "grid": [{"cr": 0.1, "teacher": {"cr": 0.5}}, {"cr": 0.2}]},
+                "main_unet_dist.py needs a teacher",
+            ),
             ({"tiny": 3}, "tiny must hold flags 'name: value', not 3"),
             ({"tiny": {"fixed": [1]}}, "fixed must hold flags 'name: value', not [1]"),
             ({"limit_test": 0}, "limit_test 0 is not a whole number from 1 on"),

@@ -42,6 +42,7 @@ from tables import (
 from training import checks
 from training.parser import (
     EPOCHS,
+    Distinct,
     Parser,
     Several,
     assignment,
@@ -76,6 +77,7 @@ __all__ = [
     "PHYSICS",
     "STORIES",
     "TRAINING",
+    "Distinct",
     "UserError",
     "assignment",
     "gain",
@@ -261,12 +263,14 @@ def add_evaluation(parser: Parser):
         "--awgn_snr",
         type=noise_level,
         nargs="+",
+        action=Distinct,
         help="noise levels in dB, or none; the checkpoint's own without it",
     )
     group.add_argument(
         "--sigma",
         type=sigma,
         nargs="+",
+        action=Distinct,
         help="noise levels of a denoiser's camera, on the 0..255 scale",
     )
     group.add_argument("--seed", type=natural, default=42, help="of the noise")
@@ -513,6 +517,7 @@ def add_training(
             "--seeds",
             type=natural,
             nargs="+",
+            action=Distinct,
             help="one run each, instead of --seed; ends with mean ± std",
         )
     group.add_argument(

@@ -8,6 +8,7 @@ import sys
 from argparse import (
     Action,
     ArgumentDefaultsHelpFormatter,
+    ArgumentError,
     ArgumentParser,
     ArgumentTypeError,
     Namespace,
@@ -33,12 +34,25 @@ class Formatter(ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-class Several(Action):
-    """One number as it is, several as the sorted list of the different ones."""
+class Distinct(Action):
+    """Several values, none of them twice."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        different = sorted(set(values))
-        setattr(namespace, self.dest, different[0] if len(different) == 1 else different)
+        for value in values:
+            if values.count(value) > 1:
+                shown = (
+                    "none" if value is None else f"{value:g}" if isinstance(value, float) else value
+                )
+                raise ArgumentError(self, f"{shown} is given {values.count(value)} times")
+        setattr(namespace, self.dest, values)
+
+
+class Several(Distinct):
+    """One number as it is, several as a sorted list."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        super().__call__(parser, namespace, values, option_string)
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else sorted(values))
 
 
 class Parser(ArgumentParser):

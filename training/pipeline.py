@@ -355,7 +355,7 @@ def every_seed(
     if not args.seeds:
         return trained([make(args, None)])[0]
     found: list[Fit | dict] = []
-    for seed in dict.fromkeys(args.seeds):
+    for seed in args.seeds:
         one = Namespace(
             **vars(args)
             | {"seed": seed, "run_name": args.run_name and f"{args.run_name}_seed_{seed}"}
@@ -367,7 +367,7 @@ def every_seed(
         return {}
     scores = [run[score] for run in runs]
     print(
-        f"{score.replace('val_', 'validation ')}: {mean_and_deviation(scores)} over seeds {', '.join(map(str, dict.fromkeys(args.seeds)))}"
+        f"{score.replace('val_', 'validation ')}: {mean_and_deviation(scores)} over seeds {', '.join(map(str, args.seeds))}"
     )
     return {
         "runs": runs,

@@ -89,6 +89,8 @@ def resolved(text: dict, tiny: bool) -> dict:
 
 def changed(text: dict, args: Namespace) -> dict:
     """A study with what the command line adds to it."""
+    for name in ("vary", "fixed", "teacher"):
+        distinct([flag for flag, _ in getattr(args, name)], f"--{name}")
     grids = [
         table({"grid": grid}, "grid") | dict(args.vary) for grid in listed(text.get("grid") or {})
     ]
@@ -117,6 +119,19 @@ def changed(text: dict, args: Namespace) -> dict:
 
 def listed(value) -> list:
     return value if isinstance(value, list) else [value]
+
+
+def distinct(values: list, what: str) -> None:
+    """Refuses a value that is listed twice, of which one would be left out without a word."""
+    for value in values:
+        count = sum(is_equal(value, other) for other in values)
+        if count > 1:
+            raise UserError(f"study: {what} lists {in_a_line(label(value))} {count} times")
+
+
+def is_equal(a, b) -> bool:
+    """Whether two values of a study are one on a command line."""
+    return str(a) == str(b) or (a == b and not isinstance(a, bool) and not isinstance(b, bool))
 
 
 def product(flags: dict) -> Iterator[dict]:
@@ -188,6 +203,17 @@ class Plan:
                     raise UserError(
                         f"study: {in_a_line(name)} {in_a_line(str(value))}: a flag is a value, or a list of them"
                     )
+
+        if distils and not all(teacher for _, teacher in self.grids):
+            raise UserError(
+                f"study: {self.script}.py needs a teacher: 'teacher: {{NAME: VALUE}}' in the study, "
+                "or --teacher NAME=VALUE, says how it is trained"
+            )
+        distinct(self.seeds, "seeds")
+        for grid, teacher in self.grids:
+            for flags, where in ((grid, "the grid's"), (teacher, "the teacher's")):
+                for name, value in flags.items():
+                    distinct(listed(value), f"{where} {in_a_line(name)}")
 
     def parser(self, script: str):
         if script not in self.parsers:

@@ -319,7 +319,7 @@ def at_levels(physics: Physics, args: Namespace) -> list[Physics]:
             raise UserError(
                 f"{flag}: the noise of physics '{physics.recipe['name']}' is set by {f'--{physics.level}' if physics.level else 'its recipe'}"
             )
-    levels = physics.level and dict.fromkeys(getattr(args, physics.level) or [])
+    levels = physics.level and getattr(args, physics.level)
     return [physics.at_noise(level) for level in levels] if levels else [physics]
 
 
