@@ -6,9 +6,8 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from matplotlib.ticker import MaxNLocator
 
-from analysis.figures import COLORS, SMALLEST, WIDE, panels, save
+from analysis.figures import COLORS, SMALLEST, WIDE, over_epochs, panels, save
 from analysis.report import markdown
 from analysis.statistics import paired
 from files import write_csv, write_text
@@ -125,8 +124,8 @@ def draw(trained: dict[str, str], rows: list[dict], path: Path) -> None:
             metrics = list(csv.DictReader(file))
         epochs, tops = ([float(row[name]) for row in metrics] for name in ("epoch", "val_top1"))
         left.plot(epochs, tops, marker=".", label=name)
-    left.set(xlabel="epoch", ylabel="validation top-1 (%)")
-    left.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    over_epochs(left, epochs)
+    left.set(ylabel="validation top-1 (%)")
     left.grid()
     left.legend()
     places = torch.arange(len(rows)).double()

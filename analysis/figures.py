@@ -83,10 +83,8 @@ def write_below(figure: plt.Figure, lines: Iterable[str]) -> None:
 
 def in_words(name: str) -> str:
     """A term or a score as it is called in a picture: distill/mse/latent is "mse of latent"."""
-    if name in WORDS:
-        return WORDS[name]
-    kind, _, rest = name.partition("/")
-    return " of ".join(rest.rsplit("/", 1)) if kind == "distill" else name.replace("_", " ")
+    loss, _, layer = name.removeprefix("distill/").rpartition("/")
+    return WORDS.get(name) or (f"{loss} of {layer}" if loss else name.replace("_", " "))
 
 
 def values_of(rows: list[dict], column: str) -> list[float]:
@@ -120,12 +118,19 @@ def draw_curves(
         axes[3].set(title="gradient of each term", ylabel="share of the sum of norms")
         axes[3].set_ylim(-0.03, 1.03)
     for axis in axes:
-        axis.set_xlabel("epoch")
-        whole = all(float(row["epoch"]).is_integer() for row in rows)
-        axis.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
+        over_epochs(axis, [row["epoch"] for row in rows])
         axis.legend()
         axis.grid()
     save(figure, path)
+
+
+def over_epochs(axis: plt.Axes, epochs: list[float]) -> None:
+    """Ticks where epochs can be."""
+    axis.set_xlabel("epoch")
+    whole = all(float(epoch).is_integer() for epoch in epochs)
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
+    if len(epochs) == 1:
+        axis.set_xticks(epochs)
 
 
 def losses_of(row: dict) -> list[str]:
@@ -185,7 +190,8 @@ def draw_splits(rows: list[dict], scores: Sequence[str], label: str, path: Path)
         ):
             name = what if len(scores) == 1 else f"{what}, {column.replace('top', 'top-')}"
             plot(axis, rows, f"{split}_{column}", color=color, ls=dash, label=name)
-    axis.set(xlabel="epoch", ylabel=label)
+    axis.set_ylabel(label)
+    over_epochs(axis, values_of(rows, "epoch"))
     axis.legend()
     axis.grid()
     save(figure, path)
@@ -202,9 +208,9 @@ def draw_lines(rows: list[dict], over: str, path: Path) -> None:
                 marker=".",
                 label=in_words(name),
             )
+    over_epochs(axis, [row[over] for row in rows])
     axis.set(xlabel=over, ylabel="loss", yscale="log")
     plain_numbers(axis.yaxis)
-    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axis.legend()
     axis.grid()
     save(figure, path)
@@ -285,7 +291,7 @@ def grid(
     across = len(shown) + (more if beside else 0)
     side = min(max(1.3, width / DPI), 16 / across)
     lines = 2 if more and not beside else 1  # of pictures for each image
-    size = (side * across, count * (lines * side * height / width + 0.25) + (0.5 if more else 0))
+    size = (side * across, count * (lines * side * height / width + 0.25) + (1.1 if more else 0.2))
     figure, axes = plt.subplots(
         count * lines, across, figsize=size, squeeze=False, layout="constrained"
     )

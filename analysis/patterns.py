@@ -105,6 +105,8 @@ def energies_of(energies: dict[str, Tensor], m: int) -> plt.Figure:
         right.plot(measurements, np.where(more > 0.01, more, np.nan))
     left.set(ylabel="share of the energy that is not measured", yscale="log")
     right.set(ylabel="more than by the best ordering (%)", yscale="log", ylim=(0.1, None))
+    right.set_title("below 0.1 %: as good as the best")
+    right.sharex(left)
     plain_numbers(right.yaxis)
     for axis in (left, right):
         axis.axvline(m, color="black", lw=0.8, label=f"m = {m}" if axis is left else None)

@@ -11,7 +11,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.ticker import MaxNLocator
 
 from analysis import figures, findings, page
 from analysis.costs import estimate
@@ -217,9 +216,8 @@ def curves(found: Findings) -> plt.Figure:
         for k, (name, runs) in enumerate(shown.items()):
             if runs:
                 draw_runs(axis, found, runs, name, k)
-        axis.set(xlabel="epoch", ylabel=f"validation {found.name} ({found.unit})")
+        axis.set_ylabel(f"validation {found.name} ({found.unit})")
         axis.set_title(f"student: {student}" if student else "")
-        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.legend()
         axis.grid()
     return figure
@@ -234,6 +232,7 @@ def draw_runs(axis: plt.Axes, found: Findings, runs: list[Planned], name: str, k
     scores = np.array([[row[f"val_{found.metric}"] for row in rows] for rows in read])
     how = {"color": figures.COLORS[k], "ls": figures.DASHES[k]}
     axis.plot(epochs, scores.mean(0), marker=".", label=name, **how)
+    figures.over_epochs(axis, epochs)
     axis.fill_between(epochs, scores.min(0), scores.max(0), color=how["color"], alpha=0.15, lw=0)
 
 

@@ -379,7 +379,8 @@ def test_no_letter_of_any_picture_is_smaller_than_eight_points(drawn):
     ]
     speed.draw(rows, "figure.png")
     figures.draw_curves(curve_rows(True), ("psnr",), "curves.png", {"psnr": 24.5})
-    figures.draw_lines([{"epoch": 1, "ft": 0.5}, {"epoch": 2, "ft": 0.2}], "epoch", "lines.png")
+    figures.draw_lines([{"epoch": 1, "ft/latent": 0.5}], "epoch", "lines.png")
+    assert "ft of latent" in words(drawn[-1]) and list(drawn[-1].axes[0].get_xticks()) == [1]
     for figure in everything() + drawn:
         for text in texts(figure):
             assert text.get_fontsize() >= figures.SMALLEST, text.get_text()
