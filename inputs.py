@@ -95,7 +95,9 @@ def check_data(asked) -> None:
     for flag in PICTURES.get(name, ()):
         if not getattr(asked, flag):
             raise UserError(f"{where} which folder? give --{flag} DIR")
-        existing_folder(getattr(asked, flag), f"{where} --{flag}")
+        path = Path(getattr(asked, flag))
+        if not (flag == "unpaired" and path.is_file()):  # which may be a list of pictures
+            existing_folder(path, f"{where} --{flag}")
     if name in PICTURES and asked.pairs:
         existing_file(asked.pairs, "--pairs")
 

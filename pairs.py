@@ -80,8 +80,7 @@ def hybrid(request: Request) -> dict[str, Source]:
         )
     splits = splits_of_pairs(request)
     held = {pair.clean.resolve() for split in ("val", "test") for pair in splits[split]}
-    pictures = {"unpaired": pictures_in(Path(request.unpaired))}
-    pictures = sound(pictures, request, most=1)["unpaired"]
+    pictures = sound({"unpaired": unpaired(request)}, request, most=1)["unpaired"]
     alone = [Pair(path, None, check_image(path)) for path in pictures]
     for path in (pair.clean for pair in alone):
         if path.resolve() in held:
@@ -100,6 +99,19 @@ def hybrid(request: Request) -> dict[str, Source]:
     repeated = [splits["train"][order[j % len(order)]] for j in range(count)]
     splits["train"] = repeated + [alone[k] for k in shuffled(len(alone))[: total - count]]
     return {split: source(pairs, request) for split, pairs in splits.items()}
+
+
+def unpaired(request: Request) -> list[Path]:
+    """The clean pictures of a folder, or of a list with a path a line, from the folder of the list on."""
+    file = Path(request.unpaired)
+    if file.is_dir():
+        return pictures_in(file)
+    paths = [file.parent / line for _, line in lines_of(file, "unpaired")]
+    check_listed(file, "unpaired", paths)
+    name, times = Counter(path.resolve() for path in paths).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"--unpaired {file}: {name} is listed {times} times")
+    return paths
 
 
 def source(pairs: Sequence[Pair], request: Request) -> Source:
@@ -178,26 +190,36 @@ def by_name(root: Path, in_folders: bool) -> dict[Path, Path]:
     return found
 
 
-def listed(file: Path, gt: Path, lq: Path) -> list[tuple[Path, Path]]:
-    """The pairs of a list: 'gt_name, lq_name' or one name for both in a line; a degraded picture belongs to one pair."""
+def lines_of(file: Path, flag: str) -> list[tuple[int, str]]:
+    """The lines of a list that are not empty, with their numbers."""
     try:
         lines = file.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--pairs {file} cannot be read: {error}") from None
+        raise UserError(f"--{flag} {file} cannot be read: {error}") from None
+    found = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not found:
+        raise UserError(f"--{flag} {file} lists no {'pairs' if flag == 'pairs' else 'pictures'}")
+    return found
+
+
+def check_listed(file: Path, flag: str, paths: Sequence[Path]) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"--{flag} {file}: there is no {path}")
+
+
+def listed(file: Path, gt: Path, lq: Path) -> list[tuple[Path, Path]]:
+    """The pairs of a list: 'gt_name, lq_name' or one name for both in a line; a degraded picture belongs to one pair."""
     names = []
-    for number, line in enumerate(lines, 1):
+    for number, line in lines_of(file, "pairs"):
         words = [word.strip() for word in line.split(",")]
-        if len(words) > 2 or ("" in words and words != [""]):
+        if len(words) > 2 or "" in words:
             raise UserError(
                 f"--pairs {file}, line {number}: '{line}' is neither 'gt_name, lq_name' nor one name"
             )
-        if words != [""]:
-            names.append((Path(words[0]), Path(words[-1])))
-    if not names:
-        raise UserError(f"--pairs {file} lists no pairs")
-    for path in (root / name for pair in names for root, name in zip((gt, lq), pair, strict=True)):
-        if not path.is_file():
-            raise UserError(f"--pairs {file}: there is no {path}")
+        names.append((Path(words[0]), Path(words[-1])))
+    paths = [root / name for pair in names for root, name in zip((gt, lq), pair, strict=True)]
+    check_listed(file, "pairs", paths)
     name, times = Counter(degraded for _, degraded in names).most_common(1)[0]
     if times > 1:
         raise UserError(f"--pairs {file}: {name} is in {times} pairs")

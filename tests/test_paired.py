@@ -203,6 +203,20 @@ class TestMixture:
         assert len(images) == len(images.source.images) == limit
         assert sum(images[i]["paired"] for i in range(limit)) == limit // 4
 
+    def test_a_list_names_some_of_the_clean_pictures(self, tmp_path, pairs):
+        """From its own folder on, or from the root; a comma is part of a name."""
+        write(tmp_path / "more" / "a, b.png", np.zeros((22, 27), np.uint8))
+        (tmp_path / "lists").mkdir()
+        absolute = tmp_path / "more" / "07.png"
+        lines = ["../more/03.png", "", " ../more/a, b.png ", str(absolute)]
+        (tmp_path / "lists" / "some.txt").write_text("\n".join(lines))
+        request = mixture(pairs)._replace(unpaired=str(tmp_path / "lists" / "some.txt"))
+        train = build_splits(request)["train"]
+        keys = [train.source.images[k].args[0] for k in range(len(train))]
+        found = {key.clean.resolve() for key in keys if key.degraded is None}
+        assert found == {tmp_path / "more" / name for name in ("03.png", "a, b.png", "07.png")}
+        assert len(train) == 6
+
     def test_validation_and_test_are_pairs(self, pairs):
         splits, alone = build_splits(mixture(pairs)), build_splits(pairs)
         assert all(torch.equal(splits[s].stack(), alone[s].stack()) for s in ("val", "test"))
@@ -296,6 +310,22 @@ class TestMixture:
             "no training pictures in --unpaired",
         ),
         (lambda root, r: mixture(r, 1.0), "paired_share 1: a mixture needs"),
+        (
+            lambda root, r: mixture(r)._replace(unpaired=str(root / "void" / "empty.txt")),
+            r"--unpaired .*empty\.txt lists no pictures",
+        ),
+        (
+            lambda root, r: mixture(r)._replace(unpaired=str(root / "void" / "missing.txt")),
+            r"--unpaired .*missing\.txt: there is no .*void/99\.png",
+        ),
+        (
+            lambda root, r: mixture(r)._replace(unpaired=str(root / "void" / "again.txt")),
+            r"--unpaired .*again\.txt: .*more/01\.png is listed 2 times",
+        ),
+        (
+            lambda root, r: mixture(r)._replace(unpaired=str(root / "gt" / "00.png")),
+            r"--unpaired .*00\.png cannot be read",
+        ),
     ],
 )
 def test_wrong_inputs_are_named(tmp_path, pairs, spoil, message):
@@ -304,6 +334,7 @@ def test_wrong_inputs_are_named(tmp_path, pairs, spoil, message):
         ("empty", "\n"),
         ("three", "a, b, c"),
         ("missing", "99.png"),
+        ("again", "../more/01.png\n../void/../more/01.png"),
         ("twice", "01.png, 03.png\n03.png"),
     ):
         (tmp_path / "void" / f"{name}.txt").write_text(text)

@@ -221,8 +221,8 @@ def add_pairs(parser: Parser, group, table: dict) -> None:
     )
     group.add_argument(
         "--unpaired",
-        metavar="DIR",
-        help=f"clean pictures that --physics degrades {defaults_of('unpaired', lines)}",
+        metavar="DIR|FILE",
+        help=f"clean pictures that --physics degrades, a folder or a list with a path a line {defaults_of('unpaired', lines)}",
     )
     group.add_argument(
         "--paired_share",
