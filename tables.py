@@ -1,5 +1,7 @@
 """Every name a user can type and where its code lives; nothing here is imported until it is used."""
 
+import hashlib
+import json
 import re
 from collections.abc import Callable
 from functools import partial
@@ -425,14 +427,13 @@ def in_a_line(text: str) -> str:
 
 
 def words(value) -> str:
-    """A number, or several, in a file name."""
-    return (
-        "_".join(f"{v:g}" for v in value)
-        if isinstance(value, list)
-        else value
-        if isinstance(value, str)
-        else f"{value:g}"
-    )
+    """A number, a name, or several numbers, in a file name; of the user's own values a digest."""
+    if isinstance(value, dict):
+        text = json.dumps(value, sort_keys=True)
+        return f"own_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    if isinstance(value, list):
+        return "_".join(f"{v:g}" for v in value)
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def label_of(recipe: dict) -> str:

@@ -13,63 +13,9 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import rgb_to_grayscale
 
 from physics.base import Physics
-from tables import UserError
+from physics.presets import PRESETS, SMALLEST_KERNEL, check
+from tables import UserError, words
 
-REAL_ESRGAN = {  # of Wang et al., "Real-ESRGAN", 2021; what ends in 2 is the second stage's, noise is on the 0..255 scale
-    "blur_kernel_size": 21,  # the largest
-    "kernel_list": [
-        "iso",
-        "aniso",
-        "generalized_iso",
-        "generalized_aniso",
-        "plateau_iso",
-        "plateau_aniso",
-    ],
-    "kernel_prob": [0.45, 0.25, 0.12, 0.03, 0.12, 0.03],
-    "sinc_prob": 0.1,
-    "blur_sigma": [0.2, 3],
-    "betag_range": [0.5, 4],
-    "betap_range": [1, 2],
-    "resize_prob": [0.2, 0.7, 0.1],  # up, down, keep
-    "resize_range": [0.15, 1.5],
-    "gaussian_noise_prob": 0.5,  # else Poisson
-    "noise_range": [1, 30],
-    "poisson_scale_range": [0.05, 3],
-    "gray_noise_prob": 0.4,
-    "jpeg_range": [30, 95],
-    "second_blur_prob": 0.8,
-    "resize_prob2": [0.3, 0.4, 0.3],
-    "resize_range2": [0.3, 1.2],
-    "gaussian_noise_prob2": 0.5,
-    "noise_range2": [1, 25],
-    "poisson_scale_range2": [0.05, 2.5],
-    "gray_noise_prob2": 0.4,
-    "jpeg_range2": [30, 95],
-    "final_sinc_prob": 0.8,
-}
-
-PRESETS = {
-    "real_esrgan": REAL_ESRGAN,
-    # For images of about 32 x 32: half the kernel's size and width, of the noise and of a second blur; half the way from 1 of
-    # the scales, and from 100 of the lowest quality.
-    "mild": REAL_ESRGAN
-    | {
-        "blur_kernel_size": 11,
-        "blur_sigma": [0.2, 1.5],
-        "resize_range": [0.575, 1.25],
-        "noise_range": [1, 15],
-        "poisson_scale_range": [0.05, 1.5],
-        "jpeg_range": [65, 95],
-        "second_blur_prob": 0.4,
-        "resize_range2": [0.65, 1.1],
-        "noise_range2": [1, 12.5],
-        "poisson_scale_range2": [0.05, 1.25],
-        "jpeg_range2": [65, 95],
-        "final_sinc_prob": 0.4,
-    },
-}
-
-SMALLEST_KERNEL = 7
 MODES = ("area", "bilinear", "bicubic")
 PROFILES: dict[
     str, Callable[[Tensor, float], Tensor]
@@ -244,6 +190,20 @@ def degraded(x: Tensor, preset: dict, draws: Draws) -> Tensor:
     return x.clamp(0, 1)
 
 
+def values_of(chosen: str | dict) -> dict:
+    """The values of a preset, or the user's own."""
+    return PRESETS[chosen] if isinstance(chosen, str) else chosen
+
+
+def nearest(values: dict) -> tuple[str, list[str]]:
+    """The preset from which the fewest values differ, and their names."""
+    changes = {
+        name: [value for value in preset if values[value] != preset[value]]
+        for name, preset in PRESETS.items()
+    }
+    return min(changes.items(), key=lambda item: len(item[1]))
+
+
 class Degraded(Physics):
     """y = the image through two stages of blur, resize, noise and JPEG, each image with its own draw; it is itself the first image."""
 
@@ -251,7 +211,7 @@ class Degraded(Physics):
 
     @torch.no_grad()
     def measure(self, x: Tensor, generator: Generator | None = None) -> Tensor:
-        preset = PRESETS[self.recipe["degradation"]]
+        preset = values_of(self.recipe["degradation"])
         seeds = torch.randint(
             2**62, (len(x),), generator=generator
         ).tolist()  # so that no image depends on those before it
@@ -265,13 +225,20 @@ class Degraded(Physics):
         return y
 
     def describe(self) -> str:
-        return f"degrade, preset {self.recipe['degradation']}"
+        chosen = self.recipe["degradation"]
+        if isinstance(chosen, str):
+            return f"degrade, preset {chosen}"
+        name, changes = nearest(chosen)
+        told = ", ".join(f"{value} {chosen[value]}" for value in changes)
+        return f"degrade, {words(chosen)}: preset {name} with {told}"
 
 
 def degrade(
     recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
 ) -> Degraded:
-    if recipe["degradation"] not in PRESETS:
+    if isinstance(recipe["degradation"], dict):
+        check(recipe["degradation"])
+    elif recipe["degradation"] not in PRESETS:
         raise UserError(
             f"unknown degradation '{recipe['degradation']}': choose from {', '.join(PRESETS)}"
         )

@@ -2,6 +2,7 @@
 
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -414,3 +415,105 @@ def test_wrong_flags_are_refused_in_one_line(words, message, capsys):
         main_unet.parse(["--physics", "degrade", *words])
     error = capsys.readouterr().err
     assert end.value.code == 2 and message in error and error.count("\n") == 1
+
+
+# ---------------------------------------------------------------- values of one's own
+
+MILD_BUT = {"preset": "mild", "second_blur_prob": 0.5, "jpeg_range": [50, 90]}
+
+
+def own(settings, path="own.yml"):
+    Path(path).write_text(yaml.safe_dump(settings) if isinstance(settings, dict) else settings)
+    return ["--physics", "degrade", "--degradation", f"file:{path}"]
+
+
+def test_a_file_replaces_single_values_of_a_preset():
+    found = main_unet.parse(own(MILD_BUT)).degradation
+    differ = {name for name in found if found[name] != PRESETS["mild"][name]}
+    assert differ == {"second_blur_prob", "jpeg_range"} and found["jpeg_range"] == [50, 90]
+    assert found.keys() == PRESETS["mild"].keys()
+    assert main_unet.parse(own({"sinc_prob": 0})).degradation == PRESETS["real_esrgan"] | {
+        "sinc_prob": 0
+    }
+    for preset in PRESETS:
+        assert main_unet.parse(own({"preset": preset, **PRESETS[preset]})).degradation == preset
+
+
+def test_values_of_ones_own_are_what_is_seen():
+    """With all else at rest the noise of a flat image has the asked deviation, and quality 100 hardly rounds it."""
+    quiet = STILL | {"noise_range": [20, 20], "jpeg_range": [100, 100], "jpeg_range2": [100, 100]}
+    chosen = main_unet.parse(own(quiet)).degradation
+    x = torch.full((4, 1, 64, 64), 0.5)
+    assert abs((camera(chosen, 64).observe(x, seeded()) - x).std() * 255 - 20) < 0.5
+    same_values = dict(PRESETS["mild"])
+    assert torch.equal(
+        camera(same_values).observe(x[:, :, :16, :16], seeded()),
+        camera("mild").observe(x[:, :, :16, :16], seeded()),
+    )
+
+
+def test_a_checkpoint_never_needs_the_file_again(capsys):
+    def call(script, *words):
+        return script.main(script.parse([str(word) for word in words]))
+
+    data = ["--dataset", "digits", "--limit_train", 20, "--limit_val", 8]
+    tiny = [*data, "--n", 16, "--width", 4, "--steps", 1]
+    done = call(main_unet, *own(MILD_BUT), *tiny)
+    assert re.search(r"UNET_degrade_own_[0-9a-f]{8}\.pth$", str(done["export"]))
+    config = Path(done["run"]) / "config.json"
+    assert call(main_unet, "--config", config)["run"] == done["run"], "it is finished"
+    Path("own.yml").unlink()
+    call(test_UNet, "--checkpoint", done["export"], "--dataset", "digits", "--limit_test", 4)
+    said = "preset mild with jpeg_range [50, 90], second_blur_prob 0.5"
+    assert said in capsys.readouterr().out
+    other = call(main_unet, *own(MILD_BUT | {"sinc_prob": 0}), *tiny)
+    assert other["run"] != done["run"] and other["export"] != done["export"]
+    content = checkpoint.read(done["export"])
+    content["physics"]["recipe"]["degradation"]["blur_kernel_size"] = 10**9
+    checkpoint.write(Path("strange.pth"), content)
+    with pytest.raises(UserError, match="blur_kernel_size 1000000000 is not an odd whole number"):
+        checkpoint.restore("strange.pth")
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (
+            {"rain": 1},
+            "unknown value 'rain' of the degradation: choose from preset, blur_kernel_size",
+        ),
+        (
+            {"preset": "rain"},
+            "unknown preset 'rain' of the degradation: choose from real_esrgan, mild",
+        ),
+        ({"preset": ["mild"]}, "unknown preset '['mild']'"),
+        ({"sinc_prob": 1.5}, "sinc_prob 1.5 is not a probability from 0 to 1"),
+        ({"sinc_prob": "often"}, "sinc_prob often is not a probability"),
+        ({"sinc_prob": True}, "sinc_prob True is not a probability"),
+        ("sinc_prob: .nan", "sinc_prob nan is not a probability"),
+        ({"blur_kernel_size": 8}, "blur_kernel_size 8 is not an odd whole number from 7 to 99"),
+        ({"blur_sigma": [3, 0.2]}, "blur_sigma [3, 0.2] is not two numbers [low, high] from 0.01"),
+        ({"blur_sigma": 3}, "blur_sigma 3 is not two numbers"),
+        ({"resize_range": [1.1, 1.5]}, "the first at most 1 and the second at least 1"),
+        ({"resize_prob": [0.5, 0.5]}, "three probabilities [up, down, keep] that sum to 1"),
+        ({"resize_prob2": [0.5, 0.5, 0.5]}, "three probabilities [up, down, keep] that sum to 1"),
+        ({"jpeg_range": [30, 95.5]}, "two whole numbers [low, high] from 1 to 100"),
+        ({"jpeg_range2": [0, 95]}, "two whole numbers [low, high] from 1 to 100"),
+        ({"kernel_list": ["iso", "iso"]}, "kernel_list ['iso', 'iso'] is not a list of iso, aniso"),
+        ({"kernel_list": ["iso"]}, "kernel_prob has 6 values for the 1 of kernel_list"),
+        ("[1, 2]", "file:own.yml: expected settings 'name: value'"),
+        ("a: b: c", "file:own.yml is neither JSON nor YAML"),
+    ],
+)
+def test_a_wrong_value_is_one_line(settings, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        main_unet.parse(own(settings))
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("word", ["file:nowhere.yml", "file:", "{", '{"sinc_prob": 2}', "{}x"])
+def test_what_is_no_degradation_is_one_line(word, capsys):
+    with pytest.raises(SystemExit) as end:
+        main_unet.parse(["--physics", "degrade", "--degradation", word])
+    assert end.value.code == 2 and capsys.readouterr().err.count("\n") == 1

@@ -49,6 +49,7 @@ from training.parser import (
     counting,
     decay,
     decibels,
+    degradation,
     gain,
     gamma,
     name,
@@ -371,8 +372,8 @@ def add_physics(parser: Parser, table: dict = RESTORED, default: str = "spc") ->
     )
     add(
         "--degradation",
-        type=one_of(DEGRADATIONS, "degradation"),
-        text=f"how strong: {', '.join(DEGRADATIONS)}",
+        type=degradation,
+        text=f"how strong: {', '.join(DEGRADATIONS)}, or file:PATH.yml with values of your own",
     )
     add("--lessen_ratio", type=within(1, 4096), text="how many times smaller along a side")
     add("--resize", type=one_of(RESIZES, "resize"), text=f"one of {', '.join(RESIZES)}")

@@ -18,7 +18,8 @@ from pathlib import Path
 from types import FrameType
 
 from inputs import existing_file
-from tables import ORDERINGS, SELECTIONS, Diverged, Stopped, UserError, in_a_line
+from physics.presets import resolved
+from tables import DEGRADATIONS, ORDERINGS, SELECTIONS, Diverged, Stopped, UserError, in_a_line
 
 EPOCHS = 20  # unless --epochs or --steps says otherwise
 ITSELF: list[str] = []  # a command line for which a script's `parse` gives back its parser
@@ -142,35 +143,10 @@ class Parser(ArgumentParser):
 
     def settings_in(self, path: str, where: str) -> dict:
         """What a JSON or YAML file says, name by name."""
-        what = where.removesuffix(f" {path}")
         try:
-            text = existing_file(path, what).read_text()
+            return read_settings(path, where)
         except UserError as error:
             self.error(str(error))
-        except OSError as error:
-            self.error(said(error))
-        except UnicodeDecodeError:
-            self.error(f"{where} is not a text file: JSON or YAML is needed")
-        try:
-            settings = json.loads(text)
-        except (ValueError, RecursionError):
-            import yaml
-
-            try:
-                settings = yaml.safe_load(text)
-            except (
-                yaml.YAMLError,
-                ValueError,
-                AttributeError,
-                LookupError,
-                RecursionError,
-            ) as error:
-                self.error(f"{where} is neither JSON nor YAML: {' '.join(str(error).split())}")
-        if not isinstance(settings, dict):
-            self.error(
-                f"{where}: expected settings 'name: value', found {in_a_line(str(settings)):.60}"
-            )
-        return settings
 
     def option(self, name: str) -> str | None:
         """The flag that a setting's name stands for, if there is one."""
@@ -205,8 +181,44 @@ class Parser(ArgumentParser):
                 word = option if value else self._spelling(f"--no_{name}")
                 words += [word] if word in self._option_string_actions else []
             elif value is not None:
-                words += [option, *map(str, value if isinstance(value, list) else [value])]
+                words += [option, *map(as_word, value if isinstance(value, list) else [value])]
         return words
+
+
+def read_settings(path: str, where: str) -> dict:
+    """What a JSON or YAML file says, name by name."""
+    try:
+        text = existing_file(path, where.removesuffix(path).rstrip(" :")).read_text()
+    except OSError as error:
+        raise UserError(said(error)) from None
+    except UnicodeDecodeError:
+        raise UserError(f"{where} is not a text file: JSON or YAML is needed") from None
+    try:
+        settings = json.loads(text)
+    except (ValueError, RecursionError):
+        settings = yaml_in(text, where)
+    if not isinstance(settings, dict):
+        shown = f"{in_a_line(str(settings)):.60}"
+        raise UserError(f"{where}: expected settings 'name: value', found {shown}")
+    return settings
+
+
+def yaml_in(text: str, where: str):
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, AttributeError, LookupError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where} is neither JSON nor YAML: {reason}") from None
+
+
+def as_word(value) -> str:
+    """A setting as a word of a command line; what holds names of its own as JSON."""
+    try:
+        return json.dumps(value) if isinstance(value, dict) else str(value)
+    except (TypeError, ValueError, RecursionError):
+        return str(value)
 
 
 def one_of(names, what: str) -> Callable[[str], str]:
@@ -226,6 +238,20 @@ def ordering(text: str) -> str:
         if text.startswith("file:") and len(text) > 5
         else one_of([*ORDERINGS, "file:PATH"], "ordering")(text)
     )
+
+
+def degradation(text: str) -> str | dict:
+    """A preset, or the values that a file, or JSON as --config makes it, puts in the place of some of a preset's."""
+    if not text.startswith(("file:", "{")):
+        return one_of([*DEGRADATIONS, "file:PATH.yml"], "degradation")(text)
+    try:
+        if text.startswith("file:"):
+            return resolved(read_settings(text.removeprefix("file:"), text))
+        return resolved(json.loads(text))
+    except (UserError, RecursionError) as error:
+        raise ArgumentTypeError(str(error)) from None
+    except ValueError as error:
+        raise ArgumentTypeError(f"'{text}' is not JSON: {error}") from None
 
 
 def selection(text: str) -> str:
