@@ -410,7 +410,9 @@ class TestPretrained:
         network = getattr(library, name)(3, 5, 32)
         path = publish(network.body, published, tmp_path, monkeypatch)
         path.write_bytes(damage(path.read_bytes()))
-        with pytest.raises(UserError, match=f"published weights .*{path.name}: ") as refusal:
+        with pytest.raises(
+            UserError, match=f"published weights .*{path.name} cannot be read: "
+        ) as refusal:
             library.load_pretrained(network, name)
         assert "\n" not in str(refusal.value)
 

@@ -173,7 +173,9 @@ def test_perceptual_is_the_weighted_distance_of_named_layers_and_says_where_its_
     with pytest.raises(UserError, match="choose --type_dist output"):
         loss(torch.rand(1, 8, 32, 32), torch.rand(1, 8, 32, 32))
     (tmp_path / "hub" / "checkpoints" / "vgg19-dcbb9e9d.pth").write_bytes(b"<html>")
-    with pytest.raises(UserError, match=r"published weights .*vgg19-dcbb9e9d\.pth: "):
+    with pytest.raises(
+        UserError, match=r"published weights .*vgg19-dcbb9e9d\.pth cannot be read: "
+    ):
         build_task("perceptual", style_weight=0.0)
 
 

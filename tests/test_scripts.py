@@ -480,7 +480,6 @@ def test_equal_names_are_told_apart_and_old_pictures_go(teacher):
             str(count),
             "--awgn_snr",
             "20",
-            "20",
         )
     assert len(list(Path("results/test/UNET_cr_0.5/originals").iterdir())) == 3
 

@@ -796,7 +796,7 @@ class TestPool:
             time.sleep(8)
             assert process.poll() is None and not (found.folder / teacher / "status.json").exists()
             held.close()
-            assert process.wait(120) == 0
+            assert process.wait(400) == 0
         assert set(workers.states(found).values()) == {"done"}
 
 
