@@ -96,9 +96,7 @@ def too_few(request: Request, sources: dict[str, Source], split: str) -> UserErr
         )
     held = ", ".join(f"{len(source.images)} for {WORDS[k]}" for k, source in sources.items())
     advice = "give more, at least one for each"
-    return UserError(
-        f"{place} holds too few images for {WORDS[split]}: of {total}, {held}; {advice}"
-    )
+    return UserError(f"{place} holds {total} images, too few for {WORDS[split]}: {held}; {advice}")
 
 
 def shuffled(count: int) -> Tensor:

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from tables import CLUSTERS, UserError
 from training.cluster import Asked, ranges, script, submit
+from training.ending import STOPPED
 from training.options import add_cluster
-from training.parser import STOPPED, Parser
+from training.parser import Parser
 
 ASKED = Asked("01:00:00")
 TEXT = st.text(st.characters(exclude_characters="\0\r", exclude_categories=["Cs"]), max_size=12)

@@ -177,7 +177,7 @@ class TestFolder:
         assert len(build_splits(request, wanted=("test",))["test"]) == 2
         with pytest.raises(
             UserError,
-            match="too few images for training: of 2, 0 for training, 0 for validation, 2 for test",
+            match="holds 2 images, too few for training: 0 for training, 0 for validation, 2 for test",
         ):
             build_splits(request)
 

@@ -190,7 +190,7 @@ DATA = {
     "folder nowhere": "--data_root nowhere: no such folder",
     "folder text": "--data_root text is a file, a folder is needed",
     "folder none": "none holds no pictures (files that end in .bmp",
-    "folder two": "two holds too few images for training: of 2, 0 for training, 1 for validation, 1 for test",
+    "folder two": "two holds 2 images, too few for training: 0 for training, 1 for validation, 1 for test",
     "mnist text": "--data_root text is a file, a folder is needed",
     "cifar10 nowhere": "no files in nowhere/cifar-10-batches-py; put them there or give --download",
 }

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from files import write_text
 from tables import CLUSTERS, UserError, in_a_line, look_up
-from training.parser import STOPPED
+from training.ending import STOPPED
 
 UNHEARD = (
     128 + signal.SIGUSR1

@@ -5,11 +5,9 @@ import os
 import platform
 import select
 import signal
-import sys
 import threading
 from argparse import Namespace
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +15,7 @@ import torch
 import ranks
 from tables import Stopped, UserError
 from training.checks import check_device
-from training.parser import STOPPED
+from training.ending import STOPPED, say
 
 NOISE, VALIDATION, PROBE, PREPARATION, DROPOUT = range(
     1, 6
@@ -168,10 +166,8 @@ class Watch:
             return
         if second is not None:
             os._exit(128 + second)
-        line = (
-            f"{signal.Signals(first).name} was not obeyed within {GRACE} s; what was saved is whole"
-        )
-        print(f"{Path(sys.argv[0]).name}: stopped: {line}", file=sys.stderr, flush=True)
+        name = signal.Signals(first).name
+        say(f"stopped: {name} was not obeyed within {GRACE} s; what was saved is whole")
         os._exit(STOPPED)
 
     def read(self, seconds: float | None = None) -> int | None:

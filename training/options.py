@@ -40,6 +40,7 @@ from tables import (
     UserError,
 )
 from training import checks
+from training.ending import run
 from training.parser import (
     EPOCHS,
     Distinct,
@@ -61,7 +62,6 @@ from training.parser import (
     physics_of,
     positive,
     ratio,
-    run,
     selection,
     share,
     side,

@@ -1,9 +1,7 @@
 """How a command line is read: one-line errors, both spellings of a flag, files of settings, and the values that flags take."""
 
 import json
-import os
 import re
-import signal
 import sys
 from argparse import (
     Action,
@@ -14,18 +12,14 @@ from argparse import (
     Namespace,
 )
 from collections.abc import Callable
-from pathlib import Path
-from types import FrameType
 
 from inputs import existing_file
 from physics.presets import resolved
-from tables import DEGRADATIONS, ORDERINGS, SELECTIONS, Diverged, Stopped, UserError, in_a_line
+from tables import DEGRADATIONS, ORDERINGS, SELECTIONS, UserError, in_a_line
+from training.ending import said
 
 EPOCHS = 20  # unless --epochs or --steps says otherwise
 ITSELF: list[str] = []  # a command line for which a script's `parse` gives back its parser
-# Exit codes: of a mistake or the system's no, of a loss that is no number, of what goes on when it is called again
-# (on which a scheduler can try again), and of Ctrl-C where nothing can go on.
-MISTAKE, DIVERGED, STOPPED, INTERRUPTED = 2, 3, 75, 130
 
 
 class Formatter(ArgumentDefaultsHelpFormatter):
@@ -65,11 +59,11 @@ class Parser(ArgumentParser):
     def __init__(self, description: str):
         super().__init__(description=description, formatter_class=Formatter, allow_abbrev=False)
         self.choosers: dict[str, dict] = {}
-        self.rules: list[Callable[[Namespace], None]] = []  # what must hold between flags
-        self.checks: list[
-            Callable[[Namespace], None]
-        ] = []  # the same, of flags with their defaults
-        self.files: list[Callable[[Namespace], None]] = []  # of what is typed: it must be there
+        # What must hold between flags as they are typed, what between flags with their defaults,
+        # and what must be there of the files that a user names.
+        self.rules: list[Callable[[Namespace], None]] = []
+        self.checks: list[Callable[[Namespace], None]] = []
+        self.files: list[Callable[[Namespace], None]] = []
         self.known: dict[str, str] = {}  # flags by their spelling with underscores
         self.demanding = True  # a flag without a default must be given
 
@@ -362,59 +356,3 @@ def gain(text: str) -> str | float:
 
 def gamma(text: str) -> str | float:
     return text if text == "auto" else positive(text)
-
-
-def said(error: OSError) -> str:
-    """An error of the system, without its number."""
-    if error.filename is None or error.strerror is None:
-        return str(error)
-    return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
-
-
-def say(text: str) -> None:
-    """One line on standard error, with the script's name before it."""
-    print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr, flush=True)
-
-
-def interrupted(_, frame: FrameType | None) -> None:
-    """Ctrl-C: an exception that `run` waits for, but in the middle of an import, which would make another one of it, the end."""
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            say("interrupted")
-            os._exit(INTERRUPTED)
-        frame = frame.f_back
-    raise KeyboardInterrupt
-
-
-def run(parse: Callable, main: Callable) -> None:
-    """The entry point of a script: a user's mistake is one line and exit code 2, and so is every other end; see README."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
-        signal.signal(signal.SIGINT, interrupted)
-    try:
-        main(parse())
-        sys.stdout.flush()
-    except UserError as error:
-        message = str(error)
-        if message.startswith("Caught UserError in DataLoader worker"):  # behind its traceback
-            message = message.rpartition("tables.UserError: ")[2].strip()
-        say(f"error: {in_a_line(message)}")
-        sys.exit(MISTAKE)
-    except OSError as error:
-        say(f"error: {in_a_line(said(error))}")
-        try:
-            sys.stdout.flush()
-        except OSError:
-            sys.stdout = None  # what a full device did not take is not tried again at the end
-        sys.exit(MISTAKE)
-    except Diverged as error:
-        say(f"stopped: {error}")
-        sys.exit(DIVERGED)
-    except Stopped as error:
-        say(f"stopped: {error}")
-        sys.exit(STOPPED)
-    except KeyboardInterrupt:
-        say("interrupted")
-        sys.exit(INTERRUPTED)
-    finally:
-        if signal.getsignal(signal.SIGINT) is interrupted:  # nothing is left to be interrupted
-            signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -315,7 +315,7 @@ def build(
     more: dict,
     check: bool = True,
 ) -> tuple[Study, Plan]:
-    """All runs of a study, every command line of which has been read by its script, but where only their names matter."""
+    """All runs of a study; to `check` them, every command line is read by its script."""
     plan = Plan(text, inside(results / "sweeps", name), script_of, more)
     if not plan.seeds:
         raise UserError("study: it has no seeds")

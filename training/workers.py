@@ -17,8 +17,10 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import NamedTuple
 
+from analysis.report import markdown
 from files import lock, write_csv, write_text
 from tables import Diverged, Stopped, UserError, in_a_line
+from training.ending import STOPPED
 from training.study import Plan, Planned, Study, label
 
 PARENT_DIED = 1  # Linux's name for "send me a signal when my parent ends"
@@ -129,8 +131,6 @@ def tell_states(study: Study) -> dict:
     for key, state in found.items():
         row = rows.setdefault(in_words(study.runs[key]), {"": in_words(study.runs[key])})
         row[state] = row.get(state, 0) + 1
-    from analysis.report import markdown
-
     print(markdown(list(rows.values())))
     for key, why in failures(study).items():
         print(f"{key}: {why}")
@@ -439,4 +439,4 @@ def serve(pipe: Connection, job: Callable[[list[str], bool], dict[str, str]]) ->
     except EOFError:
         return
     except Stopped:
-        sys.exit(75)
+        sys.exit(STOPPED)
