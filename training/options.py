@@ -866,6 +866,15 @@ def add_teacher(
     )
 
 
+# Flags that came later, and the values that stand for what was done before there were any: with
+# these a run is the one that it was, so that an older run folder goes on.
+LATER = {"betas": (None, [0.9, 0.999]), "repeat": (1,)}
+
+
 def identity(args: Namespace) -> dict:
     """The settings that make a run what it is."""
-    return {name: value for name, value in sorted(vars(args).items()) if name not in TECHNICAL}
+    return {
+        name: value
+        for name, value in sorted(vars(args).items())
+        if name not in TECHNICAL and value not in LATER.get(name, ())
+    }
