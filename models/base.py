@@ -67,24 +67,33 @@ class AsSeen(Restorer):
 SAFE = 8  # input channels from which on a strided 1x1 convolution is
 
 
-def memory_format(network: nn.Module, device: torch.device) -> torch.memory_format:
-    """Channels innermost, in which convolutions are faster, unless a layer of the network is not safe in it.
+def unsafe_layers(network: nn.Module) -> list[nn.Conv2d]:
+    """Strided 1x1 convolutions of few channels, which must not be computed with channels innermost.
 
-    On processors without AVX-512 oneDNN writes the weight gradient of a strided 1x1 convolution of
-    few channels beyond its memory: such a network crashes, never ends, or is silently wrong.
+    On processors without AVX-512 oneDNN writes their weight gradient beyond its memory: the process
+    crashes, never ends, or is silently wrong.
     """
-    strided = (
-        layer.in_channels // layer.groups < SAFE
-        for layer in network.modules()
-        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and max(layer.stride) > 1
-    )
-    unsafe = device.type == "cpu" and any(strided)
+    layers = (layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    strided = (layer for layer in layers if layer.kernel_size == (1, 1) and max(layer.stride) > 1)
+    return [layer for layer in strided if layer.in_channels // layer.groups < SAFE]
+
+
+def memory_format(network: nn.Module, device: torch.device) -> torch.memory_format:
+    """Channels innermost, in which convolutions are faster, unless a layer of the network is not safe in it."""
+    unsafe = device.type == "cpu" and unsafe_layers(network)
     return torch.contiguous_format if unsafe else torch.channels_last
 
 
 def to_device(network: nn.Module, device: torch.device) -> nn.Module:
     """The network on a device, in the memory format that is fast and safe there."""
+    if device.type == "cpu":
+        for layer in unsafe_layers(network):  # images themselves may have their channels innermost
+            layer.register_forward_pre_hook(contiguous)
     return network.to(device, memory_format=memory_format(network, device))
+
+
+def contiguous(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(x.contiguous() for x in inputs)
 
 
 def padded(x: Tensor, step: int) -> Tensor:

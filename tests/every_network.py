@@ -30,14 +30,16 @@ def recipe_for(name: str, width: int) -> dict:
     blocks = {"blocks": 1} if "blocks" in flags else {}
     stem = {"stem": "small"} if "stem" in flags else {}
     classes = {"classes": ["a", "b", "c"], "side": 32} if name in CLASSIFIERS else {}
-    return {"name": name, "c": 1} | flags | widths | blocks | stem | classes
+    return {"name": name, "c": 3} | flags | widths | blocks | stem | classes
 
 
 def train(recipe: dict) -> None:
     """A few forward and backward passes, as a training does them."""
     torch.manual_seed(0)
     network = to_device(build_network(recipe), CPU).train()
-    x = torch.rand(2, 1, 32, 32)
+    x = torch.rand(2, 3, 32, 32).contiguous(
+        memory_format=torch.channels_last
+    )  # as pictures may lie
     for _ in range(STEPS):
         loss = network(x).square().mean()
         loss.backward()
