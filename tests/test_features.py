@@ -406,7 +406,6 @@ def test_equal_networks_are_similar_and_did_not_change():
         "20",
         "--measures",
         "std",
-        "std",
         "iqr",
     )
     alike = [row["cka"] for row in result["cka"] if row["tap"] == row["reference tap"]]
