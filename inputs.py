@@ -67,7 +67,7 @@ def folder_to_write(path: str | Path, what: str) -> Path:
     if not nearest.is_dir():
         raise UserError(f"{what} {path}: {nearest} is a file, not a folder; name another folder")
     if not os.access(nearest, os.W_OK):
-        raise UserError(f"{what} {path}: {nearest} may not be written to; name another folder")
+        raise UserError(f"{what} {path}: permission denied in {nearest}; name another folder")
     return path
 
 

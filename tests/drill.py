@@ -523,7 +523,7 @@ WRONG_CHECKPOINTS = [
     ("main_unet", "--train_again TEACHER --scales 3", "scales 2, not 3"),
     ("main_unet", "--train_again TEACHER --padding circular", "padding zeros, not circular"),
     ("main_unet", "--train_again TEACHER --c 3", "c 1, not 3"),
-    ("main_unet", "--train_again CLASSIFIER", "is of another network"),
+    ("main_unet", "--train_again CLASSIFIER", "a network that restores images is needed here"),
     (
         "main_unet_dist",
         "--teacher TEACHER --cr_teacher 0.9",
