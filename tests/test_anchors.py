@@ -100,7 +100,7 @@ def test_a_network_tested_on_other_images_keeps_its_own_lmmse():
             {"dataset": "folder", "data_root": "gone"},
             {},
             DIGITS,
-            "--data_root gone is not a folder",
+            "--data_root gone: no such folder",
         ),
         ({"dataset": "moon"}, {}, DIGITS, "unknown dataset 'moon'"),
         ({"dataset": "digits", "limit_train": 1}, {}, DIGITS, "learnt from 1 image"),
