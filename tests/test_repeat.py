@@ -93,7 +93,8 @@ def test_what_is_remembered_of_an_image_belongs_to_it_in_every_pass():
 
 def test_it_belongs_to_what_a_run_is(capsys):
     once, twice = (main_unet.parse(["--cr", "0.1", *more]) for more in ([], ["--repeat", "2"]))
-    assert options.identity(once)["repeat"] == 1 and options.identity(twice)["repeat"] == 2
+    assert options.identity(twice) == options.identity(once) | {"repeat": 2}
+    assert "repeat" not in options.identity(once), "so that older run folders go on"
     with pytest.raises(SystemExit) as end:
         main_unet.parse(["--cr", "0.1", "--repeat", "0"])
     error = capsys.readouterr().err
