@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import ranks
+from core import distributed
+from core.errors import UserError
+from core.registry import PHYSICS, look_up
 from physics.base import Physics
-from tables import PHYSICS, UserError, look_up
 
 
 def build_physics(
@@ -133,7 +134,7 @@ class Meter:
 
     def gathered(self) -> "Meter":
         """With the scores of all processes."""
-        found = ranks.everything(
+        found = distributed.everything(
             {name: [torch.cat(values).cpu()] for name, values in self.rows.items()}
         )
         self.rows = {
@@ -264,7 +265,7 @@ class ClassMeter:
 
     def gathered(self) -> "ClassMeter":
         """With the answers of all processes."""
-        found = ranks.everything(self.both() if self.logits else None)
+        found = distributed.everything(self.both() if self.logits else None)
         self.logits, self.labels = ([both[k] for both in found if both] for k in (0, 1))
         return self
 

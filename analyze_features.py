@@ -1,19 +1,19 @@
 """What is in the features of networks: a teacher's and a student's, tap by tap, of the same images."""
 
-from tables import DATASETS, FEATURE_MEASURES, LABELLED
-from training import options
+from core import flags
+from core.registry import DATASETS, FEATURE_MEASURES, LABELLED
 
 
 def parse(argv=None):
-    parser = options.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument(
         "checkpoints",
         nargs="+",
-        action=options.Distinct,
+        action=flags.Distinct,
         metavar="PATH",
         help="the first one, the teacher, is what the others are held against",
     )
-    options.add_data(
+    flags.add_data(
         parser,
         n_default=None,
         c_default=None,
@@ -22,41 +22,41 @@ def parse(argv=None):
         table=DATASETS | LABELLED,
     )
     parser.set_defaults(limit_test=200)
-    options.add_bare(parser)
-    options.add_loading(parser)
-    options.add_evaluation(parser)
+    flags.add_bare(parser)
+    flags.add_loading(parser)
+    flags.add_evaluation(parser)
     group = parser.add_argument_group("features")
     names, every = ", ".join(FEATURE_MEASURES), list(FEATURE_MEASURES)
     group.add_argument(
         "--measures",
-        type=options.one_of(FEATURE_MEASURES, "measure"),
+        type=flags.one_of(FEATURE_MEASURES, "measure"),
         nargs="+",
-        action=options.Distinct,
+        action=flags.Distinct,
         default=every,
         metavar="NAME",
         help=f"of {names}",
     )
     group.add_argument(
-        "--channels", type=options.within(1, 32, int), default=8, help="of every tap that are drawn"
+        "--channels", type=flags.within(1, 32, int), default=8, help="of every tap that are drawn"
     )
-    parser.files.append(options.checkpoints("checkpoints"))
+    parser.files.append(flags.checkpoints("checkpoints"))
     return parser.parse_args(argv)
 
 
 def main(args) -> dict:
     from pathlib import Path
 
-    from analysis import feature_figures, feature_report, features
-    from files import folder_for
-    from training import engine, testing
+    from core import runtime
+    from core.files import folder_for
+    from evaluation import feature_figures, feature_report, features, restoration
 
-    device = engine.start(args.device)
-    found = {path: testing.opened(path, args) for path in args.checkpoints}
+    device = runtime.start(args.device)
+    found = {path: restoration.opened(path, args) for path in args.checkpoints}
     images = features.images_of(found, args)
     subjects = features.subjects_of(found, images, args, device)
     folder = folder_for(
         Path(args.results) / "features",
-        feature_report.folder_name([*testing.names_of(found).values()]),
+        feature_report.folder_name([*restoration.names_of(found).values()]),
     )
     batches = features.walk(subjects, images, args, device)
     taps = features.gathered(subjects, batches, args.measures, args.seed)
@@ -81,4 +81,4 @@ def main(args) -> dict:
 
 
 if __name__ == "__main__":
-    options.run(parse, main)
+    flags.run(parse, main)

@@ -1,50 +1,50 @@
 """Our speed beside a plain loop's, and beside what the machine can do."""
 
-from tables import BENCHES
-from training import options
+from core import flags
+from core.registry import BENCHES
 
 
 def parse(argv=None):
-    parser = options.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     group = parser.add_argument_group("what is timed")
     group.add_argument(
         "--only",
         choices=BENCHES,
         nargs="+",
-        action=options.Distinct,
+        action=flags.Distinct,
         default=list(BENCHES),
         metavar="GROUP",
         help=f"of {', '.join(BENCHES)}",
     )
     group.add_argument(
         "--width",
-        type=options.counting,
+        type=flags.counting,
         nargs="+",
-        action=options.Distinct,
+        action=flags.Distinct,
         default=[16, 64],
         help="channels of student and teacher at full resolution",
     )
-    group.add_argument("--batch_size", type=options.counting, default=50, help="images a step")
+    group.add_argument("--batch_size", type=flags.counting, default=50, help="images a step")
     group.add_argument(
         "--sizes",
-        type=options.side,
+        type=flags.side,
         nargs="+",
-        action=options.Distinct,
+        action=flags.Distinct,
         default=[32, 64, 128, 256, 512, 1024],
         help="sides of images for the physics",
     )
     group.add_argument(
         "--images",
-        type=options.counting,
+        type=flags.counting,
         nargs="+",
-        action=options.Distinct,
+        action=flags.Distinct,
         help="training images, for scaling (1000 4000 16000, on CUDA 60000 too)",
     )
     group.add_argument(
         "--batch_sizes",
-        type=options.counting,
+        type=flags.counting,
         nargs="+",
-        action=options.Distinct,
+        action=flags.Distinct,
         help="for scaling (10 50 200, on CUDA 50 to 4000)",
     )
     group.add_argument(
@@ -55,12 +55,12 @@ def parse(argv=None):
     group = parser.add_argument_group("how")
     group.add_argument(
         "--rounds",
-        type=options.counting,
+        type=flags.counting,
         default=15,
         help="in which the contenders take turns, after one to warm up",
     )
     group.add_argument(
-        "--steps", type=options.counting, help="of a contender in a round (1, on CUDA 20)"
+        "--steps", type=flags.counting, help="of a contender in a round (1, on CUDA 20)"
     )
     group.add_argument(
         "--precision", choices=("fp32", "bf16"), help="fp32, on CUDA bf16, without it"
@@ -71,12 +71,12 @@ def parse(argv=None):
         metavar="WORDS",
         help="more flags of the training scripts, as in --training_flags='--compile'",
     )
-    options.add_device(parser, group)
-    options.add_results(parser, group)
+    flags.add_device(parser, group)
+    flags.add_results(parser, group)
     group.add_argument(
         "--config", metavar="FILE", help="JSON or YAML of these flags; the command line wins"
     )
-    parser.files.append(options.checkpoints("teacher"))
+    parser.files.append(flags.checkpoints("teacher"))
     return parser.parse_args(argv)
 
 
@@ -100,14 +100,14 @@ def main(args) -> dict:
 
     import main_unet
     import main_unet_dist
-    from analysis import speed
-    from analysis.benchmark import Bench
-    from analysis.timing import facts
-    from tables import look_up
-    from training import engine
+    from core import runtime
+    from core.registry import look_up
+    from speed import report
+    from speed.groups import Bench
+    from speed.timing import facts
 
     began = time.perf_counter()
-    device = engine.start(args.device)
+    device = runtime.start(args.device)
     settle(args, device.type == "cuda")
     rows, scripts = [], {"supervised": main_unet, "distilled": main_unet_dist}
     print(facts(device))
@@ -119,11 +119,11 @@ def main(args) -> dict:
                 f"{group}: {len(done)} lines after {time.perf_counter() - began:.0f} s", flush=True
             )
             rows += done
-    asked = speed.targets(rows, device.type)
+    asked = report.targets(rows, device.type)
     head = f"{facts(device)}; {args.precision}, {args.rounds} rounds"
-    text = speed.report(rows, head, asked)
+    text = report.report(rows, head, asked)
     print(f"\n{text}", flush=True)
-    speed.write(rows, text, Path(args.results))
+    report.write(rows, text, Path(args.results))
     print(
         f"{args.results}/benchmark/table.csv, figure.png, report.md written; {time.perf_counter() - began:.0f} s in all"
     )
@@ -131,4 +131,4 @@ def main(args) -> dict:
 
 
 if __name__ == "__main__":
-    options.run(parse, main)
+    flags.run(parse, main)

@@ -1,57 +1,57 @@
 """The whole story in one command: a teacher, a student alone and a distilled student, for images or for classes."""
 
-from training import options
+from core import flags
 
 
 def parse(argv=None):
-    parser = options.Parser(__doc__)
-    parser.choosers["task"] = options.STORIES
-    stories = ", ".join(options.STORIES)
+    parser = flags.Parser(__doc__)
+    parser.choosers["task"] = flags.STORIES
+    stories = ", ".join(flags.STORIES)
     parser.add_argument(
         "--task",
-        type=options.one_of(options.STORIES, "task"),
+        type=flags.one_of(flags.STORIES, "task"),
         default="reconstruct",
         help=f"one of {stories}; in brackets who reads a flag",
     )
 
     def add(flag: str, text: str, **how) -> None:
         parser.add_argument(
-            flag, help=f"{text} {options.defaults_of(flag[2:], options.STORIES)}", **how
+            flag, help=f"{text} {flags.defaults_of(flag[2:], flags.STORIES)}", **how
         )
 
-    add("--cr", "the students' ratio", type=options.ratio)
-    add("--cr_teacher", "the teacher's ratio", type=options.ratio)
-    add("--dataset", "labelled images", type=options.one_of(options.LABELLED, "dataset"))
+    add("--cr", "the students' ratio", type=flags.ratio)
+    add("--cr_teacher", "the teacher's ratio", type=flags.ratio)
+    add("--dataset", "labelled images", type=flags.one_of(flags.LABELLED, "dataset"))
     add("--data_root", "their folder")
-    add("--n", "side of the images in pixels", type=options.within(2, 4096, int))
+    add("--n", "side of the images in pixels", type=flags.within(2, 4096, int))
     add("--c", "channels: grey or RGB", type=int, choices=(1, 3))
-    add("--model_teacher", "the teacher", type=options.one_of(options.CLASSIFIERS, "model"))
-    add("--model", "the students", type=options.one_of(options.CLASSIFIERS, "model"))
-    add("--balance", "of labels and teacher", type=options.one_of(options.BALANCES, "balance"))
+    add("--model_teacher", "the teacher", type=flags.one_of(flags.CLASSIFIERS, "model"))
+    add("--model", "the students", type=flags.one_of(flags.CLASSIFIERS, "model"))
+    add("--balance", "of labels and teacher", type=flags.one_of(flags.BALANCES, "balance"))
     add(
         "--lessen_ratio",
         "how many times smaller the students' images are along a side",
-        type=options.within(1, 4096),
+        type=flags.within(1, 4096),
     )
     add(
         "--loss_distill",
         "what is compared",
-        type=options.weighted(options.CLASS_LOSSES),
+        type=flags.weighted(flags.CLASS_LOSSES),
         nargs="+",
-        action=options.Distinct,
+        action=flags.Distinct,
         metavar="NAME[:WEIGHT]",
     )
-    seeds = {"type": options.natural, "nargs": "+", "action": options.Distinct}
+    seeds = {"type": flags.natural, "nargs": "+", "action": flags.Distinct}
     add("--seeds", "of the students; the teacher's is 0", **seeds)
-    add("--seed", "of weights, order and augmentation", type=options.natural)
-    add("--epochs", "passes over the training images, for each network", type=options.counting)
-    add("--width", "channels of the networks at full resolution", type=options.counting)
-    add("--pictures", "test images in the figure", type=options.within(1, 12, int))
+    add("--seed", "of weights, order and augmentation", type=flags.natural)
+    add("--epochs", "passes over the training images, for each network", type=flags.counting)
+    add("--width", "channels of the networks at full resolution", type=flags.counting)
+    add("--pictures", "test images in the figure", type=flags.within(1, 12, int))
     parser.add_argument(
-        "--limit_train", type=options.counting, help="use only so many training images"
+        "--limit_train", type=flags.counting, help="use only so many training images"
     )
-    options.add_device(parser, parser)
-    options.add_results(parser, parser, "results/demo")
+    flags.add_device(parser, parser)
+    flags.add_results(parser, parser, "results/demo")
     return parser.parse_args(argv)
 
 
@@ -59,11 +59,11 @@ def main(args) -> dict:
     import time
     from pathlib import Path
 
-    from tables import look_up
-    from training import engine
+    from core import runtime
+    from core.registry import look_up
 
     began = time.perf_counter()
-    device = engine.start(args.device)
+    device = runtime.start(args.device)
     folder = Path(args.results)
     commands = {"reconstruct": images, "classify": classes, "benchmark": losses}[args.task](args)
     shared = ["--epochs", args.epochs, "--device", args.device, "--results", folder]
@@ -81,7 +81,7 @@ def main(args) -> dict:
         print(f"\n{name}: python {script.__name__}.py {' '.join(words)}")
         done = script.main(script.parse(words))
         trained[name] = done.get("checkpoint") or done["checkpoints"]
-    result = look_up(options.STORIES, args.task, "task")(trained, args, folder, device)
+    result = look_up(flags.STORIES, args.task, "task")(trained, args, folder, device)
     print(
         f"{folder}/table.csv, figure.png, report.md written; {time.perf_counter() - began:.0f} s in all"
     )
@@ -109,7 +109,7 @@ def model(name: str, args) -> list:
     return [
         "--model",
         name,
-        *(["--width", args.width] if "width" in options.CLASSIFIERS[name].flags else []),
+        *(["--width", args.width] if "width" in flags.CLASSIFIERS[name].flags else []),
     ]
 
 
@@ -166,4 +166,4 @@ def losses(args) -> dict:
 
 
 if __name__ == "__main__":
-    options.run(parse, main)
+    flags.run(parse, main)

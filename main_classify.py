@@ -1,19 +1,20 @@
 """Train one classifier: a teacher, or the undistilled student."""
 
-from training import options
+from core import flags
 
 
 def parse(argv=None):
-    parser = options.Parser(__doc__)
-    options.add_class_training(parser)
+    parser = flags.Parser(__doc__)
+    flags.add_class_training(parser)
     return parser.parse_args(argv)
 
 
 def main(args) -> dict:
-    from training import engine, pipeline
+    from core import runtime
+    from training import setup
 
-    device = engine.start(args.device)
-    return pipeline.every_seed(lambda one, beside: learner(one, device, beside), args, "val_top1")
+    device = runtime.start(args.device)
+    return setup.every_seed(lambda one, beside: learner(one, device, beside), args, "val_top1")
 
 
 def learner(args, device, beside):
@@ -24,4 +25,4 @@ def learner(args, device, beside):
 
 
 if __name__ == "__main__":
-    options.run(parse, main)
+    flags.run(parse, main)

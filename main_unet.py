@@ -1,44 +1,45 @@
 """Train one U-Net at one ratio, or a mixture of ratios: a teacher, or the undistilled baseline."""
 
-from training import checks, options
+from core import checks, flags
 
 
 def parse(argv=None):
-    parser = options.Parser(__doc__)
-    options.add_data(parser, limits=("train", "val"))
-    options.add_loading(parser)
-    options.add_physics(parser)
-    options.add_network(parser)
-    options.add_training(parser)
+    parser = flags.Parser(__doc__)
+    flags.add_data(parser, limits=("train", "val"))
+    flags.add_loading(parser)
+    flags.add_physics(parser)
+    flags.add_network(parser)
+    flags.add_training(parser)
     group = parser.add_argument_group("task")
     group.add_argument(
         "--loss",
-        type=options.one_of(options.TASK_LOSSES, "loss"),
+        type=flags.one_of(flags.TASK_LOSSES, "loss"),
         default="mae",
-        help=f"one of {', '.join(options.TASK_LOSSES)}",
+        help=f"one of {', '.join(flags.TASK_LOSSES)}",
     )
-    options.add_style(group)
+    flags.add_style(group)
     group.add_argument("--train_again", metavar="CHECKPOINT", help="begin with its weights")
-    options.add_run(parser)
+    flags.add_run(parser)
     parser.checks.append(checks.loss_options)
-    parser.files.append(options.checkpoints("train_again"))
+    parser.files.append(flags.checkpoints("train_again"))
     return parser.parse_args(argv)
 
 
 def main(args) -> dict:
-    from training import engine, pipeline
+    from core import runtime
+    from training import setup
 
-    device = engine.start(args.device)
-    return pipeline.every_seed(lambda one, beside: learner(one, device, beside), args, "val_psnr")
+    device = runtime.start(args.device)
+    return setup.every_seed(lambda one, beside: learner(one, device, beside), args, "val_psnr")
 
 
 def learner(args, device, beside):
     """One network that is ready to be trained, or the scores of a run that is finished."""
-    from tables import label_of
-    from training import pipeline
+    from core.registry import label_of
+    from training import setup
     from training.run import Run
 
-    camera = pipeline.physics_recipe(args)
+    camera = setup.physics_recipe(args)
     name = checks.export_name(
         args.network, label_of(camera) + (f"_seed_{args.seed}" if args.seeds else "")
     )
@@ -47,16 +48,16 @@ def learner(args, device, beside):
         args,
         f"{stem}_{args.dataset}",
         name,
-        {"train_again": args.train_again} | pipeline.ordering_file(camera),
+        {"train_again": args.train_again} | setup.ordering_file(camera),
     )
     if run.finished:
         return run.already()
-    splits = beside.splits if beside else pipeline.splits_of(args)
-    physics = pipeline.camera_of(camera, splits)
-    network, recipe = pipeline.network_of(args)
-    pipeline.warm_start(network, recipe, args.train_again)
-    return pipeline.learner(
-        pipeline.supervised(args, network, physics, args.loss, device),
+    splits = beside.splits if beside else setup.splits_of(args)
+    physics = setup.camera_of(camera, splits)
+    network, recipe = setup.network_of(args)
+    setup.warm_start(network, recipe, args.train_again)
+    return setup.learner(
+        setup.supervised(args, network, physics, args.loss, device),
         recipe,
         splits,
         args,
@@ -66,4 +67,4 @@ def learner(args, device, beside):
 
 
 if __name__ == "__main__":
-    options.run(parse, main)
+    flags.run(parse, main)

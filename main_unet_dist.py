@@ -1,16 +1,16 @@
 """Distil a frozen teacher, or one that learns beside it (--online), into a student that measures less."""
 
-from training import checks, options
+from core import checks, flags
 
 
 def parse(argv=None):
-    parser = options.Parser(__doc__)
-    options.add_data(parser, limits=("train", "val"))
-    options.add_loading(parser)
-    options.add_physics(parser)
-    options.add_network(parser, student=True)
-    options.add_distillation(parser)
-    options.add_teacher(parser)
+    parser = flags.Parser(__doc__)
+    flags.add_data(parser, limits=("train", "val"))
+    flags.add_loading(parser)
+    flags.add_physics(parser)
+    flags.add_network(parser, student=True)
+    flags.add_distillation(parser)
+    flags.add_teacher(parser)
     group = parser.add_argument_group("beginning")
     group.add_argument(
         "--init_student", metavar="PATH", help="begin with the weights of this checkpoint"
@@ -20,48 +20,49 @@ def parse(argv=None):
         action="store_true",
         help="the teacher learns too, beginning with --teacher or afresh at --cr_teacher",
     )
-    options.add_training(parser)
-    options.add_run(parser)
-    parser.files += [checks.teacher_path, options.checkpoints("init_student")]
+    flags.add_training(parser)
+    flags.add_run(parser)
+    parser.files += [checks.teacher_path, flags.checkpoints("init_student")]
     return parser.parse_args(argv)
 
 
 def main(args) -> dict:
-    from training import engine, pipeline
+    from core import runtime
+    from training import setup
 
-    device = engine.start(args.device)
-    return pipeline.every_seed(lambda one, beside: learner(one, device, beside), args, "val_psnr")
+    device = runtime.start(args.device)
+    return setup.every_seed(lambda one, beside: learner(one, device, beside), args, "val_psnr")
 
 
 def learner(args, device, beside):
     """One student that is ready to be taught, or the scores of a run that is finished."""
     from functools import cache
 
-    from training import pipeline
+    from training import setup
     from training.checkpoint import pack, write
     from training.run import Run
 
-    pipeline.check_losses(args)
+    setup.check_losses(args)
     path = checks.teacher_path(args)
     splits = cache(
-        lambda: beside.splits if beside else pipeline.splits_of(args)
+        lambda: beside.splits if beside else setup.splits_of(args)
     )  # late: that a folder is taken is said first
-    teacher = pipeline.teacher_of(args, path, lambda: splits()["train"].stack())
-    camera = pipeline.physics_recipe(args)
-    names = pipeline.student_names(
+    teacher = setup.teacher_of(args, path, lambda: splits()["train"].stack())
+    camera = setup.physics_recipe(args)
+    names = setup.student_names(
         args, camera, teacher.physics.recipe, "online_student" if args.online else "student"
     )
     run = Run(
         args,
         *names,
-        {"teacher": path, "init_student": args.init_student} | pipeline.ordering_file(camera),
+        {"teacher": path, "init_student": args.init_student} | setup.ordering_file(camera),
     )
     if run.finished:
         return run.already()
-    physics = pipeline.camera_of(camera, splits())
-    network, recipe = pipeline.network_of(args)
-    pipeline.warm_start(network, recipe, args.init_student)
-    stage = pipeline.distillation(
+    physics = setup.camera_of(camera, splits())
+    network, recipe = setup.network_of(args)
+    setup.warm_start(network, recipe, args.init_student)
+    stage = setup.distillation(
         args, network, physics, teacher, splits()["train"].stack, device, args.online
     )
 
@@ -71,7 +72,7 @@ def learner(args, device, beside):
             pack(stage.teacher, teacher.recipe, stage.physics_t, run.identity),
         )
 
-    return pipeline.learner(
+    return setup.learner(
         stage,
         recipe,
         splits(),
@@ -83,4 +84,4 @@ def learner(args, device, beside):
 
 
 if __name__ == "__main__":
-    options.run(parse, main)
+    flags.run(parse, main)

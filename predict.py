@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from inputs import existing_file
-from training import options
+from core import flags
+from core.inputs import existing_file
 
 
 def parse(argv=None):
-    parser = options.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument(
         "--checkpoint", required=True, metavar="PATH", help="it tells network and physics"
     )
@@ -30,17 +30,17 @@ def parse(argv=None):
     )
     group.add_argument(
         "--sigma",
-        type=options.sigma,
+        type=flags.sigma,
         help="the pictures' noise on the 0..255 scale, for networks that are told it",
     )
     group.add_argument(
         "--tile",
-        type=options.within(16, 4096, int),
+        type=flags.within(16, 4096, int),
         help="larger pictures are cut into tiles of this side; 512",
     )
     group.add_argument(
         "--overlap",
-        type=options.natural,
+        type=flags.natural,
         help="pixels in which neighbouring tiles are blended; 32, simulated 0",
     )
     group = parser.add_argument_group("measurements")
@@ -50,32 +50,32 @@ def parse(argv=None):
         help=".npy: m values, or 2 m of complementary pairs, a frame; one frame or several",
     )
     group.add_argument(
-        "--scale", type=options.gain, help="what values are multiplied by, or auto; see README"
+        "--scale", type=flags.gain, help="what values are multiplied by, or auto; see README"
     )
     group = parser.add_argument_group("export")
     group.add_argument(
         "--export",
-        type=options.one_of(options.EXPORTS, "export"),
+        type=flags.one_of(flags.EXPORTS, "export"),
         nargs="+",
-        action=options.Distinct,
+        action=flags.Distinct,
         default=[],
-        help=f"alone: {', '.join(options.EXPORTS)}",
+        help=f"alone: {', '.join(flags.EXPORTS)}",
     )
-    options.add_bare(parser, n=True)
+    flags.add_bare(parser, n=True)
     group = parser.add_argument_group("run")
-    group.add_argument("--seed", type=options.natural, default=42, help="of simulated noise")
-    options.add_device(parser, group)
-    options.add_results(parser, group)
+    group.add_argument("--seed", type=flags.natural, default=42, help="of simulated noise")
+    flags.add_device(parser, group)
+    flags.add_results(parser, group)
 
     def words_go_together(args) -> None:
         check(args, parser)
 
     parser.checks.append(words_go_together)
-    parser.files += [options.checkpoints("checkpoint"), inputs_are_there]
+    parser.files += [flags.checkpoints("checkpoint"), inputs_are_there]
     return parser.parse_args(argv)
 
 
-def check(args, parser: options.Parser) -> None:
+def check(args, parser: flags.Parser) -> None:
     """Refuses flags of one use in another one."""
     if bool(args.inputs) + bool(args.measurements) + bool(args.export) != 1:
         parser.error("give one of pictures, --measurements FILE, --export FORM")
@@ -101,14 +101,15 @@ def inputs_are_there(args) -> None:
 def main(args) -> dict:
     from functools import partial
 
-    from files import folder_for
-    from training import engine, export, prediction
+    from core import runtime
+    from core.files import folder_for
+    from evaluation import export, prediction
+    from evaluation.restoration import name_of
     from training.checkpoint import restore_with_physics
-    from training.testing import name_of
 
-    device = engine.start(args.device)
+    device = runtime.start(args.device)
     restored = restore_with_physics(
-        args.checkpoint, {name: getattr(args, name) for name in options.BARE}
+        args.checkpoint, {name: getattr(args, name) for name in flags.BARE}
     )
     folder = folder_for(Path(args.results) / "predict", name_of(args.checkpoint))
     if args.export:
@@ -120,4 +121,4 @@ def main(args) -> dict:
 
 
 if __name__ == "__main__":
-    options.run(parse, main)
+    flags.run(parse, main)

@@ -2,19 +2,19 @@
 
 from argparse import Namespace
 
-from training import options
-from training.checks import check_camera_side
+from core import flags
+from core.checks import check_camera_side
 
 
 def parse(argv=None):
-    parser = options.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     group = parser.add_argument_group("what to do (one of ladder, redistill, encoder_from)")
     one = group.add_mutually_exclusive_group(required=True)
     one.add_argument(
         "--ladder",
-        type=options.ratio,
+        type=flags.ratio,
         nargs="+",
-        action=options.Distinct,
+        action=flags.Distinct,
         metavar="CR",
         help="ratios from the teacher's down; the first is trained alone",
     )
@@ -40,18 +40,18 @@ def parse(argv=None):
         action="store_true",
         help="a rung of the ladder begins with its teacher's weights",
     )
-    options.add_data(parser, limits=("train", "val", "test"))
-    options.add_loading(parser)
-    options.add_physics(parser)
-    options.add_network(parser, student=True)
-    options.add_distillation(parser)
-    options.add_teacher(
+    flags.add_data(parser, limits=("train", "val", "test"))
+    flags.add_loading(parser)
+    flags.add_physics(parser)
+    flags.add_network(parser, student=True)
+    flags.add_distillation(parser)
+    flags.add_teacher(
         parser,
         "above the ladder's first rung; of --redistill; of a hybrid, which learns alone without it",
     )
-    options.add_training(parser, several=False)
-    options.add_run(parser)
-    parser.files.append(options.checkpoints("redistill", "encoder_from", "decoder_from"))
+    flags.add_training(parser, several=False)
+    flags.add_run(parser)
+    parser.files.append(flags.checkpoints("redistill", "encoder_from", "decoder_from"))
     parser.demanding = False  # the rungs or the checkpoints say what the camera is
 
     def words_go_together(args: Namespace) -> None:
@@ -63,17 +63,17 @@ def parse(argv=None):
 
 
 def main(args) -> dict:
-    import ranks
+    from core import distributed
     from data_loader import build_splits
-    from training import pipeline
+    from training import setup
 
-    pipeline.check_losses(args)
+    setup.check_losses(args)
     if args.ladder:
-        pipeline.check_camera(
-            args, pipeline.physics_recipe(Namespace(**vars(args) | {"cr": args.ladder}))
+        setup.check_camera(
+            args, setup.physics_recipe(Namespace(**vars(args) | {"cr": args.ladder}))
         )
     build_splits(
-        pipeline.request_of(args)
+        setup.request_of(args)
     )  # the test images too: what is missing is said before the first rung
     rungs = climb(args) if args.ladder else [go_on(args)]
     if args.dry_run:
@@ -85,10 +85,10 @@ def main(args) -> dict:
         ("n", "c", "cr", "ordering", "scales", "width", "padding", "awgn_snr", "sigma")
     )
     paths = [rung["checkpoint"] for rung in rungs]
-    with ranks.apart():
+    with distributed.apart():
         tested = (
             {}
-            if ranks.rank()
+            if distributed.rank()
             else test_UNet.main(
                 settings(test_UNet, ["--checkpoint", "x"], args, checkpoint=paths, **own)
             )
@@ -98,32 +98,32 @@ def main(args) -> dict:
 
 def check(args) -> None:
     """Flags that belong to one of the three ways are refused in the others."""
-    if args.ladder and "cr" not in options.PHYSICS[args.physics].flags:
-        raise options.UserError(f"ladder: physics '{args.physics}' has no ratio to climb down")
+    if args.ladder and "cr" not in flags.PHYSICS[args.physics].flags:
+        raise flags.UserError(f"ladder: physics '{args.physics}' has no ratio to climb down")
     if args.ladder:
         check_camera_side(args)
     if args.ladder and "cr" in args.typed:
-        raise options.UserError(f"cr {args.cr}: the ladder's ratios are --ladder")
+        raise flags.UserError(f"cr {args.cr}: the ladder's ratios are --ladder")
     if args.ladder and sorted(set(args.ladder), reverse=True) != args.ladder:
-        raise options.UserError(
+        raise flags.UserError(
             f"ladder {' '.join(map(str, args.ladder))}: each rung measures less than the one above it"
         )
     if (args.cr_teacher or args.ordering_teacher) and not args.teacher:
-        raise options.UserError(
+        raise flags.UserError(
             "cr_teacher and ordering_teacher belong to a --teacher whose file does not tell them"
         )
     if bool(args.encoder_from) != bool(args.decoder_from):
-        raise options.UserError("a hybrid needs both --encoder_from and --decoder_from")
+        raise flags.UserError("a hybrid needs both --encoder_from and --decoder_from")
     if args.freeze != "none" and not args.encoder_from:
-        raise options.UserError(
+        raise flags.UserError(
             f"freeze '{args.freeze}': only a hybrid (--encoder_from, --decoder_from) has a part to freeze"
         )
     if args.warm_start and not args.ladder:
-        raise options.UserError(
+        raise flags.UserError(
             "warm_start belongs to --ladder: --redistill and hybrids begin with their checkpoints' weights"
         )
     if args.redistill and not args.teacher:
-        raise options.UserError("redistill: which teacher? give --teacher PATH")
+        raise flags.UserError("redistill: which teacher? give --teacher PATH")
     unused = args.typed & {
         "type_dist",
         "loss_distill",
@@ -137,7 +137,7 @@ def check(args) -> None:
     }
     unused |= {flag for flag in args.typed if flag.startswith("alpha_") or flag == "style_weight"}
     if args.encoder_from and not args.teacher and unused:
-        raise options.UserError(
+        raise flags.UserError(
             f"{', '.join(sorted(unused))}: a hybrid is distilled only from a --teacher PATH"
         )
 
@@ -186,11 +186,12 @@ def climb(args) -> list[dict]:
 
 def go_on(args) -> dict:
     """Trains a student that exists already, or a hybrid of two checkpoints; both keep their own camera."""
-    from training import engine, pipeline
+    from core import runtime
+    from training import setup
     from training.checkpoint import RESTORER, restore, restore_with_physics
     from training.run import Run
 
-    device = engine.start(args.device)
+    device = runtime.start(args.device)
     bare = {
         name: getattr(args, name) for name in ("n", "c", "cr", "ordering") if name in args.typed
     }
@@ -205,17 +206,17 @@ def go_on(args) -> dict:
         | start.content["network"]
         | physics.recipe
     )
-    flags = [
+    names = [
         flag
-        for entry in (*options.PHYSICS.values(), *options.NETWORKS.values())
+        for entry in (*flags.PHYSICS.values(), *flags.NETWORKS.values())
         for flag in entry.flags
     ]
-    own = dict.fromkeys(flags) | {
+    own = dict.fromkeys(names) | {
         name: value for name, value in told.items() if hasattr(args, name)
     }
     for name in args.typed & own.keys():
         if getattr(args, name) != own[name]:
-            raise options.UserError(
+            raise flags.UserError(
                 f"{name} {getattr(args, name)} contradicts the checkpoint's {own[name]}"
             )
     args = Namespace(
@@ -224,32 +225,30 @@ def go_on(args) -> dict:
     del args.typed
     if args.decoder_from:
         decoder = restore(args.decoder_from, kind=RESTORER)
-        network, recipe = pipeline.hybrid_of(start, decoder, args.freeze)
+        network, recipe = setup.hybrid_of(start, decoder, args.freeze)
     else:
-        network, recipe = pipeline.thawed(start)
-    network = pipeline.lightened(network, args)
-    splits = pipeline.splits_of(args)
+        network, recipe = setup.thawed(start)
+    network = setup.lightened(network, args)
+    splits = setup.splits_of(args)
     physics = physics.refitted(splits["train"].stack) if changed else physics
     print(f"physics: {physics.describe()}")
     what = "redistilled" if args.redistill else f"hybrid_{args.freeze}_frozen"
     if args.teacher:
         given = {"n": args.n, "c": args.c, "cr": args.cr_teacher, "ordering": args.ordering_teacher}
-        teacher = pipeline.teacher_from(args.teacher, given, args.dataset)
-        names = pipeline.student_names(args, physics.recipe, teacher.physics.recipe, what)
-        stage = pipeline.distillation(
-            args, network, physics, teacher, splits["train"].stack, device
-        )
+        teacher = setup.teacher_from(args.teacher, given, args.dataset)
+        names = setup.student_names(args, physics.recipe, teacher.physics.recipe, what)
+        stage = setup.distillation(args, network, physics, teacher, splits["train"].stack, device)
     else:
-        names = pipeline.student_names(args, physics.recipe, None, what)
-        stage = pipeline.supervised(args, network, physics, args.loss_gt, device)
+        names = setup.student_names(args, physics.recipe, None, what)
+        stage = setup.supervised(args, network, physics, args.loss_gt, device)
     files = ("teacher", "redistill", "encoder_from", "decoder_from")
     run = Run(args, *names, {name: getattr(args, name) for name in files})
     return (
         run.already()
         if run.finished
-        else pipeline.trained([pipeline.learner(stage, recipe, splits, args, run)])[0]
+        else setup.trained([setup.learner(stage, recipe, splits, args, run)])[0]
     )
 
 
 if __name__ == "__main__":
-    options.run(parse, main)
+    flags.run(parse, main)

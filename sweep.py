@@ -3,11 +3,11 @@
 from argparse import ArgumentTypeError
 from pathlib import Path
 
-from training import options
+from core import flags
 
 
 def parse(argv=None):
-    parser = options.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument(
         "study",
         nargs="?",
@@ -20,7 +20,7 @@ def parse(argv=None):
     )
     group.add_argument("--script", help="the training script (main_unet_dist.py without it)")
     values = {
-        "type": options.assignment,
+        "type": flags.assignment,
         "nargs": "+",
         "action": "extend",
         "default": [],
@@ -37,7 +37,7 @@ def parse(argv=None):
         **values,
         help="flags of the teacher's training, beside the shared ones; 'same' is the student's value",
     )
-    seeds = {"type": options.natural, "nargs": "+", "action": options.Distinct}
+    seeds = {"type": flags.natural, "nargs": "+", "action": flags.Distinct}
     group.add_argument("--seeds", **seeds, help="of the students")
     group.add_argument(
         "--shuffled",
@@ -45,21 +45,21 @@ def parse(argv=None):
     )
     group.add_argument(
         "--limit_test",
-        type=options.counting,
+        type=flags.counting,
         help="use only so many test images, a fixed random subset",
     )
     group.add_argument(
-        "--name", type=options.name, help="of the folder in results/sweeps; the study's without it"
+        "--name", type=flags.name, help="of the folder in results/sweeps; the study's without it"
     )
     group = parser.add_argument_group("how")
     group.add_argument(
         "--jobs",
-        type=options.counting,
+        type=flags.counting,
         help="processes at a time; one a GPU, else one a core, without it",
     )
-    options.add_device(parser, group)
-    options.add_results(parser, group)
-    options.add_cluster(parser)
+    flags.add_device(parser, group)
+    flags.add_results(parser, group)
+    flags.add_cluster(parser)
     parser.add_argument(
         "--dry_run",
         action="store_true",
@@ -70,7 +70,7 @@ def parse(argv=None):
     group.add_argument("--collect", action="store_true", help="the report of what is finished")
     group.add_argument(
         "--task",
-        type=options.natural,
+        type=flags.natural,
         metavar="K",
         help="do the job of this number alone, in this process",
     )
@@ -84,7 +84,7 @@ def parse(argv=None):
         )
     if args.study and not args.name:
         try:
-            options.name(Path(args.study).stem)
+            flags.name(Path(args.study).stem)
         except ArgumentTypeError as error:
             parser.error(f"study {args.study}: {error}; give --name")
     if not (args.study or args.vary or args.fixed):
@@ -95,30 +95,30 @@ def parse(argv=None):
 
 def planned(args):
     """The study that the flags describe, and the plan behind it."""
-    from training import study
+    from study import planning
 
-    text = study.changed(study.resolved(args.text, args.tiny), args)
+    text = planning.changed(planning.resolved(args.text, args.tiny), args)
     name = args.name or (Path(args.study).stem if args.study else "study") + (
         "_tiny" if args.tiny else ""
     )
     more = {} if args.device == "auto" else {"device": args.device}
-    return study.build(text, name, Path(args.results), script_of, more, check=not args.status)
+    return planning.build(text, name, Path(args.results), script_of, more, check=not args.status)
 
 
 def script_of(name: str):
     """A training script."""
     from importlib import import_module
 
-    if name not in options.TRAINING:
-        raise options.UserError(
-            f"study: unknown script '{name}': choose from {', '.join(f'{script}.py' for script in options.TRAINING)}"
+    if name not in flags.TRAINING:
+        raise flags.UserError(
+            f"study: unknown script '{name}': choose from {', '.join(f'{script}.py' for script in flags.TRAINING)}"
         )
     return import_module(name)
 
 
 def serve(pipe, place, args) -> None:
     """A process of its own that does jobs."""
-    from training import workers
+    from study import workers
 
     workers.settle(place if args.device == "auto" else place | {"gpu": None})
     study, plan = planned(args)
@@ -126,7 +126,7 @@ def serve(pipe, place, args) -> None:
 
 
 def main(args) -> dict:
-    from training import workers
+    from study import workers
 
     study, plan = planned(args)
     if args.cluster:
@@ -138,11 +138,11 @@ def main(args) -> dict:
         return workers.tell_states(study)
     if not (args.dry_run or args.collect):
         work(args, study)
-    from analysis import study_report
+    from study import report
 
     if args.dry_run:
-        return study_report.tell_costs(study, plan, args.jobs or workers.default_jobs())
-    return study_report.tell(study, plan)
+        return report.tell_costs(study, plan, args.jobs or workers.default_jobs())
+    return report.tell(study, plan)
 
 
 def queue(args, study) -> dict:
@@ -150,8 +150,8 @@ def queue(args, study) -> dict:
     import hashlib
     import sys
 
-    from files import write_text
-    from training import cluster, workers
+    from core.files import write_text
+    from study import cluster, workers
 
     asked = workers.asked(
         study
@@ -192,10 +192,10 @@ def queue(args, study) -> dict:
 
 def do_one(args, study, plan) -> None:
     """The job of a number, in this process."""
-    from training import workers
+    from study import workers
 
     if args.task >= len(study.jobs):
-        raise options.UserError(f"task {args.task}: the study has jobs 0 to {len(study.jobs) - 1}")
+        raise flags.UserError(f"task {args.task}: the study has jobs 0 to {len(study.jobs) - 1}")
     workers.begin(study)
     keys = study.jobs[args.task]
     workers.Telling(study, 1)(keys, workers.do(study, plan, keys))
@@ -204,7 +204,7 @@ def do_one(args, study, plan) -> None:
 
 def work(args, study) -> None:
     """The jobs that are not done: teachers, then all others."""
-    from training import workers
+    from study import workers
 
     workers.begin(study)
     left = [keys for keys in study.jobs if not all(workers.is_done(study, key) for key in keys)]
@@ -222,4 +222,4 @@ def work(args, study) -> None:
 
 
 if __name__ == "__main__":
-    options.run(parse, main)
+    flags.run(parse, main)

@@ -1,19 +1,19 @@
 """Look at the sensing patterns of a single-pixel camera, say what is really measured, and export the patterns."""
 
-from inputs import check_patterns, folder_to_write
-from training import options
+from core import flags
+from core.inputs import check_patterns, folder_to_write
 
 
 def parse(argv=None):
-    parser = options.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument(
-        "--cr", type=options.ratio, required=True, help="measurements / pixels, in (0, 1]"
+        "--cr", type=flags.ratio, required=True, help="measurements / pixels, in (0, 1]"
     )
-    options.add_data(parser, limits=("train",))
-    options.add_patterns(parser)
+    flags.add_data(parser, limits=("train",))
+    flags.add_patterns(parser)
     group = parser.add_argument_group("output")
     group.add_argument(
-        "--patterns", type=options.counting, default=16, help="patterns drawn as images"
+        "--patterns", type=flags.counting, default=16, help="patterns drawn as images"
     )
     group.add_argument(
         "--export",
@@ -22,11 +22,11 @@ def parse(argv=None):
     )
     group.add_argument(
         "--magnify",
-        type=options.counting,
+        type=flags.counting,
         default=1,
         help="micromirrors along the side of a pixel in exported patterns",
     )
-    options.add_results(parser, group)
+    flags.add_results(parser, group)
     parser.checks.append(lambda args: check_patterns(args.ordering, args.n))
     parser.files.append(export_can_be_written)
     return parser.parse_args(argv)
@@ -42,17 +42,18 @@ def main(args) -> dict:
     from pathlib import Path
 
     from algo_functions import build_physics
-    from analysis import patterns
-    from analysis.report import markdown
+    from core import runtime
     from data_loader import build_splits
-    from training import engine, pipeline
+    from evaluation import patterns
+    from report.tables import markdown
+    from training import setup
 
-    engine.start("cpu")
-    recipe = pipeline.physics_recipe(
+    runtime.start("cpu")
+    recipe = setup.physics_recipe(
         Namespace(**vars(args), physics="spc", x0="adjoint", awgn_snr=None)
     )
-    pipeline.check_camera(args, recipe)
-    images = build_splits(pipeline.request_of(args), wanted=("train",))["train"].stack
+    setup.check_camera(args, recipe)
+    images = build_splits(setup.request_of(args), wanted=("train",))["train"].stack
     physics = build_physics(recipe, images=images)
     print(f"physics: {physics.describe()}")
     folder = (
@@ -92,4 +93,4 @@ def main(args) -> dict:
 
 
 if __name__ == "__main__":
-    options.run(parse, main)
+    flags.run(parse, main)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from tables import LOSSES, TASK_LOSSES, Loss, look_up
+from core.registry import LOSSES, TASK_LOSSES, Loss, look_up
 
 
 class Term(NamedTuple):

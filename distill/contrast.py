@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from tables import UserError
+from core.errors import UserError
 
 FEATURES = 128  # of an embedding
 MOMENTUM = 0.5  # of the memory

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.errors import UserError
 from distill.feature import same_size
 from distill.relation import need_map
 from models.base import he
-from tables import UserError
 
 NEGLIGIBLE = 1e-10  # share of the largest eigenvalue below which a direction is none of the map's
 

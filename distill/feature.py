@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from tables import UserError
+from core.errors import UserError
 
 EPSILON = 1e-6  # of Charbonnier's smooth absolute value
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.errors import UserError
 from models.classifier import DEVIATION, MEAN  # of ImageNet, on which VGG was trained
 from models.weights import weights_in
-from tables import UserError
 
 LAYERS = {
     2: 0.1,

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.errors import UserError
 from distill.relation import need_map
-from tables import UserError
 
 
 class ISRD(nn.Module):

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.errors import UserError
 from distill.feature import need_channels, need_places, same_size
-from tables import UserError
 
 
 def need_samples(loss: str, f: Tensor) -> None:

@@ -1,6 +1,6 @@
 """Networks: forward(x) -> image, features(x) -> named taps whose last is the output."""
 
-from tables import MODELS, look_up
+from core.registry import MODELS, look_up
 
 
 def build_network(recipe: dict):

@@ -5,9 +5,9 @@ from functools import partial
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from core.errors import UserError
 from models.base import he
 from models.classifier import Classifier
-from tables import UserError
 
 
 def stage(

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from core.errors import UserError
 from models.base import Network
-from tables import UserError
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours
 GREY_MEAN, GREY_DEVIATION = 0.449, 0.226  # their averages

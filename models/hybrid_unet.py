@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from core.errors import UserError
 from models.unet import UNet
-from tables import UserError
 
 PARTS = ("encoder", "decoder")
 

@@ -11,11 +11,12 @@ from torchvision.models import get_model_weights, shufflenet_v2_x1_0
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.vgg import make_layers
 
+from core.errors import UserError
+from core.registry import BATCH_NORMS, CLASSIFIERS
 from models.base import he, padded
 from models.cifar_resnet import stage
 from models.classifier import DEVIATION, MEAN, Classifier
 from models.weights import weights_in
-from tables import BATCH_NORMS, CLASSIFIERS, UserError
 
 STEMS = ("large", "small")
 BLOCKS = 12  # of a vision transformer

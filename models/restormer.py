@@ -4,8 +4,8 @@ import deepinv
 import torch
 from torch import Tensor
 
+from core.errors import UserError
 from models.base import Restorer, padded
-from tables import UserError
 
 
 class Restormer(Restorer):

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.errors import UserError
 from models.base import Restorer, he, padded
-from tables import UserError
 
 STEP = 4  # pixels are folded into channels 4 x 4, and the image grows back in two doublings
 

@@ -5,8 +5,9 @@ import torch.nn.functional as F
 from deepinv.models.unet import BFBatchNorm2d
 from torch import Tensor, nn
 
+from core.errors import UserError
+from core.registry import BATCH_NORMS, PADDINGS
 from models.base import Restorer, he, padded
-from tables import BATCH_NORMS, PADDINGS, UserError
 
 
 class CircularConv2d(nn.Conv2d):

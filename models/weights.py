@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from torch import Tensor
 
-from tables import UserError
+from core.errors import UserError
 
 UNREADABLE = (  # what the readers of zip archives and of torch's files make of bytes that are none
     zipfile.BadZipFile, pickle.UnpicklingError, struct.error, zlib.error,

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tables import FIRST_IMAGES, UserError, label_of
+from core.errors import UserError
+from core.registry import FIRST_IMAGES, label_of
 
 MOST_LMMSE = 10_000  # images that it is fitted to
 LARGEST_LMMSE = 64  # n: beyond it an n² x n² covariance is too much for a workstation

@@ -12,9 +12,10 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 from torchvision.transforms.functional import rgb_to_grayscale
 
+from core.errors import UserError
+from core.presets import PRESETS, SMALLEST_KERNEL, check
+from core.registry import words
 from physics.base import Physics
-from physics.presets import PRESETS, SMALLEST_KERNEL, check
-from tables import UserError, words
 
 MODES = ("area", "bilinear", "bicubic")
 PROFILES: dict[

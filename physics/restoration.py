@@ -15,8 +15,8 @@ from deepinv.physics.generator import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.errors import UserError
 from physics.base import Linear
-from tables import UserError
 
 
 def interval(value: float | list[float]) -> tuple[float, float]:

@@ -14,11 +14,12 @@ from deepinv.physics.singlepixel import (
 )
 from torch import Tensor
 
-from inputs import check_dense, check_patterns, check_side, existing_file
+from core.errors import UserError
+from core.inputs import check_dense, check_patterns, check_side, existing_file
+from core.registry import ORDERINGS, look_up
+from data.images import BAD_ARRAY, array_in
 from physics.base import Linear, Physics, seen_as
 from physics.hadamard import hadamard_2d
-from pictures import BAD_ARRAY, array_in
-from tables import ORDERINGS, UserError, look_up
 
 # ---------------------------------------------------------------- orderings: (n, n) places, 0 is measured first
 

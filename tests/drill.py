@@ -32,14 +32,15 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from tables import UserError  # noqa: E402
-from training import checkpoint, loop, options, tracking  # noqa: E402
-from training.engine import SIGNALS  # noqa: E402
+from core import flags  # noqa: E402
+from core.errors import UserError  # noqa: E402
+from core.runtime import SIGNALS  # noqa: E402
+from training import checkpoint, loop, tracking  # noqa: E402
 
 for name in (
     "main_classify",
     "training.classification",
-    "training.grading",
+    "evaluation.grading",
     "sklearn.covariance",
     "sklearn.datasets",
     "torch._dynamo",
@@ -126,7 +127,7 @@ class Process:
             sys.argv = [f"{script}.py", *words]
             before()
             module = importlib.import_module(script)
-            options.run(module.parse, module.main)
+            flags.run(module.parse, module.main)
             code = 0
         except SystemExit as end:
             code = end.code or 0

@@ -11,9 +11,10 @@ import time
 
 import torch
 
+from core.errors import UserError
+from core.registry import CLASSIFIERS, NETWORKS
 from models import build_network
 from models.base import to_device
-from tables import CLASSIFIERS, NETWORKS, UserError
 
 LIMIT = 60  # seconds
 STEPS = 2

@@ -2,7 +2,7 @@
 
 import os
 
-from training import workers
+from study import workers
 
 
 def serve(pipe, place) -> None:

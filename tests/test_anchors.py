@@ -126,9 +126,9 @@ def test_a_denoiser_of_whole_pictures_has_no_lmmse(capsys):
 
 
 def test_lmmse_of_many_images_is_fitted_to_the_first_ten_thousand(monkeypatch):
-    from training import testing
+    from evaluation import restoration
 
-    monkeypatch.setattr(testing, "MOST_LMMSE", 50)
+    monkeypatch.setattr(restoration, "MOST_LMMSE", 50)
     row, last = scored(learnt({"dataset": "digits"}), *DIGITS)
     assert row["fitted to (images)"] == 50 and last["LMMSE Images"] == "50"
     assert torch.isfinite(torch.tensor(row["PSNR"]))

@@ -17,15 +17,17 @@ from test_scripts import call
 
 import main_classify
 import main_unet
-import pictures
 import predict
 import progressive_distill
 import visualize_mask_spc
-from batches import build_loader
+from core import flags
+from core.errors import UserError
+from core.registry import LABELLED
+from data import images
+from data.batches import build_loader
+from data.images import open_image, read_picture
 from data_loader import Request, build_splits
-from pictures import open_image, read_picture
-from tables import LABELLED, UserError
-from training import checkpoint, options
+from training import checkpoint
 
 SHORT = ["--n", "16", "--epochs", "1", "--batch_size", "8", "--width", "4"]
 
@@ -125,7 +127,7 @@ def ran(script, words, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, words)])
     code = 0
     try:
-        options.run(script.parse, script.main)
+        flags.run(script.parse, script.main)
     except SystemExit as end:
         code = end.code
     return code, *capsys.readouterr()
@@ -181,9 +183,9 @@ def test_labels_stay_with_their_pictures_and_pairs_together(tmp_path):
         ),
         table=LABELLED,
     )
-    for images in trees.values():
-        assert [path.parent.name for path in images.source.images.keys] == [
-            images.classes[label] for label in images.labels
+    for split in trees.values():
+        assert [path.parent.name for path in split.source.images.keys] == [
+            split.classes[label] for label in split.labels
         ]
     root = tmp_path / "paired"
     pairs = build_splits(
@@ -257,9 +259,9 @@ def test_a_picture_is_decoded_once_unless_it_changes(tmp_path):
     folder(tmp_path)
     request = Request("folder", 16, 3, str(tmp_path))
     build_splits(request)
-    known = pictures.decoded.cache_info()
+    known = images.decoded.cache_info()
     build_splits(request)
-    assert pictures.decoded.cache_info().misses == known.misses
+    assert images.decoded.cache_info().misses == known.misses
     (tmp_path / "07.png").write_text("text")
     with pytest.raises(UserError, match=r"07\.png"):
         build_splits(request)
@@ -504,7 +506,7 @@ def test_good_pictures_of_other_kinds_come_out_on_their_scale(kind, c, tmp_path)
     SCALED[kind](tmp_path / "a")
     path = next(tmp_path.iterdir())
     expected = torch.from_numpy(GREY / 255).float().expand(c, 8, 8)
-    pictures.check_image(path)
+    images.check_image(path)
     for found in (open_image(path, Request(n=8, c=c)), read_picture(path, c)):
         assert torch.allclose(found, expected, atol=1.01 / 255), kind
 
@@ -513,7 +515,7 @@ def test_a_cmyk_jpeg_and_a_picture_of_one_pixel_are_good(tmp_path):
     Image.new("CMYK", (9, 9), (0, 0, 0, 128)).save(tmp_path / "a.jpg")
     Image.new("RGB", (1, 1), (10, 20, 30)).save(tmp_path / "b.png")
     for path in tmp_path.iterdir():
-        pictures.check_image(path)
+        images.check_image(path)
     assert torch.allclose(
         open_image(tmp_path / "a.jpg", Request(n=8, c=3)), torch.tensor(127 / 255), atol=2 / 255
     )
@@ -535,7 +537,7 @@ def test_what_is_damaged_anywhere_is_a_picture_or_one_line(form, tmp_path):
         damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
         path.write_bytes(damaged if k % 2 else whole[: rng.integers(len(whole) - 20)])
         try:
-            pictures.check_image(path)
+            images.check_image(path)
             read_picture(path, 3)
         except UserError as error:
             assert "\n" not in str(error)

@@ -12,13 +12,15 @@ import torch
 import benchmark
 import main_unet
 import main_unet_dist
-from analysis import contenders, speed
-from analysis.benchmark import grown
-from analysis.contenders import CASES, Bench, N, write_digits
-from analysis.plain import Pictures, Plain, observe
-from analysis.timing import interleaved, lines
-from data_loader import Request, build_splits, hold_out
-from tables import BENCHES, UserError
+from core.errors import UserError
+from core.registry import BENCHES
+from data.splits import hold_out
+from data_loader import Request, build_splits
+from speed import contenders, report
+from speed.baseline import Pictures, Plain, observe
+from speed.contenders import CASES, Bench, N, write_digits
+from speed.groups import grown
+from speed.timing import interleaved, lines
 from training.loop import evaluate
 
 TINY = ["--width", "2", "--batch_size", "4", "--rounds", "1", "--steps", "1", "--device", "cpu"]
@@ -50,7 +52,7 @@ def test_everything_is_timed_and_written(bench, tmp_path):
     ).read_text()
     with open(folder / "table.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == speed.COLUMNS and len(rows) == len(result["rows"])
+    assert tuple(rows[0]) == report.COLUMNS and len(rows) == len(result["rows"])
     for case in (*CASES, "distilled by teacher_2.pth"):
         contenders = [row["contender"] for row in rows if row["case"] == f"{case}, step"]
         assert contenders == ["ours", "plain loop", "limit (c)", "limit (d)"]
@@ -170,7 +172,7 @@ def test_targets_are_met_missed_or_not_run():
     def row(width, contender, ratio):
         return {
             "group": "training",
-            "case": speed.STEP,
+            "case": report.STEP,
             "n": 32,
             "width": width,
             "batch": 50,
@@ -180,13 +182,13 @@ def test_targets_are_met_missed_or_not_run():
         }
 
     rows = [row(64, "limit (c)", 0.95), row(64, "plain loop", 1.2), row(16, "plain loop", 2.5)]
-    assert [target[""] for target in speed.targets(rows, "cpu")] == [
+    assert [target[""] for target in report.targets(rows, "cpu")] == [
         "met",
         "missed",
         "met",
         *["not run"] * 4,
     ]
-    assert {target[""] for target in speed.targets(rows, "cuda")} == {"not run"}, (
+    assert {target[""] for target in report.targets(rows, "cuda")} == {"not run"}, (
         "targets of a CPU are not met by a GPU"
     )
 

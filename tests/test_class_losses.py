@@ -13,12 +13,12 @@ from scipy.stats import chisquare, zscore
 from tensorly.decomposition import partial_tucker
 from tensorly.tenalg import multi_mode_dot
 
+from core.errors import UserError
 from distill.contrast import CRD
 from distill.factor import FT, tucker
+from distill.logits import dist, dkd, kd
 from distill.pixel import ISRD
 from distill.relation import ICKD, rkd, sp
-from distill.response import dist, dkd, kd
-from tables import UserError
 
 generator = torch.Generator().manual_seed(0)
 LOGITS = 3 * torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)

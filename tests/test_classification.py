@@ -26,14 +26,15 @@ import predict
 import test_classify
 import test_UNet
 from algo_functions import ClassMeter, build_physics, class_scores
-from analysis.classes import draw_confusion
+from core.errors import Stopped, UserError
+from core.registry import CLASS_LOSSES, CLASS_OPTIONS, CLASSIFIERS
+from core.runtime import Stop
 from distill import build_term
-from distill.stage import Distillation, Guide
+from distill.task import Distillation, Guide
+from evaluation.class_report import draw_confusion
 from models import build_network
 from models.library import load_pretrained
-from tables import CLASS_LOSSES, CLASS_OPTIONS, CLASSIFIERS, Stopped, UserError
 from training import checkpoint, classification
-from training.engine import Stop
 
 DATA = ["--dataset", "digits", "--n", "16", "--limit_train", "40", "--limit_val", "20"]
 TINY = [*DATA, "--epochs", "1", "--model", "resnet8", "--width", "4"]

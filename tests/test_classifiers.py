@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import get_model_weights
 
+from core.errors import UserError
 from models import cifar_resnet, library
 from models.classifier import DEVIATION, GREY_DEVIATION, GREY_MEAN, MEAN
-from tables import UserError
 
 SMALL = {
     **{

@@ -17,11 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tables import CLUSTERS, UserError
-from training.cluster import Asked, ranges, script, submit
-from training.ending import STOPPED
-from training.options import add_cluster
-from training.parser import Parser
+from core.ending import STOPPED
+from core.errors import UserError
+from core.flags import add_cluster
+from core.parser import Parser
+from core.registry import CLUSTERS
+from study.cluster import Asked, ranges, script, submit
 
 ASKED = Asked("01:00:00")
 TEXT = st.text(st.characters(exclude_characters="\0\r", exclude_categories=["Cs"]), max_size=12)

@@ -14,8 +14,9 @@ from test_house import SCRIPTS
 
 import main_classify
 import main_unet
-from tables import CLASSIFIERS, NETWORKS, PHYSICS, RESTORED, UserError
-from training import options
+from core import flags
+from core.errors import UserError
+from core.registry import CLASSIFIERS, NETWORKS, PHYSICS, RESTORED
 
 QUICK = {
     "deadline": None,
@@ -58,7 +59,7 @@ def parser_of(script):
         raise Parsed(self)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Parsed) as found:
-        patch.setattr(options.Parser, "parse_args", caught)
+        patch.setattr(flags.Parser, "parse_args", caught)
         importlib.import_module(script).parse([])
     return found.value.args[0]
 

@@ -12,9 +12,9 @@ from torch import nn
 import compare_models
 import main_unet
 import test_UNet
-from analysis.comparison import flops, latencies, peak_memory, write
+from core.errors import UserError
+from evaluation.compare import flops, latencies, peak_memory, write
 from models import build_network
-from tables import UserError
 
 
 def test_flops_are_two_a_multiplication():

@@ -9,9 +9,11 @@ from PIL import Image
 from torchvision.datasets import MNIST
 from torchvision.transforms import Compose, Resize, ToTensor
 
-from batches import build_loader, symmetries_of
-from data_loader import PHOTOGRAPHS, Request, build_splits, to_tensor
-from tables import UserError
+from core.errors import UserError
+from data.batches import build_loader, symmetries_of
+from data.datasets import PHOTOGRAPHS
+from data.images import to_tensor
+from data_loader import Request, build_splits
 
 
 def tree(root, names, size=(20, 14), mode="RGB"):

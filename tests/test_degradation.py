@@ -16,10 +16,11 @@ import main_unet_dist
 import progressive_distill
 import test_UNet
 from algo_functions import build_physics
-from distill.stage import Distillation
+from core.errors import UserError
+from core.registry import DEGRADATIONS
+from distill.task import Distillation
 from physics import degradation
 from physics.degradation import PRESETS, Draws, blur_kernel, sinc_kernel
-from tables import DEGRADATIONS, UserError
 from training import checkpoint
 
 GUIDE = """

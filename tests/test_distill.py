@@ -13,12 +13,13 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import normalize
 
 from algo_functions import build_physics
+from core.errors import UserError
+from core.registry import LOSS_OPTIONS, LOSSES, SELECTIONS
 from distill import build_task, build_term
 from distill.feature import mse
-from distill.selection import selected_taps
-from distill.stage import Distillation, Guide, Supervised
+from distill.layers import selected_taps
+from distill.task import Distillation, Guide, Supervised
 from models import build_network
-from tables import LOSS_OPTIONS, LOSSES, SELECTIONS, UserError
 
 
 def attention_map(f):

@@ -11,17 +11,18 @@ import torch
 from test_scripts import call
 from test_training import NOISY, TINY, rows, same, train, weights
 
-import batches
 import main_classify
 import main_classify_dist
 import main_unet
 import main_unet_dist
 from algo_functions import build_physics
-from batches import build_loader, room_on
+from core import runtime
+from core.errors import Diverged, UserError
+from data import batches
+from data.batches import build_loader, room_on
 from data_loader import Request, build_splits
-from tables import Diverged, UserError
-from training import checkpoint, engine, loop
-from training.memory import Memory, Views
+from training import checkpoint, loop
+from training.cache import Memory, Views
 
 CPU = torch.device("cpu")
 STUDENT = ["--teacher", "results/trained_models/UNET_cr_0.5.pth", "--type_dist", "output_latent"]
@@ -243,7 +244,7 @@ class TestMemory:
                 "awgn_snr": None,
             }
         )
-        from distill.stage import Supervised
+        from distill.task import Supervised
         from models import build_network
 
         stage = Supervised(
@@ -327,12 +328,13 @@ class TestPrecision:
     def test_auto_asks_the_device(self, monkeypatch):
         for units, expected in ((True, torch.bfloat16), (False, None)):
             monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda units=units: units)
-            assert engine.precision("auto", CPU) is expected
+            assert runtime.precision("auto", CPU) is expected
         assert (
-            engine.precision("bf16", CPU) is torch.bfloat16 and engine.precision("off", CPU) is None
+            runtime.precision("bf16", CPU) is torch.bfloat16
+            and runtime.precision("off", CPU) is None
         )
         with pytest.raises(UserError, match="amp fp16: a CPU"):
-            engine.precision("fp16", CPU)
+            runtime.precision("fp16", CPU)
 
     def test_bf16_trains_almost_like_fp32_and_its_weights_stay_fp32(self):
         a, b = (

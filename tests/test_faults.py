@@ -14,10 +14,10 @@ import torch
 from test_house import ROOT
 from test_training import TINY, same, train
 
-import files
 from algo_functions import build_physics
+from core import files
+from core.errors import Diverged, Stopped, UserError
 from models import build_network
-from tables import Diverged, Stopped, UserError
 from training import checkpoint, loop
 
 DENOISE = {"name": "denoise", "n": 16, "c": 1, "sigma": 25.0, "x0": "adjoint"}

@@ -18,11 +18,12 @@ import analyze_features
 import main_classify
 import main_unet
 import main_unet_dist
-from analysis import measures
-from analysis.feature_report import folder_name, united
-from analysis.features import Tap, cka, grams, relative, weight_changes, weights_of
+from core.errors import UserError
+from core.registry import FEATURE_MEASURES, look_up
 from data_loader import Request, build_splits
-from tables import FEATURE_MEASURES, UserError, look_up
+from evaluation import feature_measures
+from evaluation.feature_report import folder_name, united
+from evaluation.features import Tap, cka, grams, relative, weight_changes, weights_of
 from training import checkpoint
 
 LOOK = ["--dataset", "digits", "--limit_test", "12", "--batch_size", "5", "--channels", "2"]
@@ -273,7 +274,7 @@ def test_changes_are_relative_and_defined_where_nothing_was():
 def test_a_tap_sums_what_all_batches_hold():
     a, b = noise(7, 3, 4, 4), noise(7, 3, 4, 4, seed=1)
     b[:, 1] = 0  # a silent channel has no skewness
-    tap = Tap({"skewness": measures.skewness, "std": measures.std}, seed=0)
+    tap = Tap({"skewness": feature_measures.skewness, "std": feature_measures.std}, seed=0)
     for some in torch.arange(7).split(3):
         tap.add(b[some], a[some], 1)
     assert torch.allclose(
@@ -281,7 +282,7 @@ def test_a_tap_sums_what_all_batches_hold():
         (b - a).transpose(0, 1).flatten(1).norm(dim=1) / a.transpose(0, 1).flatten(1).norm(dim=1),
     )
     assert tap.sums["skewness"][0].tolist() == [7, 0, 7]
-    assert torch.allclose(tap.sums["std"][1], measures.std(b).sum(0)) and torch.equal(
+    assert torch.allclose(tap.sums["std"][1], feature_measures.std(b).sum(0)) and torch.equal(
         tap.shown, b[1]
     )
     assert np.isin(torch.cat(tap.values).numpy(), b.numpy()).all()
@@ -345,7 +346,7 @@ def test_teacher_and_student_are_held_against_each_other(capsys):
     assert len(table) == 2 * len(a) * len(FEATURE_MEASURES)
     for name, taps in (("UNET_cr_0.5", a), (Path(student).stem, b)):
         for tap, f in taps.items():
-            values = measures.kurtosis(f.double()).numpy()
+            values = feature_measures.kurtosis(f.double()).numpy()
             row = table[name, tap, "kurtosis"]
             assert float(row["mean"]) == pytest.approx(np.nanmean(values), rel=1e-4, nan_ok=True)
             assert float(row["std"]) == pytest.approx(
@@ -368,7 +369,9 @@ def test_teacher_and_student_are_held_against_each_other(capsys):
     assert changed.keys() == {(tap, k) for tap, f in a.items() for k in range(f.shape[1])}
     d = (b["latent"][:, 2] - a["latent"][:, 2]).norm() / a["latent"][:, 2].norm()
     assert float(changed["latent", 2]["change"]) == pytest.approx(d.item(), rel=1e-3)
-    gained = (measures.std(b["latent"]) - measures.std(a["latent"])).mean(0)[2].item()
+    gained = (
+        (feature_measures.std(b["latent"]) - feature_measures.std(a["latent"])).mean(0)[2].item()
+    )
     assert float(changed["latent", 2]["std gained"]) == pytest.approx(gained, rel=1e-3, abs=1e-6)
     layers = {
         (row["layer"], row["channel"]): float(row["change"])
@@ -537,9 +540,9 @@ def test_of_pairs_the_degraded_pictures_are_what_networks_see(tmp_path):
             torch.stack([test[i]["seen"] for i in range(len(test))])
         )
     found = next(row for row in result["measures"] if row["tap"] == "output")
-    assert found["mean"] == pytest.approx(measures.std(output).mean().item(), rel=1e-4) and found[
-        "values"
-    ] == len(test)
+    assert found["mean"] == pytest.approx(
+        feature_measures.std(output).mean().item(), rel=1e-4
+    ) and found["values"] == len(test)
 
 
 def test_what_cannot_be_compared_is_refused(capsys):

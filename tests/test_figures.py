@@ -11,12 +11,14 @@ import torch
 from matplotlib.collections import PathCollection
 from matplotlib.text import Text
 
-from analysis import class_story, classes, comparison, feature_figures, figures, patterns, speed
-from analysis.feature_report import measure_rows
-from analysis.features import Subject, Tap
+from evaluation import class_report, compare, demo_classes, feature_figures, patterns, restoration
+from evaluation.feature_report import measure_rows
+from evaluation.features import Subject, Tap
 from models.base import AsSeen
 from physics.base import Physics
-from training import loop, testing
+from report import figures
+from speed import report
+from training import loop
 
 IMAGES = torch.linspace(0, 1, 12)[:, None, None, None] * torch.rand(
     12, 1, 16, 16, generator=torch.Generator().manual_seed(0)
@@ -155,19 +157,19 @@ class TestGrids:
     ):
         seen = {}
         monkeypatch.setattr(
-            testing, "draw_grid", lambda columns, truth, *_: seen.update(columns, truth=truth)
+            restoration, "draw_grid", lambda columns, truth, *_: seen.update(columns, truth=truth)
         )
         args = Namespace(seed=0, save_batches=1, crop_border=0, y_channel=False)
         camera = Halving({"name": "half", "n": 16, "c": 1})
         network = Named(1)
         loader = torch.utils.data.DataLoader(Tiles(), 5, collate_fn=collate)
         places, cpu = figures.detailed(IMAGES, 4), torch.device("cpu")
-        beside = testing.anchors(camera, None, loader, args, cpu, places)
-        lmmse = testing.Estimate(beside["back-projection"].meter, dict(enumerate(IMAGES)))
-        restored = testing.estimated(network, camera, loader, args, cpu, places)
-        tested = testing.Tested(network, camera, "half", restored, beside | {"LMMSE": lmmse})
-        tests = testing.Tests("N.pth", "N", loader, [tested], places, len(IMAGES))
-        testing.write_sheet(tested, tests, tmp_path)
+        beside = restoration.anchors(camera, None, loader, args, cpu, places)
+        lmmse = restoration.Estimate(beside["back-projection"].meter, dict(enumerate(IMAGES)))
+        restored = restoration.estimated(network, camera, loader, args, cpu, places)
+        tested = restoration.Tested(network, camera, "half", restored, beside | {"LMMSE": lmmse})
+        tests = restoration.Tests("N.pth", "N", loader, [tested], places, len(IMAGES))
+        restoration.write_sheet(tested, tests, tmp_path)
         assert list(seen) == ["back-projection", "LMMSE", "network", "truth"]
         for k, place in enumerate(places):
             assert torch.equal(seen["truth"][k], IMAGES[place])
@@ -215,7 +217,7 @@ MODELS = [
 
 class TestModels:
     def test_every_network_is_named_in_full_and_every_label_lies_inside(self):
-        figure = comparison.draw(MODELS, 1)
+        figure = compare.draw(MODELS, 1)
         figure.draw_without_rendering()
         assert all(row["model"] in words(figure).replace("\n    ", "") for row in MODELS)
         axis, box = figure.axes[0], figure.axes[0].get_window_extent()
@@ -228,7 +230,7 @@ class TestModels:
         plt.close(figure)
 
     def test_no_bar_of_a_latency_reaches_below_zero(self):
-        figure = comparison.draw(MODELS, 1)
+        figure = compare.draw(MODELS, 1)
         ends = [
             point[0]
             for bars in figure.axes[0].collections
@@ -321,7 +323,7 @@ class TestPatterns:
 class TestClasses:
     def test_names_of_classes_can_be_read_and_do_not_cover_each_other(self):
         labels = torch.arange(60)
-        figure = classes.confusion(labels, labels, [f"class {k}" for k in range(60)])
+        figure = class_report.confusion(labels, labels, [f"class {k}" for k in range(60)])
         figure.draw_without_rendering()
         names = figure.axes[0].get_yticklabels()
         boxes = [name.get_window_extent() for name in names]
@@ -331,7 +333,7 @@ class TestClasses:
 
     def test_of_many_classes_some_are_named(self):
         labels = torch.arange(300)
-        figure = classes.confusion(labels, labels, [f"class {k}" for k in range(300)])
+        figure = class_report.confusion(labels, labels, [f"class {k}" for k in range(300)])
         names = [label.get_text() for label in figure.axes[0].get_xticklabels()]
         assert names == [f"class {k}" for k in range(0, 300, 3)]
         plt.close(figure)
@@ -341,9 +343,9 @@ class TestClasses:
     ):
         (tmp_path / "metrics.csv").write_text("epoch,val_top1\n1,50\n2,60\n")
         rows = [{"": "student, resnet8", "top-1": 60.0, "top-3": 90.0}]
-        class_story.draw({"student": str(tmp_path / "best.pth")}, rows, "figure.png")
+        demo_classes.draw({"student": str(tmp_path / "best.pth")}, rows, "figure.png")
         assert drawn[0].axes[1].get_ylim()[0] == 0
-        class_story.draw_ranking(
+        demo_classes.draw_ranking(
             {name: [{"top-1": 60.0}, {"top-1": 62.0}] for name in ("alone", "kd")}, "figure.png"
         )
         for word in ("a seed", "mean over the seeds", "mean of the student alone"):
@@ -359,12 +361,12 @@ def everything() -> list[plt.Figure]:
     energy = torch.linspace(0.1, 1, 16).double()
     columns = {"a": IMAGES[:2], "b": IMAGES[1:3], "c": IMAGES[2:4], "d": IMAGES[:2]}
     return [
-        comparison.draw(MODELS, 1),
+        compare.draw(MODELS, 1),
         feature_figures.measures_of(measure_rows(subjects, taps), subjects),
         feature_figures.similarities_of(taps, [torch.eye(1)], subjects),
         feature_figures.maps_of(maps, subjects, shown),
         feature_figures.fouriers_of(maps, subjects, shown),
-        classes.confusion(labels, labels, [str(k) for k in range(5)]),
+        class_report.confusion(labels, labels, [str(k) for k in range(5)]),
         patterns.energies_of({"xy": energy, patterns.BEST: energy}, 5),
         figures.grid(columns, IMAGES[:2], figures.notes_of(columns, IMAGES[:2])),
     ]
@@ -377,7 +379,7 @@ def test_no_letter_of_any_picture_is_smaller_than_eight_points(drawn):
         for group in ("training", "physics", "peak")
         for name in ("ours", "plain loop")
     ]
-    speed.draw(rows, "figure.png")
+    report.draw(rows, "figure.png")
     figures.draw_curves(curve_rows(True), ("psnr",), "curves.png", {"psnr": 24.5})
     figures.draw_lines([{"epoch": 1, "ft/latent": 0.5}], "epoch", "lines.png")
     assert "ft of latent" in words(drawn[-1]) and list(drawn[-1].axes[0].get_xticks()) == [1]

@@ -11,18 +11,19 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-import tables
-from batches import build_loader, draw_shift, shifted
-from data_loader import Request, build_splits, hold_out_of_each, stratified
-from tables import UserError
+from core import registry
+from core.errors import UserError
+from data.batches import build_loader, draw_shift, shifted
+from data.splits import hold_out_of_each, stratified
+from data_loader import Request, build_splits
 
 TABLE = {
     name: f"data_loader:{name}"
     for name in ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "npz")
 } | {
-    "folder": "labelled:class_folder",
-    "aircraft": "labelled:aircraft",
-    "cub": "labelled:cub",
+    "folder": "data.labelled:class_folder",
+    "aircraft": "data.labelled:aircraft",
+    "cub": "data.labelled:cub",
 }
 SIZES = {"ant": 30, "bee": 20, "cow": 10}
 NAMES = list(SIZES)
@@ -348,7 +349,7 @@ def test_cifars_labels_and_classes_are_torchvisions(name, count, tmp_path, monke
             self.classes = [f"class {k}" for k in range(count)]
 
     monkeypatch.setattr(torchvision.datasets, name, Given)
-    (tmp_path / tables.LAYOUTS[name.lower()]).mkdir()
+    (tmp_path / registry.LAYOUTS[name.lower()]).mkdir()
     splits = splits_of(Request(name.lower(), 8, 3, str(tmp_path)))
     assert [len(images) for images in splits.values()] == [9 * count, count, 2 * count]
     for images in splits.values():

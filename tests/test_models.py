@@ -7,10 +7,11 @@ import pytest
 import torch
 from deepinv.models import UNet as DeepinvUNet
 
+from core.errors import UserError
+from core.registry import BATCH_NORMS, NETWORKS, PADDINGS
 from models import build_network
 from models.hybrid_unet import graft, part_of
 from models.unet import recipe_of
-from tables import BATCH_NORMS, NETWORKS, PADDINGS, UserError
 from training.checkpoint import restore
 
 RELEASE = "UNET_cr_09_scales_2_dataset_mnist_2025_05_04_21_38.pth"

@@ -10,8 +10,8 @@ import torch
 from test_house import ROOT
 from torch import nn
 
+from core.registry import CLASSIFIERS, NETWORKS
 from models.base import memory_format
-from tables import CLASSIFIERS, NETWORKS
 
 CPU = torch.device("cpu")
 INSTRUCTIONS = {"as the machine is": {}, "without AVX-512": {"ONEDNN_MAX_CPU_ISA": "AVX2"}}

@@ -14,19 +14,8 @@ import pytest
 from browser import checked
 from PIL import Image
 
-from analysis.page import (
-    CSS,
-    SCRIPT,
-    commands,
-    facts,
-    figure,
-    page,
-    paragraph,
-    section,
-    small,
-    table,
-)
-from analysis.report import latex, number, numeric
+from report.page import CSS, SCRIPT, commands, facts, figure, page, paragraph, section, small, table
+from report.tables import latex, number, numeric
 
 VILE = "<script>alert(\"x\")</script> & 'quotes' </style></table>"
 VOID = {"meta", "link", "img", "wbr"}

@@ -14,15 +14,15 @@ import main_unet
 import main_unet_dist
 import test_UNet
 from algo_functions import build_physics
-from batches import build_loader
+from core.errors import UserError
+from data.batches import build_loader
 from data_loader import Request, build_splits
 from distill.feature import mse
-from distill.stage import Supervised
+from distill.task import Supervised
 from models import build_network
 from models.base import AsSeen
-from physics.given import Given
-from tables import UserError
-from training import checkpoint, pipeline
+from physics.paired import Given
+from training import checkpoint, setup
 
 NET = [
     "--network",
@@ -471,7 +471,7 @@ def test_a_denoiser_meets_pairs_as_they_are_and_teaches_on_them(pairs, monkeypat
     ]
     assert abs(rows[1]["PSNR"] - np.mean(expected)) < 1e-4
     seen = []
-    monkeypatch.setattr(pipeline, "learner", lambda stage, *_, **__: seen.append(stage) or {})
+    monkeypatch.setattr(setup, "learner", lambda stage, *_, **__: seen.append(stage) or {})
     call(main_unet_dist, *flags_of(pairs), "--physics", "given", "--teacher", denoiser, *NET)
     batch = next(iter(build_loader(build_splits(pairs, augment_seed=0)["train"], 4)))
     assert all(

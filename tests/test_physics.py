@@ -15,9 +15,10 @@ from skimage.metrics import peak_signal_noise_ratio
 from sklearn.covariance import LedoitWolf
 
 from algo_functions import Meter, build_physics, score
+from core.errors import UserError
+from core.registry import ORDERINGS
 from physics.hadamard import hadamard_2d
 from physics.single_pixel import measurements, patterns_of
-from tables import ORDERINGS, UserError
 
 DEEPINV = ("xy", "zig_zag", "cake_cutting", "sequency")
 

@@ -11,9 +11,11 @@ from test_scripts import call
 import main_classify
 import main_unet
 import predict
-from data_loader import SPLITS, Request, build_splits
-from pictures import UPRIGHT, check_image, open_image, read_picture
-from tables import LABELLED, UserError
+from core.errors import UserError
+from core.registry import LABELLED
+from data.images import UPRIGHT, check_image, open_image, read_picture
+from data.splits import SPLITS
+from data_loader import Request, build_splits
 
 SIZE = (18, 26)  # height and width
 INVERSE = {6: 8, 8: 6}  # of the orientations, which else undo themselves

@@ -18,10 +18,12 @@ import main_unet
 import predict
 import visualize_mask_spc
 from algo_functions import build_physics
+from core.errors import UserError
+from core.registry import EXPORTS
+from evaluation import export, prediction
+from evaluation.prediction import GRID, starts, tiled
 from models import build_network
-from tables import EXPORTS, UserError
-from training import checkpoint, export, prediction
-from training.prediction import GRID, starts, tiled
+from training import checkpoint
 
 
 def scene(height=16, width=16, seed=0):

@@ -17,11 +17,11 @@ import main_classify_dist
 import main_unet
 import main_unet_dist
 from algo_functions import ClassMeter
-from batches import build_loader
+from core.registry import LABELLED
+from data.batches import build_loader
 from data_loader import Request, build_splits
-from tables import LABELLED
 from training import checkpoint, loop
-from training.memory import Views
+from training.cache import Views
 
 DATA = [
     "--dataset",

@@ -9,7 +9,8 @@ from test_training import rows, same, weights
 import main_classify
 import main_classify_dist
 import main_unet
-from training import loop, options
+from core import flags
+from training import loop
 
 FEW = ["--n", "16", "--width", "4", "--batch_size", "10", "--warmup", "0"]
 FEW += ["--limit_train", "22", "--limit_val", "8"]
@@ -93,8 +94,8 @@ def test_what_is_remembered_of_an_image_belongs_to_it_in_every_pass():
 
 def test_it_belongs_to_what_a_run_is(capsys):
     once, twice = (main_unet.parse(["--cr", "0.1", *more]) for more in ([], ["--repeat", "2"]))
-    assert options.identity(twice) == options.identity(once) | {"repeat": 2}
-    assert "repeat" not in options.identity(once), "so that older run folders go on"
+    assert flags.identity(twice) == flags.identity(once) | {"repeat": 2}
+    assert "repeat" not in flags.identity(once), "so that older run folders go on"
     with pytest.raises(SystemExit) as end:
         main_unet.parse(["--cr", "0.1", "--repeat", "0"])
     error = capsys.readouterr().err

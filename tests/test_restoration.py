@@ -8,9 +8,10 @@ from test_models import tiny
 from torch.nn import functional as F
 
 from algo_functions import build_physics
+from core.errors import UserError
+from core.registry import KERNELS, MASK_TYPES, NETWORKS, RESTORED, label_of
 from models import build_network
 from physics.restoration import Resized
-from tables import KERNELS, MASK_TYPES, NETWORKS, RESTORED, UserError, label_of
 
 LINEAR = {
     "denoise": {"name": "denoise", "sigma": 25.0},

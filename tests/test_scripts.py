@@ -21,9 +21,11 @@ import progressive_distill
 import test_UNet
 import visualize_mask_spc
 from algo_functions import build_physics
+from core import flags
+from core.registry import DATASETS, LOSSES, ORDERINGS, SELECTIONS, TASK_LOSSES
+from evaluation import restoration
 from models import build_network
-from tables import DATASETS, LOSSES, ORDERINGS, SELECTIONS, TASK_LOSSES
-from training import checkpoint, options, testing
+from training import checkpoint
 
 DATA = [
     "--dataset",
@@ -81,19 +83,19 @@ def test_both_spellings_of_every_flag_work(script):
         parser = self
         raise Stop
 
-    original = options.Parser.parse_args
-    options.Parser.parse_args = catch
+    original = flags.Parser.parse_args
+    flags.Parser.parse_args = catch
     try:
         with pytest.raises(Stop):
             importlib.import_module(script).parse([])
     finally:
-        options.Parser.parse_args = original
-    flags = [
+        flags.Parser.parse_args = original
+    spellings = [
         flag
         for flag in parser._option_string_actions
         if flag.startswith("--") and ("_" in flag or "-" in flag[2:])
     ]
-    for flag in flags:
+    for flag in spellings:
         assert parser._spelling("--" + flag[2:].replace("_", "-") + "=1") == flag + "=1"
         assert parser._spelling("--" + flag[2:].replace("-", "_")) == flag
 
@@ -144,7 +146,7 @@ def test_teacher_then_student_then_evaluation(student):
 def test_the_contact_sheet_shows_the_more_detailed_images_beside_lmmse(student, monkeypatch):
     sheets = []
     monkeypatch.setattr(
-        testing, "draw_grid", lambda columns, truth, *_: sheets.append((list(columns), truth))
+        restoration, "draw_grid", lambda columns, truth, *_: sheets.append((list(columns), truth))
     )
     call(test_UNet, "--checkpoint", student["export"], *DATA[:2], "--limit_test", "12")
     ((columns, truth),) = sheets
@@ -152,7 +154,7 @@ def test_the_contact_sheet_shows_the_more_detailed_images_beside_lmmse(student, 
     originals = Path("results/test", Path(student["export"]).stem, "originals").iterdir()
     detail = sorted(np.asarray(Image.open(path)).std() / 255 for path in originals)
     shown = [image.std(correction=0).item() for image in truth]
-    assert len(detail) == 12 and len(shown) == testing.GRID
+    assert len(detail) == 12 and len(shown) == restoration.GRID
     assert min(shown) > detail[5] - 1e-3 and max(shown) > detail[-1] - 1e-3
 
 
@@ -247,10 +249,10 @@ def test_distillation_settings(teacher, words):
 
 
 def test_teacher_noise_is_the_students_only_on_request(teacher, monkeypatch):
-    from training import pipeline
+    from training import setup
 
     seen = []
-    monkeypatch.setattr(pipeline, "learner", lambda stage, *_, **__: seen.append(stage) or {})
+    monkeypatch.setattr(setup, "learner", lambda stage, *_, **__: seen.append(stage) or {})
     for words in ([], ["--awgn_teacher"]):
         call(
             main_unet_dist,
@@ -268,10 +270,10 @@ def test_teacher_noise_is_the_students_only_on_request(teacher, monkeypatch):
 
 
 def test_flags_of_distillation_reach_the_stage(teacher, monkeypatch):
-    from training import pipeline
+    from training import setup
 
     seen = []
-    monkeypatch.setattr(pipeline, "learner", lambda stage, *_, **__: seen.append(stage) or {})
+    monkeypatch.setattr(setup, "learner", lambda stage, *_, **__: seen.append(stage) or {})
 
     def stage_of(*words):
         call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], *TINY, *words)
@@ -380,7 +382,7 @@ def test_a_denoiser_is_tested_at_other_levels_and_only_at_its_own_kind():
     )
     assert [row["camera"] for row in result["rows"]] == ["denoise sigma 5", "denoise sigma 50"]
     assert result["rows"][0]["PSNR"] > result["rows"][1]["PSNR"] + 5
-    with pytest.raises(options.UserError, match="is set by --sigma"):
+    with pytest.raises(flags.UserError, match="is set by --sigma"):
         call(test_UNet, "--checkpoint", scores["export"], "--dataset", "digits", "--awgn_snr", "20")
 
 
@@ -411,7 +413,7 @@ def test_basicsrs_files_are_tested_and_teach(key):
         "--no-anchors",
     )
     assert result["rows"][0]["camera"] == "denoise sigma 25"
-    with pytest.raises(options.UserError, match="a bare file is told a denoiser's --n and --sigma"):
+    with pytest.raises(flags.UserError, match="a bare file is told a denoiser's --n and --sigma"):
         call(test_UNet, "--checkpoint", "large.pth", "--dataset", "digits")
     words = [
         "--physics",
@@ -440,7 +442,7 @@ def test_basicsrs_files_are_tested_and_teach(key):
 
 
 def test_a_warm_start_needs_the_same_padding(teacher):
-    with pytest.raises(options.UserError, match="padding zeros, not circular"):
+    with pytest.raises(flags.UserError, match="padding zeros, not circular"):
         call(
             main_unet,
             "--cr",
@@ -485,11 +487,11 @@ def test_equal_names_are_told_apart_and_old_pictures_go(teacher):
 
 
 def test_equal_cameras_are_shared_so_that_noise_is_drawn_once(monkeypatch):
-    from training import pipeline
+    from training import setup
 
     teacher = call(main_unet, "--cr", "0.25", "--awgn_snr", "20", *TINY)
     seen = []
-    monkeypatch.setattr(pipeline, "learner", lambda stage, *_, **__: seen.append(stage) or {})
+    monkeypatch.setattr(setup, "learner", lambda stage, *_, **__: seen.append(stage) or {})
     for snr in ("20", "21"):
         call(
             main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], "--awgn_snr", snr, *TINY
@@ -508,12 +510,10 @@ def test_online_trains_both_and_saves_both():
 
 
 def test_a_student_and_its_baseline_begin_with_the_same_weights(teacher, monkeypatch):
-    from training import pipeline
+    from training import setup
 
     seen = []
-    monkeypatch.setattr(
-        pipeline, "learner", lambda stage, *_, **__: seen.append(stage.student) or {}
-    )
+    monkeypatch.setattr(setup, "learner", lambda stage, *_, **__: seen.append(stage.student) or {})
     call(main_unet, "--cr", "0.25", *TINY)
     call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], *TINY)
     call(
@@ -604,7 +604,7 @@ class TestProgressive:
     def test_redistillation_begins_with_the_student_and_keeps_its_camera(
         self, student, teacher, monkeypatch
     ):
-        from training import pipeline
+        from training import setup
 
         result = call(
             progressive_distill,
@@ -622,7 +622,7 @@ class TestProgressive:
         assert again.physics.recipe == checkpoint.restore(student["export"]).physics.recipe
         seen = []
         monkeypatch.setattr(
-            pipeline,
+            setup,
             "learner",
             lambda stage, *_, **__: (
                 seen.append(stage.student.state_dict()) or {"checkpoint": student["export"]}
@@ -778,7 +778,7 @@ class TestPatterns:
 
     def test_patterns_that_mirrors_cannot_show_are_refused_before_anything_is_written(self):
         np.save("own.npy", np.random.default_rng(0).normal(size=(60, 256)))
-        with pytest.raises(options.UserError, match="are not ±1"):
+        with pytest.raises(flags.UserError, match="are not ±1"):
             call(
                 visualize_mask_spc,
                 "--cr",
@@ -990,7 +990,7 @@ def test_a_wrong_command_line_is_one_line_exit_code_two_and_nothing_written(
 ):
     monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *words])
     with pytest.raises(SystemExit) as end:
-        options.run(script.parse, script.main)
+        flags.run(script.parse, script.main)
     error = capsys.readouterr().err
     assert end.value.code == 2 and error.count("\n") == 1 and message in error, error
     assert not any(Path().iterdir())
@@ -1025,7 +1025,7 @@ def test_teacher_and_student_that_cannot_match_are_refused_before_training(
     )
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
-        options.run(main_unet_dist.parse, main_unet_dist.main)
+        flags.run(main_unet_dist.parse, main_unet_dist.main)
     error = capsys.readouterr().err
     assert end.value.code == 2 and error.count("\n") == 1 and message in error, error
     assert sorted(map(str, Path().rglob("*"))) == before

@@ -28,16 +28,16 @@ from scipy import stats
 import sweep
 from algo_functions import build_physics
 from algo_functions import score as scores_of
-from analysis import findings, study_report
-from analysis.findings import Findings, told_parts
-from analysis.scoring import ledger, restored_images
-from analysis.statistics import gap_closed, holm, paired, summary, verdict
+from core.errors import UserError
+from core.files import lock, write_csv
+from core.registry import TRAINING
 from data_loader import Request, build_splits
-from files import lock, write_csv
 from models.base import AsSeen
-from tables import TRAINING, UserError
-from training import study, workers
-from training.workers import run_folder
+from report.statistics import gap_closed, holm, paired, summary, verdict
+from study import planning, report, results, workers
+from study.results import Findings, told_parts
+from study.scoring import ledger, restored_images
+from study.workers import run_folder
 
 ROOT = Path(__file__).parents[1]
 FIXED = {
@@ -62,7 +62,7 @@ MINI = {
 
 def planned(**changes):
     text = {name: value for name, value in (MINI | changes).items() if value is not None}
-    return study.build(text, "s", Path("results"), sweep.script_of, {})
+    return planning.build(text, "s", Path("results"), sweep.script_of, {})
 
 
 def roles(found) -> dict[str, int]:
@@ -250,11 +250,11 @@ class TestPlan:
     )
     def test_a_wrong_study_is_one_line(self, changes, message):
         with pytest.raises(UserError, match=re.escape(message)):
-            text = study.resolved(
+            text = planning.resolved(
                 {name: value for name, value in (MINI | changes).items() if value is not None},
                 "tiny" in changes,
             )
-            study.build(text, "s", Path("results"), sweep.script_of, {})
+            planning.build(text, "s", Path("results"), sweep.script_of, {})
 
     @pytest.mark.parametrize(
         "grid",
@@ -385,7 +385,7 @@ class TestPlan:
 
 
 def study_selections():
-    from tables import SELECTIONS
+    from core.registry import SELECTIONS
 
     return SELECTIONS
 
@@ -568,7 +568,7 @@ def call(*words, **more):
 
 def made_up(text: dict, folder: Path, keep=lambda run: True) -> tuple:
     """A study whose runs are all done, with scores that are drawn."""
-    found, plan = study.build(text, "s", folder, sweep.script_of, {})
+    found, plan = planning.build(text, "s", folder, sweep.script_of, {})
     rng = np.random.default_rng(0)
     for key in (key for key, run in found.runs.items() if keep(run)):
         rows = [{"image": i, "psnr": 20 + rng.random(), "ssim": 0.5, "mse": 0.01} for i in range(9)]
@@ -610,8 +610,8 @@ class TestReport:
         self, changes, drawn, tmp_path
     ):
         found, _ = made_up(MINI | {"shuffled": "none"} | changes, tmp_path)
-        figures = study_report.gain_lines(found)
-        assert list(figures) == drawn and (study_report.heat_maps(found) is None)
+        figures = report.gain_lines(found)
+        assert list(figures) == drawn and (report.heat_maps(found) is None)
         for figure in figures.values():
             for line in figure.axes[0].lines:
                 assert list(line.get_xdata()) == sorted(line.get_xdata())
@@ -621,7 +621,7 @@ class TestReport:
     ):
         grid = {"grid": {"cr": [0.1, 0.2]}, "teacher": {"cr": [0.5, 0.9]}, "shuffled": "none"}
         found, _ = made_up(MINI | grid, tmp_path)
-        drawn = study_report.gain_lines(found) | {"curves": study_report.curves(found)}
+        drawn = report.gain_lines(found) | {"curves": report.curves(found)}
         for name in ("teacher cr", "curves"):
             titles = [axis.get_title() for axis in drawn[name].axes]
             assert titles == ["student: cr 0.1", "student: cr 0.2"], name
@@ -647,18 +647,18 @@ class TestReport:
             score = scores.get((run.role, run.setting.get("cr")), 29.5)
             path = run_folder(found.study, key) / "metrics.json"
             path.write_text(json.dumps([{"epoch": 1, "val_psnr": score}]))
-        assert study_report.shown_run(found).setting["cr"] == 0.1
+        assert report.shown_run(found).setting["cr"] == 0.1
 
     def test_gain_and_verdict_are_beside_the_setting_in_a_table_that_may_be_wider_than_the_page(
         self, tmp_path
     ):
         grid = {"grid": {"cr": [0.1, 0.2]}, "teacher": {"cr": [0.5, 0.9]}, "shuffled": "every"}
         found, _ = made_up(MINI | grid, tmp_path)
-        rows = found.first(findings.settings(found))
+        rows = found.first(results.settings(found))
         assert list(rows[0])[:3] == ["setting", "gain, by seed (dB)", "said"]
         assert rows[0]["setting"] == "cr 0.1, teacher cr 0.5"
-        assert list(found.first(findings.controls(found))[0])[1] == "shuffled - alone (dB)"
-        assert found.first(findings.references(found))[0]["setting"] == "teacher, cr 0.5"
+        assert list(found.first(results.controls(found))[0])[1] == "shuffled - alone (dB)"
+        assert found.first(results.references(found))[0]["setting"] == "teacher, cr 0.5"
 
     def test_the_ledger_holds_the_cameras_that_have_one(self, tmp_path):
         found, _ = made_up(MINI | {"grid": {"cr": [0.1, 0.2]}, "shuffled": "none"}, tmp_path)
@@ -666,7 +666,7 @@ class TestReport:
             if run.setting["cr"] == 0.1:
                 for row in found.scores[key]:
                     row |= {"measured": 0.004, "unmeasured": 0.006}
-        assert [(row[""], row["cr"]) for row in findings.ledger(found)] == [
+        assert [(row[""], row["cr"]) for row in results.ledger(found)] == [
             ("alone", 0.1),
             ("distilled", 0.1),
         ]
@@ -683,7 +683,7 @@ class TestReport:
             write_csv(
                 found.study.folder / run.key / f"anchor_{name}.csv", [{"image": 0, "psnr": score}]
             )
-        assert ("LMMSE gives 21.50 dB" in findings.beaten(found)) == warns
+        assert ("LMMSE gives 21.50 dB" in results.beaten(found)) == warns
 
     @pytest.mark.parametrize("teachers", [-5.0, 99.0])
     def test_a_teacher_that_is_no_better_is_told(self, teachers, tmp_path):
@@ -691,21 +691,19 @@ class TestReport:
         for run in found.done.values():
             if run.role == "teacher":
                 found.scores[run.key] = [row | {"psnr": teachers} for row in found.scores[run.key]]
-        assert ("Mind the teacher" in findings.answer(found)) == (teachers < 0)
+        assert ("Mind the teacher" in results.answer(found)) == (teachers < 0)
 
     def test_one_seed_has_no_map_of_gains(self, tmp_path):
-        assert study_report.heat_maps(made_up(MINI, tmp_path / "a")[0]) is not None
-        assert study_report.heat_maps(made_up(MINI | {"seeds": [0]}, tmp_path / "b")[0]) is None
+        assert report.heat_maps(made_up(MINI, tmp_path / "a")[0]) is not None
+        assert report.heat_maps(made_up(MINI | {"seeds": [0]}, tmp_path / "b")[0]) is None
 
     def test_what_could_not_be_tested_is_not_said_to_be_alike(self, tmp_path):
-        assert "nothing can be said" in findings.answer(
+        assert "nothing can be said" in results.answer(
             made_up(MINI | {"seeds": [0]}, tmp_path / "one")[0]
         )
         begun = made_up(MINI, tmp_path / "begun", lambda run: run.role in ("teacher", "alone"))[0]
-        assert (
-            findings.answer(begun) == "None of the 8 runs of students with a teacher is done yet."
-        )
-        single = findings.answer(
+        assert results.answer(begun) == "None of the 8 runs of students with a teacher is done yet."
+        single = results.answer(
             made_up(MINI | {"grid": {"cr": 0.1}, "shuffled": "none"}, tmp_path / "single")[0]
         )
         assert "Of 1 setting " in single and "()" not in single and "smallest" not in single
@@ -766,7 +764,7 @@ class TestPool:
         assert set(told.values()) == {workers.DONE}
 
     def test_a_process_that_died_has_failed_and_what_it_had_done_is_done(self, tmp_path):
-        found, _ = study.build(MINI, "s", tmp_path, sweep.script_of, {})
+        found, _ = planning.build(MINI, "s", tmp_path, sweep.script_of, {})
         keys = found.jobs[1]
         workers.tell(found, keys[0], workers.RUNNING)
         workers.Telling(found, 1)(keys, dict.fromkeys(keys, "its process ended with code -9"))
@@ -1016,6 +1014,6 @@ class TestWork:
 
 @pytest.mark.parametrize("script", TRAINING)
 def test_every_training_script_gives_its_parser(script):
-    from training.parser import ITSELF
+    from core.parser import ITSELF
 
     assert sweep.script_of(script).parse(ITSELF).option("seed") == "--seed"

@@ -19,11 +19,12 @@ from test_house import ROOT
 import main_unet
 import main_unet_dist
 from algo_functions import Meter, build_physics
-from analysis.figures import losses_of, save_image
+from core import runtime
+from core.errors import Diverged, Stopped, UserError
 from models import build_network
-from tables import Diverged, Stopped, UserError
-from training import checkpoint, engine, loop, pipeline, run, tracking
-from training.memory import Views
+from report.figures import losses_of, save_image
+from training import checkpoint, loop, run, setup, tracking
+from training.cache import Views
 from training.run import Run
 
 TINY = [
@@ -288,7 +289,7 @@ def test_the_exported_network_scores_what_the_table_says():
     scores = train(*NOISY)
     restored = checkpoint.restore(scores["export"])
     args = main_unet.parse(["--cr", "0.25", *TINY, *NOISY])
-    from training.pipeline import splits_of
+    from training.setup import splits_of
 
     loader = loop.build_loader(splits_of(args)["val"], 7)
     again = loop.evaluate(
@@ -490,7 +491,7 @@ def test_learning_rate_warms_up_and_follows_a_half_cosine():
 def test_alpha_follows_its_schedule(words, factors, monkeypatch):
     train("--epochs", "1", cr="0.5")
     seen = []
-    monkeypatch.setattr(pipeline, "learner", lambda stage, *_, **__: seen.append(stage) or {})
+    monkeypatch.setattr(setup, "learner", lambda stage, *_, **__: seen.append(stage) or {})
     train(
         "--cr_teacher",
         "0.5",
@@ -796,13 +797,13 @@ class TestCheckpoint:
 
 @pytest.mark.parametrize("device, name", [("cpu", "cpu"), ("-1", "cpu")])
 def test_device_names(device, name):
-    assert engine.resolve(device) == torch.device(name)
+    assert runtime.resolve(device) == torch.device(name)
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:x", "cpu:1", "99", "cuda:99", ""])
 def test_unknown_devices_are_refused(device):
     with pytest.raises(UserError, match="device"):
-        engine.resolve(device)
+        runtime.resolve(device)
 
 
 def test_denormals_are_flushed():

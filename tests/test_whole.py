@@ -16,10 +16,10 @@ import compare_models
 import main_unet
 import test_UNet
 from algo_functions import Meter, build_physics, score
+from core.errors import UserError
+from evaluation.piecewise import Piecewise
 from models import build_network
-from models.piecewise import Piecewise
 from physics.mosaic import Mosaic, assembled, blocks
-from tables import UserError
 
 
 def picture(height, width, c=1, seed=0):

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from algo_functions import build_physics
-from files import durable
-from inputs import checkpoint_file, existing_file
+from core.errors import CONTROL, UserError
+from core.files import durable
+from core.inputs import checkpoint_file, existing_file
 from models import build_network, rrdbnet, unet
 from models.weights import UNREADABLE, reason
 from physics.base import Physics
-from tables import CONTROL, UserError
 
 RESTORER, CLASSIFIER = "a network that restores images", "a classifier"
 READERS = {  # of the two kinds, for those who took one for the other

@@ -10,24 +10,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from algo_functions import ClassMeter
-from batches import Images
-from distill.stage import Distillation, Guide, Supervised
-from models.base import to_device
-from models.library import load_pretrained
-from physics.base import Physics
-from tables import (
+from core.checks import balanced, class_loss_options, weights_of
+from core.errors import UserError
+from core.registry import (
     ALPHA_SCHEDULES,
     CLASS_LOSSES,
     CLASSIFIERS,
     LABELLED,
     PREPARE_EPOCHS,
-    UserError,
     bound,
     label_of,
     look_up,
 )
-from training import checkpoint, pipeline
-from training.checks import balanced, class_loss_options, weights_of
+from data.batches import Images
+from distill.task import Distillation, Guide, Supervised
+from models.base import to_device
+from models.library import load_pretrained
+from physics.base import Physics
+from training import checkpoint, setup
 from training.loop import Fit
 from training.run import Run
 
@@ -35,7 +35,7 @@ SMALL = 64  # pixels a side, below which a stem of 7 x 7 with stride and pooling
 
 
 def splits_of(args: Namespace) -> dict[str, Images]:
-    return pipeline.splits_of(args, LABELLED, args.augment, labelled=True, shift=args.augment)
+    return setup.splits_of(args, LABELLED, args.augment, labelled=True, shift=args.augment)
 
 
 def network_of(args: Namespace, physics: Physics, classes: list[str]) -> tuple[nn.Module, dict]:
@@ -43,7 +43,7 @@ def network_of(args: Namespace, physics: Physics, classes: list[str]) -> tuple[n
     side = physics.parts[0].example(torch.device("cpu")).shape[-1]
     stem = {"auto": "small" if side < SMALL else "large"}.get(args.stem, args.stem)
     told = Namespace(**vars(args) | {"stem": stem, "pretrained": None})
-    network, recipe = pipeline.network_of(told, classes=classes, side=side)
+    network, recipe = setup.network_of(told, classes=classes, side=side)
     if args.pretrained:
         load_pretrained(network, args.network, args.download)
     return network, recipe
@@ -111,15 +111,15 @@ def checked(args: Namespace) -> Namespace:
     )
 
 
-def teachers_of(args: Namespace) -> list[pipeline.Teacher]:
+def teachers_of(args: Namespace) -> list[setup.Teacher]:
     """The teachers of checkpoints."""
     given, kind = {"n": args.n, "c": args.c}, checkpoint.CLASSIFIER
-    return [pipeline.teacher_from(path, given, args.dataset, kind=kind) for path in args.teacher]
+    return [setup.teacher_from(path, given, args.dataset, kind=kind) for path in args.teacher]
 
 
 def agreeing(
-    args: Namespace, teachers: list[pipeline.Teacher], classes: list[str]
-) -> list[pipeline.Teacher]:
+    args: Namespace, teachers: list[setup.Teacher], classes: list[str]
+) -> list[setup.Teacher]:
     """The teachers, which where they are asked for their opinion must tell the same classes, and tell them in the student's order."""
     if not any(term.taps == "output" for term in losses_of(args)):
         return teachers
@@ -136,7 +136,7 @@ def agreeing(
 
 def losses_of(args: Namespace) -> list:
     """The distillation losses; --type_dist replaces the taps of those that look at features."""
-    return pipeline.losses_of(
+    return setup.losses_of(
         args,
         CLASS_LOSSES,
         class_loss_options(args),
@@ -186,7 +186,7 @@ def teach(args: Namespace, device: torch.device, beside: Fit | None = None) -> F
             return between
         args = Namespace(**vars(args) | {"teacher": [between["checkpoint"]], "assistant": False})
         teachers = teachers_of(args)
-    camera = pipeline.physics_recipe(args)
+    camera = setup.physics_recipe(args)
     what = f"{args.network}_{label_of(camera)}_from_{'_'.join(label_of(t.physics.recipe) for t in teachers)}_{'_'.join(args.loss_distill)}"
     what = f"{what.replace(':', '_')[:120]}_{args.dataset}"  # names of files have an end
     files = {"teacher": None} | {
@@ -196,18 +196,18 @@ def teach(args: Namespace, device: torch.device, beside: Fit | None = None) -> F
         args,
         f"student_{what}",
         f"student_{what}_seed_{args.seed}_{{hash}}.pth",
-        files | pipeline.ordering_file(camera),
+        files | setup.ordering_file(camera),
     )
     if run.finished:
         return run.already()
     splits = beside.splits if beside else splits_of(args)
     classes = list(splits["train"].classes)
-    physics = pipeline.camera_of(camera, splits)
+    physics = setup.camera_of(camera, splits)
     network, recipe = network_of(args, physics, classes)
     stage = distillation(
         args, network, physics, agreeing(args, teachers, classes), splits["train"].labels, device
     )
-    return pipeline.learner(stage, recipe, splits, args, run, meter=ClassMeter, beside=beside)
+    return setup.learner(stage, recipe, splits, args, run, meter=ClassMeter, beside=beside)
 
 
 def assistant(args: Namespace, recipe: dict, device: torch.device) -> dict:
@@ -224,20 +224,20 @@ def assistant(args: Namespace, recipe: dict, device: torch.device) -> dict:
         ),
         device,
     )
-    return pipeline.trained([chosen])[0]
+    return setup.trained([chosen])[0]
 
 
 def alone(args: Namespace, device: torch.device, beside: Fit | None = None) -> Fit | dict:
     """A classifier that learns from labels."""
-    camera = pipeline.physics_recipe(args)
+    camera = setup.physics_recipe(args)
     stem = f"{args.network.upper()}_{label_of(camera)}_{args.dataset}"
-    run = Run(args, stem, f"{stem}_seed_{args.seed}.pth", pipeline.ordering_file(camera))
+    run = Run(args, stem, f"{stem}_seed_{args.seed}.pth", setup.ordering_file(camera))
     if run.finished:
         return run.already()
     splits = beside.splits if beside else splits_of(args)
-    physics = pipeline.camera_of(camera, splits)
+    physics = setup.camera_of(camera, splits)
     network, recipe = network_of(args, physics, list(splits["train"].classes))
-    return pipeline.learner(
+    return setup.learner(
         supervised(args, network, physics, device),
         recipe,
         splits,

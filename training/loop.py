@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-import ranks
 from algo_functions import Meter
-from analysis.figures import detailed, draw_grid, notes_of
-from batches import Images, build_loader, room_on
+from core import distributed
+from core.errors import Diverged, Stopped, UserError
+from core.registry import OPTIMIZERS, SCHEDULES, bound
+from core.runtime import DROPOUT, NOISE, PROBE, Stop, compiled, data_seed, precision, seeded
+from data.batches import Images, build_loader, room_on
 from models.base import AsSeen
-from physics.given import camera_for
-from tables import OPTIMIZERS, SCHEDULES, Diverged, Stopped, UserError, bound
+from physics.paired import camera_for
+from report.figures import detailed, draw_grid, notes_of
 from training import checkpoint
-from training.engine import DROPOUT, NOISE, PROBE, Stop, compiled, data_seed, precision, seeded
-from training.memory import Memory, Views, on, size_of
-from training.preparation import prepare
+from training.cache import Memory, Views, on, size_of
+from training.pretrain import prepare
 from training.run import Run
 from training.tracking import Tracker
 
@@ -215,7 +216,7 @@ class Fit:
         )
         if "sums" in state:
             self.sums = state["sums"]
-            if not ranks.rank():  # it has the scores of all
+            if not distributed.rank():  # it has the scores of all
                 self.scored.load(state["scored"])
 
     def step(self, batch: dict) -> tuple[Tensor, Tensor]:
@@ -232,11 +233,11 @@ class Fit:
         batch = self.stage.seat(
             self.stage.see(batch, generator)
         )  # all of it at once: noise does not depend on the parts
-        places = torch.arange(count)[list(ranks.share(count))]
+        places = torch.arange(count)[list(distributed.share(count))]
         joined = max(
-            1, ranks.world() - 1
+            1, distributed.world() - 1
         )  # images of a last batch that may have joined the one before it
-        parts = max(1, min(-(-(count - joined) // args.batch_size), count // ranks.world()))
+        parts = max(1, min(-(-(count - joined) // args.batch_size), count // distributed.world()))
         for part in places.tensor_split(parts):  # as many in every process
             result, share = (
                 self.forward({name: value[part] for name, value in batch.items()}, generator),
@@ -248,10 +249,12 @@ class Fit:
                 [value.detach().double() for value in told.values()]
             )
             outputs.append(result["output"].detach())
-        ranks.add_gradients(self.weights)
+        distributed.add_gradients(self.weights)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.weights, args.grad_clip or math.inf)
-        self.watch(list(told), list(result["terms"]), ranks.total(values), norm, batch["index"])
+        self.watch(
+            list(told), list(result["terms"]), distributed.total(values), norm, batch["index"]
+        )
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -363,7 +366,7 @@ class Fit:
             if name != "x0" and "/" not in name
         }  # as it was loaded
         some = self.stage.seat(self.stage.see(self.memory.add(some), generator))
-        with ranks.apart(), self.in_precision():
+        with distributed.apart(), self.in_precision():
             shares = gradient_shares(self.stage, some, generator)
         means = {
             f"train_{name}": value / self.sums["images"]
@@ -466,7 +469,7 @@ class Fit:
     def agree(self) -> None:
         """All processes have what is scored and saved."""
         for module in (self.stage, self.average):
-            ranks.average_statistics(module)
+            distributed.average_statistics(module)
 
     def content(self, scores: dict | None = None) -> dict:
         """What is saved of the network, whose numbers are finite."""

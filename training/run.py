@@ -13,14 +13,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO
 
-import ranks
 from algo_functions import ClassMeter, Meter
-from analysis.figures import draw_curves, draw_splits
-from files import inside, lock, sweep, write_csv, write_text
-from tables import UserError
+from core import distributed
+from core.checks import check_run_name
+from core.errors import UserError
+from core.files import inside, lock, sweep, write_csv, write_text
+from core.flags import TECHNICAL, identity
+from report.figures import draw_curves, draw_splits
 from training import checkpoint
-from training.checks import check_run_name
-from training.options import TECHNICAL, identity
 
 
 class Run:
@@ -63,7 +63,7 @@ class Run:
         self._guard_export()
         self.lock = (
             None
-            if ranks.rank() or args.dry_run or self.finished or not self.folder.is_dir()
+            if distributed.rank() or args.dry_run or self.finished or not self.folder.is_dir()
             else self._lock()
         )
 
@@ -101,7 +101,7 @@ class Run:
 
     def export_best(self) -> None:
         """Copies the best checkpoint to the exported file, unless that has become another run's meanwhile."""
-        if ranks.rank():
+        if distributed.rank():
             return
         with lock(self.export.parent / ".lock", wait=True):
             self._guard_export()
@@ -149,10 +149,10 @@ class Run:
     def begin(self) -> dict | None:
         """Makes the folder this run's own, and gives back what an interrupted run had saved."""
         self.record.setdefault("wandb_id", f"{self.hash}-{uuid.uuid4().hex[:8]}")
-        ranks.wait()  # until all have read what was there
-        saved = None if ranks.rank() else self._claim()
-        ranks.wait()
-        return self._saved() if ranks.rank() else saved
+        distributed.wait()  # until all have read what was there
+        saved = None if distributed.rank() else self._claim()
+        distributed.wait()
+        return self._saved() if distributed.rank() else saved
 
     def _claim(self) -> dict | None:
         """Locks the folder, empties it where the run is afresh, and says in it what the run is."""
@@ -208,7 +208,7 @@ class Run:
         first_image: dict[str, float] | None,
     ) -> None:
         """The figures of a run, which cost a second or two."""
-        if not rows or ranks.rank():
+        if not rows or distributed.rank():
             return
         draw_curves(rows, meter.drawn, self.folder / "curves.png", first_image)
         for name, label, scores in meter.figures:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ranks import rank
+from core.distributed import rank
 
 RELEASE_KEYS = {  # the original release's names; its "Test" is the pass after every epoch, here over the validation split
     "train_loss": "Student/Train Loss",

@@ -1,0 +1,312 @@
+"""Datasets of clean images: photographs, digits, torchvision's, folders and arrays."""
+
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data.batches import Images, Source, Whole
+from core.inputs import check_data
+from data.images import BAD_ARRAY, SUFFIXES, Request, check_image, is_enlarged, open_image, pictures_in, read_array, read_picture, report_enlarged, sound, to_tensor
+from core.errors import CONTROL, UserError, in_a_line
+from core.registry import DATASETS, LAYOUTS, look_up
+from data.splits import SPLITS, WORDS, Lazy, hold_out, hold_out_of_each, shuffled, tenths
+
+DEFLATED = 1032  # bytes that a compressed byte can stand for
+PHOTOGRAPHS = {  # of scikit-image; a photograph is in one split only, and so is each scene
+    "train": "astronaut.png brick.png cell.png clock_motion.png grass.png gravel.png hubble_deep_field.jpg ihc.png "
+    "moon.png motorcycle_left.png page.png retina.jpg text.png",
+    "val": "coins.png rocket.jpg",
+    "test": "camera.png chelsea.png coffee.png",
+}
+
+
+def photos(request: Request) -> dict[str, Source]:
+    """Tiles of the photographs inside scikit-image, at full and half size; whole photographs are held out."""
+    import skimage.data
+
+    folder = Path(skimage.data.__file__).parent
+    splits = {}
+    for split, names in PHOTOGRAPHS.items():
+        tiles = []
+        for name in names.split():
+            image = Image.open(folder / name).convert("L" if request.c == 1 else "RGB")
+            for size in (image.size, (image.width // 2, image.height // 2)):
+                tiles += _tiles(image.resize(size, Image.Resampling.BILINEAR), request)
+        splits[split] = Source(tiles, "dihedral")
+    return splits
+
+
+def _tiles(image: Image.Image, request: Request) -> list[Tensor]:
+    """Tiles n x n that do not overlap."""
+    n = request.n
+    corners = [
+        (x, y) for y in range(0, image.height - n + 1, n) for x in range(0, image.width - n + 1, n)
+    ]
+    return [to_tensor(image.crop((x, y, x + n, y + n)), request) for x, y in corners]
+
+
+def from_arrays(
+    train: np.ndarray,
+    test: np.ndarray,
+    request: Request,
+    symmetries: str,
+    labels: Sequence | None = None,
+    classes: Sequence[str] = (),
+) -> dict[str, Source]:
+    """Splits of arrays (N, H, W) or (N, H, W, 3) of bytes, and where they are asked for of their labels, of training and of test."""
+    y_train, y_test = labels if request.labelled else (None, None)
+    training, validation = hold_out_of_each(y_train) if request.labelled else hold_out(len(train))
+
+    def source(
+        x: np.ndarray, y: Sequence | None, keys: Sequence, symmetries: str = "none"
+    ) -> Source:
+        images = Lazy(lambda i: to_tensor(x[i], request), keys)
+        return Source(
+            images,
+            symmetries,
+            labels=None if y is None else [int(y[i]) for i in keys],
+            classes=tuple(classes),
+        )
+
+    return {
+        "train": source(train, y_train, training, symmetries),
+        "val": source(train, y_train, validation),
+        "test": source(test, y_test, range(len(test))),
+    }
+
+
+def digits(request: Request) -> dict[str, Source]:
+    """scikit-learn's 1,797 handwritten digits, resized; they fill their 8 x 8 pixels, so they are not shifted."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    images = (data.images / 16 * 255).round().astype(np.uint8)
+    if request.labelled:
+        rest, held = hold_out_of_each(data.target, share=0.2)
+    else:
+        held, rest = np.split(shuffled(len(images)).numpy(), [len(images) // 5])
+    return from_arrays(
+        images[rest],
+        images[held],
+        request,
+        "fixed",
+        (data.target[rest], data.target[held]),
+        "0123456789",
+    )
+
+
+def from_torchvision(name: str, request: Request, **splits) -> list:
+    """The splits of a torchvision dataset; files are fetched only on request."""
+    import torchvision.datasets as available
+
+    try:
+        return [
+            getattr(available, name)(request.data_root, download=request.download, **split)
+            for split in splits.values()
+        ]
+    except (RuntimeError, OSError) as error:
+        where = Path(request.data_root) / LAYOUTS[request.dataset]
+        if request.download:
+            why = " ".join(str(error).split())
+            text = f"its files could not be fetched into {where} ({why}); put them there yourself"
+        else:
+            text = f"{where} lacks files or holds damaged ones; put the originals there or give --download"
+        raise UserError(f"dataset '{request.dataset}': {text}") from None
+
+
+def _unpack(raw: Path) -> None:
+    """Unpacks the original .gz files, as torchvision does after a download, where they were only copied."""
+    from torchvision.datasets.utils import extract_archive
+
+    for archive in raw.glob("*-ubyte.gz"):
+        target = archive.with_suffix("")
+        if not target.exists():
+            try:
+                extract_archive(str(archive), str(raw))
+            except (OSError, EOFError, zlib.error) as error:
+                target.unlink(missing_ok=True)
+                raise UserError(f"{archive} is damaged: {error}") from None
+
+
+def mnist(request: Request) -> dict[str, Source]:
+    _unpack(Path(request.data_root) / LAYOUTS["mnist"])
+    train, test = from_torchvision("MNIST", request, train={"train": True}, test={"train": False})
+    return from_arrays(
+        train.data.numpy(),
+        test.data.numpy(),
+        request,
+        "none",
+        (train.targets.tolist(), test.targets.tolist()),
+        "0123456789",
+    )
+
+
+def fashion_mnist(request: Request) -> dict[str, Source]:
+    _unpack(Path(request.data_root) / LAYOUTS["fashion_mnist"])
+    train, test = from_torchvision(
+        "FashionMNIST", request, train={"train": True}, test={"train": False}
+    )
+    return from_arrays(
+        train.data.numpy(),
+        test.data.numpy(),
+        request,
+        "flip",
+        (train.targets.tolist(), test.targets.tolist()),
+        train.classes,
+    )
+
+
+def cifar10(request: Request) -> dict[str, Source]:
+    return _cifar("CIFAR10", request)
+
+
+def cifar100(request: Request) -> dict[str, Source]:
+    return _cifar("CIFAR100", request)
+
+
+def _cifar(name: str, request: Request) -> dict[str, Source]:
+    train, test = from_torchvision(name, request, train={"train": True}, test={"train": False})
+    return from_arrays(
+        train.data, test.data, request, "flip", (train.targets, test.targets), train.classes
+    )
+
+
+def celeba(request: Request) -> dict[str, Source]:
+    """The release's first 20,000 training and 2,000 test faces."""
+    train, test = from_torchvision(
+        "CelebA", request, train={"split": "train"}, test={"split": "test"}
+    )
+    training, validation = hold_out(min(20_000, len(train)))
+    return {
+        "train": Source(Lazy(lambda i: to_tensor(train[int(i)][0], request), training), "flip"),
+        "val": Source(Lazy(lambda i: to_tensor(train[int(i)][0], request), validation)),
+        "test": Source(
+            Lazy(lambda i: to_tensor(test[i][0], request), range(min(2_000, len(test))))
+        ),
+    }
+
+
+def folder(request: Request) -> dict[str, Source]:
+    """Any tree of images under --data_root: its train/ val/ test/ folders where it has them, else a fixed random split, 80 / 10 / 10."""
+    root = Path(request.data_root)
+    if request.crop == "whole":
+        return test_set(root, request)
+    paths = {split: pictures_in(root / split) for split in SPLITS}
+    if len(paths["train"]) > 1 and not paths["val"]:
+        training, validation = hold_out(len(paths["train"]))
+        paths |= {
+            "train": [paths["train"][i] for i in training],
+            "val": [paths["train"][i] for i in validation],
+        }
+    elif not any(paths.values()):
+        paths = tenths(pictures_in(root))
+    paths = sound(paths, request)
+    return {
+        split: Source(
+            Lazy(lambda path: open_image(path, request), paths[split]), "flip", files=paths[split]
+        )
+        for split in SPLITS
+    }
+
+
+def test_set(root: Path, request: Request) -> dict[str, Source]:
+    """All pictures of a folder, or of its test/ where it has one, in their own sizes; there is nothing to train on."""
+    paths = pictures_in(root / "test") or pictures_in(root)
+    paths, multiple = sound({"test": paths}, request, most=1)["test"], request.multiple
+    cut = 0
+    for path in paths:
+        cut += any(side % multiple for side in check_image(path))
+    if cut:
+        print(f"{root}: {cut} of {len(paths)} pictures are cut to multiples of {multiple} pixels")
+
+    def picture(path: Path) -> Tensor:
+        image = read_picture(path, request.c)
+        height, width = (side - side % multiple for side in image.shape[-2:])
+        return image[:, :height, :width]
+
+    return {
+        "train": Source([]),
+        "val": Source([]),
+        "test": Source(Lazy(picture, paths), kind=Whole, files=paths),
+    }
+
+
+def npz(request: Request) -> dict[str, Source]:
+    """Arrays x_train and x_test, (N, H, W) or (N, H, W, 3) of bytes, in the file --data_root; y_train and y_test where labels are asked for."""
+    path = Path(request.data_root)
+    images = arrays_in(path, "x_train", "x_test")
+    for name, x in images.items():
+        if x.dtype != np.uint8 or x.ndim not in (3, 4) or x.shape[3:] not in ((), (3,)):
+            raise UserError(
+                f"dataset 'npz': {name} is {x.dtype} {x.shape}: bytes (N, H, W) or (N, H, W, 3) are allowed"
+            )
+        is_small = is_enlarged(f"dataset 'npz': {name} of {path}", x.shape[2:0:-1], request.n)
+        report_enlarged(f"{name} of {path}", is_small * len(x), len(x), request.n)
+    train, test = images.values()
+    return from_arrays(
+        train,
+        test,
+        request,
+        "flip",
+        *(labels_in(path, len(train), len(test)) if request.labelled else ()),
+    )
+
+
+def labels_in(path: Path, *counts: int) -> tuple[list[np.ndarray], list[str]]:
+    """The labels of training and test in an .npz file, and the names of the classes: `classes`, or else the numbers."""
+    labels = arrays_in(path, "y_train", "y_test", optional="classes")
+    names = labels.pop("classes", None)
+    for (name, y), count in zip(labels.items(), counts, strict=True):
+        if y.dtype.kind not in "iu" or y.shape != (count,):
+            raise UserError(
+                f"dataset 'npz': {name} of {path} is {y.dtype} {y.shape}: integers ({count},) are allowed"
+            )
+    if names is None:
+        names = np.arange(
+            1 + max((int(y.max()) for y in labels.values() if y.size), default=-1)
+        ).astype(str)
+    if names.dtype.kind != "U" or names.ndim != 1:
+        raise UserError(
+            f"dataset 'npz': classes of {path} is {names.dtype} {names.shape}: strings (K,) are allowed"
+        )
+    for name, y in labels.items():
+        if y.size and not 0 <= y.min() <= y.max() < len(names):
+            raise UserError(
+                f"dataset 'npz': {name} of {path} goes from {y.min()} to {y.max()}: 0 to {len(names) - 1} are allowed"
+            )
+    return list(labels.values()), names.tolist()
+
+
+def member(archive: ZipFile, name: str, most: int) -> np.ndarray:
+    """An array of an .npz file, which holds at most so many bytes."""
+    with archive.open(name) as file:
+        return read_array(file, min(archive.getinfo(name).file_size, most))
+
+
+def arrays_in(path: Path, *names: str, optional: str | None = None) -> dict[str, np.ndarray]:
+    most = DEFLATED * path.stat().st_size
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            missing = [name for name in names if name not in arrays]
+            if missing:
+                raise UserError(
+                    f"dataset 'npz': {path} lacks {', '.join(missing)}; it holds {', '.join(arrays)}"
+                )
+            return {
+                name: member(arrays.zip, f"{name}.npy", most)
+                for name in (*names, optional)
+                if name in arrays
+            }
+    except BAD_ARRAY as error:
+        raise (
+            error
+            if isinstance(error, UserError)
+            else UserError(f"dataset 'npz': {path} cannot be read: {error}")
+        ) from None

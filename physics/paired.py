@@ -1,0 +1,52 @@
+"""The camera of pairs: it measures nothing, as the degraded pictures are given."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from core.errors import UserError
+from physics.base import Physics
+
+
+class Given(Physics):
+    """y = the degraded picture of a pair, which is its own first image."""
+
+    takes_pictures = True
+
+    def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        raise UserError(
+            "physics 'given' measures nothing: it sees the degraded pictures of --dataset paired alone"
+        )
+
+    def take(self, batch: dict, generator: torch.Generator | None = None) -> Tensor:
+        return batch["seen"] if "seen" in batch else self.measure(batch["image"])
+
+    def back_projection(self, y: Tensor) -> Tensor:
+        return y
+
+    def example(self, device: torch.device) -> Tensor:
+        return torch.zeros(1, self.recipe["c"], self.recipe["n"], self.recipe["n"], device=device)
+
+
+def given(
+    recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
+) -> Given:
+    return Given(recipe)
+
+
+def camera_for(images, camera: Physics, network: nn.Module) -> Physics:
+    """What an evaluation on a split sees: the degraded pictures of pairs, else what the camera measures."""
+    if images.paired and camera.tells_noise and network.looks_at_noise:
+        raise UserError(
+            f"physics '{camera.recipe['name']}' tells this network the noise level, which is unknown of pairs: choose another of them"
+        )
+    if not images.paired and isinstance(camera, Given):
+        raise UserError(
+            "physics 'given' measures nothing: it needs the pairs of --dataset paired; a bare file is told a denoiser's --n and --sigma"
+        )
+    return (
+        Given({"name": "given", "n": camera.recipe["n"], "c": camera.recipe["c"]})
+        if images.paired
+        else camera
+    )
