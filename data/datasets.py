@@ -1,22 +1,31 @@
 """Datasets of clean images: photographs, digits, torchvision's, folders and arrays."""
 
 import zlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from zipfile import ZipFile
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
-from data.batches import Images, Source, Whole
-from core.inputs import check_data
-from data.images import BAD_ARRAY, SUFFIXES, Request, check_image, is_enlarged, open_image, pictures_in, read_array, read_picture, report_enlarged, sound, to_tensor
-from core.errors import CONTROL, UserError, in_a_line
-from core.registry import DATASETS, LAYOUTS, look_up
-from data.splits import SPLITS, WORDS, Lazy, hold_out, hold_out_of_each, shuffled, tenths
+from core.errors import UserError
+from core.registry import LAYOUTS
+from data.batches import Source, Whole
+from data.images import (
+    BAD_ARRAY,
+    Request,
+    check_image,
+    is_enlarged,
+    open_image,
+    pictures_in,
+    read_array,
+    read_picture,
+    report_enlarged,
+    sound,
+    to_tensor,
+)
+from data.splits import SPLITS, Lazy, hold_out, hold_out_of_each, shuffled, tenths
 
 DEFLATED = 1032  # bytes that a compressed byte can stand for
 PHOTOGRAPHS = {  # of scikit-image; a photograph is in one split only, and so is each scene

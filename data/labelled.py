@@ -5,13 +5,12 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.batches import Source
-from data.splits import SPLITS, Lazy, hold_out_of_each
-from data.images import Request
-from data.datasets import from_torchvision
-from data.images import open_image, pictures_in, sound
-from core.registry import LAYOUTS
 from core.errors import UserError
+from core.registry import LAYOUTS
+from data.batches import Source
+from data.datasets import from_torchvision
+from data.images import Request, open_image, pictures_in, sound
+from data.splits import SPLITS, Lazy, hold_out_of_each
 
 
 class Labelled(NamedTuple):

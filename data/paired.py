@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.batches import Drawn, Source, draw_mirror, draw_turn, mirrored, turned
-from data.splits import SPLITS, Lazy, hold_out, shuffled, tenths
-from data.images import Request, open_image, pictures_in
-from data.images import check_image, sound
 from core.errors import UserError
+from data.batches import Drawn, Source, draw_mirror, draw_turn, mirrored, turned
+from data.images import Request, check_image, open_image, pictures_in, sound
+from data.splits import SPLITS, Lazy, hold_out, shuffled, tenths
 
 
 class Pair(NamedTuple):

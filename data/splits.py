@@ -1,21 +1,10 @@
 """Which images are for training, validation and test: fixed random splits, with the shares of the classes."""
 
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from zipfile import ZipFile
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-
-from data.batches import Images, Source, Whole
-from core.inputs import check_data
-from data.images import BAD_ARRAY, SUFFIXES, Request, check_image, is_enlarged, open_image, pictures_in, read_array, read_picture, report_enlarged, sound, to_tensor
-from core.errors import CONTROL, UserError, in_a_line
-from core.registry import DATASETS, LAYOUTS, look_up
 
 WORDS = {"train": "training", "val": "validation", "test": "test"}
 SPLITS = tuple(WORDS)
