@@ -16,10 +16,10 @@ from physics.base import Physics
 
 
 def build_physics(
-    recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
+    config: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
 ) -> Physics:
     """The physics that a recipe names; `images` loads the training images where the camera is fitted to them."""
-    return look_up(PHYSICS, recipe["name"], "physics")(recipe, images, state)
+    return look_up(PHYSICS, config["name"], "physics")(config, images, state)
 
 
 # ---------------------------------------------------------------- meters
@@ -124,7 +124,7 @@ class Meter:
         self.rows = {name: [values] for name, values in state.items()}
 
     @staticmethod
-    def worth(row: dict) -> float:
+    def selection_score(row: dict) -> float:
         """Of an epoch: the largest is the best."""
         return row["val_psnr"]
 
@@ -134,7 +134,7 @@ class Meter:
 
     def gathered(self) -> "Meter":
         """With the scores of all processes."""
-        found = distributed.everything(
+        found = distributed.gather_objects(
             {name: [torch.cat(values).cpu()] for name, values in self.rows.items()}
         )
         self.rows = {
@@ -255,7 +255,7 @@ class ClassMeter:
         self.logits, self.labels = ([state[name]] if state else [] for name in ("logits", "labels"))
 
     @staticmethod
-    def worth(row: dict) -> tuple[float, float]:
+    def selection_score(row: dict) -> tuple[float, float]:
         """Top-1, and of equal ones the smaller loss."""
         return row["val_top1"], -row["val_loss"]
 
@@ -265,7 +265,7 @@ class ClassMeter:
 
     def gathered(self) -> "ClassMeter":
         """With the answers of all processes."""
-        found = distributed.everything(self.both() if self.logits else None)
+        found = distributed.gather_objects(self.both() if self.logits else None)
         self.logits, self.labels = ([both[k] for both in found if both] for k in (0, 1))
         return self
 

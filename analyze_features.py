@@ -59,21 +59,21 @@ def main(args) -> dict:
         feature_report.folder_name([*restoration.names_of(found).values()]),
     )
     batches = features.walk(subjects, images, args, device)
-    taps = features.gathered(subjects, batches, args.measures, args.seed)
+    layers = features.gathered(subjects, batches, args.measures, args.seed)
     grams = features.grams(batches, len(images))
     similarities = [features.cka([*grams[0].values()], [*own.values()]) for own in grams[1:]]
     weights = [
         features.weight_changes(subject.network, subjects[0].network) for subject in subjects[1:]
     ]
     tables = {
-        "measures": feature_report.measure_rows(subjects, taps),
-        "cka": feature_report.similarity_rows(subjects, taps, similarities),
-        "layers": feature_report.layer_rows(subjects, taps, weights),
-        "channels": feature_report.channel_rows(subjects, taps),
+        "measures": feature_report.measure_rows(subjects, layers),
+        "cka": feature_report.similarity_rows(subjects, layers, similarities),
+        "layers": feature_report.layer_rows(subjects, layers, weights),
+        "channels": feature_report.channel_rows(subjects, layers),
     }
     print(f"{len(images)} test images of {args.dataset}\n{feature_report.told(subjects, tables)}")
     feature_report.write(tables, args.measures, folder)
-    feature_figures.draw(subjects, taps, similarities, tables["measures"], args.channels, folder)
+    feature_figures.draw(subjects, layers, similarities, tables["measures"], args.channels, folder)
     print(
         f"\n{folder}: measures, cka, layers and channels.csv, measures, histograms and cka.png, maps and fourier_<tap>.png written"
     )

@@ -14,14 +14,16 @@ def main(args) -> dict:
     from training import setup
 
     device = runtime.start(args.device)
-    return setup.every_seed(lambda one, beside: learner(one, device, beside), args, "val_top1")
+    return setup.every_seed(
+        lambda one, companion: learner(one, device, companion), args, "val_top1"
+    )
 
 
-def learner(args, device, beside):
+def learner(args, device, companion):
     """One classifier that is ready to be trained, or the scores of a run that is finished."""
     from training import classification
 
-    return classification.alone(args, device, beside)
+    return classification.alone(args, device, companion)
 
 
 if __name__ == "__main__":

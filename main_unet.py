@@ -30,16 +30,18 @@ def main(args) -> dict:
     from training import setup
 
     device = runtime.start(args.device)
-    return setup.every_seed(lambda one, beside: learner(one, device, beside), args, "val_psnr")
+    return setup.every_seed(
+        lambda one, companion: learner(one, device, companion), args, "val_psnr"
+    )
 
 
-def learner(args, device, beside):
+def learner(args, device, companion):
     """One network that is ready to be trained, or the scores of a run that is finished."""
     from core.registry import label_of
     from training import setup
     from training.run import Run
 
-    camera = setup.physics_recipe(args)
+    camera = setup.physics_config(args)
     name = checks.export_name(
         args.network, label_of(camera) + (f"_seed_{args.seed}" if args.seeds else "")
     )
@@ -52,17 +54,17 @@ def learner(args, device, beside):
     )
     if run.finished:
         return run.already()
-    splits = beside.splits if beside else setup.splits_of(args)
-    physics = setup.camera_of(camera, splits)
-    network, recipe = setup.network_of(args)
-    setup.warm_start(network, recipe, args.train_again)
+    splits = companion.splits if companion else setup.splits_of(args)
+    physics = setup.fitted_physics(camera, splits)
+    network, config = setup.network_of(args)
+    setup.warm_start(network, config, args.train_again)
     return setup.learner(
         setup.supervised(args, network, physics, args.loss, device),
-        recipe,
+        config,
         splits,
         args,
         run,
-        beside=beside,
+        companion=companion,
     )
 
 

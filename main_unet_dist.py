@@ -31,10 +31,12 @@ def main(args) -> dict:
     from training import setup
 
     device = runtime.start(args.device)
-    return setup.every_seed(lambda one, beside: learner(one, device, beside), args, "val_psnr")
+    return setup.every_seed(
+        lambda one, companion: learner(one, device, companion), args, "val_psnr"
+    )
 
 
-def learner(args, device, beside):
+def learner(args, device, companion):
     """One student that is ready to be taught, or the scores of a run that is finished."""
     from functools import cache
 
@@ -45,12 +47,12 @@ def learner(args, device, beside):
     setup.check_losses(args)
     path = checks.teacher_path(args)
     splits = cache(
-        lambda: beside.splits if beside else setup.splits_of(args)
+        lambda: companion.splits if companion else setup.splits_of(args)
     )  # late: that a folder is taken is said first
     teacher = setup.teacher_of(args, path, lambda: splits()["train"].stack())
-    camera = setup.physics_recipe(args)
+    camera = setup.physics_config(args)
     names = setup.student_names(
-        args, camera, teacher.physics.recipe, "online_student" if args.online else "student"
+        args, camera, teacher.physics.config, "online_student" if args.online else "student"
     )
     run = Run(
         args,
@@ -59,9 +61,9 @@ def learner(args, device, beside):
     )
     if run.finished:
         return run.already()
-    physics = setup.camera_of(camera, splits())
-    network, recipe = setup.network_of(args)
-    setup.warm_start(network, recipe, args.init_student)
+    physics = setup.fitted_physics(camera, splits())
+    network, config = setup.network_of(args)
+    setup.warm_start(network, config, args.init_student)
     stage = setup.distillation(
         args, network, physics, teacher, splits()["train"].stack, device, args.online
     )
@@ -69,17 +71,17 @@ def learner(args, device, beside):
     def keep_teacher() -> None:
         write(
             run.folder / "teacher.pth",
-            pack(stage.teacher, teacher.recipe, stage.physics_t, run.identity),
+            pack(stage.teacher, teacher.config, stage.physics_t, run.identity),
         )
 
     return setup.learner(
         stage,
-        recipe,
+        config,
         splits(),
         args,
         run,
         before_export=keep_teacher if args.online else None,
-        beside=beside,
+        companion=companion,
     )
 
 

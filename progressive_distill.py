@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from core import flags
-from core.checks import check_camera_side
+from core.checks import check_physics_side
 
 
 def parse(argv=None):
@@ -69,8 +69,8 @@ def main(args) -> dict:
 
     setup.check_losses(args)
     if args.ladder:
-        setup.check_camera(
-            args, setup.physics_recipe(Namespace(**vars(args) | {"cr": args.ladder}))
+        setup.check_physics(
+            args, setup.physics_config(Namespace(**vars(args) | {"cr": args.ladder}))
         )
     build_splits(
         setup.request_of(args)
@@ -85,7 +85,7 @@ def main(args) -> dict:
         ("n", "c", "cr", "ordering", "scales", "width", "padding", "awgn_snr", "sigma")
     )
     paths = [rung["checkpoint"] for rung in rungs]
-    with distributed.apart():
+    with distributed.single_process():
         tested = (
             {}
             if distributed.rank()
@@ -101,7 +101,7 @@ def check(args) -> None:
     if args.ladder and "cr" not in flags.PHYSICS[args.physics].flags:
         raise flags.UserError(f"ladder: physics '{args.physics}' has no ratio to climb down")
     if args.ladder:
-        check_camera_side(args)
+        check_physics_side(args)
     if args.ladder and "cr" in args.typed:
         raise flags.UserError(f"cr {args.cr}: the ladder's ratios are --ladder")
     if args.ladder and sorted(set(args.ladder), reverse=True) != args.ladder:
@@ -197,14 +197,14 @@ def go_on(args) -> dict:
     }
     start = restore_with_physics(args.redistill or args.encoder_from, bare, kind=RESTORER)
     physics, level = start.physics, start.physics.level
-    changed = level in args.typed and getattr(args, level) != physics.recipe[level]
+    changed = level in args.typed and getattr(args, level) != physics.config[level]
     if changed:
         physics = physics.at_noise(getattr(args, level))
     # From here on the settings are what the checkpoints say, so that they belong to the run's configuration.
     told = (
-        {"physics": physics.recipe["name"], "network": start.content["network"]["name"]}
+        {"physics": physics.config["name"], "network": start.content["network"]["name"]}
         | start.content["network"]
-        | physics.recipe
+        | physics.config
     )
     names = [
         flag
@@ -225,9 +225,9 @@ def go_on(args) -> dict:
     del args.typed
     if args.decoder_from:
         decoder = restore(args.decoder_from, kind=RESTORER)
-        network, recipe = setup.hybrid_of(start, decoder, args.freeze)
+        network, config = setup.hybrid_of(start, decoder, args.freeze)
     else:
-        network, recipe = setup.thawed(start)
+        network, config = setup.thawed(start)
     network = setup.lightened(network, args)
     splits = setup.splits_of(args)
     physics = physics.refitted(splits["train"].stack) if changed else physics
@@ -236,17 +236,17 @@ def go_on(args) -> dict:
     if args.teacher:
         given = {"n": args.n, "c": args.c, "cr": args.cr_teacher, "ordering": args.ordering_teacher}
         teacher = setup.teacher_from(args.teacher, given, args.dataset)
-        names = setup.student_names(args, physics.recipe, teacher.physics.recipe, what)
+        names = setup.student_names(args, physics.config, teacher.physics.config, what)
         stage = setup.distillation(args, network, physics, teacher, splits["train"].stack, device)
     else:
-        names = setup.student_names(args, physics.recipe, None, what)
+        names = setup.student_names(args, physics.config, None, what)
         stage = setup.supervised(args, network, physics, args.loss_gt, device)
     files = ("teacher", "redistill", "encoder_from", "decoder_from")
     run = Run(args, *names, {name: getattr(args, name) for name in files})
     return (
         run.already()
         if run.finished
-        else setup.trained([setup.learner(stage, recipe, splits, args, run)])[0]
+        else setup.trained([setup.learner(stage, config, splits, args, run)])[0]
     )
 
 

@@ -49,12 +49,12 @@ def main(args) -> dict:
     from training import setup
 
     runtime.start("cpu")
-    recipe = setup.physics_recipe(
+    config = setup.physics_config(
         Namespace(**vars(args), physics="spc", x0="adjoint", awgn_snr=None)
     )
-    setup.check_camera(args, recipe)
+    setup.check_physics(args, config)
     images = build_splits(setup.request_of(args), wanted=("train",))["train"].stack
-    physics = build_physics(recipe, images=images)
+    physics = build_physics(config, images=images)
     print(f"physics: {physics.describe()}")
     folder = (
         Path(args.results)

@@ -29,7 +29,7 @@ def check_run_name(name: str) -> None:
         raise UserError(f"run_name '{name}': letters, digits, '_', '-', '.' and '+' make a name")
 
 
-def check_camera_side(args: Namespace) -> None:
+def check_physics_side(args: Namespace) -> None:
     """Refuses sides that the patterns of a single-pixel camera do not have."""
     if args.physics == "spc":
         check_patterns(args.ordering, args.n)

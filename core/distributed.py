@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 from torch.nn.modules.batchnorm import _BatchNorm
 
-APART = False
+SINGLE_PROCESS = False
 
 
 def start(device: torch.device) -> None:
@@ -29,7 +29,7 @@ def rank() -> int:
 
 
 def world() -> int:
-    return dist.get_world_size() if dist.is_initialized() and not APART else 1
+    return dist.get_world_size() if dist.is_initialized() and not SINGLE_PROCESS else 1
 
 
 def share(count: int) -> range:
@@ -65,7 +65,7 @@ def average_statistics(module: nn.Module | None) -> None:
                     total(buffer).div_(world())
 
 
-def everything(x) -> list:
+def gather_objects(x) -> list:
     """Every process's object, in the order of the ranks."""
     found = [None] * world()
     if world() > 1:
@@ -81,21 +81,21 @@ def wait() -> None:
 
 
 @contextmanager
-def apart() -> Iterator[None]:
+def single_process() -> Iterator[None]:
     """Where a process does all of the work, and nothing is gathered."""
-    global APART
-    before, APART = APART, True
+    global SINGLE_PROCESS
+    before, SINGLE_PROCESS = SINGLE_PROCESS, True
     try:
         yield
     finally:
-        APART = before
+        SINGLE_PROCESS = before
 
 
 def together(x: Tensor) -> Tensor:
     """The samples (B, ...) of all processes, in the order of the ranks; gradients find their way back."""
     if world() == 1:
         return x
-    counts = everything(len(x))
+    counts = gather_objects(len(x))
     padded = torch.cat((x, x.new_zeros(max(counts) - len(x), *x.shape[1:])))
     parts = all_gather(padded.contiguous())
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])

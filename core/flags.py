@@ -316,7 +316,7 @@ def add_physics(parser: Parser, table: dict = RESTORED, default: str = "spc") ->
 
     def side_is_measured(args: Namespace) -> None:
         if parser.demanding:  # else a checkpoint may say what the camera is
-            checks.check_camera_side(args)
+            checks.check_physics_side(args)
 
     parser.rules.append(pairs_are_given)
     parser.checks.append(side_is_measured)

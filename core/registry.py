@@ -10,7 +10,7 @@ from typing import NamedTuple
 from core.errors import UserError
 
 
-class Loss(NamedTuple):
+class LossSpec(NamedTuple):
     """Where a loss lives, its weight under the default recipe, the flags it reads, and when an adapter bridges two taps.
 
     The bridge: where their shapes "differ", "always", "never", or "own": a class that learns or remembers, made of the two shapes,
@@ -21,8 +21,8 @@ class Loss(NamedTuple):
     path: str
     weight: float = 1.0
     options: tuple[str, ...] = ()
-    bridge: str = "differ"
-    taps: str | None = None
+    adapter: str = "differ"
+    layers: str | None = None
     needs: tuple[str, ...] = ()
     together: bool = False
 
@@ -249,37 +249,37 @@ READERS = {  # of a flag of the data group, where not every dataset reads it
 }
 
 LOSSES = {
-    "mse": Loss("distill.feature:mse", 0.1),
-    "mae": Loss("distill.feature:mae", 0.1),
-    "l1": Loss("distill.feature:mae", 0.1),
-    "smooth_l1": Loss("distill.feature:smooth_l1", 0.2),
-    "charbonnier": Loss("distill.feature:charbonnier", 0.05),
-    "cs": Loss("distill.feature:cs", 0.03),
-    "l2": Loss("distill.feature:l2", 0.0005),
-    "linf": Loss("distill.feature:linf", 0.003),
-    "soft": Loss("distill.feature:soft", 0.5, options=("temperature",)),
-    "hint": Loss("distill.feature:mse", 0.02, bridge="always"),
-    "at": Loss("distill.feature:at", 2.0, bridge="never"),
-    "feature_attention": Loss("distill.feature:feature_attention", 0.1),
-    "fakd": Loss("distill.relation:fakd", 0.03, bridge="never"),
-    "comb_matrix": Loss(
-        "distill.relation:comb_matrix", 0.0005, options=("gamma",), bridge="never", together=True
+    "mse": LossSpec("distill.feature:mse", 0.1),
+    "mae": LossSpec("distill.feature:mae", 0.1),
+    "l1": LossSpec("distill.feature:mae", 0.1),
+    "smooth_l1": LossSpec("distill.feature:smooth_l1", 0.2),
+    "charbonnier": LossSpec("distill.feature:charbonnier", 0.05),
+    "cs": LossSpec("distill.feature:cs", 0.03),
+    "l2": LossSpec("distill.feature:l2", 0.0005),
+    "linf": LossSpec("distill.feature:linf", 0.003),
+    "soft": LossSpec("distill.feature:soft", 0.5, options=("temperature",)),
+    "hint": LossSpec("distill.feature:mse", 0.02, adapter="always"),
+    "at": LossSpec("distill.feature:at", 2.0, adapter="never"),
+    "feature_attention": LossSpec("distill.feature:feature_attention", 0.1),
+    "fakd": LossSpec("distill.relation:fakd", 0.03, adapter="never"),
+    "comb_matrix": LossSpec(
+        "distill.relation:comb_matrix", 0.0005, options=("gamma",), adapter="never", together=True
     ),
-    "perceptual": Loss("distill.perceptual:Perceptual", 0.01, options=("style_weight",)),
+    "perceptual": LossSpec("distill.perceptual:Perceptual", 0.01, options=("style_weight",)),
 }
 
 TASK_LOSSES = {
-    "mse": Loss("distill.feature:mse"),
-    "mae": Loss("distill.feature:mae"),
-    "l2": Loss("distill.feature:l2"),
-    "charbonnier": Loss("distill.feature:charbonnier"),
-    "smooth_l1": Loss("distill.feature:smooth_l1"),
-    "perceptual": Loss("distill.perceptual:Perceptual", options=("style_weight",)),
+    "mse": LossSpec("distill.feature:mse"),
+    "mae": LossSpec("distill.feature:mae"),
+    "l2": LossSpec("distill.feature:l2"),
+    "charbonnier": LossSpec("distill.feature:charbonnier"),
+    "smooth_l1": LossSpec("distill.feature:smooth_l1"),
+    "perceptual": LossSpec("distill.perceptual:Perceptual", options=("style_weight",)),
 }
 
 CLASS_LOSSES = {
-    "kd": Loss("distill.logits:kd", 1.0, ("temperature", "standardise"), "never", "output"),
-    "dkd": Loss(
+    "kd": LossSpec("distill.logits:kd", 1.0, ("temperature", "standardise"), "never", "output"),
+    "dkd": LossSpec(
         "distill.logits:dkd",
         1.0,
         ("temperature", "dkd_alpha", "dkd_beta", "dkd_warmup"),
@@ -287,21 +287,21 @@ CLASS_LOSSES = {
         "output",
         ("label", "epoch"),
     ),
-    "dist": Loss(
+    "dist": LossSpec(
         "distill.logits:dist", 1.0, ("dist_beta", "dist_gamma"), "never", "output", together=True
     ),
-    "mse": Loss("distill.feature:mse", 1.0, taps="latent"),
-    "hint": Loss("distill.feature:mse", 1.0, bridge="always", taps="latent"),
-    "at": Loss("distill.feature:at", 1000.0, bridge="never", taps="stages"),
-    "sp": Loss("distill.relation:sp", 3000.0, bridge="never", taps="latent", together=True),
-    "rkd": Loss(
+    "mse": LossSpec("distill.feature:mse", 1.0, layers="latent"),
+    "hint": LossSpec("distill.feature:mse", 1.0, adapter="always", layers="latent"),
+    "at": LossSpec("distill.feature:at", 1000.0, adapter="never", layers="stages"),
+    "sp": LossSpec("distill.relation:sp", 3000.0, adapter="never", layers="latent", together=True),
+    "rkd": LossSpec(
         "distill.relation:rkd", 1.0, ("rkd_distance", "rkd_angle"), "never", "pool", together=True
     ),
-    "comb_matrix": Loss(
+    "comb_matrix": LossSpec(
         "distill.relation:comb_matrix", 0.1, ("gamma",), "never", "latent", together=True
     ),
-    "ickd": Loss("distill.relation:ICKD", 2.5, bridge="own", taps="latent"),
-    "crd": Loss(
+    "ickd": LossSpec("distill.relation:ICKD", 2.5, adapter="own", layers="latent"),
+    "crd": LossSpec(
         "distill.contrast:CRD",
         0.8,
         ("crd_tau", "crd_negatives"),
@@ -310,15 +310,15 @@ CLASS_LOSSES = {
         ("index", "generator"),
         together=True,
     ),
-    "ft": Loss("distill.factor:FT", 500.0, ("ft_rate",), "own", "latent"),
-    "tucker": Loss(
+    "ft": LossSpec("distill.factor:FT", 500.0, ("ft_rate",), "own", "latent"),
+    "tucker": LossSpec(
         "distill.factor:tucker",
         125.0,
         ("tucker_ranks", "tucker_space", "tucker_over"),
-        taps="latent",
+        layers="latent",
         together=True,
     ),
-    "isrd": Loss("distill.pixel:ISRD", 10.0, bridge="own", taps="first", needs=("seen",)),
+    "isrd": LossSpec("distill.pixel:ISRD", 10.0, adapter="own", layers="first", needs=("seen",)),
 }
 
 LOSS_OPTIONS = {
@@ -416,13 +416,13 @@ def words(value) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
-def label_of(recipe: dict) -> str:
+def label_of(config: dict) -> str:
     """A camera in file names: cr_0.1, crs_0.1_0.3 for a mixture of ratios, denoise_sigma_25, ..."""
-    template = PHYSICS[recipe["name"]].label
-    if isinstance(recipe.get("cr"), list):
+    template = PHYSICS[config["name"]].label
+    if isinstance(config.get("cr"), list):
         template = template.replace("cr_", "crs_", 1)
     return template.format(
-        **{name: words(value) for name, value in recipe.items() if value is not None}
+        **{name: words(value) for name, value in config.items() if value is not None}
     )
 
 

@@ -216,7 +216,7 @@ def build_loader(
     images: Images, batch_size: int, num_workers: int = 0, shuffle_seed: int | None = None
 ) -> DataLoader:
     """Batches of a split, in an order that --seed and the epoch decide, or as they stand."""
-    how = {"num_workers": num_workers, "worker_init_fn": deaf, "collate_fn": as_it_is}
+    how = {"num_workers": num_workers, "worker_init_fn": ignore_signals, "collate_fn": as_it_is}
     if shuffle_seed is None:
         return DataLoader(images, batch_size if images.alike else 1, **how)
     return DataLoader(images, batch_sampler=Order(images, batch_size, shuffle_seed), **how)
@@ -226,7 +226,7 @@ def as_it_is(batch: dict) -> dict:
     return batch
 
 
-def deaf(_: int) -> None:
+def ignore_signals(_: int) -> None:
     """A worker leaves the signals that reach the whole group to the main process; SIGTERM, by which that one ends it, it obeys a second later."""
     signal.set_wakeup_fd(-1)  # which it has of the main process
     for number in (signal.SIGINT, signal.SIGUSR1):

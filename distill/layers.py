@@ -7,25 +7,25 @@ from torch import Tensor, nn
 from distill.feature import same_size
 
 
-def selected_taps(selection: str, student: Sequence[str], teacher: Sequence[str]) -> list[str]:
+def selected_layers(selection: str, student: Sequence[str], teacher: Sequence[str]) -> list[str]:
     """The taps a selection names, in the student's order, among those that both networks have.
 
     U-Nets of different depth share enc1, latent, dec1, head, output and the levels that the shallower one has; `encoder`
     is the first encoder block, as in the original release. `stages` of classifiers are all maps behind the stem.
     """
-    shared = [tap for tap in student if tap in teacher]
+    shared = [layer for layer in student if layer in teacher]
     groups = {
-        "all": [tap for tap in shared if tap not in ("output", "pool")],
-        "decoder": [tap for tap in shared if tap.startswith("dec") or tap == "head"],
-        "stages": [tap for tap in shared if tap not in ("enc1", "output", "pool")],
+        "all": [layer for layer in shared if layer not in ("output", "pool")],
+        "decoder": [layer for layer in shared if layer.startswith("dec") or layer == "head"],
+        "stages": [layer for layer in shared if layer not in ("enc1", "output", "pool")],
         "encoder": ["enc1"],
         "first": ["enc1"],
         "latent": ["latent"],
         "output": ["output"],
         "pool": ["pool"],
     }
-    chosen = {tap for word in selection.split("_") for tap in groups[word]}
-    return [tap for tap in shared if tap in chosen]
+    chosen = {layer for word in selection.split("_") for layer in groups[word]}
+    return [layer for layer in shared if layer in chosen]
 
 
 class Adapter(nn.Module):

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from core.distributed import apart, together
+from core.distributed import single_process, together
 from distill import Term
-from distill.layers import Adapter, selected_taps
+from distill.layers import Adapter, selected_layers
 from distill.schedule import constant
 from physics.base import Physics
 
@@ -25,9 +25,9 @@ class Comparison(NamedTuple):
     """One loss between one tap of the student and the same tap of one teacher."""
 
     term: Term
-    tap: str
-    guide: int
-    bridge: str  # the name of the adapter, or of the loss's own module, if there is one
+    layer: str
+    teacher: int
+    adapter: str  # the name of the adapter, or of the loss's own module, if there is one
     name: str
 
 
@@ -50,7 +50,9 @@ class Supervised(nn.Module):
 
     def see(self, batch: dict, generator: Generator | None = None) -> dict:
         """The batch with what the student sees of it."""
-        return batch if "x0" in batch else batch | {"x0": self.physics.look(batch, generator)}
+        return (
+            batch if "x0" in batch else batch | {"x0": self.physics.observe_batch(batch, generator)}
+        )
 
     def teach(self, batch: dict) -> dict:
         """The batch, which has no teacher."""
@@ -81,7 +83,7 @@ class Distillation(nn.Module):
         self,
         student: nn.Module,
         physics: Physics,
-        guides: Sequence[Guide],
+        teachers: Sequence[Guide],
         *,
         selection: str,
         losses: Sequence[Term],
@@ -97,7 +99,7 @@ class Distillation(nn.Module):
     ):
         """`labels` are the classes of the training images, for losses that remember them; range(N) makes each one of its own."""
         super().__init__()
-        self.student, self.physics, self.guides = student, physics, tuple(guides)
+        self.student, self.physics, self.teachers = student, physics, tuple(teachers)
         self.losses, self.task, self.target = tuple(losses), task, target
         self.progress, self.epoch, self.schedule = (
             0.0,
@@ -113,19 +115,19 @@ class Distillation(nn.Module):
         )
         # A frozen teacher is no part of the stage's state: it is neither trained nor saved with the run.
         if online:
-            ((self.teacher, self.physics_t, _),) = self.guides
+            ((self.teacher, self.physics_t, _),) = self.teachers
         else:
-            for guide in self.guides:
-                guide.network.requires_grad_(False).eval()
-        self.alike = [physics.measures_as(guide.physics) for guide in self.guides]
+            for teacher in self.teachers:
+                teacher.network.requires_grad_(False).eval()
+        self.alike = [physics.same_measurements_as(teacher.physics) for teacher in self.teachers]
         self.adapters = nn.ModuleDict()
-        with apart():
+        with single_process():
             self.comparisons = self._dry_run(losses, selection, labels)
 
     @property
-    def taps(self) -> list[str]:
+    def layers(self) -> list[str]:
         """The taps that are compared."""
-        return list(dict.fromkeys(comparison.tap for comparison in self.comparisons))
+        return list(dict.fromkeys(comparison.layer for comparison in self.comparisons))
 
     @torch.no_grad()
     def _dry_run(
@@ -137,10 +139,10 @@ class Distillation(nn.Module):
         s, _ = self._example(self.student, self.physics, device)
         self.student.train(mode)
         comparisons = []
-        for i, guide in enumerate(self.guides):
-            guide.network.eval()
-            t, seen = self._example(guide.network, guide.physics, device)
-            prefix = f"{i}/" if len(self.guides) > 1 else ""
+        for i, teacher in enumerate(self.teachers):
+            teacher.network.eval()
+            t, seen = self._example(teacher.network, teacher.physics, device)
+            prefix = f"{i}/" if len(self.teachers) > 1 else ""
             zeros = torch.zeros(len(seen), dtype=torch.long, device=device)
             about = {
                 "label": zeros,
@@ -150,14 +152,14 @@ class Distillation(nn.Module):
                 "generator": Generator().manual_seed(0),
             }
             for term in losses:
-                for tap in selected_taps(term.taps or selection, list(s), list(t)):
-                    name = f"{prefix}{term.name}/{tap}"
-                    bridge = {"never": "", "differ": prefix + tap}.get(term.bridge, name)
-                    comparison = Comparison(term, tap, i, bridge, name)
-                    module = self._module(term, s[tap], t[tap], seen, labels)
+                for layer in selected_layers(term.layers or selection, list(s), list(t)):
+                    name = f"{prefix}{term.name}/{layer}"
+                    adapter = {"never": "", "differ": prefix + layer}.get(term.adapter, name)
+                    comparison = Comparison(term, layer, i, adapter, name)
+                    module = self._module(term, s[layer], t[layer], seen, labels)
                     if module is not None:
-                        self.adapters[bridge] = module.to(device)
-                    if term.bridge != "own":
+                        self.adapters[adapter] = module.to(device)
+                    if term.adapter != "own":
                         self.distance(
                             comparison, s, t, about
                         )  # says at once what it cannot compare
@@ -176,37 +178,37 @@ class Distillation(nn.Module):
         term: Term, s: Tensor, t: Tensor, seen: Tensor, labels: Sequence[int]
     ) -> nn.Module | None:
         """What is learnt or remembered between two taps: an adapter, or the loss itself."""
-        if term.bridge == "own":
+        if term.adapter == "own":
             return term.distance(s.shape, t.shape, labels, seen.shape)
-        if term.bridge == "always" or (term.bridge == "differ" and s.shape != t.shape):
-            return Adapter(s.shape[1], t.shape[1], term.bridge == "always")
+        if term.adapter == "always" or (term.adapter == "differ" and s.shape != t.shape):
+            return Adapter(s.shape[1], t.shape[1], term.adapter == "always")
         return None
 
     def distance(self, comparison: Comparison, s: dict, t: dict, about: dict) -> Tensor:
         """The value of a comparison; `about` is what else losses may read of the batch."""
-        term, pair = comparison.term, (s[comparison.tap], t[comparison.tap].detach())
+        term, pair = comparison.term, (s[comparison.layer], t[comparison.layer].detach())
         needs = {name: about[name] for name in term.needs}
-        if term.bridge != "own" and comparison.bridge in self.adapters:
-            pair = self.adapters[comparison.bridge](*pair)
+        if term.adapter != "own" and comparison.adapter in self.adapters:
+            pair = self.adapters[comparison.adapter](*pair)
         if term.together:
             pair = tuple(map(together, pair))
             needs = {
                 name: together(value) if isinstance(value, Tensor) else value
                 for name, value in needs.items()
             }
-        return (self.adapters[comparison.bridge] if term.bridge == "own" else term.distance)(
+        return (self.adapters[comparison.adapter] if term.adapter == "own" else term.distance)(
             *pair, **needs
         )
 
     def observe(self, batch: dict, generator: Generator | None) -> tuple[Tensor, list[Tensor]]:
         """What student and teachers see of the same images: one noise for all that measure alike, one first image for all that see alike."""
         before = generator and generator.get_state()
-        views = {id(self.physics): self.physics.look(batch, generator)}
-        for guide, alike in zip(self.guides, self.alike, strict=True):
-            if id(guide.physics) not in views:
+        views = {id(self.physics): self.physics.observe_batch(batch, generator)}
+        for teacher, alike in zip(self.teachers, self.alike, strict=True):
+            if id(teacher.physics) not in views:
                 again = Generator().set_state(before) if alike and generator else generator
-                views[id(guide.physics)] = guide.physics.look(batch, again)
-        return views[id(self.physics)], [views[id(guide.physics)] for guide in self.guides]
+                views[id(teacher.physics)] = teacher.physics.observe_batch(batch, again)
+        return views[id(self.physics)], [views[id(teacher.physics)] for teacher in self.teachers]
 
     def see(self, batch: dict, generator: Generator | None = None) -> dict:
         """The batch with what student and teachers see of it."""
@@ -220,10 +222,10 @@ class Distillation(nn.Module):
         """The batch with what frozen teachers make of it, as far as it is compared."""
         if self.online or "t/0/output" in batch:
             return batch
-        for i, guide in enumerate(self.guides):
-            taps = guide.network.features(batch[f"x0_t/{i}"])
+        for i, teacher in enumerate(self.teachers):
+            layers = teacher.network.features(batch[f"x0_t/{i}"])
             batch = batch | {
-                f"t/{i}/{tap}": taps[tap] for tap in dict.fromkeys((*self.taps, "output"))
+                f"t/{i}/{layer}": layers[layer] for layer in dict.fromkeys((*self.layers, "output"))
             }
         return batch
 
@@ -239,7 +241,7 @@ class Distillation(nn.Module):
     def forward(self, batch: dict, generator: Generator | None = None) -> dict:
         batch = self.teach(self.see(batch, generator))
         s = self.student.features(batch["x0"])
-        taught = [self.taught(batch, i) for i in range(len(self.guides))]
+        taught = [self.taught(batch, i) for i in range(len(self.teachers))]
         target = batch[self.target]
         loss = self.task(s["output"], target if self.supervised else self.consensus(taught))
         terms, alpha = {"task": self.beta * loss}, self.alpha * self.schedule(self.progress)
@@ -251,13 +253,13 @@ class Distillation(nn.Module):
             "generator": generator,
         }
         for comparison in self.comparisons:
-            guide, i = self.guides[comparison.guide], comparison.guide
+            teacher, i = self.teachers[comparison.teacher], comparison.teacher
             if "seen" in comparison.term.needs:
-                known["seen"] = guide.network.normalised(batch[f"x0_t/{i}"])
+                known["seen"] = teacher.network.normalised(batch[f"x0_t/{i}"])
             value = self.distance(comparison, s, taught[i], known)
             if comparison.term.weight:
                 terms[f"distill/{comparison.name}"] = (
-                    alpha * guide.weight * comparison.term.weight * value
+                    alpha * teacher.weight * comparison.term.weight * value
                 )
             else:
                 metrics[comparison.name] = value.detach()
@@ -273,37 +275,37 @@ class Distillation(nn.Module):
     def taught(self, batch: dict, i: int) -> dict:
         """The taps of a teacher."""
         if self.online:
-            return self.guides[i].network.features(batch[f"x0_t/{i}"])
-        return {tap: batch[f"t/{i}/{tap}"] for tap in (*self.taps, "output")}
+            return self.teachers[i].network.features(batch[f"x0_t/{i}"])
+        return {layer: batch[f"t/{i}/{layer}"] for layer in (*self.layers, "output")}
 
     def to_prepare(self) -> list[Comparison]:
         """Comparisons by losses that learn something of the teacher before the student begins."""
         learning = {name for name, module in self.adapters.items() if hasattr(module, "prepare")}
-        return [comparison for comparison in self.comparisons if comparison.bridge in learning]
+        return [comparison for comparison in self.comparisons if comparison.adapter in learning]
 
     def prepared(self) -> list[nn.Parameter]:
         """What is learnt before the student."""
         return [
             weight
             for comparison in self.to_prepare()
-            for weight in self.adapters[comparison.bridge].prepared()
+            for weight in self.adapters[comparison.adapter].prepared()
         ]
 
     def prepare(self, batch: dict, generator: Generator | None = None) -> dict[str, Tensor]:
         """The losses of what is learnt before the student."""
         batch = self.teach(self.see(batch, generator))
         return {
-            c.name: self.adapters[c.bridge].prepare(batch[f"t/{c.guide}/{c.tap}"])
+            c.name: self.adapters[c.adapter].prepare(batch[f"t/{c.teacher}/{c.layer}"])
             for c in self.to_prepare()
         }
 
     def consensus(self, taught: list[dict]) -> Tensor:
         """The teachers' mean output."""
-        total = sum(guide.weight for guide in self.guides)
+        total = sum(teacher.weight for teacher in self.teachers)
         return (
             sum(
-                guide.weight * t["output"].detach()
-                for guide, t in zip(self.guides, taught, strict=True)
+                teacher.weight * t["output"].detach()
+                for teacher, t in zip(self.teachers, taught, strict=True)
             )
             / total
         )

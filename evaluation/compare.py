@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from core.files import write_csv
 from data.batches import build_loader
 from evaluation.restoration import at_levels, check_alike, fitted, meter_of, names_of, test_images
-from physics.paired import camera_for
+from physics.paired import physics_for
 from report.figures import COLORS, panels, plain_numbers, save, write_below
 from training.cache import Views
 from training.checkpoint import Restored
@@ -97,7 +97,7 @@ def compare(checkpoints: dict[str, Restored], args: Namespace, device: torch.dev
         )
         test, meter = test_images(args, physics), meter_of(args)
         loader = build_loader(test, args.batch_size, args.num_workers)
-        for part in camera_for(test, physics, network).parts:
+        for part in physics_for(test, physics, network).parts:
             seeing, camera = fitted(network, part, test)
             evaluate(seeing, Views(camera, loader, device, args.seed), meter)
         scores = meter.summary()

@@ -10,7 +10,7 @@ from algo_functions import Meter
 from core.files import write_csv, write_text
 from data.batches import Images, build_loader
 from data_loader import build_splits
-from models.base import AsSeen
+from models.base import FirstImage
 from report.figures import detailed, draw_grid, notes_of
 from report.statistics import paired
 from report.tables import markdown
@@ -28,9 +28,9 @@ def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.d
     estimates = {}
     for name in (alone, teacher):
         camera = restored[name].physics
-        for anchor, physics in camera.anchors(splits["train"].stack).items():
-            estimates[f"{anchor}, cr {camera.recipe['cr']:g}"] = (
-                AsSeen(camera.recipe["c"]),
+        for baseline, physics in camera.baselines(splits["train"].stack).items():
+            estimates[f"{baseline}, cr {camera.config['cr']:g}"] = (
+                FirstImage(camera.config["c"]),
                 physics,
                 0,
             )
@@ -55,10 +55,10 @@ def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.d
         for name, s in summaries.items()
     ]
     gain = paired(meters[distilled].per_image()["psnr"], meters[alone].per_image()["psnr"])
-    recipe = restored[alone].physics.recipe
+    config = restored[alone].physics.config
     text = (
         f"{markdown(rows)}\n\nPSNR and SSIM are means over the {len(truth)} test tiles of photographs that no network has seen; "
-        f"the spread is that of the tiles.\nOrdering {recipe['ordering']}, no noise, {args.epochs} epochs, width {args.width}, seed {args.seed}.\n"
+        f"the spread is that of the tiles.\nOrdering {config['ordering']}, no noise, {args.epochs} epochs, width {args.width}, seed {args.seed}.\n"
         f"Distillation against the same student alone: {gain.mean:+.3f} dB, 95 % interval over the tiles {gain.low:+.3f} .. {gain.high:+.3f} dB. "
         "One seed: another one can change its sign."
     )

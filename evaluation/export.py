@@ -22,14 +22,14 @@ def as_safetensors(restored: Restored, example: Tensor, path: Path) -> Callable[
     from safetensors import safe_open
     from safetensors.torch import save
 
-    recipes = {
+    configs = {
         "network": json.dumps(restored.content["network"]),
         "physics": json.dumps(restored.content["physics"]["recipe"]),
     }
     weights = {
         name: tensor.cpu().contiguous() for name, tensor in restored.network.state_dict().items()
     }
-    path.write_bytes(save(weights, metadata=recipes))
+    path.write_bytes(save(weights, metadata=configs))
     with safe_open(path, "pt") as file:
         network = build_network(json.loads(file.metadata()["network"]))
         network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from evaluation.feature_measures import fourier
-from evaluation.feature_report import QUARTILES, taps_of, united
+from evaluation.feature_report import QUARTILES, layers_of, united
 from evaluation.features import Subject, Tap
 from report.figures import COLORS, DASHES, SMALLEST, panels, plain_numbers, save, write_below
 
@@ -43,7 +43,7 @@ def draw_measures(rows: list[dict], subjects: list[Subject], path: Path) -> None
 
 def measures_of(rows: list[dict], subjects: list[Subject]) -> plt.Figure:
     """Every measure over the taps: the median of the channels, and a bar for the middle half of them, which is never where no channel is."""
-    places = {tap: k for k, tap in enumerate(taps_of(rows))}
+    places = {layer: k for k, layer in enumerate(layers_of(rows))}
     measures = list(dict.fromkeys(row["measure"] for row in rows))
     figure, axes = panels(len(measures), 3, 3.4, 2.5)
     for axis, measure in zip(axes, measures, strict=True):
@@ -64,14 +64,14 @@ def measures_of(rows: list[dict], subjects: list[Subject]) -> plt.Figure:
     return figure
 
 
-def draw_histograms(taps: list[dict[str, Tap]], subjects: list[Subject], path: Path) -> None:
+def draw_histograms(layers: list[dict[str, Tap]], subjects: list[Subject], path: Path) -> None:
     """The densities of the values of every tap, of all but the outermost thousandths."""
-    names = united(taps)
+    names = united(layers)
     figure, axes = panels(len(names), 3, 3.4, 2.4)
     for axis, name in zip(axes, names, strict=True):
         values = {
             k: torch.cat(kept[name].values).double().numpy()
-            for k, kept in enumerate(taps)
+            for k, kept in enumerate(layers)
             if name in kept
         }
         low, high = np.quantile(np.concatenate([*values.values()]), (0.001, 0.999))
@@ -90,25 +90,25 @@ def draw_histograms(taps: list[dict[str, Tap]], subjects: list[Subject], path: P
 
 
 def draw_similarities(
-    taps: list[dict[str, Tap]], similarities: list[Tensor], subjects: list[Subject], path: Path
+    layers: list[dict[str, Tap]], similarities: list[Tensor], subjects: list[Subject], path: Path
 ) -> None:
     """The picture of the similarities as a file."""
-    save(similarities_of(taps, similarities, subjects), path)
+    save(similarities_of(layers, similarities, subjects), path)
 
 
 def similarities_of(
-    taps: list[dict[str, Tap]], similarities: list[Tensor], subjects: list[Subject]
+    layers: list[dict[str, Tap]], similarities: list[Tensor], subjects: list[Subject]
 ) -> plt.Figure:
     """CKA of every tap of the first network with every tap of each other, on one scale that begins below the smallest."""
-    width, height = 1.2 + 0.5 * max(map(len, taps)), 1.0 + 0.4 * len(taps[0])
+    width, height = 1.2 + 0.5 * max(map(len, layers)), 1.0 + 0.4 * len(layers[0])
     figure, axes = panels(len(similarities), 3, width, height)
     matrices = [matrix.cpu().numpy() for matrix in similarities]
     defined = np.concatenate([matrix[np.isfinite(matrix)] for matrix in matrices])
     least = min(np.floor(10 * defined.min(initial=1)) / 10, 0.9)
-    for axis, matrix, kept, subject in zip(axes, matrices, taps[1:], subjects[1:], strict=True):
+    for axis, matrix, kept, subject in zip(axes, matrices, layers[1:], subjects[1:], strict=True):
         picture = axis.imshow(matrix, vmin=least, vmax=1, cmap="cividis", aspect="auto")
         axis.set_xticks(range(len(kept)), kept, rotation=45)
-        axis.set_yticks(range(len(taps[0])), taps[0])
+        axis.set_yticks(range(len(layers[0])), layers[0])
         axis.set(xlabel=f"network {subject.letter}", ylabel=f"network {subjects[0].letter}")
         for (i, j), value in np.ndenumerate(matrix):
             color = "black" if value > (1 + least) / 2 else "white"
@@ -148,11 +148,11 @@ def channels_shown(maps: list[Tensor], count: int) -> Shown:
 
 
 def draw_channels(
-    name: str, taps: list[dict[str, Tap]], subjects: list[Subject], count: int, folder: Path
+    name: str, layers: list[dict[str, Tap]], subjects: list[Subject], count: int, folder: Path
 ) -> None:
     """A line a network, a column a channel, of one image: the maps, and what is in their Fourier transforms."""
-    having = [k for k, kept in enumerate(taps) if name in kept]
-    maps, named = [taps[k][name].shown for k in having], [subjects[k] for k in having]
+    having = [k for k, kept in enumerate(layers) if name in kept]
+    maps, named = [layers[k][name].shown for k in having], [subjects[k] for k in having]
     shown = channels_shown(maps, count)
     scale = "each channel on one scale" if shown.common else "each on its own scale"
     titles = {
@@ -217,7 +217,7 @@ def draw_fourier(axis: plt.Axes, values: Tensor) -> None:
 
 def draw(
     subjects: list[Subject],
-    taps: list[dict[str, Tap]],
+    layers: list[dict[str, Tap]],
     similarities: list[Tensor],
     rows: list[dict],
     count: int,
@@ -227,7 +227,7 @@ def draw(
     for stale in [*folder.glob("maps_*.png"), *folder.glob("fourier_*.png")]:
         stale.unlink()
     draw_measures(rows, subjects, folder / "measures.png")
-    draw_histograms(taps, subjects, folder / "histograms.png")
-    draw_similarities(taps, similarities, subjects, folder / "cka.png")
-    for name in taps_of(rows):
-        draw_channels(name, taps, subjects, count, folder)
+    draw_histograms(layers, subjects, folder / "histograms.png")
+    draw_similarities(layers, similarities, subjects, folder / "cka.png")
+    for name in layers_of(rows):
+        draw_channels(name, layers, subjects, count, folder)

@@ -32,12 +32,12 @@ def folder_name(names: list[str]) -> str:
     )
 
 
-def measure_rows(subjects: list[Subject], taps: list[dict[str, Tap]]) -> list[dict]:
+def measure_rows(subjects: list[Subject], layers: list[dict[str, Tap]]) -> list[dict]:
     """Mean and deviation of every measure over the images and channels of which it is defined, and the quartiles of its channels."""
     rows = []
-    for subject, kept in zip(subjects, taps, strict=True):
-        for name, tap in kept.items():
-            for measure, sums in tap.sums.items():
+    for subject, kept in zip(subjects, layers, strict=True):
+        for name, layer in kept.items():
+            for measure, sums in layer.sums.items():
                 count, total, squares = sums.sum(1)
                 mean = total / count
                 deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
@@ -56,11 +56,11 @@ def measure_rows(subjects: list[Subject], taps: list[dict[str, Tap]]) -> list[di
 
 
 def similarity_rows(
-    subjects: list[Subject], taps: list[dict[str, Tap]], similarities: list[Tensor]
+    subjects: list[Subject], layers: list[dict[str, Tap]], similarities: list[Tensor]
 ) -> list[dict]:
     rows = []
-    for subject, kept, matrix in zip(subjects[1:], taps[1:], similarities, strict=True):
-        for theirs, line in zip(taps[0], matrix.tolist(), strict=True):
+    for subject, kept, matrix in zip(subjects[1:], layers[1:], similarities, strict=True):
+        for theirs, line in zip(layers[0], matrix.tolist(), strict=True):
             for mine, value in zip(kept, line, strict=True):
                 row = {
                     "reference": subjects[0].name,
@@ -78,11 +78,11 @@ def ranked(rows: list[dict]) -> list[dict]:
 
 
 def layer_rows(
-    subjects: list[Subject], taps: list[dict[str, Tap]], weights: list[dict[str, Tensor] | None]
+    subjects: list[Subject], layers: list[dict[str, Tap]], weights: list[dict[str, Tensor] | None]
 ) -> list[dict]:
     """The change of every parameter, of each of its output channels, and of every tap; the largest of a network first."""
     rows = []
-    for subject, kept, changes in zip(subjects[1:], taps[1:], weights, strict=True):
+    for subject, kept, changes in zip(subjects[1:], layers[1:], weights, strict=True):
         here = []
         for name, squares in (changes or {}).items():
             row = {"checkpoint": subject.name, "kind": "parameter", "layer": name}
@@ -91,9 +91,9 @@ def layer_rows(
                 row | {"channel": k, "change": change}
                 for k, change in enumerate(relative(squares).tolist())
             ]
-        for name, tap in kept.items():
-            if tap.change is not None:
-                change = relative(tap.change.sum(1)).item()
+        for name, layer in kept.items():
+            if layer.change is not None:
+                change = relative(layer.change.sum(1)).item()
                 here.append(
                     {
                         "checkpoint": subject.name,
@@ -107,25 +107,26 @@ def layer_rows(
     return rows
 
 
-def channel_rows(subjects: list[Subject], taps: list[dict[str, Tap]]) -> list[dict]:
+def channel_rows(subjects: list[Subject], layers: list[dict[str, Tap]]) -> list[dict]:
     """The change of every channel's features, and what each of its measures gained; the largest of a network first."""
     rows = []
-    for subject, kept in zip(subjects[1:], taps[1:], strict=True):
+    for subject, kept in zip(subjects[1:], layers[1:], strict=True):
         here = []
-        for name, tap in kept.items():
-            if tap.change is None:
+        for name, layer in kept.items():
+            if layer.change is None:
                 continue
             means = {
                 measure: [
-                    sums[1] / sums[0] for sums in (tap.sums[measure], taps[0][name].sums[measure])
+                    sums[1] / sums[0]
+                    for sums in (layer.sums[measure], layers[0][name].sums[measure])
                 ]
-                for measure in tap.sums
+                for measure in layer.sums
             }
             gains = {
                 f"{measure} gained": (mine - theirs).tolist()
                 for measure, (mine, theirs) in means.items()
             }
-            for k, change in enumerate(relative(tap.change).tolist()):
+            for k, change in enumerate(relative(layer.change).tolist()):
                 row = {"checkpoint": subject.name, "tap": name, "channel": k, "change": change}
                 here.append(row | {column: values[k] for column, values in gains.items()})
         rows += ranked(here)
@@ -145,13 +146,13 @@ def told(subjects: list[Subject], tables: dict[str, list[dict]]) -> str:
     """The tables in short; networks by their letters."""
     letters = {subject.name: subject.letter for subject in subjects}
     lines = {
-        (tap, letter): {"tap": tap, "network": letter}
-        for tap in taps_of(tables["measures"])
+        (layer, letter): {"tap": layer, "network": letter}
+        for layer in layers_of(tables["measures"])
         for letter in letters.values()
     }
     for row in tables["measures"]:
         lines[row["tap"], letters[row["checkpoint"]]][row["measure"]] = row["mean"]
-    near = {tap: {"tap": tap} for tap in taps_of(tables["cka"])}
+    near = {layer: {"tap": layer} for layer in layers_of(tables["cka"])}
     for row in tables["cka"]:
         if row["tap"] == row["reference tap"]:
             near[row["tap"]][f"CKA {subjects[0].letter}, {letters[row['checkpoint']]}"] = row["cka"]
@@ -172,7 +173,7 @@ def told(subjects: list[Subject], tables: dict[str, list[dict]]) -> str:
     return "\n\n".join(parts)
 
 
-def taps_of(rows: list[dict]) -> list[str]:
+def layers_of(rows: list[dict]) -> list[str]:
     """The taps of all networks in a table."""
     found: dict[str, dict] = {}
     for row in rows:
@@ -183,7 +184,7 @@ def taps_of(rows: list[dict]) -> list[str]:
 def united(names: Iterable[Collection[str]]) -> list[str]:
     """The taps of the network that has most, then what others have beside them."""
     return list(
-        dict.fromkeys(name for taps in sorted(names, key=len, reverse=True) for name in taps)
+        dict.fromkeys(name for layers in sorted(names, key=len, reverse=True) for name in layers)
     )
 
 
@@ -196,7 +197,7 @@ def most_changed(b: str, a: str, tables: dict[str, list[dict]]) -> Iterator[str]
     }
     if not kinds["parameter"]:
         yield f"{b} has another architecture than {a}: their weights are not compared."
-    if other := [name for name in taps_of(tables["cka"]) if name not in dict(kinds["tap"])]:
+    if other := [name for name in layers_of(tables["cka"]) if name not in dict(kinds["tap"])]:
         yield f"{b}'s {', '.join(other)} have no counterpart of their shape in {a}: their channels are not compared."
     kinds["channel"] = [
         (f"{row['tap']} {row['channel']}", row["change"]) for row in tables["channels"]

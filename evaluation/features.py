@@ -16,7 +16,7 @@ from data.batches import Images, build_loader
 from data_loader import build_splits
 from evaluation import restoration
 from physics.base import Physics
-from physics.paired import camera_for
+from physics.paired import physics_for
 from training.cache import Views
 from training.checkpoint import Restored
 from training.classification import check_crop
@@ -62,7 +62,7 @@ def images_of(found: dict[str, Restored], args: Namespace) -> Images:
             raise UserError(
                 f"{path} learnt from pictures with crop {other.crop}, {first} with crop {one.crop}"
             )
-    n, c = one.physics.recipe["n"], one.physics.recipe["c"]
+    n, c = one.physics.config["n"], one.physics.config["c"]
     return build_splits(
         request_of(args, n=n, c=c, crop=one.crop, labelled=True), ("test",), table=LABELLED
     )["test"]
@@ -76,7 +76,7 @@ def subjects_of(
     for path, name in restoration.names_of(found).items():
         network = found[path].network.to(device)
         levels = restoration.at_levels(found[path].physics, args)
-        cameras = [part for camera in levels for part in camera_for(images, camera, network).parts]
+        cameras = [part for camera in levels for part in physics_for(images, camera, network).parts]
         seen += [
             (f"{name}_{camera.condition}" if len(cameras) > 1 else name, network, camera.to(device))
             for camera in cameras
@@ -115,8 +115,11 @@ def walk(
                     place,
                     shown[0][0]["image"],
                     [
-                        {tap: f if f.dim() == 4 else f[..., None, None] for tap, f in taps.items()}
-                        for taps in found
+                        {
+                            layer: f if f.dim() == 4 else f[..., None, None]
+                            for layer, f in layers.items()
+                        }
+                        for layers in found
                     ],
                 )
             place += len(first_images[0])
@@ -172,12 +175,12 @@ def gathered(
     kept: list[dict[str, Tap]] = []
     for _, clean, seen in batches():
         shown = int(clean.flatten(1).std(1).argmax())
-        kept = kept or [{tap: Tap(functions, seed) for tap in taps} for taps in seen]
-        for subject, taps, found in zip(subjects, kept, seen, strict=True):
+        kept = kept or [{layer: Tap(functions, seed) for layer in layers} for layers in seen]
+        for subject, layers, found in zip(subjects, kept, seen, strict=True):
             for name, f in found.items():
                 if not f.isfinite().all():
                     raise UserError(f"tap {name} of {subject.name} is not finite")
-                taps[name].add(f, seen[0].get(name), shown)
+                layers[name].add(f, seen[0].get(name), shown)
     return kept
 
 
@@ -188,20 +191,24 @@ def grams(batches: Callable, count: int, room: int = ROOM) -> list[dict[str, Ten
     while start < count:
         held, left, end = [], room, start
         for place, _, seen in batches(start):
-            rows = [{tap: f.flatten(1).double() for tap, f in taps.items()} for taps in seen]
+            rows = [
+                {layer: f.flatten(1).double() for layer, f in layers.items()} for layers in seen
+            ]
             products = products or [
-                {tap: x.new_empty(count, count) for tap, x in taps.items()} for taps in rows
+                {layer: x.new_empty(count, count) for layer, x in layers.items()} for layers in rows
             ]
             if left > 0:
                 held.append((place, rows))
                 end += len(next(iter(rows[0].values())))
-                left -= sum(x.nbytes for taps in rows for x in taps.values())
+                left -= sum(x.nbytes for layers in rows for x in layers.values())
             for other, theirs in held:
                 for product, mine, held_rows in zip(products, rows, theirs, strict=True):
-                    for tap, x in mine.items():
-                        block = x @ held_rows[tap].T
-                        product[tap][place : place + len(x), other : other + block.shape[1]] = block
-                        product[tap][other : other + block.shape[1], place : place + len(x)] = (
+                    for layer, x in mine.items():
+                        block = x @ held_rows[layer].T
+                        product[layer][place : place + len(x), other : other + block.shape[1]] = (
+                            block
+                        )
+                        product[layer][other : other + block.shape[1], place : place + len(x)] = (
                             block.T
                         )
         start = end

@@ -69,7 +69,7 @@ class Grades(NamedTuple):
 
 def grade(path: str, name: str, found: Restored, args: Namespace, device: torch.device) -> Grades:
     """Scores one checkpoint on every split and at every noise level; nothing is written yet."""
-    n, c = found.physics.recipe["n"], found.physics.recipe["c"]
+    n, c = found.physics.config["n"], found.physics.config["c"]
     splits = build_splits(
         setup.request_of(args, n=n, c=c, crop=found.crop, labelled=True),
         args.splits,

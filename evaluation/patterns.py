@@ -20,13 +20,13 @@ from report.figures import SMALLEST, WIDE, panels, plain_numbers, save
 def draw_mask(physics: SinglePixel, path: Path) -> None:
     """Which Hadamard coefficients are measured, low sequencies at the top left; dense patterns have the matrix itself."""
     figure, (axis,) = panels(1, 1, 4.5, 4.5)
-    hadamard = is_hadamard(physics.patterns, physics.recipe["n"])
+    hadamard = is_hadamard(physics.patterns, physics.config["n"])
     picture = (
         hadamard_2d_shift((physics.patterns < physics.m).float()) if hadamard else physics.rows()
     )
     how = {"cmap": "gray", "interpolation": "nearest", "aspect": "equal" if hadamard else "auto"}
     axis.imshow(picture.numpy(), **how)
-    name, ratio, pixels = (physics.recipe[key] for key in ("ordering", "cr", "n"))
+    name, ratio, pixels = (physics.config[key] for key in ("ordering", "cr", "n"))
     counted = f"{physics.m} of {pixels**2} coefficients, white" if hadamard else f"m = {physics.m}"
     axis.set_title(f"{name}, cr {ratio:g}: {counted}", parse_math=False)
     if hadamard:
@@ -38,7 +38,7 @@ def draw_mask(physics: SinglePixel, path: Path) -> None:
 
 def draw_patterns(physics: SinglePixel, count: int, path: Path) -> None:
     """The first patterns, in measuring order."""
-    n = physics.recipe["n"]
+    n = physics.config["n"]
     rows = physics.rows(count).view(-1, n, n)
     columns = min(8, len(rows))
     lines = -(-len(rows) // columns)
@@ -72,7 +72,7 @@ BEST = "best for these images"
 
 def cumulative_energies(physics: SinglePixel, images: Tensor) -> dict[str, Tensor]:
     """For every ordering of Hadamard patterns, this camera's own, and the best that there is, the share of the images' energy in the first m."""
-    n = physics.recipe["n"]
+    n = physics.config["n"]
     if n & (n - 1):
         return {}  # no Hadamard patterns of this size
     energy = sum(
@@ -81,7 +81,7 @@ def cumulative_energies(physics: SinglePixel, images: Tensor) -> dict[str, Tenso
     orderings = {
         name: patterns_of(name, n, 1, lambda: images) for name in ORDERINGS if name != "random"
     }
-    orderings[physics.recipe["ordering"]] = physics.patterns
+    orderings[physics.config["ordering"]] = physics.patterns
     return {
         name: energy[places.view(-1).argsort()].cumsum(0) / energy.sum()
         for name, places in orderings.items()
@@ -121,11 +121,11 @@ def energies_of(energies: dict[str, Tensor], m: int) -> plt.Figure:
 
 def export(physics: SinglePixel, folder: Path, magnify: int = 1) -> int:
     """0/1 pictures in complementary pairs, in measuring order, and the manifest that says how to read their detector values."""
-    n, rows = physics.recipe["n"], physics.rows()
+    n, rows = physics.config["n"], physics.rows()
     scale = rows.abs().max()
     if not torch.allclose(rows.abs(), scale.expand_as(rows), rtol=1e-4):
         raise UserError(
-            f"export: the patterns of ordering '{physics.recipe['ordering']}' are not ±1, so no pair of 0/1 pictures shows them"
+            f"export: the patterns of ordering '{physics.config['ordering']}' are not ±1, so no pair of 0/1 pictures shows them"
         )
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
@@ -146,7 +146,7 @@ def export(physics: SinglePixel, folder: Path, magnify: int = 1) -> int:
         lines.append({"measurement": k, **names})
     write_csv(folder / "patterns.csv", lines)
     manifest = {
-        "recipe": physics.recipe,
+        "config": physics.config,
         "measurements": len(rows),
         "side": n * magnify,
         "order": "patterns.csv, top to bottom; of each pair the positive first",

@@ -16,6 +16,6 @@ class Piecewise(Restorer):
     def features(self, x: Tensor) -> dict[str, Tensor]:
         rows, columns = (side // self.n for side in x.shape[-2:])
         return {
-            name: assembled(tap, rows, columns)
-            for name, tap in self.network.features(blocks(x, self.n)).items()
+            name: assembled(layer, rows, columns)
+            for name, layer in self.network.features(blocks(x, self.n)).items()
         }

@@ -64,8 +64,8 @@ def restored(
     network: nn.Module, physics: Physics, picture: Tensor, args: Namespace
 ) -> tuple[Tensor, Tensor]:
     """What the network sees of a picture (1, C, H, W), and what it makes of it."""
-    simulated = args.simulate or not physics.takes_pictures
-    n, generator = physics.recipe["n"], seeded(args.seed)
+    simulated = args.simulate or not physics.measures_images
+    n, generator = physics.config["n"], seeded(args.seed)
     tile, overlap = (
         (n, args.overlap or 0)
         if simulated
@@ -73,13 +73,13 @@ def restored(
     )
     if overlap >= tile:
         raise UserError(f"overlap {overlap}: it must be smaller than the tile, {tile}")
-    told = physics.tells_noise and (simulated or network.looks_at_noise)
+    told = physics.appends_noise_level and (simulated or network.reads_noise_level)
     if args.sigma is not None and not told:
         raise UserError(
             f"sigma {args.sigma:g}: neither this network nor its camera, '{physics.label}', reads a noise level"
         )
     if not simulated:
-        if physics.recipe.get("x0") == "lmmse":
+        if physics.config.get("x0") == "lmmse":
             raise UserError(
                 "x0 lmmse belongs to one size of picture: give clean scenes and --simulate, or train with --x0 adjoint"
             )
@@ -97,11 +97,11 @@ def restored(
     )  # the camera sees n x n pixels
     firsts = []
 
-    def look(part: Tensor) -> Tensor:
+    def observe_batch(part: Tensor) -> Tensor:
         firsts.append(physics.observe(part, generator))
         return network(firsts[-1])
 
-    output = tiled(look, scene, n, overlap)
+    output = tiled(observe_batch, scene, n, overlap)
     seen = iter(firsts)
     first = tiled(lambda _: next(seen)[:, : picture.shape[1]], scene, n, overlap)
     print(f"simulated: {len(firsts)} views of {n} x {n} pixels by {physics.describe()}")
@@ -137,9 +137,9 @@ def inputs_of(args: Namespace) -> list[Path]:
 
 def one_of(physics: Physics, args: Namespace) -> Physics:
     """The camera, or the one of a mixture that --cr names."""
-    parts = [part for part in physics.parts if args.cr in (None, part.recipe.get("cr"))]
+    parts = [part for part in physics.parts if args.cr in (None, part.config.get("cr"))]
     if len(parts) > 1:
-        ratios = ", ".join(f"{part.recipe['cr']:g}" for part in parts)
+        ratios = ", ".join(f"{part.config['cr']:g}" for part in parts)
         raise UserError(f"which camera of the mixture? give --cr, one of {ratios}")
     return parts[0]
 
@@ -148,8 +148,8 @@ def from_pictures(
     network: nn.Module, physics: Physics, args: Namespace, folder: Path, device: torch.device
 ) -> dict:
     """Restores pictures; writes each, and a picture of before and after."""
-    physics, c, scores = one_of(physics, args), physics.recipe["c"], {}
-    simulated, paths = args.simulate or not physics.takes_pictures, inputs_of(args)
+    physics, c, scores = one_of(physics, args), physics.config["c"], {}
+    simulated, paths = args.simulate or not physics.measures_images, inputs_of(args)
     if len({path.stem for path in paths}) < len(paths):
         raise UserError(
             f"{' '.join(args.inputs)}: two pictures of the same name, which their results have too"
@@ -228,7 +228,7 @@ def measured(physics: Physics, args: Namespace, device: torch.device) -> list[Te
         raise UserError(
             f"measurements {args.measurements}: the checkpoint's camera, '{physics.label}', gives pictures and no values; give pictures instead"
         )
-    values, paired = frames_in(args.measurements, physics.m, physics.recipe["c"])
+    values, paired = frames_in(args.measurements, physics.m, physics.config["c"])
     values = scaled(values.to(device), physics, args.scale, paired)
     return [physics.placed(some) for some in values.float().split(64)]
 
@@ -281,7 +281,7 @@ def classes_of(
         names = [f"frame_{k:05d}" for k in range(len(first))]
     else:
         part = one_of(physics, args) if args.sigma is None else physics.at_noise(args.sigma)
-        request = Request(n=physics.recipe["n"], c=physics.recipe["c"], crop=crop)
+        request = Request(n=physics.config["n"], c=physics.config["c"], crop=crop)
         names = [str(path) for path in inputs_of(args)]
         small = [is_enlarged(name, check_image(Path(name)), request.n) for name in names]
         report_enlarged(" ".join(args.inputs), sum(small), len(names), request.n)

@@ -21,10 +21,10 @@ from core.registry import FETCHED
 from data.batches import Images, build_loader
 from data_loader import build_splits
 from evaluation.piecewise import Piecewise
-from models.base import AsSeen
+from models.base import FirstImage
 from physics.base import LARGEST_LMMSE, MOST_LMMSE, Linear, Physics
 from physics.mosaic import Mosaic
-from physics.paired import camera_for
+from physics.paired import physics_for
 from report.figures import detailed, draw_grid, notes_of, save_image, stretched
 from training.cache import Views
 from training.checkpoint import RESTORER, Restored, restore_with_physics
@@ -78,7 +78,7 @@ def estimated(
     return Estimate(meter, pictures)
 
 
-def anchors(
+def baselines(
     part: Physics,
     train: Tensor | None,
     loader: DataLoader,
@@ -87,8 +87,8 @@ def anchors(
     places: Collection[int] = (),
 ) -> dict[str, Estimate]:
     """First images that need no training, of the same measurements of one camera."""
-    network = AsSeen(part.recipe["c"])
-    cameras = part.anchors(None if train is None else lambda: train)
+    network = FirstImage(part.config["c"])
+    cameras = part.baselines(None if train is None else lambda: train)
     return {
         name: estimated(network, camera, loader, args, device, places)
         for name, camera in cameras.items()
@@ -101,13 +101,13 @@ def meter_of(args: Namespace) -> Meter:
 
 def test_images(args: Namespace, physics: Physics) -> Images:
     """The test images that a camera can look at."""
-    n, c = physics.recipe["n"], physics.recipe["c"]
+    n, c = physics.config["n"], physics.config["c"]
     return build_splits(request_of(args, n=n, c=c, multiple=physics.step), wanted=("test",))["test"]
 
 
 def fitted(network: nn.Module, part: Physics, images: Images) -> tuple[nn.Module, Physics]:
     """Network and camera as they look at the images: block by block where these are larger and the camera takes just n x n pixels."""
-    n = part.recipe["n"]
+    n = part.config["n"]
     return (
         (network, part) if images.alike or part.step < n else (Piecewise(network, n), Mosaic(part))
     )
@@ -132,7 +132,7 @@ def restored(path: str, args: Namespace) -> Restored:
 def check_alike(checkpoints: dict[str, Restored]) -> None:
     """Refuses networks that cannot be shown the same clean images."""
     sizes = {
-        path: (found.physics.recipe["n"], found.physics.recipe["c"])
+        path: (found.physics.config["n"], found.physics.config["c"])
         for path, found in checkpoints.items()
     }
     first = next(iter(sizes))
@@ -143,15 +143,15 @@ def check_alike(checkpoints: dict[str, Restored]) -> None:
             )
 
 
-def learnt_from(config: dict, args: Namespace) -> dict:
+def learnt_from(trained_with: dict, args: Namespace) -> dict:
     """What a checkpoint's configuration says of its training images, where it says anything.
 
     A public dataset lies where the command line says; any other one where it lay, as another place may hold other images.
     --limit_train asks for another number of them.
     """
-    if "dataset" not in config:
+    if "dataset" not in trained_with:
         return {}
-    given = {name: config[name] for name in LEARNT_FROM if config.get(name) is not None}
+    given = {name: trained_with[name] for name in LEARNT_FROM if trained_with.get(name) is not None}
     for name, value in given.items():
         kind = LEARNT_FROM[name]
         strange = kind is str and CONTROL.search(value) if type(value) is kind else True
@@ -165,8 +165,8 @@ def learnt_from(config: dict, args: Namespace) -> dict:
 
 def training_images(found: Restored, args: Namespace, test: Images) -> Tensor | None:
     """What LMMSE is fitted to: images that the network learnt from; a line says which, or why there are none."""
-    recipe, camera = found.physics.recipe, found.physics.parts[0]
-    n, size = recipe["n"], f"{recipe['n']} x {recipe['n']}"
+    config, camera = found.physics.config, found.physics.parts[0]
+    n, size = config["n"], f"{config['n']} x {config['n']}"
     if test.paired or not isinstance(camera, Linear):
         return None
     try:
@@ -175,7 +175,7 @@ def training_images(found: Restored, args: Namespace, test: Images) -> Tensor | 
         if not test.alike and camera.step < n:
             raise UserError(f"it restores {size} pixels, and these pictures have their own sizes")
         asked = learnt_from(found.content["config"], args)
-        request = request_of(args, **asked | {"n": n, "c": recipe["c"]})
+        request = request_of(args, **asked | {"n": n, "c": config["c"]})
         images = build_splits(request, wanted=("train",))["train"].stack()[:MOST_LMMSE]
         if len(images) < 2:
             raise UserError(f"the network learnt from {len(images)} image, and it needs two")
@@ -216,8 +216,8 @@ def table_row(
 ) -> dict:
     return {
         "camera": part.label.replace("_", " "),
-        "ordering": part.recipe.get("ordering"),
-        "SNR": f"{snr:g} dB" if (snr := part.recipe.get("awgn_snr")) is not None else None,
+        "ordering": part.config.get("ordering"),
+        "SNR": f"{snr:g} dB" if (snr := part.config.get("awgn_snr")) is not None else None,
         "PSNR": scores["psnr"],
         "± images": scores["psnr_std"],
         "SSIM": scores["ssim"],
@@ -255,9 +255,9 @@ class Tests(NamedTuple):
         """Its table."""
         rows = []
         for network, part, _, estimate, beside in self.parts:
-            for name, anchor in beside.items():
+            for name, baseline in beside.items():
                 count = self.fitted_to if name == "LMMSE" else None
-                rows.append(table_row(name, part, anchor.meter.summary(), 0, count))
+                rows.append(table_row(name, part, baseline.meter.summary(), 0, count))
             parameters = sum(w.numel() for w in network.parameters())
             rows.append(table_row(self.name, part, estimate.meter.summary(), parameters))
         return rows
@@ -269,9 +269,9 @@ def test_checkpoint(
     """Evaluates one checkpoint at every noise level and ratio; nothing is written yet."""
     network = found.network.to(device)
     test = test_images(args, found.physics)
-    physics = camera_for(test, found.physics, network)
+    physics = physics_for(test, found.physics, network)
     loader = build_loader(test, args.batch_size, args.num_workers)
-    train = training_images(found, args, test) if args.anchors else None
+    train = training_images(found, args, test) if args.baselines else None
     candidates = (test[k]["image"] for k in range(min(len(test), CHOICE)))
     places = detailed(candidates, GRID) if args.save_batches else []
     check_header(results_of(args), COLUMNS)
@@ -280,7 +280,7 @@ def test_checkpoint(
         label = part.condition
         seeing, part = fitted(network, part.to(device), test)
         print(f"{path}: {part.describe()}")
-        beside = anchors(part, train, loader, args, device, places) if args.anchors else {}
+        beside = baselines(part, train, loader, args, device, places) if args.baselines else {}
         estimate = estimated(seeing, part, loader, args, device, places)
         parts.append(Tested(seeing, part, label, estimate, beside))
     return Tests(path, name, loader, parts, places, None if train is None else len(train))
@@ -318,7 +318,7 @@ def at_levels(physics: Physics, args: Namespace) -> list[Physics]:
     for flag in ("awgn_snr", "sigma"):
         if getattr(args, flag) and flag != physics.level:
             raise UserError(
-                f"{flag}: the noise of physics '{physics.recipe['name']}' is set by {f'--{physics.level}' if physics.level else 'its recipe'}"
+                f"{flag}: the noise of physics '{physics.config['name']}' is set by {f'--{physics.level}' if physics.level else 'its config'}"
             )
     levels = physics.level and getattr(args, physics.level)
     return [physics.at_noise(level) for level in levels] if levels else [physics]
@@ -359,23 +359,23 @@ def write_sheet(tested: Tested, tests: Tests, folder: Path) -> None:
 def append_result(tested: Tested, tests: Tests, args: Namespace) -> None:
     """One row of the results table; the first columns are the original release's."""
     part, beside, loader = tested.part, tested.beside, tests.loader
-    recipe, scores = part.recipe, tested.estimate.meter.summary()
+    config, scores = part.config, tested.estimate.meter.summary()
     row = {
         "Date/Time": datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
-        "Image Dim": recipe["n"] if loader.dataset.alike else "whole",
+        "Image Dim": config["n"] if loader.dataset.alike else "whole",
         "Dataset": args.dataset,
         "Batch Size": loader.batch_size,
-        "CR": recipe.get("cr"),
-        "Channels": recipe["c"],
-        "Physics": recipe["name"],
+        "CR": config.get("cr"),
+        "Channels": config["c"],
+        "Physics": config["name"],
         "PSNR Global": scores["psnr"],
         "SSIM Global": scores["ssim"],
         "Saved Batches": min(args.save_batches, len(loader)),
         "Checkpoint": tests.path,
         "Camera": part.label,
-        "Ordering": recipe.get("ordering"),
-        "x0": recipe.get("x0"),
-        "SNR": recipe.get("awgn_snr"),
+        "Ordering": config.get("ordering"),
+        "x0": config.get("x0"),
+        "SNR": config.get("awgn_snr"),
         "Seed": args.seed,
         "PSNR Clipped": scores["psnr_clipped"],
         "PSNR Pooled": scores["psnr_pooled"],

@@ -3,9 +3,9 @@
 from core.registry import MODELS, look_up
 
 
-def build_network(recipe: dict):
+def build_network(config: dict):
     """The network that a recipe names; the recipe is plain data and travels in the checkpoint."""
-    recipe = dict(recipe)
-    if "classes" in recipe:
-        recipe["classes"] = len(recipe["classes"])  # a recipe names them
-    return look_up(MODELS, recipe.pop("name"), "model")(**recipe)
+    config = dict(config)
+    if "classes" in config:
+        config["classes"] = len(config["classes"])  # a recipe names them
+    return look_up(MODELS, config.pop("name"), "model")(**config)

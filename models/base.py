@@ -46,7 +46,7 @@ class Counted:
 class Restorer(Network):
     """A network of c channels; behind them the first image may carry a map of the noise level, which most networks do not look at."""
 
-    looks_at_noise = False
+    reads_noise_level = False
 
     def __init__(self, c: int):
         super().__init__()
@@ -60,7 +60,7 @@ class Restorer(Network):
         return {"output": x[:, : self.c]}
 
 
-class AsSeen(Restorer):
+class FirstImage(Restorer):
     """No network: the first image as it is."""
 
 

@@ -47,10 +47,10 @@ class CifarResNet(Classifier):
         he(self)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
-        h, taps = self.normalised(x), {}
-        for tap, part in self.named_children():
-            h = taps[tap] = self.run(part, h)
-        return taps
+        h, layers = self.normalised(x), {}
+        for layer, part in self.named_children():
+            h = layers[layer] = self.run(part, h)
+        return layers
 
 
 resnet8 = partial(CifarResNet, blocks=1)

@@ -24,10 +24,10 @@ class DnCNN(Restorer):
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         x = x[:, : self.c]
-        taps = {"enc1": self.first(x).relu()}
-        h = taps["enc1"]
+        layers = {"enc1": self.first(x).relu()}
+        h = layers["enc1"]
         for k, layer in enumerate(self.body, 1):
-            taps["latent" if k == len(self.body) else f"block{k}"] = h = layer(h).relu()
-        taps["head"] = self.last(h)
-        taps["output"] = taps["head"] + x
-        return taps
+            layers["latent" if k == len(self.body) else f"block{k}"] = h = layer(h).relu()
+        layers["head"] = self.last(h)
+        layers["output"] = layers["head"] + x
+        return layers

@@ -45,14 +45,14 @@ class Library(Classifier):
         super().__init__(c, classes, side)
         self.body, self.published = body, published
         self.parts = {
-            tap: nn.Sequential(*map(body.get_submodule, names)) for tap, names in cuts.items()
+            layer: nn.Sequential(*map(body.get_submodule, names)) for layer, names in cuts.items()
         }  # the body's own layers
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
-        h, taps = self.normalised(x), {}
-        for tap, part in self.parts.items():
-            h = taps[tap] = self.run(part, h)
-        return taps
+        h, maps = self.normalised(x), {}
+        for layer, part in self.parts.items():
+            h = maps[layer] = self.run(part, h)
+        return maps
 
     def fetch(self, download: bool) -> tuple[dict[str, Tensor], Sequence[float], Sequence[float]]:
         """The published weights, and the mean and deviation with which they were trained."""
@@ -110,7 +110,7 @@ def vgg16(c: int, classes: int, side: int, width: int = 64, batch_norm: str = "o
             nn.init.kaiming_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
     blocks = zip(("enc1", "stage1", "stage2", "stage3", "latent"), [0, *pools], pools, strict=False)
-    cuts = {tap: [f"features.{k}" for k in range(begin, end)] for tap, begin, end in blocks}
+    cuts = {layer: [f"features.{k}" for k in range(begin, end)] for layer, begin, end in blocks}
     cuts["pool"] = [
         f"features.{pools[-1]}",
         "avgpool",
@@ -251,19 +251,19 @@ class VisionTransformer(Classifier):
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """enc1 after the patch embedding, stage1 .. stage3 and latent after each quarter of the blocks, pool the class token."""
         h = self.body.patch_embed(padded(self.normalised(x), self.patch))  # (B, H, W, D)
-        grid, taps = h.shape[1:3], {"enc1": h.permute(0, 3, 1, 2)}
+        grid, maps = h.shape[1:3], {"enc1": h.permute(0, 3, 1, 2)}
         h = self.body._pos_embed(
             h
         )  # (B, 1 + HW, D), resized where the image has another size than `side`
         for k, block in enumerate(self.body.blocks, 1):
             h = self.run(block, h)
             if k % (BLOCKS // 4) == 0:
-                taps[f"stage{k // (BLOCKS // 4)}" if k < BLOCKS else "latent"] = h[
+                maps[f"stage{k // (BLOCKS // 4)}" if k < BLOCKS else "latent"] = h[
                     :, 1:
                 ].mT.unflatten(2, grid)
-        taps["pool"] = self.body.norm(h)[:, 0, :, None, None]
-        taps["output"] = self.body.head(taps["pool"].flatten(1))
-        return taps
+        maps["pool"] = self.body.norm(h)[:, 0, :, None, None]
+        maps["output"] = self.body.head(maps["pool"].flatten(1))
+        return maps
 
     def fetch(self, download: bool) -> tuple[dict[str, Tensor], Sequence[float], Sequence[float]]:
         """The published weights, their position embeddings resized, and the mean and deviation with which they were trained."""

@@ -23,16 +23,16 @@ class Restormer(Restorer):
     def features(self, x: Tensor) -> dict[str, Tensor]:
         net, x = self.net, x[:, : self.c]
         height, width = x.shape[-2:]
-        taps = {"enc1": self.run(net.encoder_level1, net.patch_embed(padded(x, 8)))}
-        taps["enc2"] = self.run(net.encoder_level2, net.down1_2(taps["enc1"]))
-        taps["enc3"] = self.run(net.encoder_level3, net.down2_3(taps["enc2"]))
-        taps["latent"] = self.run(net.latent, net.down3_4(taps["enc3"]))
-        h = net.reduce_chan_level3(torch.cat((net.up4_3(taps["latent"]), taps["enc3"]), 1))
-        taps["dec3"] = self.run(net.decoder_level3, h)
-        h = net.reduce_chan_level2(torch.cat((net.up3_2(taps["dec3"]), taps["enc2"]), 1))
-        taps["dec2"] = self.run(net.decoder_level2, h)
-        h = self.run(net.decoder_level1, torch.cat((net.up2_1(taps["dec2"]), taps["enc1"]), 1))
-        taps["dec1"] = self.run(net.refinement, h)
-        taps["head"] = net.output(taps["dec1"])[..., :height, :width]
-        taps["output"] = taps["head"] + x
-        return taps
+        layers = {"enc1": self.run(net.encoder_level1, net.patch_embed(padded(x, 8)))}
+        layers["enc2"] = self.run(net.encoder_level2, net.down1_2(layers["enc1"]))
+        layers["enc3"] = self.run(net.encoder_level3, net.down2_3(layers["enc2"]))
+        layers["latent"] = self.run(net.latent, net.down3_4(layers["enc3"]))
+        h = net.reduce_chan_level3(torch.cat((net.up4_3(layers["latent"]), layers["enc3"]), 1))
+        layers["dec3"] = self.run(net.decoder_level3, h)
+        h = net.reduce_chan_level2(torch.cat((net.up3_2(layers["dec3"]), layers["enc2"]), 1))
+        layers["dec2"] = self.run(net.decoder_level2, h)
+        h = self.run(net.decoder_level1, torch.cat((net.up2_1(layers["dec2"]), layers["enc1"]), 1))
+        layers["dec1"] = self.run(net.refinement, h)
+        layers["head"] = net.output(layers["dec1"])[..., :height, :width]
+        layers["output"] = layers["head"] + x
+        return layers

@@ -76,20 +76,20 @@ class RRDBNet(Restorer):
     def features(self, x: Tensor) -> dict[str, Tensor]:
         x = x[:, : self.c]
         height, width = x.shape[-2:]
-        taps = {"enc1": self.conv_first(F.pixel_unshuffle(padded(x, STEP), STEP))}
-        h = taps["enc1"]
+        layers = {"enc1": self.conv_first(F.pixel_unshuffle(padded(x, STEP), STEP))}
+        h = layers["enc1"]
         for k, block in enumerate(self.body, 1):
-            taps[f"block{k}"] = h = self.run(block, h)
-        taps["latent"] = h = taps["enc1"] + self.conv_body(h)
+            layers[f"block{k}"] = h = self.run(block, h)
+        layers["latent"] = h = layers["enc1"] + self.conv_body(h)
         for up in (self.conv_up1, self.conv_up2):
             h = F.leaky_relu(up(F.interpolate(h, scale_factor=2.0, mode="nearest")), 0.2)
-        taps["dec1"] = h = F.leaky_relu(self.conv_hr(h), 0.2)
-        taps["head"] = self.conv_last(h)[..., :height, :width]
-        taps["output"] = taps["head"] + x if self.residual else taps["head"]
-        return taps
+        layers["dec1"] = h = F.leaky_relu(self.conv_hr(h), 0.2)
+        layers["head"] = self.conv_last(h)[..., :height, :width]
+        layers["output"] = layers["head"] + x if self.residual else layers["head"]
+        return layers
 
 
-def recipe_of(weights: dict[str, Tensor]) -> dict:
+def config_of(weights: dict[str, Tensor]) -> dict:
     """The recipe of a bare state dict of BasicSR's, which adds no residual."""
     blocks = len({name.split(".")[1] for name in weights if name.startswith("body.")})
     features, c = weights["conv_first.weight"].shape[0], weights["conv_last.weight"].shape[0]

@@ -79,19 +79,19 @@ class UNet(Restorer):
         x = x[:, : self.c]
         height, width = x.shape[-2:]
         h = padded(x, 2 ** (self.scales - 1))  # (B, C, H, W), whole at every scale
-        taps = {}
+        maps = {}
         for k in range(1, self.scales + 1):
             h = self.run(self.get_submodule(f"Conv{k}"), h if k == 1 else self.Maxpool(h))
-            taps["latent" if k == self.scales else f"enc{k}"] = h
+            maps["latent" if k == self.scales else f"enc{k}"] = h
         for k in range(self.scales - 1, 0, -1):
-            h = torch.cat((taps[f"enc{k}"], self.run(self.get_submodule(f"Up{k + 1}"), h)), dim=1)
-            taps[f"dec{k}"] = h = self.run(self.get_submodule(f"Up_conv{k + 1}"), h)
-        taps["head"] = self.Conv_1x1(h)[..., :height, :width]
-        taps["output"] = taps["head"] + x if self.residual else taps["head"]
-        return taps
+            h = torch.cat((maps[f"enc{k}"], self.run(self.get_submodule(f"Up{k + 1}"), h)), dim=1)
+            maps[f"dec{k}"] = h = self.run(self.get_submodule(f"Up_conv{k + 1}"), h)
+        maps["head"] = self.Conv_1x1(h)[..., :height, :width]
+        maps["output"] = maps["head"] + x if self.residual else maps["head"]
+        return maps
 
 
-def recipe_of(weights: dict[str, Tensor]) -> dict:
+def config_of(weights: dict[str, Tensor]) -> dict:
     """The recipe of a bare state dict of the release, as far as its tensors tell it; such files pad as the release did."""
     depth = 0
     while f"Conv{depth + 1}.0.weight" in weights:

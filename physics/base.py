@@ -27,10 +27,10 @@ def same(x, y) -> bool:
     )
 
 
-def seen_as(recipe: dict) -> str:
+def describe_first_image(config: dict) -> str:
     """First image and noise of a linear camera in words."""
-    snr = recipe["awgn_snr"]
-    return f"x0 {recipe['x0']}, {'no noise' if snr is None else f'noise at {snr:g} dB'}"
+    snr = config["awgn_snr"]
+    return f"x0 {config['x0']}, {'no noise' if snr is None else f'noise at {snr:g} dB'}"
 
 
 class LMMSE(nn.Module):
@@ -79,12 +79,14 @@ class Physics(nn.Module):
     """
 
     level = None  # the recipe's noise level, which an evaluation may change
-    takes_pictures = False  # whether what it measures is a picture
-    tells_noise = False  # whether the first image carries the noise level as one more channel
+    measures_images = False  # whether what it measures is a picture
+    appends_noise_level = (
+        False  # whether the first image carries the noise level as one more channel
+    )
 
-    def __init__(self, recipe: dict):
+    def __init__(self, config: dict):
         super().__init__()
-        self.recipe = recipe
+        self.config = config
 
     @property
     def parts(self) -> list["Physics"]:
@@ -94,8 +96,8 @@ class Physics(nn.Module):
     @property
     def step(self) -> int:
         """What the sides of a picture must be multiples of: n where the camera sees just n x n pixels at a time."""
-        any_size = self.takes_pictures and self.recipe.get("x0") != "lmmse"
-        return self.recipe.get("factor", 1) if any_size else self.recipe["n"]
+        any_size = self.measures_images and self.config.get("x0") != "lmmse"
+        return self.config.get("factor", 1) if any_size else self.config["n"]
 
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """y, its noise drawn on the CPU, so that it is the same on every device."""
@@ -122,12 +124,12 @@ class Physics(nn.Module):
         """What the network sees of the clean images x."""
         return self.first_image(self.measure(x, generator))
 
-    def take(self, batch: dict, generator: torch.Generator | None = None) -> Tensor:
+    def measure_batch(self, batch: dict, generator: torch.Generator | None = None) -> Tensor:
         """The measurements of a batch."""
         return self.measure(batch["image"], generator)
 
     @torch.no_grad()
-    def look(self, batch: dict, generator: torch.Generator | None = None) -> Tensor:
+    def observe_batch(self, batch: dict, generator: torch.Generator | None = None) -> Tensor:
         """What the network sees of a batch: the degraded picture of a pair, the first image of any other clean image."""
         if "paired" not in batch:
             return self.observe(batch["image"], generator)
@@ -141,14 +143,14 @@ class Physics(nn.Module):
     def example(self, device: torch.device) -> Tensor:
         """What the network sees of a black image."""
         return self.observe(
-            torch.zeros(1, self.recipe["c"], self.recipe["n"], self.recipe["n"], device=device)
+            torch.zeros(1, self.config["c"], self.config["n"], self.config["n"], device=device)
         )
 
-    def changed(self, **recipe) -> "Physics":
+    def changed(self, **config) -> "Physics":
         """The same camera with other values in its recipe; tensors are shared."""
         other = copy.copy(self)
         other.__dict__ |= {
-            "recipe": self.recipe | recipe,
+            "config": self.config | config,
             "_modules": dict(self._modules),
             "_buffers": dict(self._buffers),
         }
@@ -158,7 +160,7 @@ class Physics(nn.Module):
         """The same camera and first image at another noise level."""
         return self.changed(**{self.level: level})
 
-    def anchors(self, images: Callable[[], Tensor] | None) -> dict[str, "Physics"]:
+    def baselines(self, images: Callable[[], Tensor] | None) -> dict[str, "Physics"]:
         """The same measurements with first images that need no training; `images` loads the training images, if there are any."""
         return {"back-projection": self}
 
@@ -173,14 +175,14 @@ class Physics(nn.Module):
         """What a checkpoint keeps of every part."""
         return [part.kept() for part in self.parts]
 
-    def sees_as(self, other: "Physics") -> bool:
+    def same_first_image_as(self, other: "Physics") -> bool:
         """Whether both measure the same values and make the same first image of them."""
-        return same(self.recipe, other.recipe) and same(self.state(), other.state())
+        return same(self.config, other.config) and same(self.state(), other.state())
 
-    def measures_as(self, other: "Physics") -> bool:
+    def same_measurements_as(self, other: "Physics") -> bool:
         """Whether both measure the same values, whatever they make of them."""
         mine, theirs = (
-            [camera.recipe | {"x0": None}, *({**kept, "lmmse": None} for kept in camera.state())]
+            [camera.config | {"x0": None}, *({**kept, "lmmse": None} for kept in camera.state())]
             for camera in (self, other)
         )
         return same(mine, theirs)
@@ -188,7 +190,7 @@ class Physics(nn.Module):
     @property
     def label(self) -> str:
         """The camera in a file name."""
-        return label_of(self.recipe)
+        return label_of(self.config)
 
     @property
     def condition(self) -> str:
@@ -205,8 +207,8 @@ class Linear(Physics):
 
     level = "awgn_snr"
 
-    def __init__(self, operator: nn.Module, recipe: dict, index: Tensor):
-        super().__init__(recipe)
+    def __init__(self, operator: nn.Module, config: dict, index: Tensor):
+        super().__init__(config)
         self.operator, self.lmmse = operator, None
         self.register_buffer(
             "index", index
@@ -222,7 +224,7 @@ class Linear(Physics):
 
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A(x), and white Gaussian noise on the measured values at `awgn_snr` dB of each image's own signal power."""
-        y, snr = self.operator.A(x), self.recipe["awgn_snr"]
+        y, snr = self.operator.A(x), self.config["awgn_snr"]
         if snr is None:
             return y
         values = self.values(y)
@@ -245,7 +247,7 @@ class Linear(Physics):
         """The first rows of A as a matrix (count, n²), or all m, in measuring order: Aᵀ of the unit measurements."""
         units = torch.arange(self.m, device=self.index.device)[:count].split(256)
         values = (
-            F.one_hot(some, self.m).float()[:, None].expand(-1, self.recipe["c"], -1)
+            F.one_hot(some, self.m).float()[:, None].expand(-1, self.config["c"], -1)
             for some in units
         )
         return torch.cat(
@@ -254,14 +256,14 @@ class Linear(Physics):
 
     def placed(self, values: Tensor) -> Tensor:
         """Measured values (B, C, m) as a y of the operator."""
-        n, c = self.recipe["n"], self.recipe["c"]
+        n, c = self.config["n"], self.config["c"]
         shape = self.operator.A(torch.zeros(1, c, n, n, device=self.index.device)).shape[2:]
         y = torch.zeros(len(values), c, shape.numel(), device=values.device)
         return y.index_copy(2, self.index, values).unflatten(2, shape)
 
     def noise_variance(self, rows: Tensor, images: Tensor) -> float:
         """The mean variance of the noise over the images."""
-        snr = self.recipe["awgn_snr"]
+        snr = self.config["awgn_snr"]
         return (
             0.0
             if snr is None
@@ -270,7 +272,7 @@ class Linear(Physics):
 
     def fit_lmmse(self, images: Tensor) -> LMMSE:
         """The LMMSE estimator of this camera at its noise level, from at most 10,000 training images."""
-        n = self.recipe["n"]
+        n = self.config["n"]
         if n > LARGEST_LMMSE:
             raise UserError(
                 f"x0 'lmmse' needs the n² x n² covariance of the images: n {n} is above the allowed {LARGEST_LMMSE}; use --x0 adjoint"
@@ -282,43 +284,43 @@ class Linear(Physics):
             rows, images, self.noise_variance(rows, images)
         )
 
-    def seen_by(self, lmmse: LMMSE | None) -> "Linear":
+    def with_first_image(self, lmmse: LMMSE | None) -> "Linear":
         """The same measurements with another first image: the LMMSE estimate, or back-projection."""
         other = self.changed(x0="adjoint" if lmmse is None else "lmmse")
         other.lmmse = lmmse
         return other
 
     def refitted(self, images: Callable[[], Tensor]) -> "Linear":
-        return self if self.lmmse is None else self.seen_by(self.fit_lmmse(images()))
+        return self if self.lmmse is None else self.with_first_image(self.fit_lmmse(images()))
 
-    def anchors(self, images: Callable[[], Tensor] | None) -> dict[str, "Linear"]:
-        cameras = {"back-projection": self.seen_by(None)}
-        if images is not None and self.recipe["n"] <= LARGEST_LMMSE:
-            cameras["LMMSE"] = self.seen_by(self.fit_lmmse(images()))
+    def baselines(self, images: Callable[[], Tensor] | None) -> dict[str, "Linear"]:
+        cameras = {"back-projection": self.with_first_image(None)}
+        if images is not None and self.config["n"] <= LARGEST_LMMSE:
+            cameras["LMMSE"] = self.with_first_image(self.fit_lmmse(images()))
         return cameras
 
     def finished(self, images: Callable[[], Tensor] | None, kept: dict | None) -> "Linear":
         """With the estimator that the recipe's first image needs: the kept one, or one fitted to the training images."""
-        if self.recipe["x0"] not in FIRST_IMAGES:
+        if self.config["x0"] not in FIRST_IMAGES:
             raise UserError(
-                f"unknown first image '{self.recipe['x0']}': choose from {', '.join(FIRST_IMAGES)}"
+                f"unknown first image '{self.config['x0']}': choose from {', '.join(FIRST_IMAGES)}"
             )
-        if self.recipe["x0"] == "adjoint":
+        if self.config["x0"] == "adjoint":
             return self
         if kept is None:
-            return self.seen_by(self.fit_lmmse(images()))
-        lmmse = LMMSE(self.recipe["c"], self.recipe["n"], self.m)
+            return self.with_first_image(self.fit_lmmse(images()))
+        lmmse = LMMSE(self.config["c"], self.config["n"], self.m)
         lmmse.load_state_dict(kept["lmmse"])
-        return self.seen_by(lmmse)
+        return self.with_first_image(lmmse)
 
     def kept(self) -> dict:
         return {"lmmse": self.lmmse and self.lmmse.state_dict()}
 
     @property
     def condition(self) -> str:
-        snr = self.recipe.get("awgn_snr")
+        snr = self.config.get("awgn_snr")
         return self.label if snr is None else f"{self.label}_snr_{snr:g}"
 
     def describe(self) -> str:
         """The camera, first image, noise, and number of measurements."""
-        return f"{super().describe()}, {seen_as(self.recipe)}; {self.m} measurements of {self.recipe['n'] ** 2} pixels"
+        return f"{super().describe()}, {describe_first_image(self.config)}; {self.m} measurements of {self.config['n'] ** 2} pixels"

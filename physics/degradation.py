@@ -208,11 +208,11 @@ def nearest(values: dict) -> tuple[str, list[str]]:
 class Degraded(Physics):
     """y = the image through two stages of blur, resize, noise and JPEG, each image with its own draw; it is itself the first image."""
 
-    takes_pictures = True
+    measures_images = True
 
     @torch.no_grad()
     def measure(self, x: Tensor, generator: Generator | None = None) -> Tensor:
-        preset = values_of(self.recipe["degradation"])
+        preset = values_of(self.config["degradation"])
         seeds = torch.randint(
             2**62, (len(x),), generator=generator
         ).tolist()  # so that no image depends on those before it
@@ -226,7 +226,7 @@ class Degraded(Physics):
         return y
 
     def describe(self) -> str:
-        chosen = self.recipe["degradation"]
+        chosen = self.config["degradation"]
         if isinstance(chosen, str):
             return f"degrade, preset {chosen}"
         name, changes = nearest(chosen)
@@ -235,12 +235,12 @@ class Degraded(Physics):
 
 
 def degrade(
-    recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
+    config: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
 ) -> Degraded:
-    if isinstance(recipe["degradation"], dict):
-        check(recipe["degradation"])
-    elif recipe["degradation"] not in PRESETS:
+    if isinstance(config["degradation"], dict):
+        check(config["degradation"])
+    elif config["degradation"] not in PRESETS:
         raise UserError(
-            f"unknown degradation '{recipe['degradation']}': choose from {', '.join(PRESETS)}"
+            f"unknown degradation '{config['degradation']}': choose from {', '.join(PRESETS)}"
         )
-    return Degraded(recipe)
+    return Degraded(config)

@@ -22,28 +22,28 @@ class Mosaic(Physics):
     """A camera of n x n pixels in front of larger pictures; y is the picture of its back-projections, and behind it that of its first images."""
 
     def __init__(self, camera: Physics):
-        super().__init__(camera.recipe)
+        super().__init__(camera.config)
         self.camera = camera
 
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        n = self.recipe["n"]
+        n = self.config["n"]
         y = self.camera.measure(blocks(x, n), generator)
         seen = torch.cat((self.camera.back_projection(y), self.camera.first_image(y)), dim=1)
         return assembled(seen, x.shape[-2] // n, x.shape[-1] // n)
 
     def back_projection(self, y: Tensor) -> Tensor:
-        return y[:, : self.recipe["c"]]
+        return y[:, : self.config["c"]]
 
     def first_image(self, y: Tensor) -> Tensor:
-        return y[:, self.recipe["c"] :]
+        return y[:, self.config["c"] :]
 
-    def anchors(self, images=None) -> dict[str, Physics]:
-        return {name: Mosaic(camera) for name, camera in self.camera.anchors(images).items()}
+    def baselines(self, images=None) -> dict[str, Physics]:
+        return {name: Mosaic(camera) for name, camera in self.camera.baselines(images).items()}
 
     @property
     def condition(self) -> str:
         return self.camera.condition
 
     def describe(self) -> str:
-        n = self.recipe["n"]
+        n = self.config["n"]
         return f"{self.camera.describe()}, in blocks of {n} x {n}"

@@ -14,16 +14,16 @@ from physics.base import Physics
 class Picture(Physics):
     """y = the image, `lessen_ratio` times smaller along a side; it is its own first image."""
 
-    takes_pictures = True
+    measures_images = True
 
     @property
     def side(self) -> int:
-        return round(self.recipe["n"] / self.recipe["lessen_ratio"])
+        return round(self.config["n"] / self.config["lessen_ratio"])
 
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         if x.shape[-1] == self.side:
             return x
-        mode, antialias = RESIZES[self.recipe["resize"]]
+        mode, antialias = RESIZES[self.config["resize"]]
         return F.interpolate(x, (self.side, self.side), mode=mode, antialias=antialias)
 
     def back_projection(self, y: Tensor) -> Tensor:
@@ -33,20 +33,20 @@ class Picture(Physics):
         return self.measure(picture)
 
     def describe(self) -> str:
-        n = self.recipe["n"]
+        n = self.config["n"]
         return f"image, {n} x {n}" + (
-            "" if self.side == n else f" made {self.side} x {self.side} ({self.recipe['resize']})"
+            "" if self.side == n else f" made {self.side} x {self.side} ({self.config['resize']})"
         )
 
 
 def picture(
-    recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
+    config: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
 ) -> Picture:
-    if recipe["resize"] not in RESIZES:
-        raise UserError(f"resize '{recipe['resize']}': choose from {', '.join(RESIZES)}")
-    seen = Picture(recipe)
-    if recipe["lessen_ratio"] < 1 or seen.side < 1:
+    if config["resize"] not in RESIZES:
+        raise UserError(f"resize '{config['resize']}': choose from {', '.join(RESIZES)}")
+    seen = Picture(config)
+    if config["lessen_ratio"] < 1 or seen.side < 1:
         raise UserError(
-            f"lessen_ratio {recipe['lessen_ratio']:g}: it divides the side of the images, {recipe['n']}, and is at least 1"
+            f"lessen_ratio {config['lessen_ratio']:g}: it divides the side of the images, {config['n']}, and is at least 1"
         )
     return seen

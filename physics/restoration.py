@@ -28,10 +28,10 @@ class Noisy(Linear):
     """y = x + sigma / 255 n, sigma fixed or drawn for each image; y carries the map of sigma / 255 as one more channel."""
 
     level = "sigma"
-    takes_pictures = tells_noise = True
+    measures_images = appends_noise_level = True
 
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        low, high = interval(self.recipe["sigma"])
+        low, high = interval(self.config["sigma"])
         sigma = (low + (high - low) * torch.rand(len(x), 1, 1, 1, generator=generator)) / 255
         noise = torch.randn(x.shape, generator=generator)
         return torch.cat(
@@ -39,7 +39,7 @@ class Noisy(Linear):
         )
 
     def from_picture(self, picture: Tensor, sigma: float | None = None) -> Tensor:
-        low, high = interval(self.recipe["sigma"] if sigma is None else sigma)
+        low, high = interval(self.config["sigma"] if sigma is None else sigma)
         if low != high:
             raise UserError(
                 f"sigma: the camera's noise is anything from {low:g} to {high:g}; give --sigma"
@@ -47,24 +47,24 @@ class Noisy(Linear):
         return torch.cat((picture, torch.full_like(picture[:, :1], low / 255)), dim=1)
 
     def placed(self, values: Tensor) -> Tensor:
-        picture = values.unflatten(2, (self.recipe["n"], -1))
+        picture = values.unflatten(2, (self.config["n"], -1))
         return torch.cat((picture, torch.zeros_like(picture[:, :1])), dim=1)
 
     def values(self, y: Tensor) -> Tensor:
-        return y[:, : self.recipe["c"]].flatten(2)
+        return y[:, : self.config["c"]].flatten(2)
 
     def back_projection(self, y: Tensor) -> Tensor:
-        return y[:, : self.recipe["c"]]
+        return y[:, : self.config["c"]]
 
     def first_image(self, y: Tensor) -> Tensor:
-        return torch.cat((super().first_image(y), y[:, self.recipe["c"] :]), dim=1)
+        return torch.cat((super().first_image(y), y[:, self.config["c"] :]), dim=1)
 
     def noise_variance(self, rows: Tensor, images: Tensor) -> float:
-        low, high = interval(self.recipe["sigma"])
+        low, high = interval(self.config["sigma"])
         return (low * low + low * high + high * high) / 3 / 255**2  # of a level drawn evenly
 
     def describe(self) -> str:
-        return f"{self.label.replace('_', ' ')} of 255, x0 {self.recipe['x0']}"
+        return f"{self.label.replace('_', ' ')} of 255, x0 {self.config['x0']}"
 
 
 def keys(d: Tensor) -> Tensor:
@@ -127,21 +127,21 @@ class Resized(nn.Module):
 class SmallImage(Linear):
     """y = the image resized by a whole factor; bicubic interpolation gives the first image."""
 
-    takes_pictures = True
+    measures_images = True
 
     def back_projection(self, y: Tensor) -> Tensor:
         return self.operator.interpolate(y)
 
     def from_picture(self, picture: Tensor, sigma: float | None = None) -> Tensor:
         return F.interpolate(
-            picture, scale_factor=self.recipe["factor"], mode="bicubic", antialias=True
+            picture, scale_factor=self.config["factor"], mode="bicubic", antialias=True
         )
 
 
 class Blurred(Linear):
     """y = the image filtered, mirrored at the border; the blurred image is itself the first image."""
 
-    takes_pictures = True
+    measures_images = True
 
     def back_projection(self, y: Tensor) -> Tensor:
         return y
@@ -172,9 +172,9 @@ class RealMRI(nn.Module):
 class KSpace(Linear):
     """y = some lines of the image's Fourier transform; zero-filled, they give the first image."""
 
-    def __init__(self, operator: RealMRI, recipe: dict, mask: Tensor):
-        n = recipe["n"]
-        super().__init__(operator, recipe, mask.expand(2, n, n).flatten().nonzero()[:, 0])
+    def __init__(self, operator: RealMRI, config: dict, mask: Tensor):
+        n = config["n"]
+        super().__init__(operator, config, mask.expand(2, n, n).flatten().nonzero()[:, 0])
         self.mask = mask
 
     def measured(self, x: Tensor) -> Tensor:
@@ -189,26 +189,26 @@ class KSpace(Linear):
 
 
 def denoise(
-    recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
+    config: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
 ) -> Linear:
-    if isinstance(recipe["sigma"], list) and len(recipe["sigma"]) != 2:
-        raise UserError(f"sigma {recipe['sigma']}: one number, or the two ends of a range")
-    return Noisy(Denoising(), recipe, torch.arange(recipe["n"] ** 2)).finished(
+    if isinstance(config["sigma"], list) and len(config["sigma"]) != 2:
+        raise UserError(f"sigma {config['sigma']}: one number, or the two ends of a range")
+    return Noisy(Denoising(), config, torch.arange(config["n"] ** 2)).finished(
         images, state and state[0]
     )
 
 
 def super_resolution(
-    recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
+    config: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
 ) -> Linear:
-    n, factor, kernel = recipe["n"], recipe["factor"], recipe["kernel"]
+    n, factor, kernel = config["n"], config["factor"], config["kernel"]
     if n % factor or n == factor:
         raise UserError(
             f"factor {factor}: the side of the images, {n}, must be a multiple of it, and larger"
         )
     if kernel not in KERNELS:
         raise UserError(f"kernel '{kernel}': super-resolution has {', '.join(KERNELS)}")
-    return SmallImage(Resized(factor, kernel), recipe, torch.arange((n // factor) ** 2)).finished(
+    return SmallImage(Resized(factor, kernel), config, torch.arange((n // factor) ** 2)).finished(
         images, state and state[0]
     )
 
@@ -221,9 +221,9 @@ BLURS = {  # of an odd width in pixels, but for the Gaussian's standard deviatio
 
 
 def blur(
-    recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
+    config: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
 ) -> Linear:
-    n, name, width = recipe["n"], recipe["kernel"], recipe["blur_width"]
+    n, name, width = config["n"], config["kernel"], config["blur_width"]
     if name not in BLURS:
         raise UserError(f"kernel '{name}': blur has {', '.join(BLURS)}")
     if name != "gaussian" and width % 2 != 1:
@@ -233,7 +233,7 @@ def blur(
         raise UserError(
             f"blur_width {width:g}: the kernel of {kernel.shape[-1]} pixels is larger than the image of {n}"
         )
-    return Blurred(Blur(kernel, padding="reflect"), recipe, torch.arange(n**2)).finished(
+    return Blurred(Blur(kernel, padding="reflect"), config, torch.arange(n**2)).finished(
         images, state and state[0]
     )
 
@@ -246,24 +246,24 @@ MASKS = {
 
 
 def mri(
-    recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
+    config: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
 ) -> Linear:
-    n = recipe["n"]
+    n = config["n"]
     if state:
         mask = state[0]["mask"]
     else:
         try:
             with warnings.catch_warnings(action="ignore"):
-                generator = MASKS[recipe["mask_type"]](
+                generator = MASKS[config["mask_type"]](
                     (n, n),
-                    acceleration=recipe["acceleration"],
+                    acceleration=config["acceleration"],
                     rng=torch.Generator().manual_seed(0),
                 )
                 mask = generator.step(batch_size=1, seed=0)["mask"][0, 0]
         except (ValueError, RuntimeError) as error:
-            raise UserError(f"acceleration {recipe['acceleration']} at n {n}: {error}") from None
-    if mask.sum() * recipe["acceleration"] < mask.numel() / 2:
+            raise UserError(f"acceleration {config['acceleration']} at n {n}: {error}") from None
+    if mask.sum() * config["acceleration"] < mask.numel() / 2:
         raise UserError(
-            f"acceleration {recipe['acceleration']} leaves {int(mask[0].sum())} of {n} lines: choose a smaller one, or a larger --n"
+            f"acceleration {config['acceleration']} leaves {int(mask[0].sum())} of {n} lines: choose a smaller one, or a larger --n"
         )
-    return KSpace(RealMRI(mask), recipe, mask).finished(images, state and state[0])
+    return KSpace(RealMRI(mask), config, mask).finished(images, state and state[0])

@@ -18,7 +18,7 @@ from core.errors import UserError
 from core.inputs import check_dense, check_patterns, check_side, existing_file
 from core.registry import ORDERINGS, look_up
 from data.images import BAD_ARRAY, array_in
-from physics.base import Linear, Physics, seen_as
+from physics.base import Linear, Physics, describe_first_image
 from physics.hadamard import hadamard_2d
 
 # ---------------------------------------------------------------- orderings: (n, n) places, 0 is measured first
@@ -205,8 +205,8 @@ def is_hadamard(patterns: Tensor, n: int) -> bool:
 class SinglePixel(Linear):
     """A single-pixel camera of one ratio, with the patterns that it measures."""
 
-    def __init__(self, operator: torch.nn.Module, recipe: dict, patterns: Tensor, index: Tensor):
-        super().__init__(operator, recipe, index)
+    def __init__(self, operator: torch.nn.Module, config: dict, patterns: Tensor, index: Tensor):
+        super().__init__(operator, config, index)
         self.patterns = patterns
 
     def kept(self) -> dict:
@@ -221,8 +221,8 @@ class Mixture(Physics):
 
     level = "awgn_snr"
 
-    def __init__(self, cameras: list[SinglePixel], recipe: dict):
-        super().__init__(recipe)
+    def __init__(self, cameras: list[SinglePixel], config: dict):
+        super().__init__(config)
         self.cameras = torch.nn.ModuleList(cameras)
 
     @property
@@ -235,11 +235,11 @@ class Mixture(Physics):
         )
 
     def refitted(self, images: Callable[[], Tensor]) -> "Mixture":
-        return Mixture([part.refitted(images) for part in self.parts], self.recipe)
+        return Mixture([part.refitted(images) for part in self.parts], self.config)
 
     def at_noise(self, level: float | None) -> "Mixture":
         return Mixture(
-            [part.at_noise(level) for part in self.parts], self.recipe | {"awgn_snr": level}
+            [part.at_noise(level) for part in self.parts], self.config | {"awgn_snr": level}
         )
 
     def describe(self) -> str:
@@ -248,19 +248,19 @@ class Mixture(Physics):
 
 def describe(physics: Physics) -> str:
     """Ordering, first image, noise, and the expected and real number of measurements of every part."""
-    recipe, pixels = physics.recipe, physics.recipe["n"] ** 2
+    config, pixels = physics.config, physics.config["n"] ** 2
     counts = [
-        f"cr {part.recipe['cr']:g} asks for {part.recipe['cr'] * pixels:.1f} of {pixels} and takes {part.m}"
+        f"cr {part.config['cr']:g} asks for {part.config['cr'] * pixels:.1f} of {pixels} and takes {part.m}"
         for part in physics.parts
     ]
-    return f"spc, {recipe['ordering']}, {seen_as(recipe)}; measurements: {', '.join(counts)}"
+    return f"spc, {config['ordering']}, {describe_first_image(config)}; measurements: {', '.join(counts)}"
 
 
-def camera(recipe: dict, images: Callable[[], Tensor] | None, kept: dict | None) -> SinglePixel:
+def camera(config: dict, images: Callable[[], Tensor] | None, kept: dict | None) -> SinglePixel:
     """A single-pixel camera of one ratio."""
-    n, size = recipe["n"], (recipe["c"], recipe["n"], recipe["n"])
-    m = measurements(recipe["cr"], n)
-    patterns = kept["patterns"] if kept else patterns_of(recipe["ordering"], n, m, images)
+    n, size = config["n"], (config["c"], config["n"], config["n"])
+    m = measurements(config["cr"], n)
+    patterns = kept["patterns"] if kept else patterns_of(config["ordering"], n, m, images)
     if is_hadamard(patterns, n):
         index = patterns.view(-1).argsort()[:m]
         operator = HadamardPatterns(m=m, img_size=size, fast=True, ordering="zig_zag")
@@ -271,23 +271,23 @@ def camera(recipe: dict, images: Callable[[], Tensor] | None, kept: dict | None)
         patterns = patterns[:m].clone()
         index = torch.arange(m)
         # Rows of unit norm, as the Hadamard patterns have; a user's own matrix is taken as it is.
-        operator = DensePatterns(patterns / n if recipe["ordering"] == "random" else patterns, size)
+        operator = DensePatterns(patterns / n if config["ordering"] == "random" else patterns, size)
         taken = operator.u.shape[0]
     if taken != m:
         raise UserError(
-            f"cr {recipe['cr']:g} asks for {m} measurements of a {n} x {n} image, the patterns give {taken}"
+            f"cr {config['cr']:g} asks for {m} measurements of a {n} x {n} image, the patterns give {taken}"
         )
-    return SinglePixel(operator, recipe, patterns, index).finished(images, kept)
+    return SinglePixel(operator, config, patterns, index).finished(images, kept)
 
 
 def single_pixel_camera(
-    recipe: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
+    config: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
 ) -> Physics:
     """The camera of one ratio, or the mixture of several where `cr` is a list."""
-    recipe = recipe | {"name": "spc"}  # cs is another word for it
-    if not isinstance(recipe["cr"], list):
-        return camera(recipe, images, state and state[0])
+    config = config | {"name": "spc"}  # cs is another word for it
+    if not isinstance(config["cr"], list):
+        return camera(config, images, state and state[0])
     cameras = [
-        camera(recipe | {"cr": cr}, images, state and state[k]) for k, cr in enumerate(recipe["cr"])
+        camera(config | {"cr": cr}, images, state and state[k]) for k, cr in enumerate(config["cr"])
     ]
-    return Mixture(cameras, recipe)
+    return Mixture(cameras, config)

@@ -26,17 +26,17 @@ DPI = 192  # two dots for each of the 96 CSS pixels of an inch
 
 def page(title: str, parts: Sequence[str]) -> str:
     """The document of parts that the other functions made, with a table of contents where there are several sections."""
-    anchors, entries = set(), []
+    baselines, entries = set(), []
 
     def listed(found: re.Match) -> str:
-        anchor = next(
+        baseline = next(
             name
             for name in chain([found[1]], (f"{found[1]}-{k}" for k in count(2)))
-            if name not in anchors
+            if name not in baselines
         )
-        anchors.add(anchor)
-        entries.append(f'<li><a href="#{anchor}">{found[2]}</a></li>')
-        return f'<section id="{anchor}"><h2>{found[2]}</h2>'
+        baselines.add(baseline)
+        entries.append(f'<li><a href="#{baseline}">{found[2]}</a></li>')
+        return f'<section id="{baseline}"><h2>{found[2]}</h2>'
 
     body = HEADING.sub(listed, "\n".join(parts))
     contents = (
@@ -72,8 +72,8 @@ def digest(text: str) -> str:
 
 
 def section(heading: str, *parts: str) -> str:
-    anchor = re.sub(r"\W+", "-", heading.casefold()).strip("-") or "section"
-    return "\n".join([f'<section id="{anchor}"><h2>{escape(heading)}</h2>', *parts, "</section>"])
+    baseline = re.sub(r"\W+", "-", heading.casefold()).strip("-") or "section"
+    return "\n".join([f'<section id="{baseline}"><h2>{escape(heading)}</h2>', *parts, "</section>"])
 
 
 def paragraph(text: str) -> str:

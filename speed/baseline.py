@@ -101,7 +101,9 @@ class Plain:
             return F.l1_loss(s["output"], x), s["output"]
         with torch.no_grad():
             t = self.teacher.features(observe(self.operator_t, x))
-        distance = sum(weight * F.mse_loss(s[tap], t[tap]) for tap, weight in DISTILLED.items())
+        distance = sum(
+            weight * F.mse_loss(s[layer], t[layer]) for layer, weight in DISTILLED.items()
+        )
         return self.args.beta * F.l1_loss(s["output"], x) + self.args.alpha * distance, s["output"]
 
     def step(self, places: list[int]) -> dict[str, float]:

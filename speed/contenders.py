@@ -245,7 +245,7 @@ class Bench:
         fit, array = ours.fit, write_digits(ALIKE * batch, self.folder / f"digits_{ALIKE * batch}")
         train, val = (array[np.asarray(places)] for places in hold_out(len(array)))
         sides = {
-            "student": copied(fit.stage.student, fit.recipe),
+            "student": copied(fit.stage.student, fit.config),
             "mask": mask_of(fit.stage.physics),
             "device": str(self.device),
             "bf16": self.bf16,
@@ -272,14 +272,14 @@ class Bench:
     def limit(self, fit: Fit, teacher: bool = False) -> Callable[[], None]:
         """The student's forward and backward pass alone on a resident batch, and where asked the teacher's forward pass."""
         x0 = self.resident(fit.args.batch_size)
-        network = to_device(copied(fit.stage.student, fit.recipe), self.device).train()
+        network = to_device(copied(fit.stage.student, fit.config), self.device).train()
         weights, gradient = list(network.parameters()), torch.randn_like(x0)
 
         def work() -> None:
             with self.autocast():
                 if teacher:
                     with torch.no_grad():
-                        fit.stage.guides[0].network(x0)
+                        fit.stage.teachers[0].network(x0)
                 output = network(x0)
             output.backward(gradient.to(output.dtype))
             for weight in weights:
@@ -315,9 +315,9 @@ class Bench:
         ]
 
 
-def copied(network: nn.Module, recipe: dict) -> nn.Module:
+def copied(network: nn.Module, config: dict) -> nn.Module:
     """A network of its own with the same weights, as torch makes it."""
-    other = build_network(recipe)
+    other = build_network(config)
     other.load_state_dict(
         {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     )

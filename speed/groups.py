@@ -31,10 +31,10 @@ def training(bench: Bench) -> list[dict]:
     """Steps and epochs of every case and width, and steps under --teacher."""
     rows = []
     if bench.args.teacher:  # first: a wrong one is said before minutes of timing
-        recipe = restore(bench.args.teacher, kind=RESTORER).content["network"]
-        if recipe["name"] != "unet":
+        config = restore(bench.args.teacher, kind=RESTORER).content["network"]
+        if config["name"] != "unet":
             raise UserError(
-                f"--teacher {bench.args.teacher} is a '{recipe['name']}': the plain loop has U-Nets only"
+                f"--teacher {bench.args.teacher} is a '{config['name']}': the plain loop has U-Nets only"
             )
     for width in bench.args.width:
         for name, case in CASES.items():
@@ -44,7 +44,7 @@ def training(bench: Bench) -> list[dict]:
             bench,
             f"distilled by {Path(bench.args.teacher).name}",
             CASES["distilled"],
-            recipe["width"],
+            config["width"],
             bench.args.teacher,
         )
     return rows
@@ -197,8 +197,8 @@ def losses(bench: Bench) -> list[dict]:
         "of classes": (CLASS_LOSSES, CLASS_OPTIONS, resnet, picture),
     }
     rows = []
-    for kind, (table, options, recipe, seen) in kinds.items():
-        student, teacher = (to_device(build_network(recipe), bench.device) for _ in range(2))
+    for kind, (table, options, config, seen) in kinds.items():
+        student, teacher = (to_device(build_network(config), bench.device) for _ in range(2))
         x, index = bench.resident(batch), torch.arange(batch, device=bench.device)
         label = index % 10
         stages = {
@@ -245,11 +245,11 @@ def comparing(
     for selection in ("latent", "output"):
         with suppress(UserError):
             term = build_term(name, None, table, None, **options)
-            guides = [Guide(teacher, seen)]
+            teachers = [Guide(teacher, seen)]
             stage = Distillation(
                 student,
                 seen,
-                guides,
+                teachers,
                 selection=selection,
                 losses=[term],
                 task=build_task("mse"),
@@ -263,8 +263,8 @@ def distance_of(
     stage: Distillation, s: dict[str, Tensor], t: dict[str, Tensor], about: dict
 ) -> Callable[[], None]:
     """The value of a stage's comparisons and its gradient at the student's taps."""
-    s = {tap: f.detach().requires_grad_() for tap, f in s.items()}
-    t = {tap: f.detach() + 0.1 * torch.randn_like(f) for tap, f in t.items()}
+    s = {layer: f.detach().requires_grad_() for layer, f in s.items()}
+    t = {layer: f.detach() + 0.1 * torch.randn_like(f) for layer, f in t.items()}
     return lambda: sum(
         stage.distance(comparison, s, t, about) for comparison in stage.comparisons
     ).backward()

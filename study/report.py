@@ -15,7 +15,7 @@ import torch
 from core.errors import UserError
 from core.files import write_csv, write_text
 from data.batches import build_loader
-from models.base import AsSeen
+from models.base import FirstImage
 from report import figures, page
 from report.statistics import Said
 from report.tables import latex, markdown
@@ -262,7 +262,7 @@ def pictures(found: Findings, plan: Plan, count: int = 3) -> plt.Figure | None:
     images = held_out(restored["student alone"], args, found.study.limit_test)
     seen = {
         "first image": (
-            AsSeen(images[0]["image"].shape[0]),
+            FirstImage(images[0]["image"].shape[0]),
             restored["student alone"].physics.parts[0],
         )
     }

@@ -314,7 +314,7 @@ def answer(found: Findings) -> str:
     counts = {word: said.count(word) for word in ("helps", "harms", "not told apart", "not tested")}
     seeds = len({run.seed for runs in groups for run in runs})
     text = (
-        f"Of {plural(len(groups), 'setting')} **{counts['helps']} help, {counts['harms']} harm, and {counts['not told apart']} "
+        f"Of {plural(len(groups), 'setting')} **{counts['helps']} help, {counts['harms']} harm, and {counts['not told single_process']} "
         f"cannot be told apart** from the student alone (paired t over {plural(seeds, 'seed')}, Holm's correction over all settings, level 5 %)."
     )
     text += f" {counts['not tested']} were not tested." if counts["not tested"] else ""
@@ -344,15 +344,15 @@ def beaten(found: Findings) -> str:
     for runs in found.groups("alone").values():
         score = statistics.mean(found.mean(run.key) for run in runs)
         for run in runs:
-            anchors: dict[str, list[float]] = {}
+            baselines: dict[str, list[float]] = {}
             for name in found.status[run.key].get(
                 "anchors", []
             ):  # of every camera of a mixture, as the student's score is
                 rows = read_scores(found.study.folder / run.key / f"anchor_{name}.csv")
-                anchors.setdefault(name.partition(",")[0], []).append(
+                baselines.setdefault(name.partition(",")[0], []).append(
                     statistics.mean(row["psnr"] for row in rows)
                 )
-            for name, means in anchors.items():
+            for name, means in baselines.items():
                 other = statistics.mean(means)
                 if other > score:
                     where = "".join(f", {k} {label(v)}" for k, v in run.setting.items())

@@ -11,9 +11,9 @@ from core.files import significant
 from core.registry import DATASETS, LABELLED
 from data.batches import build_loader
 from data_loader import build_splits
-from models.base import AsSeen
+from models.base import FirstImage
 from physics.base import Physics
-from physics.paired import camera_for
+from physics.paired import physics_for
 from training import setup
 from training.cache import Views
 from training.checkpoint import Restored, restore_with_physics
@@ -83,8 +83,8 @@ def told_images(found: Restored, images, args: Namespace, device: torch.device) 
 def held_out(found: Restored, args: Namespace, limit: int | None):
     """The test images of a run's dataset, as its camera looks at them."""
     n, c, labelled = (
-        found.physics.recipe["n"],
-        found.physics.recipe["c"],
+        found.physics.config["n"],
+        found.physics.config["c"],
         "classes" in found.content["network"],
     )
     crop = {"crop": found.crop} if labelled else {"multiple": found.physics.step}
@@ -102,11 +102,11 @@ def score_run(
         return told_images(found, images, args, device), count
     network = found.network.to(device)
     return restored_images(
-        network, camera_for(images, found.physics, network).to(device), images, device
+        network, physics_for(images, found.physics, network).to(device), images, device
     ), count
 
 
-def score_anchors(
+def score_baselines(
     path: Path, args: Namespace, limit: int | None, device: torch.device
 ) -> dict[str, list[dict]]:
     """The same of first images that need no training, by the camera of a checkpoint."""
@@ -115,17 +115,17 @@ def score_anchors(
         return {}
     images, n, c = (
         held_out(found, args, limit),
-        found.physics.recipe["n"],
-        found.physics.recipe["c"],
+        found.physics.config["n"],
+        found.physics.config["c"],
     )
     train = build_splits(setup.request_of(args, n=n, c=c), wanted=("train",))["train"].stack
-    network, anchors = AsSeen(c), {}
+    network, baselines = FirstImage(c), {}
     for part in found.physics.parts:
-        for name, camera in part.anchors(train).items():
+        for name, camera in part.baselines(train).items():
             title = (
                 name
                 if len(found.physics.parts) == 1
                 else f"{name}, {part.condition.replace('_', ' ')}"
             )
-            anchors[title] = restored_images(network, camera.to(device), images, device)
-    return anchors
+            baselines[title] = restored_images(network, camera.to(device), images, device)
+    return baselines

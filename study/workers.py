@@ -254,7 +254,7 @@ def attempt(study: Study, plan: Plan, keys: list[str]) -> str:
 def train(study: Study, plan: Plan, runs: list[Planned]) -> dict[str, tuple[list[dict], dict]]:
     """The scores of every test image after the training of runs of one script, and what else is told of each."""
     from core import runtime
-    from study.scoring import score_anchors, score_run
+    from study.scoring import score_baselines, score_run
     from training import setup
 
     for run in runs:
@@ -279,12 +279,12 @@ def train(study: Study, plan: Plan, runs: list[Planned]) -> dict[str, tuple[list
     for run, args, result in zip(runs, given, results, strict=True):
         rows, parameters = score_run(Path(result["checkpoint"]), args, study.limit_test, device)
         first = run.role == "alone" and run.seed == min(plan.seeds)
-        anchors = (
-            score_anchors(Path(result["checkpoint"]), args, study.limit_test, device)
+        baselines = (
+            score_baselines(Path(result["checkpoint"]), args, study.limit_test, device)
             if first
             else {}
         )
-        for name, scores in anchors.items():
+        for name, scores in baselines.items():
             write_csv(study.folder / run.key / f"anchor_{name}.csv", scores)
         seconds = sum(
             row["seconds"] for row in json.loads((Path(result["run"]) / "metrics.json").read_text())
@@ -295,7 +295,7 @@ def train(study: Study, plan: Plan, runs: list[Planned]) -> dict[str, tuple[list
             "seconds": round(seconds, 2),
             "limit_test": study.limit_test,
         }
-        found[run.key] = rows, more | {"anchors": list(anchors)}
+        found[run.key] = rows, more | {"anchors": list(baselines)}
     return found
 
 

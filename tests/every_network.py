@@ -34,10 +34,10 @@ def recipe_for(name: str, width: int) -> dict:
     return {"name": name, "c": 3} | flags | widths | blocks | stem | classes
 
 
-def train(recipe: dict) -> None:
+def train(config: dict) -> None:
     """A few forward and backward passes, as a training does them."""
     torch.manual_seed(0)
-    network = to_device(build_network(recipe), CPU).train()
+    network = to_device(build_network(config), CPU).train()
     x = torch.rand(2, 3, 32, 32).contiguous(
         memory_format=torch.channels_last
     )  # as pictures may lie
@@ -47,11 +47,11 @@ def train(recipe: dict) -> None:
         assert loss.isfinite()
 
 
-def outcome(recipe: dict) -> str:
+def outcome(config: dict) -> str:
     """What becomes of a process that trains this network: fine, refused, error, never ends, or its signal."""
     child = os.fork()
     if child == 0:
-        os._exit(exit_code(recipe))
+        os._exit(exit_code(config))
     end = time.monotonic() + LIMIT
     while time.monotonic() < end:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -65,13 +65,13 @@ def outcome(recipe: dict) -> str:
     return "never ends"
 
 
-def exit_code(recipe: dict) -> int:
+def exit_code(config: dict) -> int:
     try:
-        train(recipe)
+        train(config)
     except UserError:
         return REFUSED
     except (RuntimeError, ValueError, AssertionError) as error:
-        print(f"{recipe['name']}: {error}", file=sys.stderr)
+        print(f"{config['name']}: {error}", file=sys.stderr)
         return ERROR
     return FINE
 

@@ -21,12 +21,12 @@ from training import checkpoint
 DIGITS = ["--dataset", "digits", "--limit_test", "3"]
 
 
-def learnt(config: dict, **camera) -> str:
+def learnt(trained_with: dict, **camera) -> str:
     """The file of a network that its configuration says has learnt."""
-    recipe = {"name": "unet", "c": 1, "scales": 2, "width": 4, "batch_norm": "off"}
-    recipe |= {"padding": "zeros"}
+    config = {"name": "unet", "c": 1, "scales": 2, "width": 4, "batch_norm": "off"}
+    config |= {"padding": "zeros"}
     camera = build_physics(RECIPE | camera)
-    content = checkpoint.pack(build_network(recipe), recipe, camera, config)
+    content = checkpoint.pack(build_network(config), config, camera, trained_with)
     checkpoint.write(Path("network.pth"), content)
     return "network.pth"
 
@@ -73,9 +73,9 @@ def test_lmmse_is_fitted_to_the_images_that_the_network_learnt_from(capsys):
     ],
 )
 def test_another_number_of_images_is_one_that_the_command_line_asks_for(
-    config, words, count, whose, capsys
+    trained_with, words, count, whose, capsys
 ):
-    row, _ = scored(learnt(config), *DIGITS, *words)
+    row, _ = scored(learnt(trained_with), *DIGITS, *words)
     assert row["fitted to (images)"] == count and f"of 'digits': {whose}" in capsys.readouterr().out
 
 
@@ -110,8 +110,8 @@ def test_a_network_tested_on_other_images_keeps_its_own_lmmse():
         ({"dataset": "digits"}, {"n": 128}, DIGITS, "up to 64 pixels a side, not for 128 x 128"),
     ],
 )
-def test_where_lmmse_cannot_be_fitted_a_line_says_why(config, camera, words, why, capsys):
-    row, last = scored(learnt(config, **camera), *words)
+def test_where_lmmse_cannot_be_fitted_a_line_says_why(trained_with, camera, words, why, capsys):
+    row, last = scored(learnt(trained_with, **camera), *words)
     assert row is None and not last["LMMSE Images"]
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "no LMMSE row" in line]
     assert why in line

@@ -92,18 +92,19 @@ class TestBothSides:
         batch = next(fit.batches(0))
         x = torch.stack([plain.train[i] for i in batch["index"].tolist()])
         assert torch.equal(x, batch["image"])
-        guide = fit.stage.guides[0]
+        teacher = fit.stage.teachers[0]
         for operator, camera in (
             (plain.operator, fit.stage.physics),
-            (plain.operator_t, guide.physics),
+            (plain.operator_t, teacher.physics),
         ):
             torch.testing.assert_close(observe(operator, x), camera.observe(x), rtol=0, atol=1e-5)
-        taps = (
-            network.features(guide.physics.observe(x)) for network in (plain.teacher, guide.network)
+        layers = (
+            network.features(teacher.physics.observe(x))
+            for network in (plain.teacher, teacher.network)
         )
-        a, b = taps
-        for tap in a:
-            torch.testing.assert_close(a[tap], b[tap], rtol=1e-4, atol=1e-5)
+        a, b = layers
+        for layer in a:
+            torch.testing.assert_close(a[layer], b[layer], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(plain.loss(x)[0], fit.stage(batch)["loss"], rtol=1e-5, atol=0)
 
     def test_see_the_same_mirror_images(self, bench):

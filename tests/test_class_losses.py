@@ -42,7 +42,7 @@ FEATURES = {"sp": sp, "rkd": partial(rkd, rkd_distance=25.0, rkd_angle=50.0)} | 
 FUNCTIONS = RESPONSES | FEATURES
 
 
-def taps_of(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+def layers_of(name: str) -> tuple[torch.Tensor, torch.Tensor]:
     s, t = LOGITS if name in RESPONSES else MAPS
     return s.clone().requires_grad_(), t
 
@@ -50,20 +50,20 @@ def taps_of(name: str) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("name", FUNCTIONS)
 class TestEveryFunction:
     def test_is_a_scalar_whose_gradient_has_the_directional_derivative(self, name):
-        s, t = taps_of(name)
+        s, t = layers_of(name)
         loss = FUNCTIONS[name](s, t)
         assert loss.shape == () and loss.isfinite() and loss > 0.001
         assert torch.autograd.gradcheck(lambda x: FUNCTIONS[name](x, t), s, fast_mode=True)
 
     def test_is_zero_where_the_student_is_the_teacher(self, name):
-        _, t = taps_of(name)
+        _, t = layers_of(name)
         s = t.clone().requires_grad_()
         loss = FUNCTIONS[name](s, t)
         loss.backward()
         assert abs(loss.item()) < 1e-9 and s.grad.isfinite().all()
 
     def test_does_not_depend_on_the_order_of_the_images(self, name):
-        s, t = taps_of(name)
+        s, t = layers_of(name)
         order = torch.tensor([3, 1, 5, 0, 4, 2])
         more = {"label": LABEL[order]} if name == "dkd" else {}
         assert torch.isclose(
@@ -71,13 +71,13 @@ class TestEveryFunction:
         )
 
     def test_stays_finite_for_large_values_in_single_precision(self, name):
-        s, t = (1e4 * x.detach().float() for x in taps_of(name))
+        s, t = (1e4 * x.detach().float() for x in layers_of(name))
         loss = FUNCTIONS[name](s.requires_grad_(), t)
         loss.backward()
         assert loss.isfinite() and s.grad.isfinite().all()
 
     def test_stays_finite_where_a_student_says_nothing(self, name):
-        _, t = taps_of(name)
+        _, t = layers_of(name)
         s = torch.zeros_like(t, requires_grad=True)
         loss = FUNCTIONS[name](s, t)
         loss.backward()
@@ -250,9 +250,11 @@ def test_the_core_does_not_see_a_change_of_basis_of_the_channels(over, dtype):
     turn = torch.linalg.qr(
         torch.randn(6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     )[0]
-    taps, turned = MAPS.to(dtype), torch.einsum("ij,sbjhw->sbihw", turn, MAPS).to(dtype)
+    layers, turned = MAPS.to(dtype), torch.einsum("ij,sbjhw->sbihw", turn, MAPS).to(dtype)
     core = partial(tucker, tucker_ranks=0.5, tucker_space="core", tucker_over=over)
-    assert abs(core(*turned) - core(*taps)) < 1e-5 < abs(core(turned[0], taps[1]) - core(*taps))
+    assert (
+        abs(core(*turned) - core(*layers)) < 1e-5 < abs(core(turned[0], layers[1]) - core(*layers))
+    )
 
 
 @pytest.mark.parametrize("space", ["core", "projected"])

@@ -151,8 +151,8 @@ def test_isrd_paints_what_each_teachers_normalisation_makes_of_its_image(c, mean
     torch.manual_seed(0)
     image = {"name": "image", "n": 16, "c": c, "resize": "antialias"}
     seen_t, seen_s = (build_physics(image | {"lessen_ratio": ratio}) for ratio in (1.0, 2.0))
-    recipe = {"name": "resnet8", "c": c, "classes": ["a", "b"], "width": 4}
-    student, plain, other = (build_network(recipe | {"side": side}) for side in (8, 16, 16))
+    config = {"name": "resnet8", "c": c, "classes": ["a", "b"], "width": 4}
+    student, plain, other = (build_network(config | {"side": side}) for side in (8, 16, 16))
     other.mean, other.deviation = torch.full_like(other.mean, 0.5), torch.full_like(other.mean, 2.0)
     stage = Distillation(
         student,
@@ -176,16 +176,18 @@ def test_isrd_paints_what_each_teachers_normalisation_makes_of_its_image(c, mean
 
 
 @pytest.mark.parametrize("taps, stem", [(None, False), ("all", True)])
-def test_attention_is_compared_behind_the_stem_unless_all_maps_are_asked_for(taps, stem):
+def test_attention_is_compared_behind_the_stem_unless_all_maps_are_asked_for(layers, stem):
     torch.manual_seed(0)
     seen = build_physics(
         {"name": "image", "n": 16, "c": 1, "lessen_ratio": 1.0, "resize": "nearest"}
     )
-    recipe = {"c": 1, "classes": ["a", "b"], "side": 16, "width": 8}
-    student, teacher = (build_network(recipe | {"name": name}) for name in ("resnet8", "resnet20"))
-    term = build_term("at", None, CLASS_LOSSES, taps, **CLASS_OPTIONS)
-    guides, options = [Guide(teacher, seen)], {"task": F.cross_entropy, "target": "label"}
-    stage = Distillation(student, seen, guides, selection="latent", losses=[term], **options).eval()
+    config = {"c": 1, "classes": ["a", "b"], "side": 16, "width": 8}
+    student, teacher = (build_network(config | {"name": name}) for name in ("resnet8", "resnet20"))
+    term = build_term("at", None, CLASS_LOSSES, layers, **CLASS_OPTIONS)
+    teachers, options = [Guide(teacher, seen)], {"task": F.cross_entropy, "target": "label"}
+    stage = Distillation(
+        student, seen, teachers, selection="latent", losses=[term], **options
+    ).eval()
     x = torch.rand(3, 1, 16, 16)
     terms = stage({"image": x, "label": torch.zeros(3, dtype=torch.long)})["terms"]
     s, t = student.features(x), teacher.features(x)

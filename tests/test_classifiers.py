@@ -74,17 +74,17 @@ class TestEveryClassifier:
     def test_taps_come_in_order_and_forward_is_the_last(self, name, c):
         network = self.build(name, c).eval()
         x = torch.rand(2, c, 24, 24)
-        taps = network.features(x)
-        middle = [f"stage{k}" for k in range(1, len(taps) - 3)]
-        assert list(taps) == ["enc1", *middle, "latent", "pool", "output"] and len(middle) >= 2
-        assert torch.equal(network(x), taps["output"]) and taps["output"].shape == (2, 5)
-        assert all(h.ndim == 4 for tap, h in taps.items() if tap != "output") and taps[
+        layers = network.features(x)
+        middle = [f"stage{k}" for k in range(1, len(layers) - 3)]
+        assert list(layers) == ["enc1", *middle, "latent", "pool", "output"] and len(middle) >= 2
+        assert torch.equal(network(x), layers["output"]) and layers["output"].shape == (2, 5)
+        assert all(h.ndim == 4 for layer, h in layers.items() if layer != "output") and layers[
             "pool"
         ].shape[2:] == (1, 1)
-        sides = [h.shape[-1] for tap, h in taps.items() if tap not in ("pool", "output")]
+        sides = [h.shape[-1] for layer, h in layers.items() if layer not in ("pool", "output")]
         assert sides == sorted(sides, reverse=True)
         last = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
-        assert torch.allclose(last(taps["pool"].flatten(1)), taps["output"], atol=1e-6)
+        assert torch.allclose(last(layers["pool"].flatten(1)), layers["output"], atol=1e-6)
 
     def test_any_size_goes_through_and_a_map_of_noise_is_not_looked_at(self, name, c):
         network = self.build(name, c, 17).eval()
@@ -173,8 +173,8 @@ def test_cifar_networks_are_6n_plus_2_deep_and_of_the_known_size(name, blocks, d
     assert sum(w.numel() for w in network.parameters()) == count
     assert blocks != 3 or count == 272_474
     shapes = {
-        tap: tuple(h.shape[1:])
-        for tap, h in network.eval().features(torch.rand(1, 3, 32, 32)).items()
+        layer: tuple(h.shape[1:])
+        for layer, h in network.eval().features(torch.rand(1, 3, 32, 32)).items()
     }
     assert shapes == {
         "enc1": (16, 32, 32),
@@ -248,9 +248,9 @@ class TestPublished:
         ours.body.load_state_dict(other.state_dict())
         assert torch.allclose(ours(x), other(normal(x)), atol=1e-5, rtol=1e-4)
         _, maps = other.forward_intermediates(normal(x), indices=[2, 5, 8, 11])
-        taps = ours.features(x)
-        for tap, h in zip(("stage1", "stage2", "stage3", "latent"), maps, strict=True):
-            assert torch.allclose(taps[tap], h, atol=1e-4), tap
+        layers = ours.features(x)
+        for layer, h in zip(("stage1", "stage2", "stage3", "latent"), maps, strict=True):
+            assert torch.allclose(layers[layer], h, atol=1e-4), layer
 
 
 class TestTransformer:
@@ -262,9 +262,9 @@ class TestTransformer:
         wide = torch.from_numpy(
             np.pad(x.numpy(), ((0, 0), (0, 0), (0, whole - side), (0, whole - side)), mode="edge")
         )
-        taps = network.features(x)
-        assert taps["latent"].shape == (1, 8, whole // 16, whole // 16)
-        assert torch.equal(taps["output"], network(wide))
+        layers = network.features(x)
+        assert layers["latent"].shape == (1, 8, whole // 16, whole // 16)
+        assert torch.equal(layers["output"], network(wide))
 
     def test_a_place_of_the_first_tap_is_its_patch_times_a_matrix(self):
         network = library.vit_tiny(3, 3, 20, patch=4, width=8).eval()

@@ -356,7 +356,7 @@ def test_the_whole_story_from_the_command_line(monkeypatch, capsys):
     monkeypatch.setattr(
         Distillation,
         "forward",
-        lambda self, *a: seen.append(self.guides[0].physics is self.physics) or forward(self, *a),
+        lambda self, *a: seen.append(self.teachers[0].physics is self.physics) or forward(self, *a),
     )
     data = ["--dataset", "digits", "--limit_train", 20, "--limit_val", 8]
     tiny = [*data, "--n", 16, "--network", "dncnn", "--features", 4, "--blocks", 2, "--epochs", 1]
@@ -382,7 +382,7 @@ def test_the_whole_story_from_the_command_line(monkeypatch, capsys):
         "--epochs",
         1,
     )
-    assert checkpoint.restore(again["rungs"][0]["export"]).physics.recipe["degradation"] == "mild"
+    assert checkpoint.restore(again["rungs"][0]["export"]).physics.config["degradation"] == "mild"
     with pytest.raises(
         UserError, match="awgn_snr: the noise of physics 'degrade' is set by its recipe"
     ):

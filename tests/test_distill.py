@@ -17,7 +17,7 @@ from core.errors import UserError
 from core.registry import LOSS_OPTIONS, LOSSES, SELECTIONS
 from distill import build_task, build_term
 from distill.feature import mse
-from distill.layers import selected_taps
+from distill.layers import selected_layers
 from distill.task import Distillation, Guide, Supervised
 from models import build_network
 
@@ -148,9 +148,9 @@ def test_perceptual_is_the_weighted_distance_of_named_layers_and_says_where_its_
         / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
         for x in (a, b)
     ]
-    taps = []
+    layers = []
     for image in images:  # one extractor a layer: the ReLU behind a layer works in place
-        taps.append(
+        layers.append(
             {
                 name: create_feature_extractor(
                     vgg.features[: int(name.split(".")[1]) + 1], [name.split(".")[1]]
@@ -158,7 +158,7 @@ def test_perceptual_is_the_weighted_distance_of_named_layers_and_says_where_its_
                 for name in weights
             }
         )
-    f, g = ({name: next(iter(tap.values())) for name, tap in side.items()} for side in taps)
+    f, g = ({name: next(iter(layer.values())) for name, layer in side.items()} for side in layers)
     expected = sum(w * (f[k] - g[k]).abs().mean() for k, w in weights.items())
     assert torch.isclose(build_task("perceptual", style_weight=0.0)(a, b), expected, rtol=1e-4)
     grams = [
@@ -210,9 +210,9 @@ EXPECTED = {  # at the release's two scales, and at three
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_selections_name_the_taps_of_the_list(selection):
     for scales, expected in zip((2, 3), EXPECTED[selection], strict=True):
-        assert selected_taps(selection, TAPS[scales], TAPS[scales]) == expected.split()
-        assert selected_taps(selection, TAPS[scales], TAPS[5]) == expected.split()
-        assert selected_taps(selection, TAPS[5], TAPS[scales]) == expected.split()
+        assert selected_layers(selection, TAPS[scales], TAPS[scales]) == expected.split()
+        assert selected_layers(selection, TAPS[scales], TAPS[5]) == expected.split()
+        assert selected_layers(selection, TAPS[5], TAPS[scales]) == expected.split()
 
 
 def network(scales=2, width=8, **more):
@@ -240,10 +240,10 @@ PAIRS = [((2, 8), (2, 8)), ((2, 8), (4, 10)), ((3, 10), (2, 8)), ((5, 8), (3, 10
 @pytest.mark.parametrize("selection, loss", list(itertools.product(SELECTIONS, PLAIN)))
 def test_every_selection_and_loss_teaches_the_student_and_never_the_teacher(selection, loss):
     for student, teacher in PAIRS:
-        taps = set(EXPECTED[selection][0].split())
-        one_channel = loss in ("soft", "fakd") and taps & {"output", "head"}
+        layers = set(EXPECTED[selection][0].split())
+        one_channel = loss in ("soft", "fakd") and layers & {"output", "head"}
         one_place = (
-            loss in ("at", "fakd", "feature_attention") and student[0] == 5 and "latent" in taps
+            loss in ("at", "fakd", "feature_attention") and student[0] == 5 and "latent" in layers
         )
         if one_channel or one_place:
             with pytest.raises(UserError, match=r"compares the (channels|places)"):
@@ -252,7 +252,7 @@ def test_every_selection_and_loss_teaches_the_student_and_never_the_teacher(sele
         stage = stage_of(network(*student), network(*teacher), loss, selection, beta=0.0).train()
         result = stage(BATCH)
         terms = {name: term for name, term in result["terms"].items() if name != "task"}
-        assert set(terms) == {f"distill/{loss}/{tap}" for tap in stage.taps}
+        assert set(terms) == {f"distill/{loss}/{layer}" for layer in stage.layers}
         for name, term in terms.items():
             grads = torch.autograd.grad(
                 term, list(stage.student.parameters()), retain_graph=True, allow_unused=True
@@ -261,7 +261,7 @@ def test_every_selection_and_loss_teaches_the_student_and_never_the_teacher(sele
                 f"{name} does not reach the student"
             )
         result["loss"].backward()
-        assert all(w.grad is None for w in stage.guides[0].network.parameters())
+        assert all(w.grad is None for w in stage.teachers[0].network.parameters())
         assert all(
             w.grad is not None and torch.isfinite(w.grad).all() for w in stage.adapters.parameters()
         )
@@ -305,7 +305,7 @@ def test_several_losses_have_a_weight_each_and_one_of_weight_zero_is_only_measur
     assert set(stage.adapters) == {"latent"}  # shared by those that need one
     s, t = (
         student.features(stage.physics.observe(BATCH["image"]))["latent"],
-        teacher.features(stage.guides[0].physics.observe(BATCH["image"]))["latent"],
+        teacher.features(stage.teachers[0].physics.observe(BATCH["image"]))["latent"],
     )
     bridged = stage.adapters["latent"](s, t)
     assert torch.isclose(result["terms"]["distill/mse/latent"], 0.5 * 2 * mse(*bridged))
@@ -319,14 +319,14 @@ def test_several_losses_have_a_weight_each_and_one_of_weight_zero_is_only_measur
 def test_teacher_stays_in_eval_mode():
     stage = stage_of(teacher=network(batch_norm="on"))
     statistics = {
-        name: tensor.clone() for name, tensor in stage.guides[0].network.state_dict().items()
+        name: tensor.clone() for name, tensor in stage.teachers[0].network.state_dict().items()
     }
     stage.train()
     stage(BATCH)["loss"].backward()
-    assert not any(module.training for module in stage.guides[0].network.modules())
+    assert not any(module.training for module in stage.teachers[0].network.modules())
     assert all(
         torch.equal(tensor, statistics[name])
-        for name, tensor in stage.guides[0].network.state_dict().items()
+        for name, tensor in stage.teachers[0].network.state_dict().items()
     )
     assert not any(name.startswith("teacher") for name in stage.state_dict())
 
@@ -335,14 +335,14 @@ def test_an_online_teacher_learns_from_its_own_task_alone():
     stage = stage_of(online=True).train()
     result = stage(BATCH)
     expected = torch.autograd.grad(
-        result["terms"]["teacher"], list(stage.guides[0].network.parameters()), retain_graph=True
+        result["terms"]["teacher"], list(stage.teachers[0].network.parameters()), retain_graph=True
     )
     result["loss"].backward()
     assert all(
         torch.allclose(w.grad, g)
-        for w, g in zip(stage.guides[0].network.parameters(), expected, strict=True)
+        for w, g in zip(stage.teachers[0].network.parameters(), expected, strict=True)
     )
-    assert any(g.abs().sum() > 0 for g in expected) and stage.guides[0].network.training
+    assert any(g.abs().sum() > 0 for g in expected) and stage.teachers[0].network.training
 
 
 def test_weights_multiply_their_terms():
@@ -389,11 +389,11 @@ def views(physics_s, physics_t):
     "changes, same", [({}, True), ({"awgn_snr": 11.0}, False), ({"ordering": "strip"}, False)]
 )
 def test_cameras_that_measure_alike_see_one_noise_and_others_their_own(changes, same):
-    recipes = [
+    configs = [
         RECIPE | {"cr": 1.0, "awgn_snr": 10.0},
         RECIPE | {"cr": 1.0, "awgn_snr": 10.0} | changes,
     ]
-    noises = [(x0 - BATCH["image"]).flatten() for x0 in views(*map(build_physics, recipes))]
+    noises = [(x0 - BATCH["image"]).flatten() for x0 in views(*map(build_physics, configs))]
     assert (
         torch.equal(*noises) is same
         and (abs(torch.cosine_similarity(*noises, dim=0).item()) < 0.2) is not same
@@ -401,14 +401,14 @@ def test_cameras_that_measure_alike_see_one_noise_and_others_their_own(changes, 
 
 
 def test_one_denoiser_camera_with_two_first_images_draws_one_noise(images):
-    recipe = {"name": "denoise", "n": 16, "c": 1, "sigma": [5.0, 50.0], "x0": "adjoint"}
+    config = {"name": "denoise", "n": 16, "c": 1, "sigma": [5.0, 50.0], "x0": "adjoint"}
     adjoint, lmmse = (
-        build_physics(recipe | {"x0": x0}, images=lambda: images[:50])
+        build_physics(config | {"x0": x0}, images=lambda: images[:50])
         for x0 in ("adjoint", "lmmse")
     )
     x0_s, x0_t = views(adjoint, lmmse)
     assert torch.equal(x0_t, lmmse.first_image(x0_s))
-    x0_s, x0_t = views(adjoint, build_physics(recipe | {"sigma": [5.0, 49.0]}))
+    x0_s, x0_t = views(adjoint, build_physics(config | {"sigma": [5.0, 49.0]}))
     assert (
         abs(
             torch.cosine_similarity(

@@ -130,7 +130,7 @@ class TestMemory:
         train("--epochs", "1", cr="0.5")
         seen = stages(monkeypatch)
         train(*STUDENT, "--epochs", "4", script=main_unet_dist)
-        network, calls = seen[0].stage.guides[0].network, []
+        network, calls = seen[0].stage.teachers[0].network, []
         network.register_forward_hook(lambda *_: calls.append(1))
         features = network.features
         network.features = lambda x: calls.append(1) or features(x)

@@ -166,14 +166,14 @@ def test_a_file_of_the_first_format_still_loads(tmp_path):
 def test_absurd_sizes_are_refused_before_anything_is_made_of_them(tmp_path, network, physics, said):
     saved(tmp_path / "a.pth")
     content = checkpoint.read(tmp_path / "a.pth")
-    recipe = {
+    config = {
         name: value
         for name, value in (UNET | network).items()
         if not (name == "width" and "features" in network)
     }
     checkpoint.write(
         tmp_path / "a.pth",
-        content | {"network": recipe, "physics": {"recipe": DENOISE | physics, "state": None}},
+        content | {"network": config, "physics": {"recipe": DENOISE | physics, "state": None}},
     )
     with pytest.raises(UserError, match=said):
         checkpoint.restore(tmp_path / "a.pth")

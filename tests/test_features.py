@@ -233,16 +233,16 @@ def test_independent_features_are_not_similar():
 
 
 def test_the_matrix_has_a_row_for_every_tap_and_features_that_never_change_have_no_similarity():
-    taps = [noise(10, k + 1, seed=k) for k in range(3)]
+    layers = [noise(10, k + 1, seed=k) for k in range(3)]
     matrix = cka(
-        [gram(x) for x in taps],
-        [gram(x) for x in [*taps, torch.full((10, 4), 0.1, dtype=torch.float64)]],
+        [gram(x) for x in layers],
+        [gram(x) for x in [*layers, torch.full((10, 4), 0.1, dtype=torch.float64)]],
     )
     assert matrix.shape == (3, 4) and torch.allclose(
         matrix[:, :3].diagonal(), torch.ones(3, dtype=torch.float64)
     )
     assert (
-        matrix[0, 1].item() == pytest.approx(similarity(taps[0], taps[1]))
+        matrix[0, 1].item() == pytest.approx(similarity(layers[0], layers[1]))
         and matrix[:, 3].isnan().all()
     )
 
@@ -274,18 +274,18 @@ def test_changes_are_relative_and_defined_where_nothing_was():
 def test_a_tap_sums_what_all_batches_hold():
     a, b = noise(7, 3, 4, 4), noise(7, 3, 4, 4, seed=1)
     b[:, 1] = 0  # a silent channel has no skewness
-    tap = Tap({"skewness": feature_measures.skewness, "std": feature_measures.std}, seed=0)
+    layer = Tap({"skewness": feature_measures.skewness, "std": feature_measures.std}, seed=0)
     for some in torch.arange(7).split(3):
-        tap.add(b[some], a[some], 1)
+        layer.add(b[some], a[some], 1)
     assert torch.allclose(
-        relative(tap.change),
+        relative(layer.change),
         (b - a).transpose(0, 1).flatten(1).norm(dim=1) / a.transpose(0, 1).flatten(1).norm(dim=1),
     )
-    assert tap.sums["skewness"][0].tolist() == [7, 0, 7]
-    assert torch.allclose(tap.sums["std"][1], feature_measures.std(b).sum(0)) and torch.equal(
-        tap.shown, b[1]
+    assert layer.sums["skewness"][0].tolist() == [7, 0, 7]
+    assert torch.allclose(layer.sums["std"][1], feature_measures.std(b).sum(0)) and torch.equal(
+        layer.shown, b[1]
     )
-    assert np.isin(torch.cat(tap.values).numpy(), b.numpy()).all()
+    assert np.isin(torch.cat(layer.values).numpy(), b.numpy()).all()
     other = Tap({}, seed=0)
     other.add(b, a[:, :2], 0)
     assert other.change is None, "other shapes have no channels in common"
@@ -344,10 +344,10 @@ def test_teacher_and_student_are_held_against_each_other(capsys):
         (row["checkpoint"], row["tap"], row["measure"]): row for row in rows_of(result, "measures")
     }
     assert len(table) == 2 * len(a) * len(FEATURE_MEASURES)
-    for name, taps in (("UNET_cr_0.5", a), (Path(student).stem, b)):
-        for tap, f in taps.items():
+    for name, layers in (("UNET_cr_0.5", a), (Path(student).stem, b)):
+        for layer, f in layers.items():
             values = feature_measures.kurtosis(f.double()).numpy()
-            row = table[name, tap, "kurtosis"]
+            row = table[name, layer, "kurtosis"]
             assert float(row["mean"]) == pytest.approx(np.nanmean(values), rel=1e-4, nan_ok=True)
             assert float(row["std"]) == pytest.approx(
                 np.nanstd(values), rel=1e-3, abs=1e-6, nan_ok=True
@@ -366,7 +366,7 @@ def test_teacher_and_student_are_held_against_each_other(capsys):
         "rows are the first network's"
     )
     changed = {(row["tap"], int(row["channel"])): row for row in rows_of(result, "channels")}
-    assert changed.keys() == {(tap, k) for tap, f in a.items() for k in range(f.shape[1])}
+    assert changed.keys() == {(layer, k) for layer, f in a.items() for k in range(f.shape[1])}
     d = (b["latent"][:, 2] - a["latent"][:, 2]).norm() / a["latent"][:, 2].norm()
     assert float(changed["latent", 2]["change"]) == pytest.approx(d.item(), rel=1e-3)
     gained = (
@@ -393,7 +393,7 @@ def test_teacher_and_student_are_held_against_each_other(capsys):
         "measures.png",
         "histograms.png",
         "cka.png",
-        *(f"{kind}_{tap}.png" for kind in ("maps", "fourier") for tap in a),
+        *(f"{kind}_{layer}.png" for kind in ("maps", "fourier") for layer in a),
     }
 
 
@@ -453,7 +453,7 @@ def test_other_shapes_have_no_channels_in_common_and_that_is_said(capsys):
         row["kind"] for row in result["layers"]
     } == {"tap"}
     maps = {path.name for path in result["folder"].glob("maps_*.png")}
-    assert maps == {f"maps_{tap}.png" for tap in ("enc1", "latent", "dec1", "head", "output")}
+    assert maps == {f"maps_{layer}.png" for layer in ("enc1", "latent", "dec1", "head", "output")}
     (result["folder"] / "maps_gone.png").touch()
     call(analyze_features, *words, "--measures", "std")
     assert {path.name for path in result["folder"].glob("maps_*.png")} == maps

@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from evaluation import class_report, compare, demo_classes, feature_figures, patterns, restoration
 from evaluation.feature_report import measure_rows
 from evaluation.features import Subject, Tap
-from models.base import AsSeen
+from models.base import FirstImage
 from physics.base import Physics
 from report import figures
 from speed import report
@@ -164,7 +164,7 @@ class TestGrids:
         network = Named(1)
         loader = torch.utils.data.DataLoader(Tiles(), 5, collate_fn=collate)
         places, cpu = figures.detailed(IMAGES, 4), torch.device("cpu")
-        beside = restoration.anchors(camera, None, loader, args, cpu, places)
+        beside = restoration.baselines(camera, None, loader, args, cpu, places)
         lmmse = restoration.Estimate(beside["back-projection"].meter, dict(enumerate(IMAGES)))
         restored = restoration.estimated(network, camera, loader, args, cpu, places)
         tested = restoration.Tested(network, camera, "half", restored, beside | {"LMMSE": lmmse})
@@ -193,7 +193,7 @@ def collate(items: list[dict]) -> dict:
 class Halving(Physics):
     """A camera that sees half of the light."""
 
-    def take(self, batch, generator):
+    def measure_batch(self, batch, generator):
         return batch["image"] / 2
 
     def first_image(self, y):
@@ -203,7 +203,7 @@ class Halving(Physics):
         return y
 
 
-class Named(AsSeen):
+class Named(FirstImage):
     def features(self, x):
         return {"enc1": x, "output": x}
 
@@ -244,21 +244,21 @@ class TestModels:
 
 def tapped(*maps: torch.Tensor) -> tuple[list[Subject], list[dict[str, Tap]]]:
     """Networks whose only tap has these maps (B, C, H, W)."""
-    taps = []
+    layers = []
     for f in maps:
-        tap = Tap({"std": lambda f: f.flatten(2).std(2)}, seed=0)
-        tap.add(f, maps[0] if f.shape == maps[0].shape else None, 0)
-        taps.append({"latent": tap})
+        layer = Tap({"std": lambda f: f.flatten(2).std(2)}, seed=0)
+        layer.add(f, maps[0] if f.shape == maps[0].shape else None, 0)
+        layers.append({"latent": layer})
     names = [Subject(letter, letter, None, None) for letter in "abc"[: len(maps)]]
-    return names, taps
+    return names, layers
 
 
 class TestFeatures:
     def test_bars_of_measures_lie_where_channels_lie(self):
         f = torch.zeros(4, 8, 6, 6)
         f[:, 0] = torch.rand(4, 6, 6) * 100  # a single large channel: mean < deviation
-        subjects, taps = tapped(f, f)
-        rows = measure_rows(subjects, taps)
+        subjects, layers = tapped(f, f)
+        rows = measure_rows(subjects, layers)
         assert rows[0]["mean"] < rows[0]["std"]
         channels = f.flatten(2).std(2).mean(0).double().numpy()
         names = ("channel_q1", "channel_median", "channel_q3")
@@ -270,9 +270,9 @@ class TestFeatures:
         plt.close(figure)
 
     def test_similarities_have_one_scale_that_their_range_decides(self):
-        subjects, taps = tapped(*torch.rand(3, 2, 3, 4, 4))
+        subjects, layers = tapped(*torch.rand(3, 2, 3, 4, 4))
         figure = feature_figures.similarities_of(
-            taps, [torch.tensor([[0.97]]), torch.tensor([[0.83]])], subjects
+            layers, [torch.tensor([[0.97]]), torch.tensor([[0.83]])], subjects
         )
         images = [axis.images[0] for axis in figure.axes if axis.images]
         assert [image.get_clim() for image in images] == [pytest.approx((0.8, 1.0))] * 2
@@ -352,18 +352,18 @@ class TestClasses:
             assert word in words(drawn[1])
 
 
-def everything() -> list[plt.Figure]:
+def gather_objects() -> list[plt.Figure]:
     """A figure of every kind that returns one."""
-    subjects, taps = tapped(*torch.rand(2, 2, 3, 4, 4))
-    maps = [kept["latent"].shown for kept in taps]
+    subjects, layers = tapped(*torch.rand(2, 2, 3, 4, 4))
+    maps = [kept["latent"].shown for kept in layers]
     shown = feature_figures.channels_shown(maps, 3)
     labels = torch.arange(5)
     energy = torch.linspace(0.1, 1, 16).double()
     columns = {"a": IMAGES[:2], "b": IMAGES[1:3], "c": IMAGES[2:4], "d": IMAGES[:2]}
     return [
         compare.draw(MODELS, 1),
-        feature_figures.measures_of(measure_rows(subjects, taps), subjects),
-        feature_figures.similarities_of(taps, [torch.eye(1)], subjects),
+        feature_figures.measures_of(measure_rows(subjects, layers), subjects),
+        feature_figures.similarities_of(layers, [torch.eye(1)], subjects),
         feature_figures.maps_of(maps, subjects, shown),
         feature_figures.fouriers_of(maps, subjects, shown),
         class_report.confusion(labels, labels, [str(k) for k in range(5)]),
@@ -383,7 +383,7 @@ def test_no_letter_of_any_picture_is_smaller_than_eight_points(drawn):
     figures.draw_curves(curve_rows(True), ("psnr",), "curves.png", {"psnr": 24.5})
     figures.draw_lines([{"epoch": 1, "ft/latent": 0.5}], "epoch", "lines.png")
     assert "ft of latent" in words(drawn[-1]) and list(drawn[-1].axes[0].get_xticks()) == [1]
-    for figure in everything() + drawn:
+    for figure in gather_objects() + drawn:
         for text in texts(figure):
             assert text.get_fontsize() >= figures.SMALLEST, text.get_text()
 

@@ -11,7 +11,7 @@ from core.errors import UserError
 from core.registry import BATCH_NORMS, NETWORKS, PADDINGS
 from models import build_network
 from models.hybrid_unet import graft, part_of
-from models.unet import recipe_of
+from models.unet import config_of
 from training.checkpoint import restore
 
 RELEASE = "UNET_cr_09_scales_2_dataset_mnist_2025_05_04_21_38.pth"
@@ -22,12 +22,14 @@ RELEASE = "UNET_cr_09_scales_2_dataset_mnist_2025_05_04_21_38.pth"
 def test_taps_come_in_order_and_forward_is_the_last(name, scales):
     network = build_network({"name": name, "scales": scales, "width": 2}).eval()
     x = torch.rand(2, 1, 32, 32)
-    taps = network.features(x)
+    layers = network.features(x)
     encoder = [f"enc{k}" for k in range(1, scales)]
     decoder = [f"dec{k}" for k in range(scales - 1, 0, -1)]
-    assert list(taps) == [*encoder, "latent", *decoder, "head", "output"]
-    assert torch.equal(network(x), taps["output"]) and torch.equal(taps["output"], taps["head"] + x)
-    assert taps["latent"].shape == (
+    assert list(layers) == [*encoder, "latent", *decoder, "head", "output"]
+    assert torch.equal(network(x), layers["output"]) and torch.equal(
+        layers["output"], layers["head"] + x
+    )
+    assert layers["latent"].shape == (
         2,
         2 * 2 ** (scales - 1),
         32 // 2 ** (scales - 1),
@@ -106,9 +108,9 @@ def test_the_releases_file_gives_the_releases_taps_and_output(shared):
         "batch_norm": "off",
         "padding": "release",
     }
-    taps = restored.network.features(torch.from_numpy(golden["x0"]))
-    for tap in ("enc1", "latent", "dec1", "head", "output"):
-        assert np.allclose(taps[tap][:, :4].detach(), golden[tap], atol=1e-5), tap
+    layers = restored.network.features(torch.from_numpy(golden["x0"]))
+    for layer in ("enc1", "latent", "dec1", "head", "output"):
+        assert np.allclose(layers[layer][:, :4].detach(), golden[layer], atol=1e-5), layer
     wrong = build_network(restored.content["network"] | {"padding": "circular"})
     wrong.load_state_dict(restored.network.state_dict())
     assert not np.allclose(
@@ -131,7 +133,7 @@ def test_the_releases_denormal_weights_become_zero(shared):
     "scales, width, batch_norm", [(2, 3, "off"), (5, 2, "off"), (3, 4, "on"), (2, 2, "bias-free")]
 )
 def test_a_bare_state_dict_tells_its_recipe(scales, width, batch_norm):
-    recipe = {
+    config = {
         "name": "unet",
         "c": 3,
         "scales": scales,
@@ -139,7 +141,7 @@ def test_a_bare_state_dict_tells_its_recipe(scales, width, batch_norm):
         "batch_norm": batch_norm,
         "padding": "release",
     }
-    assert recipe_of(build_network(recipe).state_dict()) == recipe
+    assert config_of(build_network(config).state_dict()) == config
 
 
 def tiny(name: str) -> dict:
@@ -162,15 +164,15 @@ class TestEveryNetwork:
         network = self.build(name, c)
         for size in ((16, 16), (13, 22)):
             x = torch.rand(2, c + 1, *size)  # with a noise map
-            taps = network.features(x)
-            assert list(taps)[-1] == "output" and taps["output"].shape == (2, c, *size)
-            assert {"enc1", "latent"} <= taps.keys() and torch.equal(network(x), taps["output"])
+            layers = network.features(x)
+            assert list(layers)[-1] == "output" and layers["output"].shape == (2, c, *size)
+            assert {"enc1", "latent"} <= layers.keys() and torch.equal(network(x), layers["output"])
 
     def test_only_networks_that_say_so_look_at_the_noise_map(self, name, c):
         network = self.build(name, c)
         x = torch.rand(2, c + 1, 16, 16)
         other = torch.cat((x[:, :c], 1 - x[:, c:]), 1)
-        assert torch.equal(network(x), network(other)) is not network.looks_at_noise
+        assert torch.equal(network(x), network(other)) is not network.reads_noise_level
 
     def test_gradient_checkpointing_keeps_less_where_it_can_and_changes_no_gradient(self, name, c):
         x, kept, grads = torch.rand(2, c + 1, 16, 16), [], []
@@ -234,15 +236,15 @@ def test_the_large_dense_network_has_the_published_size():
 
 
 class TestHybrid:
-    recipe = {"name": "unet", "scales": 3, "width": 2, "batch_norm": "on"}  # noqa: RUF012
+    config = {"name": "unet", "scales": 3, "width": 2, "batch_norm": "on"}  # noqa: RUF012
 
     def test_takes_each_part_from_its_own_network(self):
-        a, b = build_network(self.recipe), build_network(self.recipe)
+        a, b = build_network(self.config), build_network(self.config)
         weights = graft(a.state_dict(), b.state_dict())
         for name, tensor in weights.items():
             assert torch.equal(tensor, (a if part_of(name) == "encoder" else b).state_dict()[name])
         x = torch.rand(2, 1, 16, 16)
-        hybrid = build_network(self.recipe).eval()
+        hybrid = build_network(self.config).eval()
         hybrid.load_state_dict(weights)
         assert torch.equal(hybrid.features(x)["latent"], a.eval().features(x)["latent"])
 
@@ -251,7 +253,7 @@ class TestHybrid:
         [("encoder", ("Conv1", "Conv2", "Conv3")), ("decoder", ("Up", "Conv_1x1")), ("none", ())],
     )
     def test_a_frozen_part_neither_learns_nor_counts_statistics(self, freeze, frozen):
-        hybrid = build_network(self.recipe | {"name": "hybrid_unet", "freeze": freeze})
+        hybrid = build_network(self.config | {"name": "hybrid_unet", "freeze": freeze})
         before = {name: tensor.clone() for name, tensor in hybrid.state_dict().items()}
         optimizer = torch.optim.SGD([w for w in hybrid.parameters() if w.requires_grad], lr=0.1)
         hybrid.train()

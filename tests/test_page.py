@@ -111,9 +111,9 @@ def test_a_page_is_whole_and_every_anchor_leads_somewhere(text):
     tree = Tree(text)
     assert text.startswith("<!DOCTYPE html>") and tree.attributes("html", "lang") == ["en"]
     assert "width=device-width, initial-scale=1" in tree.attributes("meta", "content")
-    anchors = [name for _, attributes in tree.tags if (name := attributes.get("id"))]
-    assert tree.attributes("section", "id") == anchors and len(set(anchors)) == 3
-    assert tree.attributes("a", "href") == [f"#{name}" for name in anchors]
+    baselines = [name for _, attributes in tree.tags if (name := attributes.get("id"))]
+    assert tree.attributes("section", "id") == baselines and len(set(baselines)) == 3
+    assert tree.attributes("a", "href") == [f"#{name}" for name in baselines]
     assert tree.all("a") == tree.all("h2") == ["Result", "Result", VILE]
     assert len(CSS) + len(SCRIPT) < 8000
 
@@ -320,10 +320,10 @@ def test_latex_rows_are_escaped_and_numbers_stand_to_the_right():
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles(tmp_path):
-    everything = (
+    gather_objects = (
         "".join(map(chr, range(32, 127))) + "±−×·≤≥≈→∞↑↓√αβγδεζηθικλμνξπρςστυφχψωΓΔΘΛΞΠΣΥΦΨΩäé²"
     )
-    rows = [{"name": name, "": 1.5} for name in (*TEX, everything, "*", "[1ex]")]
+    rows = [{"name": name, "": 1.5} for name in (*TEX, gather_objects, "*", "[1ex]")]
     source = "\n".join(
         [
             r"\documentclass{article}\usepackage{booktabs}\begin{document}",

@@ -20,7 +20,7 @@ from data_loader import Request, build_splits
 from distill.feature import mse
 from distill.task import Supervised
 from models import build_network
-from models.base import AsSeen
+from models.base import FirstImage
 from physics.paired import Given
 from training import checkpoint, setup
 
@@ -239,12 +239,12 @@ class TestMixture:
             }
         )
         batch = next(iter(build_loader(build_splits(mixture(pairs), augment_seed=0)["train"], 40)))
-        x0, measured = camera.look(batch), camera.observe(batch["image"])
+        x0, measured = camera.observe_batch(batch), camera.observe(batch["image"])
         for i in range(40):
             assert torch.allclose(
                 x0[i], batch["seen"][i] if batch["paired"][i] else measured[i], atol=1e-6
             )
-        stage = Supervised(AsSeen(1), camera, mse)
+        stage = Supervised(FirstImage(1), camera, mse)
         assert torch.isclose(stage(batch)["loss"], (x0 - batch["image"]).square().mean())
 
     def test_a_camera_of_pairs_measures_nothing(self, images):
@@ -253,7 +253,7 @@ class TestMixture:
             {"image": images[:2], "seen": images[:2], "paired": torch.tensor([True, False])},
         ):
             with pytest.raises(UserError, match="measures nothing"):
-                Given({"name": "given", "n": 16, "c": 1}).look(batch)
+                Given({"name": "given", "n": 16, "c": 1}).observe_batch(batch)
 
 
 @pytest.mark.parametrize(

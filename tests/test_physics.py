@@ -71,7 +71,7 @@ class TestEveryOrdering:
 
     def test_a_checkpoint_rebuilds_the_same_camera(self, ordering, images):
         physics = camera(images, ordering=ordering, x0="lmmse")
-        again = build_physics(physics.recipe, state=physics.state())
+        again = build_physics(physics.config, state=physics.state())
         assert torch.equal(again.observe(images[:3]), physics.observe(images[:3]))
 
     def test_noise_has_the_asked_snr_on_measured_values_only(self, ordering, images):
@@ -202,7 +202,7 @@ class TestMixture:
 
     def test_is_rebuilt_from_its_state(self, images):
         physics = camera(images, cr=[0.1, 0.5], x0="lmmse", awgn_snr=20.0)
-        again = build_physics(physics.recipe, state=physics.state())
+        again = build_physics(physics.config, state=physics.state())
         draws = [p.observe(images[:2], torch.Generator().manual_seed(3)) for p in (physics, again)]
         assert torch.equal(*draws)
 

@@ -305,7 +305,7 @@ def test_one_camera_of_a_mixture_is_named_and_used():
     restored = checkpoint.restore(mixed)
     image = torch.from_numpy(scene()).float()[None, None] / 255
     for part in restored.physics.parts:
-        words, y = ["--checkpoint", mixed, "--cr", part.recipe["cr"]], part.measure(image)
+        words, y = ["--checkpoint", mixed, "--cr", part.config["cr"]], part.measure(image)
         before = call(predict, *words, "a.png")["psnr"]["a"]["before"]
         assert np.isclose(
             before,

@@ -24,18 +24,18 @@ LINEAR = {
 }
 
 
-def camera(recipe, images=None, **changes):
+def camera(config, images=None, **changes):
     return build_physics(
-        {"n": 16, "c": 1, "x0": "adjoint", "awgn_snr": None} | recipe | changes,
+        {"n": 16, "c": 1, "x0": "adjoint", "awgn_snr": None} | config | changes,
         images=lambda: images,
     )
 
 
-@pytest.mark.parametrize("recipe", LINEAR.values(), ids=LINEAR)
+@pytest.mark.parametrize("config", LINEAR.values(), ids=LINEAR)
 class TestEveryLinearCamera:
     @pytest.mark.parametrize("c", [1, 3])
-    def test_adjoint_is_the_adjoint_on_what_is_measured(self, recipe, c):
-        physics = camera(recipe, c=c)
+    def test_adjoint_is_the_adjoint_on_what_is_measured(self, config, c):
+        physics = camera(config, c=c)
         x = torch.randn(2, c, 16, 16)
         y = physics.operator.A(x)
         v = torch.zeros_like(y).flatten(2)
@@ -45,34 +45,34 @@ class TestEveryLinearCamera:
             (y * v).sum(), (x * physics.operator.A_adjoint(v)).sum(), rtol=1e-5, atol=1e-4
         )
 
-    def test_rows_measure_what_the_operator_measures(self, recipe, images):
-        physics = camera(recipe)
+    def test_rows_measure_what_the_operator_measures(self, config, images):
+        physics = camera(config)
         values = physics.values(physics.operator.A(images[:3]))
         assert physics.rows().shape == (physics.m, 256)
         assert torch.allclose(images[:3].flatten(2) @ physics.rows().T, values, atol=1e-4)
 
-    def test_lmmse_beats_back_projection_and_a_checkpoint_rebuilds_the_camera(self, recipe, images):
-        physics = camera(recipe, images, x0="lmmse")
-        again = build_physics(physics.recipe, state=physics.state())
+    def test_lmmse_beats_back_projection_and_a_checkpoint_rebuilds_the_camera(self, config, images):
+        physics = camera(config, images, x0="lmmse")
+        again = build_physics(physics.config, state=physics.state())
         seen, same = (
             p.observe(images[:50], torch.Generator().manual_seed(0)) for p in (physics, again)
         )
-        plain = camera(recipe).observe(images[:50], torch.Generator().manual_seed(0))
+        plain = camera(config).observe(images[:50], torch.Generator().manual_seed(0))
         assert torch.equal(seen, same) and seen.shape == plain.shape
         assert (seen[:, :1] - images[:50]).square().mean() < (
             plain[:, :1] - images[:50]
         ).square().mean()
 
-    def test_the_label_names_the_camera(self, recipe):
-        label = label_of(recipe)
+    def test_the_label_names_the_camera(self, config):
+        label = label_of(config)
         assert (
-            label.startswith(recipe["name"]) and "{" not in label and label == camera(recipe).label
+            label.startswith(config["name"]) and "{" not in label and label == camera(config).label
         )
 
 
-@pytest.mark.parametrize("recipe", [r for name, r in LINEAR.items() if "denoise" not in name])
-def test_noise_has_the_asked_snr_on_measured_values_only(recipe, images):
-    noisy, clean = camera(recipe, awgn_snr=20.0), camera(recipe)
+@pytest.mark.parametrize("config", [r for name, r in LINEAR.items() if "denoise" not in name])
+def test_noise_has_the_asked_snr_on_measured_values_only(config, images):
+    noisy, clean = camera(config, awgn_snr=20.0), camera(config)
     noise = noisy.measure(images, torch.Generator().manual_seed(0)) - clean.measure(images)
     power, variance = (
         clean.values(y).square().mean((1, 2)) for y in (clean.measure(images), noise)
@@ -154,7 +154,7 @@ def test_impossible_cameras_are_refused_in_one_line(changes, message):
 
 
 def test_every_physics_that_images_are_restored_from_is_tested_here_or_with_the_orderings():
-    assert {recipe["name"] for recipe in LINEAR.values()} | {
+    assert {config["name"] for config in LINEAR.values()} | {
         "spc",
         "cs",
         "degrade",
@@ -176,6 +176,6 @@ def test_every_network_makes_images_of_what_every_camera_sees(name, c):
             | {flag: ASKED.get(flag, value) for flag, value in line.flags.items()},
             c=c,
         )
-        x0 = seeing.first_image(seeing.take(batch, torch.Generator().manual_seed(0)))
-        assert x0.shape == (2, c + seeing.tells_noise, 16, 16), physics
+        x0 = seeing.first_image(seeing.measure_batch(batch, torch.Generator().manual_seed(0)))
+        assert x0.shape == (2, c + seeing.appends_noise_level, 16, 16), physics
         assert network(x0).shape == (2, c, 16, 16) == network(x0[:, :c]).shape, physics

@@ -167,12 +167,12 @@ def test_pictures_keep_one_intensity_scale_and_features_are_the_first_channel_st
     folder = Path("results/test") / Path(student["export"]).stem
     x0 = restored.physics.observe(image)
     with torch.no_grad():
-        taps = restored.network.features(x0)
-    feature = taps["enc1"][0, 0]
+        layers = restored.network.features(x0)
+    feature = layers["enc1"][0, 0]
     expected = {
         "originals": image,
         "measurements_backprojection": x0,
-        "reconstructions": taps["output"],
+        "reconstructions": layers["output"],
         "features": (feature - feature.min()) / (feature.max() - feature.min()).clamp_min(1e-12),
     }
     for kind, picture in expected.items():
@@ -265,8 +265,8 @@ def test_teacher_noise_is_the_students_only_on_request(teacher, monkeypatch):
             *TINY,
             *words,
         )
-    assert [stage.guides[0].physics.recipe["awgn_snr"] for stage in seen] == [None, 20.0]
-    assert all(stage.physics.recipe["awgn_snr"] == 20.0 for stage in seen)
+    assert [stage.teachers[0].physics.config["awgn_snr"] for stage in seen] == [None, 20.0]
+    assert all(stage.physics.config["awgn_snr"] == 20.0 for stage in seen)
 
 
 def test_flags_of_distillation_reach_the_stage(teacher, monkeypatch):
@@ -280,7 +280,7 @@ def test_flags_of_distillation_reach_the_stage(teacher, monkeypatch):
         return seen[-1]
 
     plain = stage_of()
-    assert (plain.alpha, plain.beta, plain.supervised, plain.taps) == (
+    assert (plain.alpha, plain.beta, plain.supervised, plain.layers) == (
         1,
         1,
         True,
@@ -288,7 +288,7 @@ def test_flags_of_distillation_reach_the_stage(teacher, monkeypatch):
     )
     assert [(loss.name, loss.weight) for loss in plain.losses] == [("mse", LOSSES["mse"].weight)]
     other = stage_of("--alpha", "3", "--beta", "0.5", "--sup_loss", "0", "--type_dist", "first")
-    assert (other.alpha, other.beta, other.supervised, other.taps) == (3, 0.5, False, ["enc1"])
+    assert (other.alpha, other.beta, other.supervised, other.layers) == (3, 0.5, False, ["enc1"])
     s, t = torch.zeros(2, 1, 4, 4), torch.rand(2, 1, 4, 4)
     assert torch.isclose(plain.task(s, t), t.mean()) and torch.isclose(
         stage_of("--loss_gt", "mse").task(s, t), t.square().mean()
@@ -389,11 +389,11 @@ def test_a_denoiser_is_tested_at_other_levels_and_only_at_its_own_kind():
 @pytest.mark.parametrize("key", ["params_ema", "params"])
 def test_basicsrs_files_are_tested_and_teach(key):
     torch.manual_seed(0)
-    recipe = {"name": "rrdbnet", "c": 1, "features": 4, "blocks": 2, "growth": 3, "residual": False}
-    weights = build_network(recipe).state_dict()
+    config = {"name": "rrdbnet", "c": 1, "features": 4, "blocks": 2, "growth": 3, "residual": False}
+    weights = build_network(config).state_dict()
     torch.save({key: weights, **({"params": {}} if key == "params_ema" else {})}, "large.pth")
     restored = checkpoint.restore("large.pth")
-    assert restored.content["network"] == recipe and restored.physics.recipe == {
+    assert restored.content["network"] == config and restored.physics.config == {
         "name": "given",
         "n": 64,
         "c": 1,
@@ -496,7 +496,7 @@ def test_equal_cameras_are_shared_so_that_noise_is_drawn_once(monkeypatch):
         call(
             main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], "--awgn_snr", snr, *TINY
         )
-    assert [stage.guides[0].physics is stage.physics for stage in seen] == [True, False]
+    assert [stage.teachers[0].physics is stage.physics for stage in seen] == [True, False]
 
 
 def test_online_trains_both_and_saves_both():
@@ -504,7 +504,7 @@ def test_online_trains_both_and_saves_both():
     both = [
         checkpoint.restore(path) for path in (scores["export"], Path(scores["run"]) / "teacher.pth")
     ]
-    assert [restored.physics.recipe["cr"] for restored in both] == [0.25, 0.5]
+    assert [restored.physics.config["cr"] for restored in both] == [0.25, 0.5]
     with open(Path(scores["run"]) / "metrics.csv") as file:
         assert "train_teacher" in next(csv.reader(file))
 
@@ -575,7 +575,7 @@ class TestProgressive:
         words = ["--ladder", "0.5", "0.3", "0.1", "--limit_test", "5", *TINY]
         first = call(progressive_distill, *words)
         rungs = [checkpoint.restore(rung["checkpoint"]) for rung in first["rungs"]]
-        assert [rung.physics.recipe["cr"] for rung in rungs] == [0.5, 0.3, 0.1]
+        assert [rung.physics.config["cr"] for rung in rungs] == [0.5, 0.3, 0.1]
         teachers = [rung.content["config"].get("teacher") for rung in rungs]
         assert teachers == [
             None,
@@ -619,7 +619,7 @@ class TestProgressive:
             "1",
         )
         again = checkpoint.restore(result["rungs"][0]["checkpoint"])
-        assert again.physics.recipe == checkpoint.restore(student["export"]).physics.recipe
+        assert again.physics.config == checkpoint.restore(student["export"]).physics.config
         seen = []
         monkeypatch.setattr(
             setup,
@@ -741,7 +741,7 @@ class TestPatterns:
         ]
         assert all(np.array_equal(a + b, np.ones((32, 32))) for a, b in mirrors)
         measured = [manifest["scale"] * ((a * light).sum() - (b * light).sum()) for a, b in mirrors]
-        physics = build_physics(manifest["recipe"])
+        physics = build_physics(manifest["config"])
         assert np.allclose(measured, physics.values(physics.operator.A(scene))[0, 0], atol=1e-4)
 
     @pytest.mark.parametrize("ordering", ["random", "variance", "strip"])

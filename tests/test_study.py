@@ -32,7 +32,7 @@ from core.errors import UserError
 from core.files import lock, write_csv
 from core.registry import TRAINING
 from data_loader import Request, build_splits
-from models.base import AsSeen
+from models.base import FirstImage
 from report.statistics import gap_closed, holm, paired, summary, verdict
 from study import planning, report, results, workers
 from study.results import Findings, told_parts
@@ -134,10 +134,10 @@ class TestPlan:
     def test_seeds_with_one_data_seed_are_one_job_and_teachers_come_first(self):
         found, _ = planned()
         assert [len(keys) for keys in found.jobs] == [1] + [2] * 7 and found.teachers == 1
-        apart, _ = planned(fixed=FIXED)
+        single_process, _ = planned(fixed=FIXED)
         assert (
-            all(len(keys) == 1 for keys in apart.jobs)
-            and sum(map(len, found.jobs)) == len(apart.jobs) == 15
+            all(len(keys) == 1 for keys in single_process.jobs)
+            and sum(map(len, found.jobs)) == len(single_process.jobs) == 15
         )
 
     def test_a_teachers_flags_may_vary_or_be_the_students(self):
@@ -514,8 +514,8 @@ class TestLedger:
         ],
         ids=str,
     )
-    def test_the_measured_part_is_the_projection_on_the_patterns(self, recipe):
-        camera = build_physics({"n": 16, "c": 1, "x0": "adjoint", "awgn_snr": None} | recipe)
+    def test_the_measured_part_is_the_projection_on_the_patterns(self, config):
+        camera = build_physics({"n": 16, "c": 1, "x0": "adjoint", "awgn_snr": None} | config)
         error, matrix = torch.randn(3, 1, 16, 16), camera.rows().double()
         expected = (
             error.flatten(1).double() @ torch.linalg.pinv(matrix, rtol=1e-5) @ matrix
@@ -544,7 +544,7 @@ class TestLedger:
         camera = build_physics(RECIPE | {"cr": 1.0})
         images = build_splits(Request(dataset="digits", n=16, limit_test=2), ("test",))["test"]
         exact = scores_of(camera.observe(images.stack()), images.stack())["mse"]
-        rows = restored_images(AsSeen(1), camera, images, torch.device("cpu"))
+        rows = restored_images(FirstImage(1), camera, images, torch.device("cpu"))
         assert 0 < exact.max() < 1e-10
         assert np.allclose([row["mse"] for row in rows], exact, rtol=1e-6, atol=0)
         assert told_parts({"measured": 1.23456e-9, "unmeasured": 0})["measured (1e-4)"] == 1.235e-5
@@ -587,7 +587,7 @@ def made_up(text: dict, folder: Path, keep=lambda run: True) -> tuple:
             run=key,
             parameters=5,
             seconds=1.0,
-            anchors=[],
+            baselines=[],
             limit_test=found.limit_test,
         )
     return Findings(found), plan

@@ -518,7 +518,9 @@ def test_alpha_follows_its_schedule(words, factors, monkeypatch):
 
 def latents(stage, image):
     x0_s, (x0_t,) = stage.observe({"image": image}, None)
-    return stage.student.features(x0_s)["latent"], stage.guides[0].network.features(x0_t)["latent"]
+    return stage.student.features(x0_s)["latent"], stage.teachers[0].network.features(x0_t)[
+        "latent"
+    ]
 
 
 def test_the_loop_tells_the_stage_how_far_it_is(monkeypatch):
@@ -662,13 +664,13 @@ def test_betas_that_nothing_reads_or_that_are_no_decays_are_one_line(words, mess
 
 class TestCheckpoint:
     def saved(self, tmp_path, **changes):
-        recipe = {"name": "unet", "c": 1, "scales": 3, "width": 4, "padding": "release"}
+        config = {"name": "unet", "c": 1, "scales": 3, "width": 4, "padding": "release"}
         network, physics = (
-            build_network(recipe).eval(),
+            build_network(config).eval(),
             build_physics(RECIPE | changes, images=lambda: torch.rand(40, 1, 16, 16)),
         )
         checkpoint.write(
-            tmp_path / "a.pth", checkpoint.pack(network, recipe, physics, {"dataset": "photos"})
+            tmp_path / "a.pth", checkpoint.pack(network, config, physics, {"dataset": "photos"})
         )
         return tmp_path / "a.pth", network, physics
 
@@ -681,7 +683,7 @@ class TestCheckpoint:
         restored, x = checkpoint.restore(path), torch.rand(2, 1, 16, 16)
         for mine, other in zip(physics.parts, restored.physics.parts, strict=True):
             assert torch.equal(network(mine.observe(x)), restored.network(other.observe(x)))
-        assert restored.physics.recipe == physics.recipe and not restored.network.training
+        assert restored.physics.config == physics.config and not restored.network.training
 
     @pytest.mark.parametrize(
         "given",

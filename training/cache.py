@@ -116,7 +116,7 @@ class Views:
             for k, batch in enumerate(self.loader):
                 batch = on(self.device, batch)
                 with torch.no_grad():
-                    y = part.take(
+                    y = part.measure_batch(
                         batch, generator
                     )  # by every process, so that all draw the same noise
                     if k % distributed.world() == distributed.rank() % distributed.world():

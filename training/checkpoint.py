@@ -110,12 +110,12 @@ def bare(content: dict) -> dict | None:
     if "Conv1.0.weight" in kernels:
         return {
             "weights": dict(weights),
-            "network": unet.recipe_of(weights),
+            "network": unet.config_of(weights),
             "physics": None,
             "config": {},
         }
     if {"conv_first.weight", "conv_last.weight", "body.0.rdb1.conv1.weight"} <= kernels:
-        network = rrdbnet.recipe_of(weights)
+        network = rrdbnet.config_of(weights)
         return {
             "weights": dict(weights),
             "network": network,

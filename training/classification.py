@@ -43,10 +43,10 @@ def network_of(args: Namespace, physics: Physics, classes: list[str]) -> tuple[n
     side = physics.parts[0].example(torch.device("cpu")).shape[-1]
     stem = {"auto": "small" if side < SMALL else "large"}.get(args.stem, args.stem)
     told = Namespace(**vars(args) | {"stem": stem, "pretrained": None})
-    network, recipe = setup.network_of(told, classes=classes, side=side)
+    network, config = setup.network_of(told, classes=classes, side=side)
     if args.pretrained:
         load_pretrained(network, args.network, args.download)
-    return network, recipe
+    return network, config
 
 
 def task(args: Namespace) -> Callable[[Tensor, Tensor], Tensor]:
@@ -73,8 +73,8 @@ class Reordered(nn.Module):
         return self.network.normalised(x)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
-        taps = self.network.features(x)
-        return taps | {"output": taps["output"][:, self.order]}
+        layers = self.network.features(x)
+        return layers | {"output": layers["output"][:, self.order]}
 
 
 def in_order(
@@ -95,7 +95,7 @@ def checked(args: Namespace) -> Namespace:
     """The flags, of which none is there that no chosen loss reads."""
     losses_of(args)
     readers = {
-        "type_dist": [name for name, line in CLASS_LOSSES.items() if line.taps != "output"],
+        "type_dist": [name for name, line in CLASS_LOSSES.items() if line.layers != "output"],
         "prepare_epochs": [
             name for name in CLASS_LOSSES if hasattr(look_up(CLASS_LOSSES, name, "loss"), "prepare")
         ],
@@ -121,13 +121,13 @@ def agreeing(
     args: Namespace, teachers: list[setup.Teacher], classes: list[str]
 ) -> list[setup.Teacher]:
     """The teachers, which where they are asked for their opinion must tell the same classes, and tell them in the student's order."""
-    if not any(term.taps == "output" for term in losses_of(args)):
+    if not any(term.layers == "output" for term in losses_of(args)):
         return teachers
     pairs = zip(args.teacher, teachers, strict=True)
     return [
         t._replace(
             network=in_order(
-                t.network, t.recipe["classes"], classes, f"teacher {path}", args.dataset
+                t.network, t.config["classes"], classes, f"teacher {path}", args.dataset
             )
         )
         for path, t in pairs
@@ -140,7 +140,7 @@ def losses_of(args: Namespace) -> list:
         args,
         CLASS_LOSSES,
         class_loss_options(args),
-        lambda line: None if line.taps == "output" else args.type_dist,
+        lambda line: None if line.layers == "output" else args.type_dist,
     )
 
 
@@ -154,15 +154,17 @@ def distillation(
 ) -> Distillation:
     """Student, teachers and what the losses learn, on the device; one physics object where two see alike."""
     torch.manual_seed(args.seed)  # of adapters and other modules
-    guides = []
+    teachers = []
     for teacher, weight in zip(teachers, weights_of(args), strict=True):
-        seen = [physics, *(guide.physics for guide in guides)]
-        shared = next((other for other in seen if other.sees_as(teacher.physics)), teacher.physics)
-        guides.append(Guide(to_device(teacher.network, device), shared.to(device), weight))
+        seen = [physics, *(teacher.physics for teacher in teachers)]
+        shared = next(
+            (other for other in seen if other.same_first_image_as(teacher.physics)), teacher.physics
+        )
+        teachers.append(Guide(to_device(teacher.network, device), shared.to(device), weight))
     return Distillation(
         to_device(student, device),
         physics.to(device),
-        guides,
+        teachers,
         selection="latent",
         losses=losses_of(args),
         task=task(args),
@@ -175,19 +177,19 @@ def distillation(
     )
 
 
-def teach(args: Namespace, device: torch.device, beside: Fit | None = None) -> Fit | dict:
+def teach(args: Namespace, device: torch.device, companion: Fit | None = None) -> Fit | dict:
     """A student of one or several teachers; with --assistant, of one that is trained first."""
     args = checked(balanced(args))
     teachers = teachers_of(args)
     if args.assistant:
-        between = assistant(args, teachers[0].recipe, device)
+        between = assistant(args, teachers[0].config, device)
         if "checkpoint" not in between:
             print("the student needs the assistant's checkpoint")
             return between
         args = Namespace(**vars(args) | {"teacher": [between["checkpoint"]], "assistant": False})
         teachers = teachers_of(args)
-    camera = setup.physics_recipe(args)
-    what = f"{args.network}_{label_of(camera)}_from_{'_'.join(label_of(t.physics.recipe) for t in teachers)}_{'_'.join(args.loss_distill)}"
+    camera = setup.physics_config(args)
+    what = f"{args.network}_{label_of(camera)}_from_{'_'.join(label_of(t.physics.config) for t in teachers)}_{'_'.join(args.loss_distill)}"
     what = f"{what.replace(':', '_')[:120]}_{args.dataset}"  # names of files have an end
     files = {"teacher": None} | {
         f"teacher {i}": path for i, path in enumerate(args.teacher)
@@ -200,51 +202,51 @@ def teach(args: Namespace, device: torch.device, beside: Fit | None = None) -> F
     )
     if run.finished:
         return run.already()
-    splits = beside.splits if beside else splits_of(args)
+    splits = companion.splits if companion else splits_of(args)
     classes = list(splits["train"].classes)
-    physics = setup.camera_of(camera, splits)
-    network, recipe = network_of(args, physics, classes)
+    physics = setup.fitted_physics(camera, splits)
+    network, config = network_of(args, physics, classes)
     stage = distillation(
         args, network, physics, agreeing(args, teachers, classes), splits["train"].labels, device
     )
-    return setup.learner(stage, recipe, splits, args, run, meter=ClassMeter, beside=beside)
+    return setup.learner(stage, config, splits, args, run, meter=ClassMeter, companion=companion)
 
 
-def assistant(args: Namespace, recipe: dict, device: torch.device) -> dict:
+def assistant(args: Namespace, config: dict, device: torch.device) -> dict:
     """The first teacher's network, taught to see what the student sees."""
-    line = CLASSIFIERS[recipe["name"]].flags
+    line = CLASSIFIERS[config["name"]].flags
     flags = {
-        name: recipe.get(name, line.get(name))
+        name: config.get(name, line.get(name))
         for name in ("width", "stem", "batch_norm", "patch", "pretrained")
     }
     name = args.run_name and f"{args.run_name}_assistant"
     chosen = teach(
         Namespace(
-            **vars(args) | flags | {"network": recipe["name"], "assistant": False, "run_name": name}
+            **vars(args) | flags | {"network": config["name"], "assistant": False, "run_name": name}
         ),
         device,
     )
     return setup.trained([chosen])[0]
 
 
-def alone(args: Namespace, device: torch.device, beside: Fit | None = None) -> Fit | dict:
+def alone(args: Namespace, device: torch.device, companion: Fit | None = None) -> Fit | dict:
     """A classifier that learns from labels."""
-    camera = setup.physics_recipe(args)
+    camera = setup.physics_config(args)
     stem = f"{args.network.upper()}_{label_of(camera)}_{args.dataset}"
     run = Run(args, stem, f"{stem}_seed_{args.seed}.pth", setup.ordering_file(camera))
     if run.finished:
         return run.already()
-    splits = beside.splits if beside else splits_of(args)
-    physics = setup.camera_of(camera, splits)
-    network, recipe = network_of(args, physics, list(splits["train"].classes))
+    splits = companion.splits if companion else splits_of(args)
+    physics = setup.fitted_physics(camera, splits)
+    network, config = network_of(args, physics, list(splits["train"].classes))
     return setup.learner(
         supervised(args, network, physics, device),
-        recipe,
+        config,
         splits,
         args,
         run,
         meter=ClassMeter,
-        beside=beside,
+        companion=companion,
     )
 
 

@@ -16,8 +16,8 @@ from core.errors import Diverged, Stopped, UserError
 from core.registry import OPTIMIZERS, SCHEDULES, bound
 from core.runtime import DROPOUT, NOISE, PROBE, Stop, compiled, data_seed, precision, seeded
 from data.batches import Images, build_loader, room_on
-from models.base import AsSeen
-from physics.paired import camera_for
+from models.base import FirstImage
+from physics.paired import physics_for
 from report.figures import detailed, draw_grid, notes_of
 from training import checkpoint
 from training.cache import Memory, Views, on, size_of
@@ -95,15 +95,15 @@ class Fit:
     def __init__(
         self,
         stage: nn.Module,
-        recipe: dict,
+        config: dict,
         splits: dict[str, Images],
         args: Namespace,
         run: Run,
         before_export: Callable | None = None,
         meter: type[Meter] = Meter,
-        beside: "Fit | None" = None,
+        companion: "Fit | None" = None,
     ):
-        self.stage, self.recipe, self.splits, self.args, self.run = stage, recipe, splits, args, run
+        self.stage, self.config, self.splits, self.args, self.run = stage, config, splits, args, run
         self.before_export, self.meter = before_export, meter
         self.device, self.data_seed = next(stage.student.parameters()).device, data_seed(args)
         self.train = build_loader(
@@ -113,7 +113,7 @@ class Fit:
             shuffle_seed=self.data_seed,
         )
         self.val = build_loader(splits["val"], args.batch_size, args.num_workers)
-        self.camera = camera_for(splits["val"], stage.physics, stage.student)
+        self.camera = physics_for(splits["val"], stage.physics, stage.student)
         self.weights = [w for w in stage.parameters() if w.requires_grad]
         momentum = {"momentum": 0.9} if args.optimizer == "sgd" else {}
         optimizer = bound(OPTIMIZERS, args.optimizer, args)
@@ -128,7 +128,7 @@ class Fit:
         if args.compile:
             for network in (
                 stage.student,
-                *(guide.network for guide in getattr(stage, "guides", ())),
+                *(teacher.network for teacher in getattr(stage, "guides", ())),
             ):
                 network.features = compiled(network.features)
         self.rows: list[dict] = []
@@ -137,11 +137,11 @@ class Fit:
         self.per_epoch = args.repeat * len(self.train)
         self.steps, self.total = 0, args.steps or args.epochs * self.per_epoch
         self.sums, self.scored, self.unread = {}, meter(), []
-        if beside is None:
+        if companion is None:
             self.remember(splits)
         else:
-            self.memory, self.views = beside.memory, beside.views
-        self.beside, self.first_image, self.curves_at = beside, None, time.perf_counter()
+            self.memory, self.views = companion.memory, companion.views
+        self.companion, self.first_image, self.curves_at = companion, None, time.perf_counter()
 
     def remember(self, splits: dict[str, Images]) -> None:
         """Decodes images once, and computes once what of them never changes, where that is asked for more than once."""
@@ -366,7 +366,7 @@ class Fit:
             if name != "x0" and "/" not in name
         }  # as it was loaded
         some = self.stage.seat(self.stage.see(self.memory.add(some), generator))
-        with distributed.apart(), self.in_precision():
+        with distributed.single_process(), self.in_precision():
             shares = gradient_shares(self.stage, some, generator)
         means = {
             f"train_{name}": value / self.sums["images"]
@@ -445,14 +445,16 @@ class Fit:
         self.draw_curves()
         if self.before_export is not None:
             self.before_export()
-        best = max(self.rows, key=self.meter.worth)
+        best = max(self.rows, key=self.meter.selection_score)
         scores = {name: value for name, value in best.items() if name.startswith("val_")}
         return self.run.finish(scores | {"best_epoch": best["epoch"], "epochs": self.epoch})
 
     def save(self, scores: dict) -> None:
         """The best so far, then the last, then the metrics: what is read again is never ahead of what it needs."""
         content = self.content(scores)
-        if self.rows[-1] is max(self.rows, key=self.meter.worth):  # the first one of several
+        if self.rows[-1] is max(
+            self.rows, key=self.meter.selection_score
+        ):  # the first one of several
             checkpoint.write(self.run.best, content)
         self.save_state(content)
         self.run.log(self.rows)
@@ -475,7 +477,7 @@ class Fit:
         """What is saved of the network, whose numbers are finite."""
         content = checkpoint.pack(
             self.network,
-            self.recipe,
+            self.config,
             self.stage.physics,
             self.run.identity,
             epoch=round(self.epoch, 4),
@@ -488,9 +490,9 @@ class Fit:
         """The scores in validation of what the network is given, below which it has learnt nothing; a classifier has none."""
         if self.meter.target != "image":
             return None
-        if self.beside is not None and self.beside.first_image is not None:
-            return self.beside.first_image
-        network = AsSeen(self.camera.parts[0].recipe["c"])
+        if self.companion is not None and self.companion.first_image is not None:
+            return self.companion.first_image
+        network = FirstImage(self.camera.parts[0].config["c"])
         scores = evaluate(network, self.views, self.meter(), self.stop.check_alone).summary()
         return {name: scores[name] for name in self.meter.columns}
 

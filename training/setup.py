@@ -34,7 +34,7 @@ from models import build_network
 from models.base import to_device
 from models.hybrid_unet import graft
 from physics.base import Physics
-from physics.paired import camera_for
+from physics.paired import physics_for
 from training import checkpoint
 from training.loop import Fit, train
 from training.run import Run
@@ -46,7 +46,7 @@ class Teacher(NamedTuple):
     """A network that saw more, what rebuilds it, and what it sees."""
 
     network: nn.Module
-    recipe: dict
+    config: dict
     physics: Physics
 
 
@@ -66,7 +66,7 @@ def splits_of(
     args: Namespace, table: dict = DATASETS, augment: bool = True, **changes
 ) -> dict[str, Images]:
     """The splits that a training uses: the test set is not among them."""
-    check_camera(args, physics_recipe(args))
+    check_physics(args, physics_config(args))
     return build_splits(
         request_of(args, **changes), ("train", "val"), data_seed(args) if augment else None, table
     )
@@ -76,7 +76,7 @@ class Asked(Exception):
     """The images are asked for: all else of a camera is right."""
 
 
-def check_camera(args: Namespace, recipe: dict) -> None:
+def check_physics(args: Namespace, config: dict) -> None:
     """Refuses a wrong camera before a dataset is fetched or unpacked."""
 
     def images() -> Tensor:
@@ -84,10 +84,10 @@ def check_camera(args: Namespace, recipe: dict) -> None:
 
     if args.dataset in FETCHED:
         with suppress(Asked):
-            build_physics(recipe, images)
+            build_physics(config, images)
 
 
-def physics_recipe(args: Namespace) -> dict:
+def physics_config(args: Namespace) -> dict:
     """The recipe of the camera that the flags describe."""
     return {
         "name": args.physics,
@@ -104,15 +104,15 @@ def network_of(args: Namespace, **more) -> tuple[nn.Module, dict]:
         for flag in MODELS[args.network].flags
         if getattr(args, flag) is not None
     }
-    recipe = {"name": args.network, "c": args.c, **flags, **more}
+    config = {"name": args.network, "c": args.c, **flags, **more}
     with torch.device("meta"):  # before anything of that size is made
-        count = sum(w.numel() for w in build_network(recipe).parameters())
+        count = sum(w.numel() for w in build_network(config).parameters())
     if count > LARGEST:
         raise UserError(
             f"network '{args.network}' would have {count:,} parameters: at most {LARGEST:,} are made"
         )
     torch.manual_seed(args.seed)
-    return lightened(build_network(recipe), args), recipe
+    return lightened(build_network(config), args), config
 
 
 def lightened(network: nn.Module, args: Namespace) -> nn.Module:
@@ -125,18 +125,18 @@ def lightened(network: nn.Module, args: Namespace) -> nn.Module:
     return network
 
 
-def ordering_file(recipe: dict) -> dict[str, str]:
+def ordering_file(config: dict) -> dict[str, str]:
     """The user's own patterns, whose content belongs to the configuration."""
-    ordering = recipe.get("ordering", "")
+    ordering = config.get("ordering", "")
     return {"ordering_file": ordering.removeprefix("file:")} if ordering.startswith("file:") else {}
 
 
-def warm_start(network: nn.Module, recipe: dict, path: str | None) -> None:
+def warm_start(network: nn.Module, config: dict, path: str | None) -> None:
     """Begins with the weights of a checkpoint, whose network must be the same."""
     if path is not None:
         found = checkpoint.restore(path, kind=checkpoint.RESTORER)
         differ = differences(
-            {"freeze": None} | recipe,
+            {"freeze": None} | config,
             {"freeze": None} | found.content["network"],
             but=("name", "freeze"),
         )
@@ -155,9 +155,9 @@ def differences(ours: dict, theirs: dict, but: tuple[str, ...] = ()) -> str:
     return ", ".join(f"{name} {theirs.get(name)}, not {ours.get(name)}" for name in names)
 
 
-def camera_of(recipe: dict, splits: dict[str, Images]) -> Physics:
+def fitted_physics(config: dict, splits: dict[str, Images]) -> Physics:
     """The physics of a recipe, fitted to the training images where it has to be, with its measurement counts printed."""
-    physics = build_physics(recipe, images=splits["train"].stack)
+    physics = build_physics(config, images=splits["train"].stack)
     print(f"physics: {physics.describe()}")
     return physics
 
@@ -165,12 +165,12 @@ def camera_of(recipe: dict, splits: dict[str, Images]) -> Physics:
 def check_pairs(dataset: str, images: Images, seeing: list[tuple[nn.Module, Physics]]) -> None:
     """Refuses networks and cameras that cannot see these images: what measures nothing needs pairs, and pairs tell no noise level."""
     for network, camera in seeing:
-        name = camera.recipe["name"]
+        name = camera.config["name"]
         if dataset != "paired" and name == "given":
             raise UserError(
                 f"dataset '{dataset}' with physics 'given': it needs a camera that can measure its clean pictures"
             )
-        camera_for(images, camera, network)
+        physics_for(images, camera, network)
 
 
 def check_losses(args: Namespace) -> None:
@@ -183,12 +183,12 @@ def losses_of(
     args: Namespace,
     table: dict = LOSSES,
     options: dict | None = None,
-    taps: Callable = lambda line: None,
+    layers: Callable = lambda line: None,
 ) -> list[Term]:
     """The distillation losses, with the weights that the command line gives, and the taps that a table's line is to have."""
     options = loss_options(args) if options is None else options
     return [
-        build_term(name, weight, table, taps(table[name]), **options)
+        build_term(name, weight, table, layers(table[name]), **options)
         for name, weight in named_losses(args).items()
     ]
 
@@ -215,7 +215,7 @@ def teacher_of(args: Namespace, path: Path | None, images: Callable[[], Tensor])
         shared = (
             None
             if "cr" in PHYSICS[args.physics].flags
-            else physics_recipe(args) | {"x0": "adjoint"}
+            else physics_config(args) | {"x0": "adjoint"}
         )
         return teacher_from(path, given, args.dataset, shared)
     if "cr" not in PHYSICS[args.physics].flags:
@@ -223,40 +223,40 @@ def teacher_of(args: Namespace, path: Path | None, images: Callable[[], Tensor])
             f"cr_teacher {words(args.cr_teacher)}: physics '{args.physics}' has no ratio; give --teacher PATH"
         )
     physics = build_physics(
-        physics_recipe(args) | {"cr": args.cr_teacher, "awgn_snr": None}, images=images
+        physics_config(args) | {"cr": args.cr_teacher, "awgn_snr": None}, images=images
     )
-    network, recipe = network_of(
+    network, config = network_of(
         Namespace(**vars(args) | {"seed": args.seed + 1})
     )  # unlike the student
-    return Teacher(network, recipe, physics)
+    return Teacher(network, config, physics)
 
 
 def hybrid_of(
     encoder: checkpoint.Restored, decoder: checkpoint.Restored, freeze: str
 ) -> tuple[nn.Module, dict]:
     """A network of the first one's encoder and the second one's decoder, a part of it frozen on request."""
-    recipes = [
+    configs = [
         restored.content["network"] | {"name": "hybrid_unet", "freeze": freeze}
         for restored in (encoder, decoder)
     ]
-    if recipes[0] != recipes[1]:
+    if configs[0] != configs[1]:
         raise UserError(
-            f"encoder and decoder come from different U-Nets: the decoder's has {differences(*recipes)}"
+            f"encoder and decoder come from different U-Nets: the decoder's has {differences(*configs)}"
         )
-    network = build_network(recipes[0])
+    network = build_network(configs[0])
     network.load_state_dict(graft(encoder.network.state_dict(), decoder.network.state_dict()))
-    return network, recipes[0]
+    return network, configs[0]
 
 
 def thawed(restored: checkpoint.Restored) -> tuple[nn.Module, dict]:
     """The network of a checkpoint with nothing frozen in it: a hybrid has become an ordinary U-Net."""
-    recipe = restored.content["network"]
-    if recipe["name"] != "hybrid_unet":
-        return restored.network, recipe
-    recipe = {name: value for name, value in recipe.items() if name != "freeze"} | {"name": "unet"}
-    network = build_network(recipe)
+    config = restored.content["network"]
+    if config["name"] != "hybrid_unet":
+        return restored.network, config
+    config = {name: value for name, value in config.items() if name != "freeze"} | {"name": "unet"}
+    network = build_network(config)
     network.load_state_dict(restored.network.state_dict())
-    return network, recipe
+    return network, config
 
 
 def student_names(
@@ -301,10 +301,10 @@ def distillation(
     if args.awgn_teacher:
         if physics_t.level != "awgn_snr":
             raise UserError(
-                f"awgn_teacher: the teacher's physics '{physics_t.recipe['name']}' does not read --awgn_snr"
+                f"awgn_teacher: the teacher's physics '{physics_t.config['name']}' does not read --awgn_snr"
             )
         physics_t = physics_t.at_noise(args.awgn_snr).refitted(images)
-    physics_t = physics if physics.sees_as(physics_t) else physics_t
+    physics_t = physics if physics.same_first_image_as(physics_t) else physics_t
     return Distillation(
         to_device(student, device),
         physics.to(device),
@@ -322,24 +322,27 @@ def distillation(
 
 
 def learner(
-    stage: nn.Module, recipe: dict, splits: dict[str, Images], args: Namespace, run: Run, **more
+    stage: nn.Module, config: dict, splits: dict[str, Images], args: Namespace, run: Run, **more
 ) -> Fit | dict:
     """A stage that is ready to be trained; or --dry_run says what would be trained."""
     check_pairs(
         args.dataset,
         splits["val"],
-        [(stage.student, stage.physics), *(guide[:2] for guide in getattr(stage, "guides", ()))],
+        [
+            (stage.student, stage.physics),
+            *(teacher[:2] for teacher in getattr(stage, "guides", ())),
+        ],
     )
     count = sum(w.numel() for w in stage.student.parameters())
     often = f" ({args.repeat} times an epoch)" if args.repeat > 1 else ""
     print(
-        f"network: {recipe['name']}, {count:,} parameters; "
+        f"network: {config['name']}, {count:,} parameters; "
         f"{len(splits['train'])} training{often} and {len(splits['val'])} validation images"
     )
     if args.dry_run:
         run.describe()
         return {}
-    return Fit(stage, recipe, splits, args, run, **more)
+    return Fit(stage, config, splits, args, run, **more)
 
 
 def trained(found: list[Fit | dict]) -> list[dict]:
@@ -360,8 +363,10 @@ def every_seed(
             **vars(args)
             | {"seed": seed, "run_name": args.run_name and f"{args.run_name}_seed_{seed}"}
         )
-        beside = next((fit for fit in found if isinstance(fit, Fit)), None)
-        found += [make(one, beside)] if args.data_seed is not None else trained([make(one, None)])
+        companion = next((fit for fit in found if isinstance(fit, Fit)), None)
+        found += (
+            [make(one, companion)] if args.data_seed is not None else trained([make(one, None)])
+        )
     runs = trained(found)
     if args.dry_run:
         return {}
