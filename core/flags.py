@@ -205,7 +205,7 @@ def add_pairs(parser: Parser, group, table: dict) -> None:
     if not lines:
         return
     parser.choosers["dataset"] = {
-        name: lines.get(name) or Entry(line, {}) for name, line in table.items()
+        name: lines.get(name) or Entry(path=line, flags={}) for name, line in table.items()
     }
     group.add_argument(
         "--gt", metavar="DIR", help=f"clean pictures of pairs {defaults_of('gt', lines)}"
@@ -584,7 +584,7 @@ def add_run(parser: Parser) -> None:
 
 def add_cluster(parser: Parser) -> None:
     """Where jobs are queued instead of run, and what they ask for there."""
-    parser.choosers["cluster"] = {None: Entry("", {})} | CLUSTERS
+    parser.choosers["cluster"] = {None: Entry(path="", flags={})} | CLUSTERS
 
     def cluster_is_given(args: Namespace) -> None:
         for flag in QUEUED:

@@ -60,7 +60,7 @@ def piece(pair: Pair, request: Request, rng: np.random.Generator | None) -> dict
         for draw, change in ((draw_mirror, mirrored), (draw_turn, turned)):
             both = change(both, torch.tensor([draw(rng, n)] * 2))
         image, seen = both
-    return {"image": image, "seen": seen, "paired": torch.tensor(pair.degraded is not None)}
+    return {"image": image, "degraded": seen, "paired": torch.tensor(pair.degraded is not None)}
 
 
 def paired(request: Request) -> dict[str, Source]:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from core.errors import UserError
 from core.registry import FIRST_IMAGES, label_of
+from data.batches import Batch
 
 MOST_LMMSE = 10_000  # images that it is fitted to
 LARGEST_LMMSE = 64  # n: beyond it an n² x n² covariance is too much for a workstation
@@ -124,20 +125,20 @@ class Physics(nn.Module):
         """What the network sees of the clean images x."""
         return self.first_image(self.measure(x, generator))
 
-    def measure_batch(self, batch: dict, generator: torch.Generator | None = None) -> Tensor:
+    def measure_batch(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The measurements of a batch."""
-        return self.measure(batch["image"], generator)
+        return self.measure(batch.image, generator)
 
     @torch.no_grad()
-    def observe_batch(self, batch: dict, generator: torch.Generator | None = None) -> Tensor:
+    def observe_batch(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """What the network sees of a batch: the degraded picture of a pair, the first image of any other clean image."""
-        if "paired" not in batch:
-            return self.observe(batch["image"], generator)
-        x0, alone = batch["seen"].clone(), ~batch["paired"]
-        if alone.any():
-            x0[alone] = self.observe(batch["image"][alone], generator)[
-                :, : x0.shape[1]
-            ]  # the noise level of pairs is not known
+        if batch.degraded is None or batch.paired is None:
+            return self.observe(batch.image, generator)
+        x0, unpaired = batch.degraded.clone(), ~batch.paired
+        if unpaired.any():
+            # The noise level of pairs is not known, so its channel is left out.
+            channels = x0.shape[1]
+            x0[unpaired] = self.observe(batch.image[unpaired], generator)[:, :channels]
         return x0
 
     def example(self, device: torch.device) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import UserError
+from data.batches import Batch
 from physics.base import Physics
 
 
@@ -19,8 +20,8 @@ class Given(Physics):
             "physics 'given' measures nothing: it sees the degraded pictures of --dataset paired alone"
         )
 
-    def measure_batch(self, batch: dict, generator: torch.Generator | None = None) -> Tensor:
-        return batch["seen"] if "seen" in batch else self.measure(batch["image"])
+    def measure_batch(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        return self.measure(batch.image) if batch.degraded is None else batch.degraded
 
     def back_projection(self, y: Tensor) -> Tensor:
         return y
