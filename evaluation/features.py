@@ -113,7 +113,7 @@ def walk(
                 ]
                 yield (
                     place,
-                    shown[0][0]["image"],
+                    shown[0][0].image,
                     [
                         {
                             layer: f if f.dim() == 4 else f[..., None, None]

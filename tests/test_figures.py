@@ -12,6 +12,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.text import Text
 
 from algo_functions import Meter
+from data.batches import Batch
 from evaluation import class_report, compare, demo_classes, feature_figures, patterns, restoration
 from evaluation.feature_report import measure_rows
 from evaluation.features import Subject, Tap
@@ -185,8 +186,8 @@ class Tiles(torch.utils.data.Dataset):
         return {"image": IMAGES[k], "index": torch.tensor(k)}
 
 
-def collate(items: list[dict]) -> dict:
-    return {name: torch.stack([item[name] for item in items]) for name in items[0]}
+def collate(items: list[dict]) -> Batch:
+    return Batch(**{name: torch.stack([item[name] for item in items]) for name in items[0]})
 
 
 class Halving(Physics):

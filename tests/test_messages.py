@@ -303,7 +303,7 @@ from contextlib import redirect_stderr
 for line in sys.stdin.read().splitlines():
     sys.argv = line.split()
     script = importlib.import_module(sys.argv[0].removesuffix(".py"))
-    from training import options
+    from core import flags as options
     said, code = io.StringIO(), 0
     with redirect_stderr(said):
         try:

@@ -20,6 +20,7 @@ from distill.task import Losses, Progress, Task, total_of
 from physics.paired import physics_for
 from training import checkpoint
 from training.cache import Memory, Views
+from training.closing import closing_lines
 from training.plots import Plots
 from training.pretrain import pretrain
 from training.run import Run
@@ -437,7 +438,9 @@ class Fit:
             self.before_export()
         best = max(self.rows, key=self.meter.selection_score)
         scores = {name: value for name, value in best.items() if name.startswith("val_")}
-        return self.run.finish(scores | {"best_epoch": best["epoch"], "epochs": self.epoch})
+        done = self.run.finish(scores | {"best_epoch": best["epoch"], "epochs": self.epoch})
+        print(closing_lines(self, scores, self.run.export))
+        return done
 
     def close(self) -> None:
         if self.bar is not None:
