@@ -418,7 +418,7 @@ def test_a_teacher_from_another_dataset_must_tell_the_same_classes(tmp_path):
     teacher = call(main_classify, *there, "--results", "there")["export"]
     assert call(main_classify_dist, *here, "--teacher", teacher)["val_top1"] >= 0
     with pytest.raises(
-        UserError, match="tells other classes than dataset 'folder': c, d are not in both"
+        UserError, match="has other classes than dataset 'folder': c, d are not in both"
     ):
         call(main_classify_dist, *elsewhere, "--teacher", teacher)
     assert (
@@ -703,7 +703,7 @@ def test_a_dataset_may_name_the_same_classes_in_another_order(tmp_path):
 
     assert grades(arrays("there", turn[labels], np.array(["b", "c", "a"]))) == grades(here)
     with pytest.raises(
-        UserError, match="tells other classes than dataset 'npz': c, d are not in both"
+        UserError, match="has other classes than dataset 'npz': c, d are not in both"
     ):
         grades(arrays("elsewhere", labels, np.array(["a", "b", "d"])))
 
@@ -922,9 +922,9 @@ def test_restorers_and_classifiers_are_not_mistaken_for_one_another(teacher):
     import main_unet
 
     unet = call(main_unet, "--cr", "0.5", *DATA, "--width", "4", "--epochs", "1")["export"]
-    with pytest.raises(UserError, match=r"restores images .*, a classifier is needed here"):
+    with pytest.raises(UserError, match=r"restores images .*, but a classifier is needed here"):
         call(test_classify, "--checkpoint", unet, *TEST)
-    with pytest.raises(UserError, match=r"restores images .*, a classifier is needed here"):
+    with pytest.raises(UserError, match=r"restores images .*, but a classifier is needed here"):
         call(main_classify_dist, *TINY, "--teacher", unet)
     with pytest.raises(
         UserError, match=r"is a classifier .*, a network that restores images is needed"

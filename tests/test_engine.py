@@ -101,10 +101,9 @@ class TestMemory:
         seen = stages(monkeypatch)
         a = train("--results", "a", *STUDENT, script=main_unet_dist)
         b = train("--results", "b", *STUDENT, "--cache", "0", script=main_unet_dist)
-        assert (
-            set(seen[0].memory.kept) == {"x0", "x0_t/0", "t/0/latent", "t/0/output"}
-            and not seen[1].memory.kept
-        )
+        kept = seen[0].memory.kept
+        assert set(kept) == {"x0", "teacher_x0", "teacher_features"} and not seen[1].memory.kept
+        assert list(kept["teacher_features"][0]) == ["latent", "output"]
         assert seen[0].views.kept and seen[1].views.kept is None
         assert_close(a, b)
 
@@ -162,7 +161,7 @@ class TestMemory:
         train(
             *STUDENT, "--cache", str(2 * 30 * 16 * 16 * 4 / 2**30), script=main_unet_dist
         )  # both first images, and no answer
-        assert set(seen[0].memory.kept) == {"x0", "x0_t/0"}
+        assert set(seen[0].memory.kept) == {"x0", "teacher_x0"}
 
     def test_classifiers_remember_their_teacher_too(self, monkeypatch):
         data = [
@@ -201,7 +200,8 @@ class TestMemory:
             call(main_classify_dist, *words, "--cache", room, "--results", room)
             for room in ("1", "0")
         )
-        assert "t/0/latent" in seen[0].memory.kept and "x0" in seen[0].memory.kept
+        kept = seen[0].memory.kept
+        assert "latent" in kept["teacher_features"][0] and "x0" in kept
         assert_close(a, b, 1e-4)
 
     def test_views_keep_the_noise_of_their_seed(self):

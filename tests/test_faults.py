@@ -67,7 +67,10 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
 
 def test_rows_of_several_writers_all_arrive(tmp_path):
-    code = "import sys; from pathlib import Path; from core.files import append_csv\nfor k in range(20): append_csv(Path(sys.argv[1]), ['a'], {'a': k})"
+    code = (
+        "import sys; from pathlib import Path; from core.files import append_csv\n"
+        "for k in range(20): append_csv(Path(sys.argv[1]), ['a'], {'a': k})"
+    )
     writers = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "t.csv")], cwd=ROOT)
         for _ in range(3)

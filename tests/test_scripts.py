@@ -991,7 +991,7 @@ MISMATCHED = [
     (["--awgn_teacher"], "give --awgn_snr"),
     (
         ["--init_student", "results/trained_models/UNET_cr_0.5.pth", "--width", "6"],
-        "is of another network",
+        "holds another network",
     ),
 ]
 
