@@ -87,7 +87,7 @@ PARTS = {
 FILES = {
     "results/trained_models/": [
         ("`UNET_cr_0.5.pth`, `UNET_crs_0.1_0.3.pth`", "the best network of `main_unet.py`; the second is of a mixture of ratios"),
-        ("`<date>_student_weights_crs_0.1_crt_0.5_type_..._<hash>.pth`", "a student; `online_student`, `redistilled` or `hybrid` in its name say how"),
+        ("`<date>_student_weights_crs_0.1_crt_0.5_type_..._<hash>.pth`", "a student; or `online_student`, `redistilled`, `hybrid` in its name"),
         ("`RESNET18_image_32_lessened_4_digits_seed_0.pth`", "the best network of `main_classify.py`"),
         ("`student_<...>_seed_0_<hash>.pth`", "the student of `main_classify_dist.py`"),
     ],
