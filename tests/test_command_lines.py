@@ -14,7 +14,6 @@ from test_house import SCRIPTS
 
 import main_classify
 import main_unet
-from core import flags
 from core.errors import UserError
 from core.registry import CLASSIFIERS, NETWORKS, PHYSICS, RESTORED
 
@@ -41,34 +40,18 @@ SETTINGS = st.recursive(
 NAMES = sorted(
     {
         name
-        for table in vars(importlib.import_module("tables")).values()
+        for table in vars(importlib.import_module("core.registry")).values()
         if isinstance(table, dict)
         for name in table
     }
 )
 
 
-class Parsed(Exception):
-    pass
-
-
-def parser_of(script):
-    """The parser that a script makes."""
-
-    def caught(self, *_):
-        raise Parsed(self)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Parsed) as found:
-        patch.setattr(flags.Parser, "parse_args", caught)
-        importlib.import_module(script).parse([])
-    return found.value.args[0]
-
-
 def lines_of(script):
     """Command lines of a script: its own flags, with values of all kinds, and words that it does not know."""
     actions = [
         action
-        for action in parser_of(script)._actions
+        for action in importlib.import_module(script).build_parser()._actions
         if action.option_strings and action.default is not SUPPRESS
     ]
     values = st.one_of(NUMBERS.map(str), st.sampled_from(NAMES), WORDS)
