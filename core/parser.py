@@ -248,12 +248,13 @@ def degradation(text: str) -> str | dict:
 
 
 def selection(text: str) -> str:
-    """A selection of taps by its place in the list or its name."""
-    if text.isdecimal() and int(text) < len(SELECTIONS):
-        return SELECTIONS[int(text)]
-    if text in SELECTIONS:
+    """A selection of layers, by its place in the list or its name."""
+    names = list(SELECTIONS)
+    if text.isdecimal() and int(text) < len(names):
+        return names[int(text)]
+    if text in names:
         return text
-    listed = ", ".join(f"{i} {name}" for i, name in enumerate(SELECTIONS))
+    listed = ", ".join(f"{i} {name}" for i, name in enumerate(names))
     raise ArgumentTypeError(f"unknown selection '{text}': choose from {listed}")
 
 

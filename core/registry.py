@@ -351,23 +351,31 @@ BALANCES = {  # of the documents: weight of the labels, of `kd`, and its tempera
     "benchmark": {"beta": 0.1, "loss_distill": ["kd:0.9"], "temperature": 2.0},
 }
 
-SELECTIONS = (  # --type_dist: the place in this list, or the name
-    "latent",
-    "all",
-    "first_latent",
-    "output",
-    "output_latent",
-    "encoder",
-    "encoder_latent",
-    "latent_decoder",
-    "output_latent_decoder",
-    "output_all",
-    "first",
-    "output_first_latent",
-    "output_first",
-)
-
-CLASS_SELECTIONS = ("latent", "all", "stages", "first", "first_latent", "pool", "latent_pool")
+# The layers that losses compare, as groups of layers: see `distill.layers.GROUPS`.
+SELECTIONS = {  # of --type_dist, which takes the name or the place in this list
+    "latent": ("latent",),
+    "all": ("all",),
+    "first_latent": ("first", "latent"),
+    "output": ("output",),
+    "output_latent": ("output", "latent"),
+    "encoder": ("first",),  # the first encoder block, as in the original release
+    "encoder_latent": ("first", "latent"),
+    "latent_decoder": ("latent", "decoder"),
+    "output_latent_decoder": ("output", "latent", "decoder"),
+    "output_all": ("output", "all"),
+    "first": ("first",),
+    "output_first_latent": ("output", "first", "latent"),
+    "output_first": ("output", "first"),
+}
+CLASS_SELECTIONS = {  # of --type_dist of classifiers
+    "latent": ("latent",),
+    "all": ("all",),
+    "stages": ("stages",),
+    "first": ("first",),
+    "first_latent": ("first", "latent"),
+    "pool": ("pool",),
+    "latent_pool": ("latent", "pool"),
+}
 
 SCHEDULES = {  # of the learning rate
     "cosine": Entry("training.schedule:cosine", {}),

@@ -883,7 +883,11 @@ WRONG = [
         "UNET_cr_0.7.pth: train it with main_unet.py --cr 0.7",
     ),
     (main_unet_dist, ["--cr", "0.1", "--teacher", "nowhere.pth"], "nowhere.pth: no such file"),
-    (main_unet_dist, ["--cr", "0.1", "--type_dist", "13"], f"choose from 0 {SELECTIONS[0]}"),
+    (
+        main_unet_dist,
+        ["--cr", "0.1", "--type_dist", "13"],
+        f"choose from 0 {next(iter(SELECTIONS))}",
+    ),
     (main_unet_dist, ["--cr", "0.1", "--type_dist", "middle"], "unknown selection 'middle'"),
     (
         main_unet_dist,
