@@ -228,7 +228,7 @@ def go_on(args) -> dict:
         network, config = setup.hybrid_of(start, decoder, args.freeze)
     else:
         network, config = setup.thawed(start)
-    network = setup.lightened(network, args)
+    network = setup.apply_checkpointing(network, args)
     splits = setup.splits_of(args)
     physics = physics.refitted(splits["train"].stack) if changed else physics
     print(f"physics: {physics.describe()}")

@@ -38,9 +38,9 @@ class Entry(NamedTuple):
 UNET = {"scales": 2, "width": 64, "batch_norm": "off", "padding": "zeros"}
 NETWORKS = {  # that a command line can begin afresh
     "unet": Entry("models.unet:UNet", UNET),
-    "dncnn": Entry("models.dncnn:DnCNN", {"features": 32, "blocks": 6}),
-    "rrdbnet": Entry("models.rrdbnet:RRDBNet", {"features": 32, "blocks": 3, "growth": 16}),
-    "rrdbnet_large": Entry("models.rrdbnet:RRDBNet", {"features": 64, "blocks": 23, "growth": 32}),
+    "dncnn": Entry("models.dncnn:DnCNN", {"channels": 32, "blocks": 6}),
+    "rrdbnet": Entry("models.rrdbnet:RRDBNet", {"channels": 32, "blocks": 3, "growth": 16}),
+    "rrdbnet_large": Entry("models.rrdbnet:RRDBNet", {"channels": 64, "blocks": 23, "growth": 32}),
     "drunet": Entry("models.drunet:DRUNet", {"width": 16, "blocks": 1}),
     "drunet_large": Entry("models.drunet:DRUNet", {"width": 64, "blocks": 4}),
     "restormer": Entry("models.restormer:Restormer", {"width": 16, "blocks": 1}),

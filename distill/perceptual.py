@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from core.errors import UserError
 from models.classifier import DEVIATION, MEAN  # of ImageNet, on which VGG was trained
-from models.weights import weights_in
+from models.weights import read_weights
 
 LAYER_WEIGHTS = {  # conv1_2, conv2_2, conv3_4, conv4_4, conv5_4, before their ReLU
     "features.2": 0.1,
@@ -36,7 +36,7 @@ def load_vgg() -> nn.Module:
         return torch.load(path, map_location="cpu", weights_only=True)
 
     vgg = vgg19(weights=None).eval().requires_grad_(False)
-    vgg.load_state_dict(weights_in(path, read, vgg.state_dict()))
+    vgg.load_state_dict(read_weights(path, read, vgg.state_dict()))
     for layer in vgg.modules():
         if isinstance(layer, nn.ReLU):
             layer.inplace = False  # the features are compared as they are before the ReLU

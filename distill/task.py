@@ -171,7 +171,7 @@ class Distillation(nn.Module):
         """The taps of two black images, and what the network's first layer sees of them."""
         seen = physics.to(device).parts[0].example(device)
         seen = seen.expand(2, *seen.shape[1:])
-        return network.features(seen), network.normalised(seen)
+        return network.features(seen), network.normalise(seen)
 
     @staticmethod
     def _module(
@@ -255,7 +255,7 @@ class Distillation(nn.Module):
         for comparison in self.comparisons:
             teacher, i = self.teachers[comparison.teacher], comparison.teacher
             if "seen" in comparison.term.needs:
-                known["seen"] = teacher.network.normalised(batch[f"x0_t/{i}"])
+                known["seen"] = teacher.network.normalise(batch[f"x0_t/{i}"])
             value = self.distance(comparison, s, taught[i], known)
             if comparison.term.weight:
                 terms[f"distill/{comparison.name}"] = (

@@ -33,7 +33,7 @@ from distill import build_term
 from distill.task import Distillation, Guide
 from evaluation.class_report import draw_confusion
 from models import build_network
-from models.library import load_pretrained
+from models.pretrained import load_pretrained
 from training import checkpoint, classification
 
 DATA = ["--dataset", "digits", "--n", "16", "--limit_train", "40", "--limit_val", "20"]

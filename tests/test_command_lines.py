@@ -133,7 +133,7 @@ VALUES = {
     "cr": [0.001, 0.1, 1], "ordering": ["xy", "strip", "random", "variance"], "sigma": [0, 25, "5 50"], "factor": [2, 3, 16],
     "kernel": ["bicubic", "gaussian", "motion", "box"], "blur_width": [0.1, 3, 99], "acceleration": [2, 8, 64], "mask_type": ["uniform", "gaussian"],
     "degradation": ["mild"], "lessen_ratio": [1, 3, 4096], "resize": ["nearest"], "x0": ["adjoint", "lmmse"], "awgn_snr": [-100, 20],
-    "scales": [2, 5], "width": [1, 4, 7], "features": [1, 4], "blocks": [1, 2], "growth": [1, 4], "batch_norm": ["on", "bias-free"],
+    "scales": [2, 5], "width": [1, 4, 7], "channels": [1, 4], "blocks": [1, 2], "growth": [1, 4], "batch_norm": ["on", "bias-free"],
     "padding": ["circular", "release"], "stem": ["small", "large"], "patch": [3, 8],
 }  # fmt: skip
 COMMON = {

@@ -359,7 +359,7 @@ def test_the_whole_story_from_the_command_line(monkeypatch, capsys):
         lambda self, *a: seen.append(self.teachers[0].physics is self.physics) or forward(self, *a),
     )
     data = ["--dataset", "digits", "--limit_train", 20, "--limit_val", 8]
-    tiny = [*data, "--n", 16, "--network", "dncnn", "--features", 4, "--blocks", 2, "--epochs", 1]
+    tiny = [*data, "--n", 16, "--network", "dncnn", "--channels", 4, "--blocks", 2, "--epochs", 1]
     degrade = ["--physics", "degrade", "--degradation", "mild"]
     teacher = call(main_unet, *degrade, *tiny)
     assert re.search(r"degrade_mild\.pth$", str(teacher["export"]))

@@ -27,7 +27,7 @@ from training import checkpoint, setup
 NET = [
     "--network",
     "dncnn",
-    "--features",
+    "--channels",
     "4",
     "--blocks",
     "2",
@@ -496,7 +496,7 @@ def test_a_denoiser_that_looks_at_the_noise_neither_meets_pairs_nor_teaches_on_t
 
 def test_basicsrs_large_network_is_tested_on_pairs(pairs):
     network = build_network(
-        {"name": "rrdbnet", "c": 1, "features": 4, "blocks": 1, "growth": 2, "residual": False}
+        {"name": "rrdbnet", "c": 1, "channels": 4, "blocks": 1, "growth": 2, "residual": False}
     )
     torch.save({"params": network.state_dict()}, "large.pth")
     rows = call(test_UNet, "--checkpoint", "large.pth", "--n", "16", *flags_of(pairs))["rows"]

@@ -321,7 +321,7 @@ def test_another_camera_and_a_lighter_network_go_the_whole_way(words):
         *camera,
         "--network",
         "rrdbnet",
-        "--features",
+        "--channels",
         "4",
         "--blocks",
         "1",
@@ -332,7 +332,7 @@ def test_another_camera_and_a_lighter_network_go_the_whole_way(words):
         "1",
     )
     assert Path(large["export"]).name.startswith(f"RRDBNET_{words[0]}_")
-    light = ["--network", "dncnn", "--features", "4", "--blocks", "2", *DATA, "--epochs", "1"]
+    light = ["--network", "dncnn", "--channels", "4", "--blocks", "2", *DATA, "--epochs", "1"]
     student = call(
         main_unet_dist,
         *camera,
@@ -389,7 +389,7 @@ def test_a_denoiser_is_tested_at_other_levels_and_only_at_its_own_kind():
 @pytest.mark.parametrize("key", ["params_ema", "params"])
 def test_basicsrs_files_are_tested_and_teach(key):
     torch.manual_seed(0)
-    config = {"name": "rrdbnet", "c": 1, "features": 4, "blocks": 2, "growth": 3, "residual": False}
+    config = {"name": "rrdbnet", "c": 1, "channels": 4, "blocks": 2, "growth": 3, "residual": False}
     weights = build_network(config).state_dict()
     torch.save({key: weights, **({"params": {}} if key == "params_ema" else {})}, "large.pth")
     restored = checkpoint.restore("large.pth")
@@ -422,7 +422,7 @@ def test_basicsrs_files_are_tested_and_teach(key):
         "25",
         "--network",
         "dncnn",
-        "--features",
+        "--channels",
         "4",
         "--blocks",
         "1",

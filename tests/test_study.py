@@ -793,7 +793,7 @@ class TestPool:
                 time.sleep(0.1)
             time.sleep(8)
             assert process.poll() is None and not (found.folder / teacher / "status.json").exists()
-            held.close()
+            held.lock.release()
             assert process.wait(400) == 0
         assert set(workers.states(found).values()) == {"done"}
 

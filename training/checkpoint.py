@@ -14,8 +14,8 @@ from algo_functions import build_physics
 from core.errors import CONTROL, UserError
 from core.files import durable
 from core.inputs import checkpoint_file, existing_file
-from models import build_network, rrdbnet, unet
-from models.weights import UNREADABLE, reason
+from models import build_network, current_config, rrdbnet, unet
+from models.weights import UNREADABLE, describe_unreadable
 from physics.base import Physics
 
 RESTORER, CLASSIFIER = "a network that restores images", "a classifier"
@@ -69,7 +69,7 @@ def read(path: str | Path) -> dict:
             {} if damaged else torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         )
     except UNREADABLE as error:
-        raise UserError(f"checkpoint {path} cannot be read: {reason(error)}") from None
+        raise UserError(f"checkpoint {path} cannot be read: {describe_unreadable(error)}") from None
     if not seal and isinstance(content, dict) and content.get("format") == FORMAT:
         damaged = "its digest is missing"
     if damaged:
@@ -175,6 +175,7 @@ def restore(
         raise UserError(
             f"checkpoint {path} has format {content['format']}: this version reads up to {FORMAT}"
         )
+    content = content | {"network": current_config(content["network"])}
     if kind:
         check_kind(path, content["network"], kind)
     seen = content.get("physics")

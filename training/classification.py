@@ -25,7 +25,7 @@ from core.registry import (
 from data.batches import Images
 from distill.task import Distillation, Guide, Supervised
 from models.base import to_device
-from models.library import load_pretrained
+from models.pretrained import load_pretrained
 from physics.base import Physics
 from training import checkpoint, setup
 from training.loop import Fit
@@ -69,8 +69,8 @@ class Reordered(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x)["output"]
 
-    def normalised(self, x: Tensor) -> Tensor:
-        return self.network.normalised(x)
+    def normalise(self, x: Tensor) -> Tensor:
+        return self.network.normalise(x)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         layers = self.network.features(x)

@@ -112,13 +112,13 @@ def network_of(args: Namespace, **more) -> tuple[nn.Module, dict]:
             f"network '{args.network}' would have {count:,} parameters: at most {LARGEST:,} are made"
         )
     torch.manual_seed(args.seed)
-    return lightened(build_network(config), args), config
+    return apply_checkpointing(build_network(config), args), config
 
 
-def lightened(network: nn.Module, args: Namespace) -> nn.Module:
+def apply_checkpointing(network: nn.Module, args: Namespace) -> nn.Module:
     """The network, which computes features again in the backward pass where that is asked."""
     network.checkpointing = args.gradient_checkpointing
-    if args.gradient_checkpointing and not network.lightens:
+    if args.gradient_checkpointing and not network.can_checkpoint:
         raise UserError(
             f"gradient_checkpointing saves nothing in a {type(network).__name__}: choose another network"
         )
