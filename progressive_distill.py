@@ -230,7 +230,7 @@ def go_on(args) -> dict:
         network, config = setup.thawed(start)
     network = setup.apply_checkpointing(network, args)
     splits = setup.splits_of(args)
-    physics = physics.refitted(splits["train"].stack) if changed else physics
+    physics = physics.refit(splits["train"].stack) if changed else physics
     print(f"physics: {physics.describe()}")
     what = "redistilled" if args.redistill else f"hybrid_{args.freeze}_frozen"
     if args.teacher:

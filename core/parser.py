@@ -16,8 +16,7 @@ from collections.abc import Callable
 from core.ending import said
 from core.errors import UserError, in_a_line
 from core.inputs import existing_file
-from core.presets import resolved
-from core.registry import DEGRADATIONS, ORDERINGS, SELECTIONS
+from core.registry import DEGRADATION_VALUES, DEGRADATIONS, ORDERINGS, SELECTIONS, load
 
 EPOCHS = 20  # unless --epochs or --steps says otherwise
 
@@ -234,13 +233,14 @@ def ordering(text: str) -> str:
 
 
 def degradation(text: str) -> str | dict:
-    """A preset, or the values that a file, or JSON as --config makes it, puts in the place of some of a preset's."""
+    """A preset, or values in the place of some of a preset's: in a file, or as JSON by --config."""
     if not text.startswith(("file:", "{")):
         return one_of([*DEGRADATIONS, "file:PATH.yml"], "degradation")(text)
+    complete_values = load(DEGRADATION_VALUES)
     try:
         if text.startswith("file:"):
-            return resolved(read_settings(text.removeprefix("file:"), text))
-        return resolved(json.loads(text))
+            return complete_values(read_settings(text.removeprefix("file:"), text))
+        return complete_values(json.loads(text))
     except (UserError, RecursionError) as error:
         raise ArgumentTypeError(str(error)) from None
     except ValueError as error:

@@ -181,6 +181,7 @@ CLASSIFIED = {
 KERNELS = ("bicubic", "bilinear", "box", "gaussian", "motion")
 MASK_TYPES = ("gaussian", "uniform", "random")
 DEGRADATIONS = ("real_esrgan", "mild")
+DEGRADATION_VALUES = "physics.presets:complete_values"
 
 RESIZES = {  # of a smaller image: torch's mode, and whether it is widened against aliasing
     "antialias": ("bilinear", True),

@@ -419,7 +419,7 @@ def test_a_network_that_looks_at_the_noise_is_not_trained_on_pairs_whose_noise_i
     pairs, tmp_path
 ):
     with pytest.raises(
-        UserError, match="tells this network the noise level, which is unknown of pairs"
+        UserError, match="this network reads the noise level, which is unknown for pairs"
     ):
         call(main_unet, *flags_of(pairs, "hybrid"), *NOISY, *DRUNET)
     assert not (tmp_path / "results").exists()
@@ -489,7 +489,7 @@ def test_a_denoiser_that_looks_at_the_noise_neither_meets_pairs_nor_teaches_on_t
         (main_unet_dist, ["--physics", "given", "--teacher", told, *NET]),
     ):
         with pytest.raises(
-            UserError, match=r"^physics 'denoise' tells this network the noise level.*$"
+            UserError, match=r"^physics 'denoise': this network reads the noise level.*$"
         ):
             call(script, *flags_of(pairs), *words)
 

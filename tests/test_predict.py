@@ -207,7 +207,7 @@ def test_what_cannot_be_is_refused():
     np.save("y.npy", np.full(64, np.nan))
     with pytest.raises(UserError, match="finite numbers"):
         call(predict, "--checkpoint", spc, "--measurements", "y.npy")
-    with pytest.raises(UserError, match="give --sigma"):
+    with pytest.raises(UserError, match="by --sigma"):
         call(predict, "--checkpoint", noisy, "a.png")
     assert call(predict, "--checkpoint", noisy, "a.png", "--sigma", "10")["psnr"] == {}
     with pytest.raises(UserError, match="smaller than the tile"):

@@ -303,7 +303,7 @@ def distillation(
             raise UserError(
                 f"awgn_teacher: the teacher's physics '{physics_t.config['name']}' does not read --awgn_snr"
             )
-        physics_t = physics_t.at_noise(args.awgn_snr).refitted(images)
+        physics_t = physics_t.at_noise(args.awgn_snr).refit(images)
     physics_t = physics if physics.same_first_image_as(physics_t) else physics_t
     return Distillation(
         to_device(student, device),
