@@ -1,8 +1,9 @@
-"""The factory of physics, and the meters that say how well an image was restored."""
+"""The factory of physics, and the scores of restored images and of classes."""
 
 import math
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from physics.base import Physics
 def build_physics(
     config: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
 ) -> Physics:
-    """The physics that a recipe names; `images` loads the training images where the camera is fitted to them."""
+    """The physics of a config; `images` loads the training images for one that is fitted to them."""
     return look_up(PHYSICS, config["name"], "physics")(config, images, state)
 
 
@@ -26,42 +27,43 @@ def build_physics(
 
 WINDOW, REACH = 1.5, 5  # of SSIM's Gaussian: its deviation, and the pixels on either side
 SMALLEST_SSIM = REACH + 1  # as many are reflected at each border
-HIGHEST_PSNR = 100.0  # dB: what an image without an error is given instead of infinity
+HIGHEST_PSNR = 100.0  # dB: of an image without an error, instead of infinity
 LUMA = (65.481, 128.553, 24.966)  # of BT.601, which takes 16 .. 235 of 255
 
 
-def looked_at(image: Tensor, border: int, luma: bool) -> Tensor:
+def scored_part(image: Tensor, border: int, luma: bool) -> Tensor:
     """An image without its border, or its luma (16 + 65.481 R + 128.553 G + 24.966 B) / 255."""
-    if 2 * border >= min(image.shape[-2:]):
+    height, width = image.shape[-2:]
+    if 2 * border >= min(height, width):
         raise UserError(
-            f"crop_border {border}: nothing is left of an image of {image.shape[-2]} x {image.shape[-1]} pixels"
+            f"crop_border {border}: nothing is left of an image of {height} x {width} pixels"
         )
     if luma and image.shape[1] != 3:
         raise UserError("y_channel: only RGB images (--c 3) have a luma channel of their own")
-    image = image[..., border : image.shape[-2] - border, border : image.shape[-1] - border]
-    return (
-        (16 + torch.einsum("bchw,c->bhw", image, image.new_tensor(LUMA))[:, None]) / 255
-        if luma
-        else image
-    )
+    image = image[..., border : height - border, border : width - border]
+    if not luma:
+        return image
+    weights = image.new_tensor(LUMA)
+    return (16 + torch.einsum("bchw,c->bhw", image, weights)[:, None]) / 255
 
 
 @cache
-def blur(n: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """SSIM's Gaussian along an axis of n entries that is reflected at its ends, as a matrix (n, n): a product beats a convolution of one channel."""
-    weights = (
-        -torch.arange(-REACH, REACH + 1, device=device, dtype=dtype).square() / (2 * WINDOW**2)
-    ).softmax(0)
-    return F.conv1d(
-        F.pad(torch.eye(n, device=device, dtype=dtype)[:, None], (REACH, REACH), mode="reflect"),
-        weights[None, None],
-    )[:, 0]
+def gaussian_matrix(n: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """SSIM's Gaussian along an axis of n entries, reflected at its ends, as a matrix (n, n)."""
+    places = torch.arange(-REACH, REACH + 1, device=device, dtype=dtype)
+    weights = (-places.square() / (2 * WINDOW**2)).softmax(0)
+    units = torch.eye(n, device=device, dtype=dtype)[:, None]
+    return F.conv1d(F.pad(units, (REACH, REACH), mode="reflect"), weights[None, None])[:, 0]
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """(2 μ_a μ_b + c1) (2 σ_ab + c2) / ((μ_a² + μ_b² + c1) (σ_a² + σ_b² + c2)), mean of an image (B,), data range 1."""
-    (n, m), c1, c2 = a.shape[-2:], 0.01**2, 0.03**2
-    down, along = blur(n, a.device, a.dtype).T, blur(m, a.device, a.dtype)
+    """(2 μ_a μ_b + c1) (2 σ_ab + c2) / ((μ_a² + μ_b² + c1) (σ_a² + σ_b² + c2)), per image (B,).
+
+    It is written by hand since two matrix products are faster than the convolutions of torchmetrics
+    or deepinv, and every validation image of a training is scored.
+    """
+    (n, m), c1, c2 = a.shape[-2:], 0.01**2, 0.03**2  # of a data range of 1
+    down, along = gaussian_matrix(n, a.device, a.dtype).T, gaussian_matrix(m, a.device, a.dtype)
     mean_a, mean_b, squares, product = down @ torch.stack((a, b, a * a + b * b, a * b)) @ along
     means = mean_a**2 + mean_b**2
     index = (
@@ -73,31 +75,30 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def psnr(mse: Tensor) -> Tensor:
-    """-10 log10(mse) in dB at data range 1, and 100 dB for every smaller error, none included."""
+    """-10 log10(mse) in dB at data range 1, at most 100 dB."""
     return (-10 * mse.log10()).clamp(max=HIGHEST_PSNR)
 
 
 @torch.no_grad()
 def score(output: Tensor, target: Tensor, border: int = 0, luma: bool = False) -> dict[str, Tensor]:
-    """Per image (B,), data range 1: PSNR and SSIM of the output as it is, PSNR of the clipped one, squared error."""
+    """PSNR, SSIM and squared error of the output, and PSNR of the clipped output, per image (B,)."""
     output = output.to(target.dtype)
-    clipped, output, target = (
-        looked_at(image, border, luma) for image in (output.clamp(0, 1), output, target)
-    )
-    mse, mse_clipped = ((image - target).square().mean((1, 2, 3)) for image in (output, clipped))
-    with torch.autocast(target.device.type, enabled=False):
-        similarity = (
-            ssim(output, target)
-            if min(target.shape[-2:]) >= SMALLEST_SSIM
-            else torch.full_like(mse, torch.nan)
-        )
+    clipped = scored_part(output.clamp(0, 1), border, luma)
+    output = scored_part(output, border, luma)
+    target = scored_part(target, border, luma)
+    mse = (output - target).square().mean((1, 2, 3))
+    mse_clipped = (clipped - target).square().mean((1, 2, 3))
+    similarity = torch.full_like(mse, torch.nan)
+    if min(target.shape[-2:]) >= SMALLEST_SSIM:
+        with torch.autocast(target.device.type, enabled=False):
+            similarity = ssim(output, target)
     return {"psnr": psnr(mse), "ssim": similarity, "psnr_clipped": psnr(mse_clipped), "mse": mse}
 
 
 class Meter:
-    """Per-image scores of a pass over a dataset, without a border or on luma alone where that is asked, and their summary.
+    """Per-image scores of a pass over a dataset, and their summary.
 
-    With a task loss that too, each image counted with the mean of its batch.
+    With a task loss that too, where each image counts with the mean of its batch.
     """
 
     target, curves = "image", ("psnr",)  # what an output is compared with, and the curves
@@ -117,7 +118,7 @@ class Meter:
             self.rows.setdefault(name, []).append(values)
 
     def state(self) -> dict[str, Tensor]:
-        """What a pass that is taken up again goes on from."""
+        """What a pass needs to be resumed."""
         return self.per_image()
 
     def load(self, state: dict[str, Tensor]) -> None:
@@ -172,33 +173,36 @@ class Meter:
 AVERAGES = ("micro", "macro", "weighted")  # of the scores of classes
 
 
-def area(values: np.ndarray, truth: np.ndarray) -> float:
-    """Under the ROC curve: how often a positive stands above a negative, half where they are equal (Mann and Whitney)."""
+def roc_area(values: np.ndarray, truth: np.ndarray) -> float:
+    """The area under the ROC curve, after Mann and Whitney.
+
+    It is how often a positive is above a negative, where equal ones count half.
+    """
     positive, negative = values[truth], np.sort(values[~truth])
     below, up_to = (np.searchsorted(negative, positive, side) for side in ("left", "right"))
     return float((below + up_to).mean() / (2 * len(negative)))
 
 
-def areas(logits: Tensor, labels: Tensor) -> tuple[float, float, float]:
-    """Micro, macro and weighted area under the ROC curves of the classes of which a split has some images and not all."""
+def roc_areas(logits: Tensor, labels: Tensor) -> tuple[float, float, float]:
+    """Micro, macro and weighted area under ROC curves, of the classes that have one."""
     truth = F.one_hot(labels, logits.shape[1]).bool().numpy()
     share = truth.mean(0)
-    there = (share > 0) & (share < 1)
-    if not there.any():
-        return (math.nan,) * 3
-    truth, chances = truth[:, there], logits.double().softmax(1).numpy()[:, there]
-    of_classes = [area(*pair) for pair in zip(chances.T, truth.T, strict=True)]
-    return (
-        area(chances.ravel(), truth.ravel()),
-        float(np.mean(of_classes)),
-        float(np.average(of_classes, weights=share[there])),
-    )
+    has_curve = (share > 0) & (share < 1)
+    if not has_curve.any():
+        return math.nan, math.nan, math.nan
+    truth = truth[:, has_curve]
+    probabilities = logits.double().softmax(1).numpy()[:, has_curve]
+    of_classes = [roc_area(*pair) for pair in zip(probabilities.T, truth.T, strict=True)]
+    micro = roc_area(probabilities.ravel(), truth.ravel())
+    macro = float(np.mean(of_classes))
+    return micro, macro, float(np.average(of_classes, weights=share[has_curve]))
 
 
 def class_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Cross-entropy; top-1 and top-3 in per cent; precision, recall, F1 and the area under ROC curves in scikit-learn's averages.
+    """Cross-entropy, top-1 and top-3 in per cent, and scikit-learn's averages of the others.
 
-    A class that a split lacks has no ROC curve, and is left out of the averages of areas.
+    The others are precision, recall, F1 and the area under ROC curves. A class that a split lacks has
+    no ROC curve, and is left out of the averages of areas.
     """
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -210,17 +214,18 @@ def class_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
         "top1": 100 * hits[:, 0].mean().item(),
         "top3": 100 * hits.sum(1).mean().item(),
     }
+    zero: Any = 0  # scikit-learn's annotation has the words alone
     *of_classes, counts = precision_recall_fscore_support(
-        labels, likeliest[:, 0], labels=range(classes), zero_division=0
+        labels, likeliest[:, 0], labels=range(classes), zero_division=zero
     )
     for name, values in zip(("precision", "recall", "f1"), of_classes, strict=True):
         scores |= {
             f"{name}_micro": scores["top1"] / 100,  # each image has one class and one answer
-            f"{name}_macro": float(values.mean()),
+            f"{name}_macro": float(np.mean(values)),
             f"{name}_weighted": float(np.average(values, weights=counts)),
         }
-    found = zip(AVERAGES, areas(logits, labels), strict=True)
-    return scores | {f"auc_{average}": value for average, value in found}
+    areas = zip(AVERAGES, roc_areas(logits, labels), strict=True)
+    return scores | {f"auc_{average}": value for average, value in areas}
 
 
 class ClassMeter:

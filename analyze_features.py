@@ -4,7 +4,7 @@ from core import flags
 from core.registry import DATASETS, FEATURE_MEASURES, LABELLED
 
 
-def parse(argv=None):
+def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     parser.add_argument(
         "checkpoints",
@@ -40,7 +40,11 @@ def parse(argv=None):
         "--channels", type=flags.within(1, 32, int), default=8, help="of every tap that are drawn"
     )
     parser.files.append(flags.checkpoints("checkpoints"))
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse(argv=None):
+    return build_parser().parse_args(argv)
 
 
 def main(args) -> dict:

@@ -4,7 +4,7 @@ from core import flags
 from core.registry import BENCHES
 
 
-def parse(argv=None):
+def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     group = parser.add_argument_group("what is timed")
     group.add_argument(
@@ -77,7 +77,11 @@ def parse(argv=None):
         "--config", metavar="FILE", help="JSON or YAML of these flags; the command line wins"
     )
     parser.files.append(flags.checkpoints("teacher"))
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse(argv=None):
+    return build_parser().parse_args(argv)
 
 
 def settle(args, cuda: bool) -> None:

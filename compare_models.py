@@ -3,7 +3,7 @@
 from core import flags
 
 
-def parse(argv=None):
+def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     parser.add_argument(
         "checkpoints",
@@ -44,7 +44,11 @@ def parse(argv=None):
     flags.add_device(parser, group)
     flags.add_results(parser, group)
     parser.files.append(flags.checkpoints("checkpoints"))
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse(argv=None):
+    return build_parser().parse_args(argv)
 
 
 def main(args) -> dict:

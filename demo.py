@@ -3,7 +3,7 @@
 from core import flags
 
 
-def parse(argv=None):
+def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     parser.choosers["task"] = flags.STORIES
     stories = ", ".join(flags.STORIES)
@@ -52,7 +52,11 @@ def parse(argv=None):
     )
     flags.add_device(parser, parser)
     flags.add_results(parser, parser, "results/demo")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse(argv=None):
+    return build_parser().parse_args(argv)
 
 
 def main(args) -> dict:

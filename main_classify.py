@@ -3,10 +3,14 @@
 from core import flags
 
 
-def parse(argv=None):
+def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     flags.add_class_training(parser)
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse(argv=None):
+    return build_parser().parse_args(argv)
 
 
 def main(args) -> dict:

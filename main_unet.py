@@ -3,7 +3,7 @@
 from core import checks, flags
 
 
-def parse(argv=None):
+def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     flags.add_data(parser, limits=("train", "val"))
     flags.add_loading(parser)
@@ -22,7 +22,11 @@ def parse(argv=None):
     flags.add_run(parser)
     parser.checks.append(checks.loss_options)
     parser.files.append(flags.checkpoints("train_again"))
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse(argv=None):
+    return build_parser().parse_args(argv)
 
 
 def main(args) -> dict:

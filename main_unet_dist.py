@@ -3,7 +3,7 @@
 from core import checks, flags
 
 
-def parse(argv=None):
+def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     flags.add_data(parser, limits=("train", "val"))
     flags.add_loading(parser)
@@ -23,7 +23,11 @@ def parse(argv=None):
     flags.add_training(parser)
     flags.add_run(parser)
     parser.files += [checks.teacher_path, flags.checkpoints("init_student")]
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse(argv=None):
+    return build_parser().parse_args(argv)
 
 
 def main(args) -> dict:

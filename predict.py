@@ -6,7 +6,7 @@ from core import flags
 from core.inputs import existing_file
 
 
-def parse(argv=None):
+def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     parser.add_argument(
         "--checkpoint", required=True, metavar="PATH", help="it tells network and physics"
@@ -72,7 +72,11 @@ def parse(argv=None):
 
     parser.checks.append(words_go_together)
     parser.files += [flags.checkpoints("checkpoint"), inputs_are_there]
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse(argv=None):
+    return build_parser().parse_args(argv)
 
 
 def check(args, parser: flags.Parser) -> None:

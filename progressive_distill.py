@@ -6,7 +6,7 @@ from core import flags
 from core.checks import check_physics_side
 
 
-def parse(argv=None):
+def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     group = parser.add_argument_group("what to do (one of ladder, redistill, encoder_from)")
     one = group.add_mutually_exclusive_group(required=True)
@@ -53,13 +53,13 @@ def parse(argv=None):
     flags.add_run(parser)
     parser.files.append(flags.checkpoints("redistill", "encoder_from", "decoder_from"))
     parser.demanding = False  # the rungs or the checkpoints say what the camera is
+    parser.records_typed = True
+    parser.checks.append(check)
+    return parser
 
-    def words_go_together(args: Namespace) -> None:
-        args.typed = parser.typed(argv)
-        check(args)
 
-    parser.checks.append(words_go_together)
-    return parser.parse_args(argv)
+def parse(argv=None):
+    return build_parser().parse_args(argv)
 
 
 def main(args) -> dict:
@@ -211,9 +211,9 @@ def prepare_checkpoints(args, device):
         network, config = setup.hybrid_of(start, args.decoder_from, args.freeze)
     else:
         network, config = setup.unfrozen(start)
-    network = setup.with_checkpointing(network, args)
+    network = setup.apply_checkpointing(network, args)
     splits = setup.splits_of(args)
-    physics = physics.refitted(splits["train"].stack) if changed else physics
+    physics = physics.refit(splits["train"].stack) if changed else physics
     print(f"physics: {physics.describe()}")
     prefix = "redistilled" if args.redistill else f"hybrid_{args.freeze}_frozen"
     if args.teacher:

@@ -6,7 +6,7 @@ from pathlib import Path
 from core import flags
 
 
-def parse(argv=None):
+def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     parser.add_argument(
         "study",
@@ -74,6 +74,11 @@ def parse(argv=None):
         metavar="K",
         help="do the job of this number alone, in this process",
     )
+    return parser
+
+
+def parse(argv=None):
+    parser = build_parser()
     args = parser.parse_args(argv)
     work = [f"--{flag}" for flag in ("status", "collect") if getattr(args, flag)] + ["--task"] * (
         args.task is not None

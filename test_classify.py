@@ -3,7 +3,7 @@
 from core import flags
 
 
-def parse(argv=None):
+def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     parser.add_argument(
         "--checkpoint",
@@ -27,7 +27,11 @@ def parse(argv=None):
         help="what is scored",
     )
     parser.files.append(flags.checkpoints("checkpoint"))
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse(argv=None):
+    return build_parser().parse_args(argv)
 
 
 def main(args) -> dict:

@@ -4,7 +4,7 @@ from core import flags
 from core.inputs import check_patterns, folder_to_write
 
 
-def parse(argv=None):
+def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     parser.add_argument(
         "--cr", type=flags.ratio, required=True, help="measurements / pixels, in (0, 1]"
@@ -29,7 +29,11 @@ def parse(argv=None):
     flags.add_results(parser, group)
     parser.checks.append(lambda args: check_patterns(args.ordering, args.n))
     parser.files.append(export_can_be_written)
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse(argv=None):
+    return build_parser().parse_args(argv)
 
 
 def export_can_be_written(args) -> None:

@@ -1,17 +1,17 @@
 """The one place that writes: files whole or not at all, inside their folder, one writer at a time."""
 
 import csv
-import fcntl
 import io
 import os
 import platform
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import IO
+
+from filelock import AcquireReturnProxy, BaseFileLock, FileLock, Timeout
 
 from core.errors import UserError
 
@@ -90,22 +90,26 @@ def inside(root: Path, name: str) -> Path:
     return path
 
 
-def lock(path: Path, wait: bool = False) -> IO:
-    """Holds a file's lock until it is closed or the process ends, however it ends; a second one waits, or is told who holds it."""
+def lock(path: Path, wait: bool = False) -> AcquireReturnProxy[BaseFileLock]:
+    """Holds a file's lock until it is released or the process ends, however it ends.
+
+    Another process waits, or gets an error that names the holder; this process may lock it again.
+    """
     owner = f"process {os.getpid()} on {platform.node()} since {datetime.now():%Y-%m-%d %H:%M:%S}"
+    # No fallback for disks without flock: it would be a file that a killed process leaves behind.
+    file_lock = FileLock(path, thread_local=False, is_singleton=True, fallback_to_soft=False)
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+b", buffering=0)  # noqa: SIM115
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.1)  # the other one may be about to write its name
+            held = file_lock.acquire(blocking=wait)
+        except Timeout:
+            time.sleep(0.1)  # the other process may be about to write its name
+            holder = path.read_text().strip() or "another process"
             raise UserError(
-                f"{path.parent} belongs to {path.read_text().strip() or 'another process'}, which is still at work"
+                f"{path.parent} is in use by {holder}, which is still running"
             ) from None
-        file.truncate(0)
-        file.write(owner.encode())
-    return file
+        path.write_text(owner)
+    return held
 
 
 def write_text(path: Path, text: str) -> None:
@@ -122,7 +126,7 @@ def write_csv(path: Path, rows: list[dict]) -> None:
     write_text(path, table(dict.fromkeys(name for row in rows for name in row), rows))
 
 
-def table(columns: Sequence[str], rows: list[dict], header: bool = True) -> str:
+def table(columns: Iterable[str], rows: list[dict], header: bool = True) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
     if header:

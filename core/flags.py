@@ -390,8 +390,11 @@ def add_network(parser: Parser, student: bool = False) -> None:
     parser.choosers["network"] = NETWORKS
     group = parser.add_argument_group("network (the student's)" if student else "network")
 
-    def add(flag: str, text: str, **how) -> None:
-        flags = (f"--{flag}", f"--student_{flag}") if student else (f"--{flag}",)
+    def add(flag: str, text: str, old: tuple[str, ...] = (), **how) -> None:
+        names = (flag, *old)
+        flags = [f"--{name}" for name in names]
+        if student:
+            flags += [f"--student_{name}" for name in names]
         readers = "" if flag == "network" else f" {defaults_of(flag, NETWORKS)}"
         group.add_argument(*flags, dest=flag, help=text + readers, **how)
 
@@ -403,7 +406,7 @@ def add_network(parser: Parser, student: bool = False) -> None:
     )
     add("scales", type=within(2, 5, int), text="resolutions")
     add("width", type=counting, text="channels at full resolution, doubled at each further one")
-    add("features", type=counting, text="channels of all blocks")
+    add("channels", old=("features",), type=counting, text="channels of all blocks")
     add("blocks", type=counting, text="blocks, or blocks a resolution")
     add("growth", type=counting, text="channels that each convolution of a dense block adds")
     add(
@@ -869,12 +872,14 @@ def add_teacher(
 # Flags that came later, and the values that stand for what was done before there were any: with
 # these a run is the one that it was, so that an older run folder goes on.
 LATER = {"betas": (None, [0.9, 0.999]), "repeat": (1,)}
+RENAMED = {"channels": "features"}  # flags, and the names that they had when run folders were begun
 
 
 def identity(args: Namespace) -> dict:
     """The settings that make a run what it is."""
+    settings = {RENAMED.get(name, name): value for name, value in vars(args).items()}
     return {
         name: value
-        for name, value in sorted(vars(args).items())
+        for name, value in sorted(settings.items())
         if name not in TECHNICAL and value not in LATER.get(name, ())
     }

@@ -16,11 +16,9 @@ from collections.abc import Callable
 from core.ending import said
 from core.errors import UserError, in_a_line
 from core.inputs import existing_file
-from core.presets import resolved
-from core.registry import DEGRADATIONS, ORDERINGS, SELECTIONS
+from core.registry import DEGRADATION_VALUES, DEGRADATIONS, ORDERINGS, SELECTIONS, load
 
 EPOCHS = 20  # unless --epochs or --steps says otherwise
-ITSELF: list[str] = []  # a command line for which a script's `parse` gives back its parser
 
 
 class Formatter(ArgumentDefaultsHelpFormatter):
@@ -67,19 +65,21 @@ class Parser(ArgumentParser):
         self.files: list[Callable[[Namespace], None]] = []
         self.known: dict[str, str] = {}  # flags by their spelling with underscores
         self.demanding = True  # a flag without a default must be given
+        self.records_typed = False  # whether `typed` holds the settings that were typed
 
     def parse_args(self, args=None, namespace=None):
-        if args is ITSELF:
-            return self
-        typed = args is None  # what other scripts ask for may be made by them before it is read
+        from_shell = args is None  # another script may still have to make the files that it names
+        typed = self._typed(args) if self.records_typed else None
         args = super().parse_args(args, namespace)
+        if typed is not None:
+            args.typed = typed
         for rule in self.rules:
             rule(args)
         for chooser, table in self.choosers.items():
             self._settle(args, chooser, table)
         if getattr(args, "steps", 0) is None and getattr(args, "epochs", 0) is None:
             args.epochs = EPOCHS
-        for check in self.checks + (self.files if typed else []):
+        for check in self.checks + (self.files if from_shell else []):
             check(args)
         return args
 
@@ -111,15 +111,12 @@ class Parser(ArgumentParser):
                 args = self._from_file(path) + args
         return super().parse_known_args(args, namespace)
 
-    def typed(self, argv: list[str] | None) -> set[str]:
+    def _typed(self, argv: list[str] | None) -> set[str]:
         """The settings that the command line or --config names, whatever their value."""
-        if argv is ITSELF:
-            return set()
         unset = object()
-        found = super().parse_args(
-            argv, Namespace(**{action.dest: unset for action in self._actions})
-        )
-        return {name for name, value in vars(found).items() if value is not unset}
+        blank = Namespace(**{action.dest: unset for action in self._actions})
+        parsed = super().parse_args(argv, blank)
+        return {name for name, value in vars(parsed).items() if value is not unset}
 
     def _spelling(self, word: str) -> str:
         """--awgn-snr for --awgn_snr, and --no_resume for --no-resume."""
@@ -236,13 +233,14 @@ def ordering(text: str) -> str:
 
 
 def degradation(text: str) -> str | dict:
-    """A preset, or the values that a file, or JSON as --config makes it, puts in the place of some of a preset's."""
+    """A preset, or values in the place of some of a preset's: in a file, or as JSON by --config."""
     if not text.startswith(("file:", "{")):
         return one_of([*DEGRADATIONS, "file:PATH.yml"], "degradation")(text)
+    complete_values = load(DEGRADATION_VALUES)
     try:
         if text.startswith("file:"):
-            return resolved(read_settings(text.removeprefix("file:"), text))
-        return resolved(json.loads(text))
+            return complete_values(read_settings(text.removeprefix("file:"), text))
+        return complete_values(json.loads(text))
     except (UserError, RecursionError) as error:
         raise ArgumentTypeError(str(error)) from None
     except ValueError as error:
@@ -250,12 +248,13 @@ def degradation(text: str) -> str | dict:
 
 
 def selection(text: str) -> str:
-    """A selection of taps by its place in the list or its name."""
-    if text.isdecimal() and int(text) < len(SELECTIONS):
-        return SELECTIONS[int(text)]
-    if text in SELECTIONS:
+    """A selection of layers, by its place in the list or its name."""
+    names = list(SELECTIONS)
+    if text.isdecimal() and int(text) < len(names):
+        return names[int(text)]
+    if text in names:
         return text
-    listed = ", ".join(f"{i} {name}" for i, name in enumerate(SELECTIONS))
+    listed = ", ".join(f"{i} {name}" for i, name in enumerate(names))
     raise ArgumentTypeError(f"unknown selection '{text}': choose from {listed}")
 
 

@@ -40,12 +40,12 @@ class Entry:
 UNET = {"scales": 2, "width": 64, "batch_norm": "off", "padding": "zeros"}
 NETWORKS = {  # that a command line can begin afresh
     "unet": Entry(path="models.unet:UNet", flags=UNET),
-    "dncnn": Entry(path="models.dncnn:DnCNN", flags={"features": 32, "blocks": 6}),
+    "dncnn": Entry(path="models.dncnn:DnCNN", flags={"channels": 32, "blocks": 6}),
     "rrdbnet": Entry(
-        path="models.rrdbnet:RRDBNet", flags={"features": 32, "blocks": 3, "growth": 16}
+        path="models.rrdbnet:RRDBNet", flags={"channels": 32, "blocks": 3, "growth": 16}
     ),
     "rrdbnet_large": Entry(
-        path="models.rrdbnet:RRDBNet", flags={"features": 64, "blocks": 23, "growth": 32}
+        path="models.rrdbnet:RRDBNet", flags={"channels": 64, "blocks": 23, "growth": 32}
     ),
     "drunet": Entry(path="models.drunet:DRUNet", flags={"width": 16, "blocks": 1}),
     "drunet_large": Entry(path="models.drunet:DRUNet", flags={"width": 64, "blocks": 4}),
@@ -199,6 +199,7 @@ CLASSIFIED = {
 KERNELS = ("bicubic", "bilinear", "box", "gaussian", "motion")
 MASK_TYPES = ("gaussian", "uniform", "random")
 DEGRADATIONS = ("real_esrgan", "mild")
+DEGRADATION_VALUES = "physics.presets:complete_values"
 
 RESIZES = {  # of a smaller image: torch's mode, and whether it is widened against aliasing
     "antialias": ("bilinear", True),
@@ -443,23 +444,31 @@ BALANCES = {  # of the documents: weight of the labels, of `kd`, and its tempera
     "benchmark": {"beta": 0.1, "loss_distill": ["kd:0.9"], "temperature": 2.0},
 }
 
-SELECTIONS = (  # --type_dist: the place in this list, or the name
-    "latent",
-    "all",
-    "first_latent",
-    "output",
-    "output_latent",
-    "encoder",
-    "encoder_latent",
-    "latent_decoder",
-    "output_latent_decoder",
-    "output_all",
-    "first",
-    "output_first_latent",
-    "output_first",
-)
-
-CLASS_SELECTIONS = ("latent", "all", "stages", "first", "first_latent", "pool", "latent_pool")
+# The layers that losses compare, as groups of layers: see `distill.layers.GROUPS`.
+SELECTIONS = {  # of --type_dist, which takes the name or the place in this list
+    "latent": ("latent",),
+    "all": ("all",),
+    "first_latent": ("first", "latent"),
+    "output": ("output",),
+    "output_latent": ("output", "latent"),
+    "encoder": ("first",),  # the first encoder block, as in the original release
+    "encoder_latent": ("first", "latent"),
+    "latent_decoder": ("latent", "decoder"),
+    "output_latent_decoder": ("output", "latent", "decoder"),
+    "output_all": ("output", "all"),
+    "first": ("first",),
+    "output_first_latent": ("output", "first", "latent"),
+    "output_first": ("output", "first"),
+}
+CLASS_SELECTIONS = {  # of --type_dist of classifiers
+    "latent": ("latent",),
+    "all": ("all",),
+    "stages": ("stages",),
+    "first": ("first",),
+    "first_latent": ("first", "latent"),
+    "pool": ("pool",),
+    "latent_pool": ("latent", "pool"),
+}
 
 SCHEDULES = {  # of the learning rate
     "cosine": Entry(path="training.schedule:cosine", flags={}),

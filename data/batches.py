@@ -6,9 +6,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -209,15 +210,26 @@ class Drawn(Images):
 def file_backed(shape: tuple[int, ...]) -> Tensor:
     """Bytes in a file without a name, which the disk has room for."""
     with tempfile.TemporaryFile() as file:
-        os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
+        reserve(file, int(np.prod(shape)))
         return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape))
 
 
+def reserve(file: BinaryIO, size: int) -> None:
+    """Fills an empty file, so that a full disk is an error now and not a crash at a later write."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    block = bytes(2**20)  # macOS has no such call: zeros take the room
+    for written in range(0, size, len(block)):
+        file.write(block[: size - written])
+    file.flush()
+
+
 def room_on(device: torch.device) -> int:
-    """Bytes that are free."""
+    """Bytes of memory that are free."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return psutil.virtual_memory().available
 
 
 # ---------------------------------------------------------------- augmentation: what is drawn for an image, and how a batch is changed

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from core.errors import UserError
 from distill.feature import same_size
-from models.base import he
+from models.base import initialise
 
 NEGLIGIBLE = 1e-10  # share of the largest eigenvalue below which a direction is none of the map's
 
@@ -52,7 +52,7 @@ class FT(nn.Module):
         c_s, c_t, c = s[1], t[1], max(1, round(ft_rate * t[1]))
         self.paraphraser, self.decoder = convolutions(c_t, c_t, c, c), convolutions(c, c, c_t, c_t)
         self.translator = convolutions(c_s, c_s, c, c)
-        he(self)
+        initialise(self)
         for weight in self.pretrained_parameters():
             weight.requires_grad_(False)
 

@@ -1,32 +1,32 @@
 """Which layers of student and teacher are compared, and the adapters between layers of different shapes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from core.errors import UserError
+from core.registry import CLASS_SELECTIONS, SELECTIONS
 from distill.feature import same_size
+
+GROUPS: dict[str, Callable[[str], bool]] = {  # which layers a group of a selection holds
+    "first": lambda layer: layer == "enc1",
+    "latent": lambda layer: layer == "latent",
+    "decoder": lambda layer: layer.startswith("dec") or layer == "head",
+    "output": lambda layer: layer == "output",
+    "pool": lambda layer: layer == "pool",
+    "stages": lambda layer: layer not in ("enc1", "output", "pool"),  # a classifier's other maps
+    "all": lambda layer: layer not in ("output", "pool"),
+}
 
 
 def selected_layers(selection: str, student: Sequence[str], teacher: Sequence[str]) -> list[str]:
-    """The taps a selection names, in the student's order, among those that both networks have.
+    """The layers of a selection that both networks have, in the student's order.
 
-    U-Nets of different depth share enc1, latent, dec1, head, output and the levels that the shallower one has; `encoder`
-    is the first encoder block, as in the original release. `stages` of classifiers are all maps behind the stem.
+    U-Nets of different depth share enc1, latent, dec1, head, output and the levels of the shallower.
     """
+    groups = (SELECTIONS | CLASS_SELECTIONS)[selection]
     shared = [layer for layer in student if layer in teacher]
-    groups = {
-        "all": [layer for layer in shared if layer not in ("output", "pool")],
-        "decoder": [layer for layer in shared if layer.startswith("dec") or layer == "head"],
-        "stages": [layer for layer in shared if layer not in ("enc1", "output", "pool")],
-        "encoder": ["enc1"],
-        "first": ["enc1"],
-        "latent": ["latent"],
-        "output": ["output"],
-        "pool": ["pool"],
-    }
-    chosen = {layer for word in selection.split("_") for layer in groups[word]}
-    return [layer for layer in shared if layer in chosen]
+    return [layer for layer in shared if any(GROUPS[group](layer) for group in groups)]
 
 
 class Adapter(nn.Module):

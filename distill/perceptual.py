@@ -1,6 +1,5 @@
-"""The distance between two images in the eyes of a VGG-19 that was trained to classify."""
+"""The perceptual distance of two images: that of their features in a VGG-19 trained on ImageNet."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -9,75 +8,75 @@ from torch import Tensor, nn
 
 from core.errors import UserError
 from models.classifier import DEVIATION, MEAN  # of ImageNet, on which VGG was trained
-from models.weights import weights_in
+from models.weights import read_weights
 
-LAYERS = {
-    2: 0.1,
-    7: 0.1,
-    16: 1.0,
-    25: 1.0,
-    34: 1.0,
-}  # conv1_2, conv2_2, conv3_4, conv4_4, conv5_4 before their ReLU
+LAYER_WEIGHTS = {  # conv1_2, conv2_2, conv3_4, conv4_4, conv5_4, before their ReLU
+    "features.2": 0.1,
+    "features.7": 0.1,
+    "features.16": 1.0,
+    "features.25": 1.0,
+    "features.34": 1.0,
+}
+SMALLEST = 16  # pixels a side that are left by four poolings
 
 
 def load_vgg() -> nn.Module:
     """torchvision's VGG-19 with its weights from torch's cache; nothing is downloaded."""
     from torchvision.models import VGG19_Weights, vgg19
+    from torchvision.models.feature_extraction import create_feature_extractor
 
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(VGG19_Weights.DEFAULT.url).name
     if not path.is_file():
         raise UserError(
-            f"loss 'perceptual' needs the weights of VGG-19 in {path}: "
-            "python -c \"import torchvision; torchvision.models.vgg19(weights='DEFAULT')\" fetches them"
+            f"loss 'perceptual' needs the weights of VGG-19 in {path}; to fetch them, run: "
+            "python -c \"import torchvision; torchvision.models.vgg19(weights='DEFAULT')\""
         )
-    vgg = vgg19(weights=None)
-    vgg.load_state_dict(
-        weights_in(
-            path, lambda: torch.load(path, map_location="cpu", weights_only=True), vgg.state_dict()
-        )
-    )
-    layers = vgg.features[: max(LAYERS) + 1].eval().requires_grad_(False)
-    for layer in layers:
+
+    def read() -> dict[str, Tensor]:
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+    vgg = vgg19(weights=None).eval().requires_grad_(False)
+    vgg.load_state_dict(read_weights(path, read, vgg.state_dict()))
+    for layer in vgg.modules():
         if isinstance(layer, nn.ReLU):
-            layer.inplace = False  # what is compared stands before it
-    return layers
+            layer.inplace = False  # the features are compared as they are before the ReLU
+    return create_feature_extractor(vgg, list(LAYER_WEIGHTS))
 
 
 def gram(f: Tensor) -> Tensor:
-    """How a sample's channels go together, (B, C, C)."""
+    """The correlations of a sample's channels, (B, C, C)."""
     f = f.flatten(2)
     return f @ f.mT / (f.shape[1] * f.shape[2])
 
 
 class Perceptual:
-    """sum over layers of w_l mean |V_l(s) - V_l(t)|, and `style_weight` times the same of their Gram matrices."""
+    """sum over layers of w_l mean |V_l(s) - V_l(t)|, and the same of Gram matrices times `style_weight`."""
 
     def __init__(self, style_weight: float = 0.0):
         self.style_weight, self.vgg = style_weight, load_vgg()
 
-    def seen(self, image: Tensor) -> Iterator[Tensor]:
-        """The features of images in [0, 1] at the layers."""
-        mean, deviation = (
-            torch.tensor(v, device=image.device).view(1, 3, 1, 1) for v in (MEAN, DEVIATION)
-        )
-        h = (image.expand(-1, 3, -1, -1) - mean) / deviation
-        for k, layer in enumerate(self.vgg):
-            h = layer(h)
-            if k in LAYERS:
-                yield h
+    def features(self, image: Tensor) -> dict[str, Tensor]:
+        """VGG's features of images in [0, 1], by layer."""
+        mean = torch.tensor(MEAN, device=image.device).view(1, 3, 1, 1)
+        deviation = torch.tensor(DEVIATION, device=image.device).view(1, 3, 1, 1)
+        return self.vgg((image.expand(-1, 3, -1, -1) - mean) / deviation)
 
     def __call__(self, s: Tensor, t: Tensor) -> Tensor:
         if s.shape[1] not in (1, 3):
             raise UserError(
-                f"loss 'perceptual' looks at images, not at a tap of {s.shape[1]} channels: choose --type_dist output"
+                f"loss 'perceptual' compares images, and this layer has {s.shape[1]} channels: "
+                "choose --type_dist output"
             )
-        if min(s.shape[-2:]) < 16:
+        if min(s.shape[-2:]) < SMALLEST:
             raise UserError(
-                f"loss 'perceptual' needs images of 16 pixels a side, not {min(s.shape[-2:])}"
+                f"loss 'perceptual' needs images of at least {SMALLEST} pixels a side, "
+                f"not {min(s.shape[-2:])}"
             )
         self.vgg.to(s.device)
+        features_s, features_t = self.features(s), self.features(t)
         loss = s.new_zeros(())
-        for weight, a, b in zip(LAYERS.values(), self.seen(s), self.seen(t), strict=True):
+        for layer, weight in LAYER_WEIGHTS.items():
+            a, b = features_s[layer], features_t[layer]
             loss = loss + weight * F.l1_loss(a, b)
             if self.style_weight:
                 loss = loss + self.style_weight * weight * F.l1_loss(gram(a), gram(b))

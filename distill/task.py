@@ -226,7 +226,7 @@ class Distillation(Task):
         """The layers of two black images, and the input of the network's first layer."""
         x0 = physics.to(device).parts[0].example(device)
         x0 = x0.expand(2, *x0.shape[1:])
-        return network.features(x0), network.normalised(x0)
+        return network.features(x0), network.normalise(x0)
 
     @staticmethod
     def _module(
@@ -319,7 +319,7 @@ class Distillation(Task):
             teacher, weight = self.teachers[comparison.teacher], comparison.loss.weight
             if "teacher_input" in comparison.loss.spec.reads:
                 x0 = batch.teacher_x0[comparison.teacher]
-                context["teacher_input"] = teacher.network.normalised(x0)
+                context["teacher_input"] = teacher.network.normalise(x0)
             value = self.distance(comparison, s, t[comparison.teacher], context)
             if weight:
                 name = f"distill/{comparison.name}"

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.base import padded
+from models.base import pad_to_multiple
 
 ROUNDING = torch.finfo(torch.float32).eps  # what networks compute is not known better than this
 
@@ -22,7 +22,7 @@ def share(part: Tensor, whole: Tensor) -> Tensor:
 
 def wavelet(f: Tensor) -> Tensor:
     """‖f - P f‖² / ‖f‖², the energy of Haar's details; P f has the mean of every 2 x 2 block, an odd border is repeated"""
-    f = padded(f, 2)
+    f = pad_to_multiple(f, 2)
     return share(f - F.interpolate(F.avg_pool2d(f, 2), scale_factor=2.0), f)
 
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from models.base import Restorer
-from physics.mosaic import assembled, blocks
+from physics.mosaic import assemble_blocks, split_blocks
 
 
 class Piecewise(Restorer):
@@ -16,6 +16,6 @@ class Piecewise(Restorer):
     def features(self, x: Tensor) -> dict[str, Tensor]:
         rows, columns = (side // self.n for side in x.shape[-2:])
         return {
-            name: assembled(layer, rows, columns)
-            for name, layer in self.network.features(blocks(x, self.n)).items()
+            name: assemble_blocks(layer, rows, columns)
+            for name, layer in self.network.features(split_blocks(x, self.n)).items()
         }

@@ -212,7 +212,7 @@ def scaled(values: Tensor, physics: Linear, scale: float | str | None, paired: b
     pairs are multiplied by the patterns' amplitude, as the manifest says for one mirror a pixel, and single values are taken as they are.
     """
     if scale == "auto":
-        brightest = physics.back_projection(physics.placed(values.float())).flatten(1).amax(1)
+        brightest = physics.back_projection(physics.place_values(values.float())).flatten(1).amax(1)
         if (brightest <= 0).any():
             raise UserError("scale auto: a frame whose back-projection has no bright place")
         return values / brightest.double()[:, None, None]
@@ -230,7 +230,7 @@ def measured(physics: Physics, args: Namespace, device: torch.device) -> list[Te
         )
     values, paired = frames_in(args.measurements, physics.m, physics.config["c"])
     values = scaled(values.to(device), physics, args.scale, paired)
-    return [physics.placed(some) for some in values.float().split(64)]
+    return [physics.place_values(some) for some in values.float().split(64)]
 
 
 @torch.no_grad()

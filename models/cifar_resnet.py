@@ -6,50 +6,51 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from core.errors import UserError
-from models.base import he
+from models.base import initialise
 from models.classifier import Classifier
 
 
-def stage(
+def residual_stage(
     block: type[BasicBlock | Bottleneck], c_in: int, width: int, count: int, stride: int, **groups
 ) -> nn.Sequential:
-    """`count` residual blocks; where the first changes size or channels, its shortcut is a 1x1 convolution."""
+    """`count` residual blocks; a first one that changes size or channels has a 1x1 shortcut."""
     c_out = width * block.expansion
-    same = stride == 1 and c_in == c_out
-    shortcut = (
-        None
-        if same
-        else nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
-    )
-    return nn.Sequential(
-        block(c_in, width, stride, shortcut, **groups),
-        *(block(c_out, width, **groups) for _ in range(count - 1)),
-    )
+    shortcut = None
+    if stride != 1 or c_in != c_out:
+        projection = nn.Conv2d(c_in, c_out, 1, stride, bias=False)
+        shortcut = nn.Sequential(projection, nn.BatchNorm2d(c_out))
+    first = block(c_in, width, stride, shortcut, **groups)
+    return nn.Sequential(first, *(block(c_out, width, **groups) for _ in range(count - 1)))
 
 
 class CifarResNet(Classifier):
-    """6 * blocks + 2 layers: a convolution, three stages of `width`, 2 and 4 times as many channels, and a linear layer."""
+    """A convolution, three stages of `width`, 2 and 4 times as many channels, and a linear layer.
+
+    It has 6 * blocks + 2 layers.
+    """
 
     def __init__(self, c: int, classes: int, side: int, width: int = 16, blocks: int = 1):
         super().__init__(c, classes, side)
         if min(width, blocks) < 1:
-            raise UserError(f"width {width}, blocks {blocks}: both are at least 1")
+            raise UserError(f"width {width}, blocks {blocks}: both must be at least 1")
         self.enc1 = nn.Sequential(
             nn.Conv2d(c, width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
         )
-        self.stage1 = stage(BasicBlock, width, width, blocks, 1)
-        self.stage2 = stage(BasicBlock, width, 2 * width, blocks, 2)
-        self.latent = stage(BasicBlock, 2 * width, 4 * width, blocks, 2)
+        self.stage1 = residual_stage(BasicBlock, width, width, blocks, 1)
+        self.stage2 = residual_stage(BasicBlock, width, 2 * width, blocks, 2)
+        self.latent = residual_stage(BasicBlock, 2 * width, 4 * width, blocks, 2)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.output = nn.Sequential(nn.Flatten(), nn.Linear(4 * width, classes))
-        he(self)
+        initialise(self)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
-        h, layers = self.normalised(x), {}
+        h = self.normalise(x)
+        layers = {}
         for layer, part in self.named_children():
-            h = layers[layer] = self.run(part, h)
+            h = self.run_block(part, h)
+            layers[layer] = h
         return layers
 
 

@@ -1,4 +1,4 @@
-"""What every classifier is: an image in, named taps out, the last of them the logits."""
+"""The base class of classifiers: an image in, named layers out, the last of them the logits."""
 
 import torch
 from torch import Tensor
@@ -11,26 +11,26 @@ GREY_MEAN, GREY_DEVIATION = 0.449, 0.226  # their averages
 
 
 class Classifier(Network):
-    """A network that gives images of c channels in [0, 1] one of so many classes; it normalises what it sees itself."""
+    """A network from images of c channels in [0, 1], which it normalises, to logits (B, classes).
+
+    `side` is that of the training images. The layers are enc1, stages, latent (maps), pool (what the
+    last layer reads, (B, D, 1, 1)) and output.
+    """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, c: int, classes: int, side: int):
-        super().__init__()
+        super().__init__(c)
         if min(c, side) < 1 or classes < 2:
-            raise UserError(f"channels {c}, side {side}, classes {classes}: at least 1, 1 and 2")
-        self.c, self.classes, self.side = c, classes, side
+            raise UserError(
+                f"channels {c}, side {side}, classes {classes}: allowed are at least 1, 1 and 2"
+            )
+        self.classes, self.side = classes, side
         mean, deviation = (MEAN, DEVIATION) if c == 3 else ((GREY_MEAN,) * c, (GREY_DEVIATION,) * c)
-        self.register_buffer("mean", torch.tensor(mean).view(1, c, 1, 1), persistent=False)
-        self.register_buffer(
-            "deviation", torch.tensor(deviation).view(1, c, 1, 1), persistent=False
-        )
+        for name, values in (("mean", mean), ("deviation", deviation)):
+            self.register_buffer(name, torch.tensor(values).view(1, c, 1, 1), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.features(x)["output"]
-
-    def features(self, x: Tensor) -> dict[str, Tensor]:
-        """enc1, stages, latent (maps), pool (what the last layer reads, (B, D, 1, 1)), output (logits, (B, classes))."""
-        raise NotImplementedError
-
-    def normalised(self, x: Tensor) -> Tensor:
-        """The image less its mean over its deviation; a map of the noise level behind it is not looked at."""
+    def normalise(self, x: Tensor) -> Tensor:
+        """The image minus its mean, over its deviation, without a map of the noise level."""
         return (x[:, : self.c] - self.mean) / self.deviation

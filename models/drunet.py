@@ -1,14 +1,14 @@
-"""deepinv's DRUNet, a residual U-Net that is told the noise level, with named taps."""
+"""deepinv's DRUNet, a residual U-Net that reads the noise level, with named layers."""
 
 import deepinv
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.base import Restorer, padded
+from models.base import Restorer, pad_to_multiple
 
 
 class DRUNet(Restorer):
-    """Taps enc1 .. enc4, latent, dec4 .. dec1, output; channels width, 2, 4 and 8 times it."""
+    """Layers: enc1 .. enc4, latent, dec4 .. dec1, output; channels width, 2, 4 and 8 times it."""
 
     reads_noise_level = True
 
@@ -19,17 +19,18 @@ class DRUNet(Restorer):
         )
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
+        net = self.net
         height, width = x.shape[-2:]
-        x = F.pad(x, (0, 0, 0, 0, 0, self.c + 1 - x.shape[1]))  # noise that is not told is none
-        layers = {"enc1": self.net.m_head(padded(x, 8))}
+        x = F.pad(x, (0, 0, 0, 0, 0, self.c + 1 - x.shape[1]))  # a missing noise level is zero
+        layers = {"enc1": net.m_head(pad_to_multiple(x, 8))}
         for k in (1, 2, 3):
-            layers[f"enc{k + 1}"] = self.run(
-                self.net.get_submodule(f"m_down{k}"), layers[f"enc{k}"]
-            )
-        layers["latent"] = h = self.run(self.net.m_body, layers["enc4"])
+            down = net.get_submodule(f"m_down{k}")
+            layers[f"enc{k + 1}"] = self.run_block(down, layers[f"enc{k}"])
+        h = self.run_block(net.m_body, layers["enc4"])
+        layers["latent"] = h
         for k in (3, 2, 1):
-            layers[f"dec{k}"] = h = self.run(
-                self.net.get_submodule(f"m_up{k}"), h + layers[f"enc{k + 1}"]
-            )
-        layers["output"] = self.net.m_tail(h + layers["enc1"])[..., :height, :width]
+            up = net.get_submodule(f"m_up{k}")
+            h = self.run_block(up, h + layers[f"enc{k + 1}"])
+            layers[f"dec{k}"] = h
+        layers["output"] = net.m_tail(h + layers["enc1"])[..., :height, :width]
         return layers

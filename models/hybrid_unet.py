@@ -9,7 +9,7 @@ PARTS = ("encoder", "decoder")
 
 
 def part_of(name: str) -> str:
-    """Which part a tensor or block of the U-Net belongs to: Conv1 .. ConvK see the image, all the rest draws it."""
+    """The part of the U-Net that a tensor or block belongs to: Conv1 .. ConvK are the encoder."""
     block = name.split(".")[0]
     return "encoder" if block.startswith("Conv") and block != "Conv_1x1" else "decoder"
 
@@ -20,7 +20,7 @@ class HybridUNet(UNet):
     def __init__(self, freeze: str = "none", **unet):
         super().__init__(**unet)
         if freeze not in (*PARTS, "none"):
-            raise UserError(f"freeze '{freeze}': choose from encoder, decoder, none")
+            raise UserError(f"unknown freeze '{freeze}': choose from encoder, decoder, none")
         self.freeze = freeze
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(part_of(name) != freeze)
@@ -34,5 +34,5 @@ class HybridUNet(UNet):
 
 
 def graft(encoder: dict[str, Tensor], decoder: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One state dict with the first one's encoder and the second one's decoder."""
+    """The state dict of a hybrid: the first one's encoder and the second one's decoder."""
     return {k: (encoder if part_of(k) == "encoder" else decoder)[k] for k in encoder}

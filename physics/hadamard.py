@@ -6,11 +6,11 @@ from math import ceil, sqrt
 import torch
 from torch import Tensor
 
-ONE_PRODUCT = {
-    -2: 32,
-    -1: 64,
-}  # sides up to which an axis is one product with H; the last one lies in memory as products like it
-RADIX_BITS = 4  # beyond them H is a Kronecker product of matrices of at most 16 rows, each applied along an axis of its own
+# Sides up to which an axis is one product with H; along the last axis, whose entries are next to
+# each other in memory, products are faster.
+ONE_PRODUCT = {-2: 32, -1: 64}
+# Beyond them H is a Kronecker product of matrices of at most 16 rows, each along its own axis.
+RADIX_BITS = 4
 
 
 @cache
@@ -30,15 +30,12 @@ def hadamard_2d(x: Tensor) -> Tensor:
 
 
 def along(x: Tensor, n: int, inner: int) -> Tensor:
-    """H = H_r ⊗ H_q ⊗ ... along an axis of n entries, behind which so many others lie in memory."""
+    """H = H_r ⊗ H_q ⊗ ... along an axis of n entries, with `inner` entries behind each in memory."""
     shape, bits = x.shape, n.bit_length() - 1
     parts = ceil(bits / RADIX_BITS)
     for k in range(parts):
         r = 2 ** ((bits + k) // parts)  # as equal as they can be
         n //= r
-        x = (
-            matrix(r, x.device, x.dtype) @ x.reshape(-1, r, n * inner)
-            if n * inner > 1
-            else x.reshape(-1, r) @ matrix(r, x.device, x.dtype)
-        )
+        h = matrix(r, x.device, x.dtype)
+        x = h @ x.reshape(-1, r, n * inner) if n * inner > 1 else x.reshape(-1, r) @ h
     return x.reshape(shape)

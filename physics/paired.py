@@ -1,12 +1,13 @@
-"""The camera of pairs: it measures nothing, as the degraded pictures are given."""
+"""The physics of pairs: their degraded pictures are given, so it measures nothing."""
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.errors import UserError
-from data.batches import Batch
+from data.batches import Batch, Images
+from models.base import Network
 from physics.base import Physics
 
 
@@ -17,7 +18,7 @@ class Given(Physics):
 
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         raise UserError(
-            "physics 'given' measures nothing: it sees the degraded pictures of --dataset paired alone"
+            "physics 'given' measures nothing: it reads the degraded pictures of --dataset paired"
         )
 
     def measure_batch(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
@@ -27,7 +28,8 @@ class Given(Physics):
         return y
 
     def example(self, device: torch.device) -> Tensor:
-        return torch.zeros(1, self.config["c"], self.config["n"], self.config["n"], device=device)
+        n = self.config["n"]
+        return torch.zeros(1, self.config["c"], n, n, device=device)
 
 
 def given(
@@ -36,18 +38,18 @@ def given(
     return Given(config)
 
 
-def physics_for(images, camera: Physics, network: nn.Module) -> Physics:
-    """What an evaluation on a split sees: the degraded pictures of pairs, else what the camera measures."""
-    if images.paired and camera.appends_noise_level and network.reads_noise_level:
+def physics_for(images: Images, physics: Physics, network: Network) -> Physics:
+    """The physics of an evaluation on a split: the given pictures of pairs, else `physics`."""
+    if not images.paired:
+        if isinstance(physics, Given):
+            raise UserError(
+                "physics 'given' measures nothing: it needs the pairs of --dataset paired; "
+                "for a bare file give --n and --sigma of its denoiser"
+            )
+        return physics
+    if physics.appends_noise_level and network.reads_noise_level:
         raise UserError(
-            f"physics '{camera.config['name']}' tells this network the noise level, which is unknown of pairs: choose another of them"
+            f"physics '{physics.config['name']}': this network reads the noise level, "
+            "which is unknown for pairs; choose another network"
         )
-    if not images.paired and isinstance(camera, Given):
-        raise UserError(
-            "physics 'given' measures nothing: it needs the pairs of --dataset paired; a bare file is told a denoiser's --n and --sigma"
-        )
-    return (
-        Given({"name": "given", "n": camera.config["n"], "c": camera.config["c"]})
-        if images.paired
-        else camera
-    )
+    return Given({"name": "given", "n": physics.config["n"], "c": physics.config["c"]})

@@ -1,4 +1,4 @@
-"""The image itself, or a smaller one: what a classifier sees of it."""
+"""The image itself, or a smaller one, for classifiers."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from physics.base import Physics
 
 
 class Picture(Physics):
-    """y = the image, `lessen_ratio` times smaller along a side; it is its own first image."""
+    """y = the image, `lessen_ratio` times smaller along a side; y is the first image."""
 
     measures_images = True
 
@@ -34,19 +34,20 @@ class Picture(Physics):
 
     def describe(self) -> str:
         n = self.config["n"]
-        return f"image, {n} x {n}" + (
-            "" if self.side == n else f" made {self.side} x {self.side} ({self.config['resize']})"
-        )
+        if self.side == n:
+            return f"image, {n} x {n}"
+        return f"image, {n} x {n} resized to {self.side} x {self.side} ({self.config['resize']})"
 
 
 def picture(
     config: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
 ) -> Picture:
     if config["resize"] not in RESIZES:
-        raise UserError(f"resize '{config['resize']}': choose from {', '.join(RESIZES)}")
-    seen = Picture(config)
-    if config["lessen_ratio"] < 1 or seen.side < 1:
+        raise UserError(f"unknown resize '{config['resize']}': choose from {', '.join(RESIZES)}")
+    physics = Picture(config)
+    if config["lessen_ratio"] < 1 or physics.side < 1:
         raise UserError(
-            f"lessen_ratio {config['lessen_ratio']:g}: it divides the side of the images, {config['n']}, and is at least 1"
+            f"lessen_ratio {config['lessen_ratio']:g}: allowed are 1 up to twice the side of the "
+            f"images, {config['n']}"
         )
-    return seen
+    return physics

@@ -1,7 +1,8 @@
-"""The single-pixel camera: orderings of Hadamard patterns, dense patterns, one ratio or a mixture of several."""
+"""The single-pixel camera: Hadamard or dense patterns, one ratio or a mixture of several."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import floor
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +19,14 @@ from core.errors import UserError
 from core.inputs import check_dense, check_patterns, check_side, existing_file
 from core.registry import ORDERINGS, look_up
 from data.images import BAD_ARRAY, array_in
-from physics.base import Linear, Physics, describe_first_image
+from physics.base import Linear, Operator, Physics, describe_first_image
 from physics.hadamard import hadamard_2d
 
-# ---------------------------------------------------------------- orderings: (n, n) places, 0 is measured first
+# ---------------------------------------------------------------- orderings: (n, n) places, of which 0 is measured first
 
 
 def _places(order: np.ndarray, n: int) -> Tensor:
-    """Places from an order over the grid read column by column, as deepinv's sequency and cake cutting read it."""
+    """Places from an order over the grid by columns, which deepinv's orderings use."""
     places = torch.empty(n * n, dtype=torch.int64)
     places[torch.from_numpy(order.astype(np.int64))] = torch.arange(n * n)
     return places.view(n, n).T.contiguous()
@@ -54,7 +55,7 @@ def xy_places(n: int, **_) -> Tensor:
 
 
 def strip_places(n: int, **_) -> Tensor:
-    """The original release: natural index i stands at gray_encode(bit_reverse(i)), and the grid of places is read row by row."""
+    """The original release: index i has place gray_encode(bit_reverse(i)), in a grid by rows."""
     bits = n.bit_length() - 1
     reverse = [int(format(i, f"0{bits}b")[::-1], 2) if bits else 0 for i in range(n)]
     place = torch.tensor([r ^ (r >> 1) for r in reverse])
@@ -64,10 +65,10 @@ def strip_places(n: int, **_) -> Tensor:
 def variance_places(n: int, images: Callable[[], Tensor] | None, **_) -> Tensor:
     """Descending energy of the Hadamard coefficients over the training images."""
     if images is None:
-        raise UserError("ordering 'variance' is chosen from training images: give a dataset")
-    energy = sum(
-        hadamard_2d(chunk).double().square().sum((0, 1)) for chunk in images().split(500)
-    )  # (n, n)
+        raise UserError("ordering 'variance' is computed from training images: give a dataset")
+    energy = torch.zeros((), dtype=torch.float64)
+    for chunk in images().split(500):
+        energy = energy + hadamard_2d(chunk).double().square().sum((0, 1))  # (n, n)
     order = torch.argsort(energy.view(-1), descending=True, stable=True)
     places = torch.empty_like(order)
     places[order] = torch.arange(n * n)
@@ -75,57 +76,66 @@ def variance_places(n: int, images: Callable[[], Tensor] | None, **_) -> Tensor:
 
 
 def random_patterns(n: int, m: int, **_) -> Tensor:
-    """Dense patterns of equally likely ±1: the first m rows of one fixed stream, so that ratios nest and seeds of runs agree."""
+    """Dense patterns of equally likely ±1.
+
+    They are the first m rows of one fixed stream: a larger ratio contains a smaller one's.
+    """
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 2, (m, n * n), generator=generator).to(torch.int8) * 2 - 1
 
 
 def file_patterns(path: str, n: int, m: int) -> Tensor:
-    """The user's own .npy: a 0/1 mask or places 0 .. n²-1 over the (n, n) Hadamard grid in natural order, or a (rows, n²) matrix."""
+    """The user's own patterns in an .npy file.
+
+    They are a 0/1 mask or places 0 .. n²-1 over the (n, n) Hadamard grid in natural order, or a
+    (rows, n²) matrix.
+    """
+    where = f"ordering 'file:{path}'"
     existing_file(path, "ordering file")
     try:
         array = array_in(path)
     except BAD_ARRAY as error:
-        raise UserError(f"ordering 'file:{path}': not a .npy array of numbers ({error})") from None
-    real = (
-        array.dtype == bool
-        or np.issubdtype(array.dtype, np.integer)
-        or np.issubdtype(array.dtype, np.floating)
-    )
-    if not real or not np.isfinite(array.astype(np.float32)).all():
-        raise UserError(
-            f"ordering 'file:{path}': holds {array.dtype} values that are not finite real numbers"
-        )
+        raise UserError(f"{where} is not an .npy array of numbers ({error})") from None
+    numeric = array.dtype == bool or np.issubdtype(array.dtype, np.integer)
+    numeric = numeric or np.issubdtype(array.dtype, np.floating)
+    if not numeric or not np.isfinite(array.astype(np.float32)).all():
+        raise UserError(f"{where} holds {array.dtype} values that are not finite real numbers")
     if array.shape == (n, n):
         check_side(f"file:{path}", n)
-        flat = np.sort(array.reshape(-1))
-        if np.array_equal(flat, np.arange(n * n)):
-            return torch.from_numpy(array.astype(np.int64))
-        if np.isin(flat, (0, 1)).all():
-            if int(flat.sum()) != m:
-                raise UserError(
-                    f"ordering 'file:{path}' keeps {int(flat.sum())} of {n * n} coefficients: --cr asks for {m}"
-                )
-            return _places_of_mask(torch.from_numpy(array != 0))
-        raise UserError(
-            f"ordering 'file:{path}': an ({n}, {n}) array holds 0 and 1, or every place 0 .. {n * n - 1} once"
-        )
+        return grid_patterns(array, where, n, m)
     if array.ndim == 2 and array.shape[1] == n * n:
-        if len(array) < m:
-            raise UserError(f"ordering 'file:{path}' has {len(array)} patterns: --cr asks for {m}")
-        rank = np.linalg.matrix_rank(array[:m].astype(np.float32))
-        if rank < m:
-            raise UserError(
-                f"ordering 'file:{path}': its first {m} patterns measure only {rank} independent values"
-            )
-        return torch.from_numpy(array.astype(np.float32))
-    raise UserError(
-        f"ordering 'file:{path}' has shape {array.shape}: allowed are ({n}, {n}) and (rows, {n * n})"
-    )
+        return matrix_patterns(array, where, m)
+    raise UserError(f"{where} has shape {array.shape}: allowed are ({n}, {n}) and (rows, {n * n})")
+
+
+def grid_patterns(array: np.ndarray, where: str, n: int, m: int) -> Tensor:
+    """Places (n, n), from places or from a mask of m cells."""
+    flat = np.sort(array.reshape(-1))
+    if np.array_equal(flat, np.arange(n * n)):
+        return torch.from_numpy(array.astype(np.int64))
+    if not np.isin(flat, (0, 1)).all():
+        raise UserError(
+            f"{where}: an ({n}, {n}) array must hold 0 and 1, or each place 0 .. {n * n - 1} once"
+        )
+    if int(flat.sum()) != m:
+        raise UserError(
+            f"{where} selects {int(flat.sum())} of {n * n} coefficients, but --cr asks for {m}"
+        )
+    return _places_of_mask(torch.from_numpy(array != 0))
+
+
+def matrix_patterns(array: np.ndarray, where: str, m: int) -> Tensor:
+    """Dense patterns (rows, n²), of which the first m are independent."""
+    if len(array) < m:
+        raise UserError(f"{where} has {len(array)} patterns, but --cr asks for {m}")
+    rank = np.linalg.matrix_rank(array[:m].astype(np.float32))
+    if rank < m:
+        raise UserError(f"{where}: its first {m} patterns measure only {rank} independent values")
+    return torch.from_numpy(array.astype(np.float32))
 
 
 def _places_of_mask(mask: Tensor) -> Tensor:
-    """Kept cells first, row by row."""
+    """Places with the selected cells first, row by row."""
     order = torch.argsort(~mask.view(-1), stable=True)
     places = torch.empty_like(order)
     places[order] = torch.arange(order.numel())
@@ -137,6 +147,8 @@ def _places_of_mask(mask: Tensor) -> Tensor:
 
 class HadamardPatterns(SinglePixelCamera):
     """deepinv's camera with a faster transform; its mask holds zeros and ones, hence A† = Aᵀ."""
+
+    mask: Tensor
 
     def A(self, x: Tensor, **_) -> Tensor:
         return hadamard_2d(x).mul_(self.mask)
@@ -155,10 +167,15 @@ class HadamardPatterns(SinglePixelCamera):
 
 
 class DensePatterns(DecomposablePhysics):
-    """A single-pixel camera with any m patterns; rows (m, n²), applied to every channel."""
+    """A single-pixel camera with any m patterns, as rows (m, n²) for every channel."""
+
+    mask: Tensor
+    u: Tensor
+    vh: Tensor
 
     def __init__(self, rows: Tensor, img_size: tuple[int, int, int]):
         super().__init__(img_size=img_size)
+        self.size = img_size
         u, singular, vh = torch.linalg.svd(rows.float(), full_matrices=False)
         self.register_buffer("mask", singular[None])
         self.register_buffer("u", u)
@@ -168,7 +185,7 @@ class DensePatterns(DecomposablePhysics):
         return x.flatten(2) @ self.vh.T  # (B, C, r)
 
     def V(self, y: Tensor) -> Tensor:
-        return (y @ self.vh).reshape(len(y), *self.img_size)
+        return (y @ self.vh).reshape(len(y), *self.size)
 
     def U(self, y: Tensor) -> Tensor:
         return y @ self.u.T  # (B, C, m)
@@ -177,13 +194,13 @@ class DensePatterns(DecomposablePhysics):
         return y @ self.u
 
 
-# ---------------------------------------------------------------- cameras
+# ---------------------------------------------------------------- physics
 
 
-def measurements(cr: float, n: int) -> int:
-    """m = floor(cr n²), at least 1, and not one less where cr n² is whole but for rounding."""
+def count_measurements(cr: float, n: int) -> int:
+    """m = floor(cr n²), at least 1; a cr n² that is whole but for rounding is whole."""
     if not 0 < cr <= 1:
-        raise UserError(f"cr {cr:g}: a compression ratio lies in (0, 1]; 1 is full sampling")
+        raise UserError(f"cr {cr:g}: a ratio must be in (0, 1]; 1 is full sampling")
     return max(1, floor(cr * n * n + 1e-6))
 
 
@@ -198,14 +215,14 @@ def patterns_of(
 
 
 def is_hadamard(patterns: Tensor, n: int) -> bool:
-    """Whether patterns are places over the (n, n) Hadamard grid, and not a matrix (rows, n²)."""
+    """Whether patterns are places over the (n, n) Hadamard grid instead of a matrix (rows, n²)."""
     return patterns.shape == (n, n)
 
 
 class SinglePixel(Linear):
     """A single-pixel camera of one ratio, with the patterns that it measures."""
 
-    def __init__(self, operator: torch.nn.Module, config: dict, patterns: Tensor, index: Tensor):
+    def __init__(self, operator: Operator, config: dict, patterns: Tensor, index: Tensor):
         super().__init__(operator, config, index)
         self.patterns = patterns
 
@@ -213,53 +230,56 @@ class SinglePixel(Linear):
         return super().kept() | {"patterns": self.patterns}
 
     def describe(self) -> str:
-        return describe(self)
+        return describe_ratios(self.config, [self])
 
 
 class Mixture(Physics):
-    """Several ratios of one camera; one is drawn for every batch."""
+    """Several ratios of one camera, of which one is sampled for every batch."""
 
     level = "awgn_snr"
 
-    def __init__(self, cameras: list[SinglePixel], config: dict):
+    def __init__(self, components: Sequence[SinglePixel], config: dict):
         super().__init__(config)
-        self.cameras = torch.nn.ModuleList(cameras)
+        self.cameras = torch.nn.ModuleList(components)  # the name in files of interrupted runs
+        self.single_pixels = tuple(components)
 
     @property
-    def parts(self) -> list[SinglePixel]:
-        return list(self.cameras)
+    def parts(self) -> Sequence[SinglePixel]:
+        return self.single_pixels
 
     def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self.parts[torch.randint(len(self.parts), (), generator=generator)].observe(
-            x, generator
-        )
+        k = int(torch.randint(len(self.parts), (), generator=generator))
+        return self.parts[k].observe(x, generator)
 
-    def refitted(self, images: Callable[[], Tensor]) -> "Mixture":
-        return Mixture([part.refitted(images) for part in self.parts], self.config)
+    def refit(self, images: Callable[[], Tensor]) -> "Mixture":
+        return Mixture([part.refit(images) for part in self.parts], self.config)
 
-    def at_noise(self, level: float | None) -> "Mixture":
-        return Mixture(
-            [part.at_noise(level) for part in self.parts], self.config | {"awgn_snr": level}
-        )
+    def at_noise(self, level: float | list[float] | None) -> "Mixture":
+        config = self.config | {"awgn_snr": level}
+        return Mixture([part.at_noise(level) for part in self.parts], config)
 
     def describe(self) -> str:
-        return describe(self)
+        return describe_ratios(self.config, self.parts)
 
 
-def describe(physics: Physics) -> str:
-    """Ordering, first image, noise, and the expected and real number of measurements of every part."""
-    config, pixels = physics.config, physics.config["n"] ** 2
-    counts = [
-        f"cr {part.config['cr']:g} asks for {part.config['cr'] * pixels:.1f} of {pixels} and takes {part.m}"
-        for part in physics.parts
-    ]
-    return f"spc, {config['ordering']}, {describe_first_image(config)}; measurements: {', '.join(counts)}"
+def describe_ratios(config: dict, parts: Sequence[SinglePixel]) -> str:
+    """Ordering, first image, noise, and the expected and real number of measurements."""
+    pixels = config["n"] ** 2
+    counts = []
+    for part in parts:
+        cr = part.config["cr"]
+        counts.append(f"cr {cr:g} asks for {cr * pixels:.1f} of {pixels} and takes {part.m}")
+    first = describe_first_image(config)
+    return f"spc, {config['ordering']}, {first}; measurements: {', '.join(counts)}"
 
 
-def camera(config: dict, images: Callable[[], Tensor] | None, kept: dict | None) -> SinglePixel:
+def build_one_ratio(
+    config: dict, images: Callable[[], Tensor] | None, kept: dict | None
+) -> SinglePixel:
     """A single-pixel camera of one ratio."""
-    n, size = config["n"], (config["c"], config["n"], config["n"])
-    m = measurements(config["cr"], n)
+    n = config["n"]
+    size: Any = (config["c"], n, n)  # deepinv declares a tuple of one number
+    m = count_measurements(config["cr"], n)
     patterns = kept["patterns"] if kept else patterns_of(config["ordering"], n, m, images)
     if is_hadamard(patterns, n):
         index = patterns.view(-1).argsort()[:m]
@@ -270,14 +290,15 @@ def camera(config: dict, images: Callable[[], Tensor] | None, kept: dict | None)
         check_dense(n)
         patterns = patterns[:m].clone()
         index = torch.arange(m)
-        # Rows of unit norm, as the Hadamard patterns have; a user's own matrix is taken as it is.
+        # Rows of unit norm, as the Hadamard patterns have; a user's own matrix is left as it is.
         operator = DensePatterns(patterns / n if config["ordering"] == "random" else patterns, size)
         taken = operator.u.shape[0]
     if taken != m:
         raise UserError(
-            f"cr {config['cr']:g} asks for {m} measurements of a {n} x {n} image, the patterns give {taken}"
+            f"cr {config['cr']:g} asks for {m} measurements of a {n} x {n} image, "
+            f"but the patterns give {taken}"
         )
-    return SinglePixel(operator, config, patterns, index).finished(images, kept)
+    return SinglePixel(operator, config, patterns, index).prepare_first_image(images, kept)
 
 
 def single_pixel_camera(
@@ -286,8 +307,9 @@ def single_pixel_camera(
     """The camera of one ratio, or the mixture of several where `cr` is a list."""
     config = config | {"name": "spc"}  # cs is another word for it
     if not isinstance(config["cr"], list):
-        return camera(config, images, state and state[0])
-    cameras = [
-        camera(config | {"cr": cr}, images, state and state[k]) for k, cr in enumerate(config["cr"])
+        return build_one_ratio(config, images, state[0] if state else None)
+    components = [
+        build_one_ratio(config | {"cr": cr}, images, state[k] if state else None)
+        for k, cr in enumerate(config["cr"])
     ]
-    return Mixture(cameras, config)
+    return Mixture(components, config)

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from core.errors import UserError, in_a_line
 from core.files import inside
-from core.parser import ITSELF
 from core.registry import ALONE
 
 KEYS = ("question", "script", "seeds", "fixed", "teacher", "grid", "shuffled", "limit_test", "tiny")
@@ -218,7 +217,7 @@ class Plan:
 
     def parser(self, script: str):
         if script not in self.parsers:
-            self.parsers[script] = self.script_of(script).parse(ITSELF)
+            self.parsers[script] = self.script_of(script).build_parser()
         return self.parsers[script]
 
     def read_by(self, script: str, flags: dict) -> dict:

@@ -26,7 +26,7 @@ BATCH = 200
 
 def ledger(camera: Physics, error: Tensor) -> dict[str, Tensor]:
     """e = A†A e + (I - A†A) e: mean squared errors (B,) within what the camera measures, and outside of it."""
-    within = camera.measured(error)
+    within = camera.project(error)
     if within is None:
         return {}
     return {

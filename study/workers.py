@@ -65,10 +65,10 @@ def is_held(study: Study, key: str) -> bool:
     if not (study.folder / key).is_dir():
         return False
     try:
-        lock(study.folder / key / ".job.lock").close()
+        with lock(study.folder / key / ".job.lock"):
+            return False
     except UserError:
         return True
-    return False
 
 
 def state_of(study: Study, key: str) -> str:

@@ -761,8 +761,8 @@ def two_in_one_folder(folder: Path, chance: random.Random, number: int) -> None:
         began = time.monotonic()
         refused(
             ran(script, words, folder / "at", lambda: os.chdir(folder)),
-            f"belongs to process {first.pid} ",
-            "which is still at work",
+            f"is in use by process {first.pid} ",
+            "which is still running",
         )
         assert time.monotonic() - began < 1.5, "too late"
         first.kill()
@@ -782,7 +782,7 @@ def race(folder: Path, _: random.Random, number: int) -> None:
     ):
         until(lambda: one.ended() or two.ended(), 30)
         loser, winner = (one, two) if one.ended() else (two, one)
-        refused((loser.code, loser.said), f"belongs to process {winner.pid} ")
+        refused((loser.code, loser.said), f"is in use by process {winner.pid} ")
         until(lambda: last_of(folder) is not None, alive=winner)
 
 

@@ -23,11 +23,11 @@ FINE, REFUSED, ERROR = 0, 10, 11  # exit codes of a case
 OUTCOMES = {FINE: "fine", REFUSED: "refused", ERROR: "error"}
 
 
-def recipe_for(name: str, width: int) -> dict:
+def config_for(name: str, width: int) -> dict:
     """The network's recipe at a width; deep ones no deeper than they have to be."""
     line = NETWORKS.get(name) or CLASSIFIERS[name]
     flags = {flag: value for flag, value in line.flags.items() if flag != "pretrained"}
-    widths = {flag: width for flag in ("width", "features", "growth") if flag in flags}
+    widths = {flag: width for flag in ("width", "channels", "growth") if flag in flags}
     blocks = {"blocks": 1} if "blocks" in flags else {}
     stem = {"stem": "small"} if "stem" in flags else {}
     classes = {"classes": ["a", "b", "c"], "side": 32} if name in CLASSIFIERS else {}
@@ -82,9 +82,9 @@ if __name__ == "__main__":
     found = {}
     names = (*NETWORKS, *CLASSIFIERS)
     for name in names:
-        build_network(recipe_for(name, 16))  # imports what the processes of the cases then have
+        build_network(config_for(name, 16))  # imports what the processes of the cases then have
     for name in names:
-        has_width = {"width", "features"} & {*(NETWORKS.get(name) or CLASSIFIERS[name]).flags}
+        has_width = {"width", "channels"} & {*(NETWORKS.get(name) or CLASSIFIERS[name]).flags}
         for width in widths if has_width else widths[:1]:
-            found[f"{name} {width}"] = outcome(recipe_for(name, width))
+            found[f"{name} {width}"] = outcome(config_for(name, width))
     print(json.dumps(found))

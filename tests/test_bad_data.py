@@ -422,7 +422,7 @@ def test_arrays_that_are_objects_or_promise_what_is_not_there_are_one_line(
         (
             main_unet,
             ["--cr", "0.1", "--ordering", "file:a.npy"],
-            "ordering 'file:a.npy': not a .npy array",
+            "ordering 'file:a.npy' is not an .npy array",
         ),
         (
             main_unet,

@@ -34,7 +34,7 @@ from distill import build_loss
 from distill.task import Distillation, Progress, Teacher
 from evaluation.class_report import draw_confusion
 from models import build_network
-from models.library import load_pretrained
+from models.pretrained import load_pretrained
 from training import checkpoint, classification, setup
 
 DATA = ["--dataset", "digits", "--n", "16", "--limit_train", "40", "--limit_val", "20"]

@@ -17,7 +17,7 @@ from torch import nn
 from torchvision.models import get_model_weights
 
 from core.errors import UserError
-from models import cifar_resnet, library
+from models import cifar_resnet, library, pretrained
 from models.classifier import DEVIATION, GREY_DEVIATION, GREY_MEAN, MEAN
 
 SMALL = {
@@ -315,11 +315,11 @@ class TestPretrained:
         other = lively(getattr(torchvision.models, TORCHVISION[name])(weights=None))
         publish(other, TORCHVISION[name], tmp_path, monkeypatch)
         ours, x = getattr(library, name)(3, 1000, 32), torch.rand(2, 3, 32, 32)
-        library.load_pretrained(ours, name)
+        pretrained.load_pretrained(ours, name)
         assert torch.allclose(ours.eval()(x), other(normal(x)), atol=1e-4, rtol=1e-4)
         fresh = getattr(library, name)(1, 7, 32).eval()
         head = fresh.body.fc.weight.clone()
-        library.load_pretrained(fresh, name)
+        pretrained.load_pretrained(fresh, name)
         assert torch.equal(fresh.body.fc.weight, head) and fresh(x[:, :1]).shape == (2, 7)
         assert (
             sum(
@@ -347,7 +347,7 @@ class TestPretrained:
             torch.rand(1, 3, 224, 224),
         )
         for network in (ours, grey):
-            library.load_pretrained(network, "vit_tiny")
+            pretrained.load_pretrained(network, "vit_tiny")
         assert torch.allclose(ours(x), other(2 * x - 1), atol=1e-3)
         assert torch.allclose(
             grey(x[:, :1]), other(2 * x[:, :1].expand(-1, 3, -1, -1) - 1), atol=1e-3
@@ -360,7 +360,7 @@ class TestPretrained:
         other = timm.create_model(VIT, pretrained=False)
         publish(other, VIT, tmp_path, monkeypatch)
         ours = library.vit_tiny(3, 5, side)
-        library.load_pretrained(ours, "vit_tiny")
+        pretrained.load_pretrained(ours, "vit_tiny")
         old, new = other.pos_embed[0].detach(), ours.body.pos_embed[0].detach()
         assert torch.equal(new[0], old[0])
         for channel in (0, 77):
@@ -384,15 +384,15 @@ class TestPretrained:
         with torch.device("meta"):
             network = getattr(library, name)(3, 5, 32)
         with pytest.raises(UserError, match=f"{file}: --download fetches them"):
-            library.load_pretrained(network, name)
+            pretrained.load_pretrained(network, name)
         with pytest.raises(UserError, match="no network"):
-            library.load_pretrained(network, name, download=True)
+            pretrained.load_pretrained(network, name, download=True)
 
     @pytest.mark.parametrize("change", [{"width": 32}, {"stem": "small"}])
     def test_weights_of_another_form_are_refused(self, change, tmp_path, monkeypatch):
         publish(torchvision.models.resnet18(weights=None), "resnet18", tmp_path, monkeypatch)
         with pytest.raises(UserError, match=r"default width, stem and patch: conv1\.weight"):
-            library.load_pretrained(library.resnet18(3, 5, 32, **change), "resnet18")
+            pretrained.load_pretrained(library.resnet18(3, 5, 32, **change), "resnet18")
 
     @pytest.mark.parametrize("name, published", [("resnet18", "resnet18"), ("vit_tiny", VIT)])
     @pytest.mark.parametrize(
@@ -413,7 +413,7 @@ class TestPretrained:
         with pytest.raises(
             UserError, match=f"published weights .*{path.name} cannot be read: "
         ) as refusal:
-            library.load_pretrained(network, name)
+            pretrained.load_pretrained(network, name)
         assert "\n" not in str(refusal.value)
 
     @pytest.mark.parametrize(
@@ -430,21 +430,21 @@ class TestPretrained:
         network = library.resnet18(3, 5, 32)
         path = publish(change(copy.deepcopy(network.body)), "resnet18", tmp_path, monkeypatch)
         with pytest.raises(UserError, match=f"{path.name} are damaged or of another network: "):
-            library.load_pretrained(network, "resnet18")
+            pretrained.load_pretrained(network, "resnet18")
 
     def test_only_published_networks_of_grey_or_colour_have_weights(self):
         with pytest.raises(UserError, match="no published weights of 'resnet8': choose from vgg16"):
-            library.load_pretrained(SMALL["resnet8"](3, 5, 32), "resnet8")
+            pretrained.load_pretrained(SMALL["resnet8"](3, 5, 32), "resnet8")
         with pytest.raises(UserError, match="1 or 3 channels, not 2"):
-            library.load_pretrained(SMALL["resnet18"](2, 5, 32), "resnet18")
+            pretrained.load_pretrained(SMALL["resnet18"](2, 5, 32), "resnet18")
 
 
 def test_grey_images_are_normalised_by_the_colours_averages():
     assert (round(sum(MEAN) / 3, 3), round(sum(DEVIATION) / 3, 3)) == (GREY_MEAN, GREY_DEVIATION)
     x = torch.rand(2, 3, 8, 8)
-    assert torch.allclose(SMALL["resnet8"](3, 2, 8).normalised(x), normal(x), atol=1e-6)
+    assert torch.allclose(SMALL["resnet8"](3, 2, 8).normalise(x), normal(x), atol=1e-6)
     assert torch.allclose(
-        SMALL["resnet8"](1, 2, 8).normalised(x), (x[:, :1] - GREY_MEAN) / GREY_DEVIATION, atol=1e-6
+        SMALL["resnet8"](1, 2, 8).normalise(x), (x[:, :1] - GREY_MEAN) / GREY_DEVIATION, atol=1e-6
     )
 
 

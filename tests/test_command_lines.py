@@ -14,7 +14,6 @@ from test_house import SCRIPTS
 
 import main_classify
 import main_unet
-from core import flags
 from core.errors import UserError
 from core.registry import CLASSIFIERS, NETWORKS, PHYSICS, RESTORED
 
@@ -48,27 +47,11 @@ NAMES = sorted(
 )
 
 
-class Parsed(Exception):
-    pass
-
-
-def parser_of(script):
-    """The parser that a script makes."""
-
-    def caught(self, *_):
-        raise Parsed(self)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Parsed) as found:
-        patch.setattr(flags.Parser, "parse_args", caught)
-        importlib.import_module(script).parse([])
-    return found.value.args[0]
-
-
 def lines_of(script):
     """Command lines of a script: its own flags, with values of all kinds, and words that it does not know."""
     actions = [
         action
-        for action in parser_of(script)._actions
+        for action in importlib.import_module(script).build_parser()._actions
         if action.option_strings and action.default is not SUPPRESS
     ]
     values = st.one_of(NUMBERS.map(str), st.sampled_from(NAMES), WORDS)
@@ -150,7 +133,7 @@ VALUES = {
     "cr": [0.001, 0.1, 1], "ordering": ["xy", "strip", "random", "variance"], "sigma": [0, 25, "5 50"], "factor": [2, 3, 16],
     "kernel": ["bicubic", "gaussian", "motion", "box"], "blur_width": [0.1, 3, 99], "acceleration": [2, 8, 64], "mask_type": ["uniform", "gaussian"],
     "degradation": ["mild"], "lessen_ratio": [1, 3, 4096], "resize": ["nearest"], "x0": ["adjoint", "lmmse"], "awgn_snr": [-100, 20],
-    "scales": [2, 5], "width": [1, 4, 7], "features": [1, 4], "blocks": [1, 2], "growth": [1, 4], "batch_norm": ["on", "bias-free"],
+    "scales": [2, 5], "width": [1, 4, 7], "channels": [1, 4], "blocks": [1, 2], "growth": [1, 4], "batch_norm": ["on", "bias-free"],
     "padding": ["circular", "release"], "stem": ["small", "large"], "patch": [3, 8],
 }  # fmt: skip
 COMMON = {

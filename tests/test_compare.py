@@ -18,7 +18,7 @@ from models import build_network
 
 
 def test_flops_are_two_a_multiplication():
-    network = build_network({"name": "dncnn", "c": 1, "features": 8, "blocks": 3})
+    network = build_network({"name": "dncnn", "c": 1, "channels": 8, "blocks": 3})
     convolutions = 2 * 9 * (1 * 8 + 3 * 8 * 8 + 8 * 1) * 16 * 16
     assert flops(network, torch.rand(1, 1, 16, 16)) == convolutions
 
@@ -57,7 +57,7 @@ def test_models_are_compared_with_the_first():
         "25",
         "--network",
         "dncnn",
-        "--features",
+        "--channels",
         "3",
         "--blocks",
         "1",
@@ -107,7 +107,7 @@ def test_noise_is_that_of_all_models_and_rows_name_the_camera():
 
 def test_basicsrs_large_network_is_compared_where_size_and_noise_are_told():
     network = build_network(
-        {"name": "rrdbnet", "c": 1, "features": 4, "blocks": 1, "growth": 2, "residual": False}
+        {"name": "rrdbnet", "c": 1, "channels": 4, "blocks": 1, "growth": 2, "residual": False}
     )
     torch.save({"params": network.state_dict()}, "large.pth")
     light = call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY)["export"]

@@ -20,7 +20,7 @@ from core.errors import UserError
 from core.registry import DEGRADATIONS
 from distill.task import Distillation
 from physics import degradation
-from physics.degradation import PRESETS, Draws, blur_kernel, sinc_kernel
+from physics.degradation import PRESETS, Sampler, blur_kernel, sinc_kernel
 from training import checkpoint
 
 GUIDE = """
@@ -129,11 +129,11 @@ def test_the_sinc_passes_what_is_below_its_cutoff(cutoff):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_drawn_kernels_sum_to_one_and_fit_the_image(name):
-    draws = Draws(seeded())
+    sampler = Sampler(seeded())
     for side in (1, 2, 5, 33):
         sizes = set()
         for _ in range(60):
-            kernel = degradation.drawn_kernel(PRESETS[name], side, draws)
+            kernel = degradation.sample_kernel(PRESETS[name], side, sampler)
             sizes.add(len(kernel))
             assert (
                 kernel.shape[0] == kernel.shape[1]
@@ -152,9 +152,9 @@ def test_kernels_are_drawn_as_often_as_the_preset_says(monkeypatch):
         lambda size, profile, sigma, *_: seen.append((profile, sigma[0] == sigma[1])),
     )
     monkeypatch.setattr(degradation, "sinc_kernel", lambda *_: seen.append("sinc"))
-    draws = Draws(seeded())
+    sampler = Sampler(seeded())
     for _ in range(4000):
-        degradation.drawn_kernel(PRESETS["real_esrgan"], 64, draws)
+        degradation.sample_kernel(PRESETS["real_esrgan"], 64, sampler)
     kinds = [
         ("", True),
         ("", False),
@@ -295,14 +295,14 @@ def test_both_stages_compress_with_their_own_quality(still, monkeypatch):
 
 
 def test_sides_are_drawn_as_often_as_the_preset_says():
-    draws = Draws(seeded())
+    sampler = Sampler(seeded())
     for stage, (up, down, keep), low, high in (
         ("", (0.2, 0.7, 0.1), 0.15, 1.5),
         ("2", (0.3, 0.4, 0.3), 0.3, 1.2),
     ):
         sides = np.array(
             [
-                degradation.drawn_sides(PRESETS["real_esrgan"], (1000, 500), stage, draws)
+                degradation.sample_sides(PRESETS["real_esrgan"], (1000, 500), stage, sampler)
                 for _ in range(3000)
             ]
         )
@@ -317,11 +317,11 @@ def test_sides_are_drawn_as_often_as_the_preset_says():
 
 
 def test_the_second_jpeg_comes_before_or_after_the_own_size_equally_often(monkeypatch):
-    order, back, pil = [], degradation.brought_back, degradation.compressed
-    monkeypatch.setattr(degradation, "brought_back", lambda *a: order.append("size") or back(*a))
+    order, back, pil = [], degradation.restore_size, degradation.compress
+    monkeypatch.setattr(degradation, "restore_size", lambda *a: order.append("size") or back(*a))
     monkeypatch.setattr(
         degradation,
-        "compressed",
+        "compress",
         lambda x, p, stage, d: order.append("jpeg" + stage) or pil(x, p, stage, d),
     )
     camera().observe(torch.rand(300, 1, 8, 8, generator=seeded()), seeded())
@@ -359,7 +359,7 @@ def test_the_whole_story_from_the_command_line(monkeypatch, capsys):
         lambda self, *a: seen.append(self.teachers[0].physics is self.physics) or forward(self, *a),
     )
     data = ["--dataset", "digits", "--limit_train", 20, "--limit_val", 8]
-    tiny = [*data, "--n", 16, "--network", "dncnn", "--features", 4, "--blocks", 2, "--epochs", 1]
+    tiny = [*data, "--n", 16, "--network", "dncnn", "--channels", 4, "--blocks", 2, "--epochs", 1]
     degrade = ["--physics", "degrade", "--degradation", "mild"]
     teacher = call(main_unet, *degrade, *tiny)
     assert re.search(r"degrade_mild\.pth$", str(teacher["export"]))

@@ -86,6 +86,16 @@ class TestHeldImages:
         with pytest.raises(OSError, match="No space left"):
             batches.file_backed((10, 1, 4, 4))
 
+    def test_memory_is_held_where_the_system_lacks_the_calls_of_linux(self, monkeypatch):
+        monkeypatch.delattr(batches.os, "posix_fallocate")
+        monkeypatch.delattr(batches.os, "sysconf")
+        assert 2**20 < room_on(CPU) < 2**50
+        images = build_splits(Request(n=16, limit_train=20), ["train"])["train"]
+        expected = images.stack()
+        images.hold(CPU, lambda _: 0)
+        assert torch.equal(images.stack(), expected)
+        assert batches.file_backed((3, 1, 700, 700)).shape == (3, 1, 700, 700)
+
     @pytest.mark.parametrize("workers", ["0", "2"])
     def test_a_run_is_the_same_from_any_place(self, workers, monkeypatch):
         whole = train("--results", "a", *NOISY)

@@ -156,7 +156,7 @@ def test_a_file_of_the_first_format_still_loads(tmp_path):
     [
         ({"width": 10**9}, {}, "absurd config: width 1000000000"),
         ({"width": 4096, "scales": 5}, {}, "is of another network"),
-        ({"name": "dncnn", "features": 4, "blocks": 10**9}, {}, "absurd config: blocks"),
+        ({"name": "dncnn", "channels": 4, "blocks": 10**9}, {}, "absurd config: blocks"),
         ({}, {"n": 10**9}, "absurd config: n"),
         (
             {},
@@ -172,7 +172,7 @@ def test_absurd_sizes_are_refused_before_anything_is_made_of_them(tmp_path, netw
     config = {
         name: value
         for name, value in (UNET | network).items()
-        if not (name == "width" and "features" in network)
+        if not (name == "width" and "channels" in network)
     }
     checkpoint.write(
         tmp_path / "a.pth",

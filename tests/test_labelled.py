@@ -195,7 +195,7 @@ def test_limits_keep_every_class_as_far_as_they_reach(layout):
 
 
 def test_labels_are_known_without_what_the_images_show(layout, monkeypatch):
-    monkeypatch.setattr("pictures.check_image", lambda path: (8, 8))
+    monkeypatch.setattr("data.images.check_image", lambda path: (8, 8))
     monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("an image is opened"))
     assert sum(len(images.labels) for images in splits_of(layout[1]).values()) == sum(
         SIZES.values()

@@ -170,7 +170,7 @@ def test_no_message_advises_to_run_what_is_in_a_file(wrong, tmp_path, monkeypatc
     own = torch.nn.Linear(2, 2).state_dict()
     read = lambda: torch.load("objects.pth", weights_only=True)  # noqa: E731
     with pytest.raises(UserError, match="could run code and is not loaded") as second:
-        weights.weights_in(Path("objects.pth"), read, own)
+        weights.read_weights(Path("objects.pth"), read, own)
     np.savez("objects.npz", x_train=np.array([{}]), x_test=np.array([{}]))
     words = ["--cr", "0.5", "--dataset", "npz", "--data_root"]
     texts = [str(first.value), str(second.value)]

@@ -7,10 +7,15 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+import torch
 
+import main_unet
 import main_unet_dist
 import sweep
 import test_UNet
+from core import flags
+from models import build_network
+from training import checkpoint
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "de914fc.tar.xz"
 TEACHER = "results/trained_models/UNET_cr_0.5.pth"
@@ -57,3 +62,19 @@ def test_a_study_that_is_finished_trains_nothing_and_reports(capsys):
     assert (folder / "report.html").is_file()
     sweep.main(sweep.parse(["study.yml", "--limit_test", "20", "--status"]))
     assert "7 done of 7 runs" in capsys.readouterr().out
+
+
+def test_networks_whose_channels_were_called_features_are_rebuilt_and_resumed(tmp_path):
+    old = {"name": "dncnn", "c": 1, "features": 4, "blocks": 2}
+    network = build_network(old)
+    content = {"format": 1, "weights": network.state_dict(), "network": old, "config": {}}
+    checkpoint.write(tmp_path / "old.pth", content)
+    restored = checkpoint.restore(tmp_path / "old.pth")
+    assert restored.content["network"]["channels"] == 4
+    image = torch.rand(1, 1, 16, 16)
+    assert torch.equal(restored.network(image), network(image))
+
+    words = ["--cr", "0.25", "--network", "dncnn"]
+    args = main_unet.parse([*words, "--channels", "8"])
+    assert main_unet.parse([*words, "--features", "8"]) == args
+    assert flags.identity(args)["features"] == 8, "so that older run folders go on"

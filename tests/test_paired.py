@@ -28,7 +28,7 @@ from training import checkpoint
 NET = [
     "--network",
     "dncnn",
-    "--features",
+    "--channels",
     "4",
     "--blocks",
     "2",
@@ -422,7 +422,7 @@ def test_a_network_that_looks_at_the_noise_is_not_trained_on_pairs_whose_noise_i
     pairs, tmp_path
 ):
     with pytest.raises(
-        UserError, match="tells this network the noise level, which is unknown of pairs"
+        UserError, match="this network reads the noise level, which is unknown for pairs"
     ):
         call(main_unet, *flags_of(pairs, "hybrid"), *NOISY, *DRUNET)
     assert not (tmp_path / "results").exists()
@@ -491,14 +491,14 @@ def test_a_denoiser_that_looks_at_the_noise_neither_meets_pairs_nor_teaches_on_t
         (main_unet_dist, ["--physics", "given", "--teacher", told, *NET]),
     ):
         with pytest.raises(
-            UserError, match=r"^physics 'denoise' tells this network the noise level.*$"
+            UserError, match=r"^physics 'denoise': this network reads the noise level.*$"
         ):
             call(script, *flags_of(pairs), *words)
 
 
 def test_basicsrs_large_network_is_tested_on_pairs(pairs):
     network = build_network(
-        {"name": "rrdbnet", "c": 1, "features": 4, "blocks": 1, "growth": 2, "residual": False}
+        {"name": "rrdbnet", "c": 1, "channels": 4, "blocks": 1, "growth": 2, "residual": False}
     )
     torch.save({"params": network.state_dict()}, "large.pth")
     rows = call(test_UNet, "--checkpoint", "large.pth", "--n", "16", *flags_of(pairs))["rows"]

@@ -18,7 +18,7 @@ from algo_functions import Meter, build_physics, score
 from core.errors import UserError
 from core.registry import ORDERINGS
 from physics.hadamard import hadamard_2d
-from physics.single_pixel import measurements, patterns_of
+from physics.single_pixel import count_measurements, patterns_of
 
 DEEPINV = ("xy", "zig_zag", "cake_cutting", "sequency")
 
@@ -141,7 +141,7 @@ def test_the_releases_masks_and_first_image(shared):
     ],
 )
 def test_measurement_count_is_guarded_against_rounding(cr, n, m):
-    assert measurements(cr, n) == m
+    assert count_measurements(cr, n) == m
 
 
 def test_the_variance_ordering_measures_the_most_energy(images):
@@ -238,13 +238,13 @@ class TestOwnPatterns:
     @pytest.mark.parametrize(
         "array, message",
         [
-            (np.ones((16, 16)), "keeps 256 of 256 coefficients: --cr asks for 64"),
-            (np.full((16, 16), 7), "holds 0 and 1, or every place"),
-            (np.ones((10, 256)), "has 10 patterns: --cr asks for 64"),
+            (np.ones((16, 16)), "selects 256 of 256 coefficients, but --cr asks for 64"),
+            (np.full((16, 16), 7), "must hold 0 and 1, or each place"),
+            (np.ones((10, 256)), "has 10 patterns, but --cr asks for 64"),
             (np.ones((3, 3)), "has shape"),
             (np.full((64, 256), np.nan), "not finite real numbers"),
             (np.array(["a"]), "not finite real numbers"),
-            (np.array([{}], dtype=object), "not a .npy array of numbers"),
+            (np.array([{}], dtype=object), "is not an .npy array of numbers"),
         ],
     )
     def test_refuses_what_is_no_pattern(self, tmp_path, array, message):
@@ -264,7 +264,7 @@ def test_random_patterns_need_no_power_of_two():
 
 @pytest.mark.parametrize("cr", [0.0, -0.1, 1.5, float("nan")])
 def test_impossible_ratios_are_refused(cr):
-    with pytest.raises(UserError, match="a compression ratio lies in"):
+    with pytest.raises(UserError, match="a ratio must be in"):
         camera(cr=cr)
 
 

@@ -131,7 +131,7 @@ def test_pictures_of_any_size_are_restored_tiled_or_whole(words):
         *words,
         "--network",
         "dncnn",
-        "--features",
+        "--channels",
         "4",
         "--blocks",
         "2",
@@ -207,7 +207,7 @@ def test_what_cannot_be_is_refused():
     np.save("y.npy", np.full(64, np.nan))
     with pytest.raises(UserError, match="finite numbers"):
         call(predict, "--checkpoint", spc, "--measurements", "y.npy")
-    with pytest.raises(UserError, match="give --sigma"):
+    with pytest.raises(UserError, match="by --sigma"):
         call(predict, "--checkpoint", noisy, "a.png")
     assert call(predict, "--checkpoint", noisy, "a.png", "--sigma", "10")["psnr"] == {}
     with pytest.raises(UserError, match="smaller than the tile"):
@@ -321,7 +321,7 @@ def test_one_camera_of_a_mixture_is_named_and_used():
 
 def test_basicsrs_large_network_restores_a_picture():
     network = build_network(
-        {"name": "rrdbnet", "c": 1, "features": 4, "blocks": 1, "growth": 2, "residual": False}
+        {"name": "rrdbnet", "c": 1, "channels": 4, "blocks": 1, "growth": 2, "residual": False}
     ).eval()
     torch.save({"params_ema": network.state_dict()}, "large.pth")
     Image.fromarray(scene(30, 41)).save("a.png")
@@ -364,8 +364,8 @@ def test_tiles_that_begin_on_the_grid_give_what_the_whole_picture_gives():
 NETWORK_WORDS = [
     ["unet", "--width", "4", "--scales", "3"],
     ["unet", "--width", "4", "--batch_norm", "on", "--padding", "circular"],
-    ["dncnn", "--features", "4", "--blocks", "2"],
-    ["rrdbnet", "--features", "4", "--blocks", "1", "--growth", "2"],
+    ["dncnn", "--channels", "4", "--blocks", "2"],
+    ["rrdbnet", "--channels", "4", "--blocks", "1", "--growth", "2"],
 ]
 
 
@@ -390,7 +390,7 @@ def test_a_network_of_pairs_is_exported_though_its_camera_measures_nothing():
     torch.save(
         {
             "params": build_network(
-                {"name": "rrdbnet", "c": 3, "features": 4, "blocks": 1, "growth": 2}
+                {"name": "rrdbnet", "c": 3, "channels": 4, "blocks": 1, "growth": 2}
             ).state_dict()
         },
         "large.pth",

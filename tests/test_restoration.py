@@ -136,9 +136,9 @@ def test_mri_measures_a_quarter_of_the_fourier_lines(mask_type):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"name": "sr", "factor": 3, "kernel": "bicubic"}, "must be a multiple"),
-        ({"name": "sr", "factor": 2, "kernel": "motion"}, "super-resolution has bicubic"),
-        ({"name": "blur", "kernel": "bicubic", "blur_width": 2.0}, "blur has gaussian"),
+        ({"name": "sr", "factor": 3, "kernel": "bicubic"}, "must be a larger multiple"),
+        ({"name": "sr", "factor": 2, "kernel": "motion"}, "super-resolution takes bicubic"),
+        ({"name": "blur", "kernel": "bicubic", "blur_width": 2.0}, "blur takes gaussian"),
         ({"name": "blur", "kernel": "box", "blur_width": 4.0}, "odd number of pixels"),
         ({"name": "blur", "kernel": "box", "blur_width": 17.0}, "larger than the image"),
         ({"name": "mri", "acceleration": 64, "mask_type": "gaussian"}, "^acceleration 64 .*16"),

@@ -318,7 +318,7 @@ def test_another_camera_and_a_lighter_network_go_the_whole_way(words):
         *camera,
         "--network",
         "rrdbnet",
-        "--features",
+        "--channels",
         "4",
         "--blocks",
         "1",
@@ -329,7 +329,7 @@ def test_another_camera_and_a_lighter_network_go_the_whole_way(words):
         "1",
     )
     assert Path(large["export"]).name.startswith(f"RRDBNET_{words[0]}_")
-    light = ["--network", "dncnn", "--features", "4", "--blocks", "2", *DATA, "--epochs", "1"]
+    light = ["--network", "dncnn", "--channels", "4", "--blocks", "2", *DATA, "--epochs", "1"]
     student = call(
         main_unet_dist,
         *camera,
@@ -386,7 +386,7 @@ def test_a_denoiser_is_tested_at_other_levels_and_only_at_its_own_kind():
 @pytest.mark.parametrize("key", ["params_ema", "params"])
 def test_basicsrs_files_are_tested_and_teach(key):
     torch.manual_seed(0)
-    config = {"name": "rrdbnet", "c": 1, "features": 4, "blocks": 2, "growth": 3, "residual": False}
+    config = {"name": "rrdbnet", "c": 1, "channels": 4, "blocks": 2, "growth": 3, "residual": False}
     weights = build_network(config).state_dict()
     torch.save({key: weights, **({"params": {}} if key == "params_ema" else {})}, "large.pth")
     restored = checkpoint.restore("large.pth")
@@ -419,7 +419,7 @@ def test_basicsrs_files_are_tested_and_teach(key):
         "25",
         "--network",
         "dncnn",
-        "--features",
+        "--channels",
         "4",
         "--blocks",
         "1",
@@ -870,7 +870,11 @@ WRONG = [
         "UNET_cr_0.7.pth: train it with main_unet.py --cr 0.7",
     ),
     (main_unet_dist, ["--cr", "0.1", "--teacher", "nowhere.pth"], "nowhere.pth: no such file"),
-    (main_unet_dist, ["--cr", "0.1", "--type_dist", "13"], f"choose from 0 {SELECTIONS[0]}"),
+    (
+        main_unet_dist,
+        ["--cr", "0.1", "--type_dist", "13"],
+        f"choose from 0 {next(iter(SELECTIONS))}",
+    ),
     (main_unet_dist, ["--cr", "0.1", "--type_dist", "middle"], "unknown selection 'middle'"),
     (
         main_unet_dist,

@@ -755,13 +755,13 @@ class TestCheckpoint:
 
     def test_a_network_that_makes_images_four_times_larger_is_one_line(self, tmp_path):
         large = build_network(
-            {"name": "rrdbnet", "c": 3, "features": 4, "blocks": 1, "growth": 2}
+            {"name": "rrdbnet", "c": 3, "channels": 4, "blocks": 1, "growth": 2}
         ).state_dict()
         torch.save(
             {"params_ema": large | {"conv_first.weight": torch.zeros(4, 3, 3, 3)}},
             tmp_path / "a.pth",
         )
-        with pytest.raises(UserError, match="an RRDBNet that takes 3 channels makes images larger"):
+        with pytest.raises(UserError, match="this RRDBNet takes 3 channels and enlarges images"):
             checkpoint.restore(tmp_path / "a.pth")
 
     def test_a_program_in_a_checkpoint_is_not_run(self, tmp_path):

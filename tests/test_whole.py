@@ -19,7 +19,7 @@ from algo_functions import Meter, build_physics, score
 from core.errors import UserError
 from evaluation.piecewise import Piecewise
 from models import build_network
-from physics.mosaic import Mosaic, assembled, blocks
+from physics.mosaic import Mosaic, assemble_blocks, split_blocks
 
 
 def picture(height, width, c=1, seed=0):
@@ -42,11 +42,11 @@ def folder():
 
 def test_blocks_are_slices_row_by_row_and_come_together_again():
     x = torch.rand(2, 3, 8, 12)
-    cut = blocks(x, 4)
+    cut = split_blocks(x, 4)
     expected = [x[b, :, i : i + 4, j : j + 4] for b in range(2) for i in (0, 4) for j in (0, 4, 8)]
     assert torch.equal(cut, torch.stack(expected))
-    assert torch.equal(assembled(cut, 2, 3), x)
-    assert torch.equal(assembled(F.avg_pool2d(cut, 2), 2, 3), F.avg_pool2d(x, 2))
+    assert torch.equal(assemble_blocks(cut, 2, 3), x)
+    assert torch.equal(assemble_blocks(F.avg_pool2d(cut, 2), 2, 3), F.avg_pool2d(x, 2))
 
 
 @pytest.mark.parametrize("x0", ["adjoint", "lmmse"])

@@ -16,8 +16,8 @@ from algo_functions import build_physics
 from core.errors import CONTROL, UserError
 from core.files import durable
 from core.inputs import checkpoint_file, existing_file
-from models import build_network, rrdbnet, unet
-from models.weights import UNREADABLE, reason
+from models import build_network, current_config, rrdbnet, unet
+from models.weights import UNREADABLE, describe_unreadable
 from physics.base import Physics
 from training.old_formats import upgraded
 
@@ -94,7 +94,7 @@ def read(path: str | Path) -> dict:
             {} if damaged else torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         )
     except UNREADABLE as error:
-        raise UserError(f"checkpoint {path} cannot be read: {reason(error)}") from None
+        raise UserError(f"checkpoint {path} cannot be read: {describe_unreadable(error)}") from None
     if not seal and isinstance(content, dict) and content.get("format") in (SEALED, FORMAT):
         damaged = "its digest is missing"
     if damaged:
@@ -192,12 +192,12 @@ def parse(path: str | Path, requested: dict, physics_config: dict | None = None)
         raise UserError(
             f"checkpoint {path} has format {content['format']}: this version reads up to {FORMAT}"
         )
-    physics = content.get("physics")
+    network, physics = current_config(content["network"]), content.get("physics")
     if physics is not None and not (
         isinstance(physics, dict) and isinstance(physics.get("config"), dict) and "state" in physics
     ):
         raise UserError(f"checkpoint {path} has a physics that is no config")
-    return Content(path, content["weights"], content["network"], physics, content["config"])
+    return Content(path, content["weights"], network, physics, content["config"])
 
 
 def validate(content: Content, requested: dict, kind: str | None) -> None:

@@ -25,7 +25,7 @@ from data.batches import Images
 from distill import WeightedLoss
 from distill.task import Distillation, Supervised, TaskLoss, Teacher
 from models.base import Network, to_device
-from models.library import load_pretrained
+from models.pretrained import load_pretrained
 from physics.base import Physics
 from training import checkpoint, setup
 from training.checkpoint import Checkpoint
@@ -69,8 +69,8 @@ class Reordered(Network):
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x)["output"]
 
-    def normalised(self, x: Tensor) -> Tensor:
-        return self.network.normalised(x)
+    def normalise(self, x: Tensor) -> Tensor:
+        return self.network.normalise(x)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         layers = self.network.features(x)

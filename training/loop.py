@@ -15,7 +15,7 @@ from core import distributed
 from core.errors import Diverged, Stopped, UserError
 from core.registry import OPTIMIZERS, bound
 from core.runtime import DROPOUT, NOISE, PROBE, Stop, compiled, data_seed, precision, seeded
-from data.batches import Batch, Images, build_loader, bytes_of, room_on
+from data.batches import Batch, Images, build_loader, bytes_of, free_memory
 from distill.task import Losses, Progress, Task, total_of
 from physics.paired import physics_for
 from training import checkpoint
@@ -128,7 +128,7 @@ class Fit:
         """Decodes images once, and computes once what of them never changes."""
         place = torch.device("cpu") if self.args.num_workers else self.device
         for images in splits.values():
-            images.hold(place, room_on)
+            images.hold(place, free_memory)
         room = self.args.cache * 2**30 if self.total > len(self.train) else 0
         memory = Memory(
             self.task, splits["train"], self.args.batch_size, self.device, room, self.in_precision

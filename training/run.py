@@ -9,9 +9,9 @@ import sys
 import uuid
 import weakref
 from argparse import Namespace
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO
 
 from algo_functions import ClassMeter, Meter
 from core import distributed
@@ -61,7 +61,7 @@ class Run:
             self.record.get("export", export.format(hash=self.hash)),
         )
         self._guard_export()
-        self.lock = (
+        self.unlock = (
             None
             if distributed.rank() or args.dry_run or self.finished or not self.folder.is_dir()
             else self._lock()
@@ -141,10 +141,10 @@ class Run:
         """The configuration as --config reads it."""
         return {name: value for name, value in vars(self.args).items() if name not in TECHNICAL}
 
-    def _lock(self) -> IO:
-        file = lock(self.folder / ".lock")
-        weakref.finalize(self, file.close)
-        return file
+    def _lock(self) -> Callable[[], object]:
+        """Locks the folder; the function that is returned releases it, once."""
+        held = lock(self.folder / ".lock")
+        return weakref.finalize(self, held.lock.release)
 
     def begin(self) -> dict | None:
         """Makes the folder this run's own, and gives back what an interrupted run had saved."""
@@ -156,7 +156,7 @@ class Run:
 
     def _claim(self) -> dict | None:
         """Locks the folder, empties it where the run is afresh, and says in it what the run is."""
-        self.lock = self.lock or self._lock()
+        self.unlock = self.unlock or self._lock()
         if self._read_record() != self.found:
             raise UserError(
                 f"run folder {self.folder} was written to meanwhile: repeat the command"
@@ -219,8 +219,8 @@ class Run:
         self.record["scores"] = scores
         self._save_record()
         self.export_best()
-        if self.lock:  # the first process has it
-            self.lock.close()
+        if self.unlock:  # the first process has it
+            self.unlock()
         return self.scores()
 
     def _save_record(self) -> None:

@@ -103,13 +103,13 @@ def network_of(args: Namespace, **more) -> tuple[nn.Module, dict]:
             f"network '{args.network}' would have {count:,} parameters; at most {LARGEST:,} are allowed"
         )
     torch.manual_seed(args.seed)
-    return with_checkpointing(build_network(config), args), config
+    return apply_checkpointing(build_network(config), args), config
 
 
-def with_checkpointing(network: nn.Module, args: Namespace) -> nn.Module:
+def apply_checkpointing(network: nn.Module, args: Namespace) -> nn.Module:
     """The network, which recomputes features in the backward pass if --gradient_checkpointing."""
     network.checkpointing = args.gradient_checkpointing
-    if args.gradient_checkpointing and not network.lightens:
+    if args.gradient_checkpointing and not network.can_checkpoint:
         raise UserError(
             f"gradient_checkpointing saves nothing in a {type(network).__name__}: choose another network"
         )
@@ -308,7 +308,7 @@ def distillation(
                 f"awgn_teacher: the teacher's physics '{physics_t.config['name']}' does not read "
                 "--awgn_snr"
             )
-        physics_t = physics_t.at_noise(args.awgn_snr).refitted(images)
+        physics_t = physics_t.at_noise(args.awgn_snr).refit(images)
     if physics.same_first_image_as(physics_t):
         physics_t = physics
     network_t = to_device(teacher.network, device)

@@ -1,4 +1,4 @@
-"""The values of blind degradation: presets, and what a user may put in the place of each."""
+"""The values of blind degradation: presets, and what a user may put in the place of each value."""
 
 import math
 from collections.abc import Callable
@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 from core.errors import UserError
 
-REAL_ESRGAN = {  # of Wang et al., "Real-ESRGAN", 2021; what ends in 2 is the second stage's, noise is on the 0..255 scale
+# Wang et al., "Real-ESRGAN", 2021. A name that ends in 2 is of the second stage; noise is on the
+# 0..255 scale.
+REAL_ESRGAN = {
     "blur_kernel_size": 21,  # the largest
     "kernel_list": [
         "iso",
@@ -41,8 +43,8 @@ REAL_ESRGAN = {  # of Wang et al., "Real-ESRGAN", 2021; what ends in 2 is the se
 
 PRESETS = {
     "real_esrgan": REAL_ESRGAN,
-    # For images of about 32 x 32: half the kernel's size and width, of the noise and of a second blur; half the way from 1 of
-    # the scales, and from 100 of the lowest quality.
+    # For images of about 32 x 32: half the kernel's size and width, half the noise and half as often
+    # a second blur; scales and the lowest quality half as far from 1 and 100.
     "mild": REAL_ESRGAN
     | {
         "blur_kernel_size": 11,
@@ -94,18 +96,19 @@ def are_kernels(value) -> bool:
     return isinstance(value, list) and len(value) == len([k for k in kernels if k in value]) > 0
 
 
-def between(low: float, high: float, kind=int | float, around: bool = False) -> Rule:
-    """Two numbers low <= a <= b <= high of a kind, on both sides of 1 where a scale is drawn up or down."""
+def between(low: float, high: float, whole: bool = False, around_one: bool = False) -> Rule:
+    """Two numbers low <= a <= b <= high, perhaps whole, perhaps on both sides of 1."""
 
     def allows(value) -> bool:
         if not isinstance(value, list) or len(value) != 2 or not all(map(is_number, value)):
             return False
         a, b = value
-        inside = low <= a <= b <= high and all(isinstance(end, kind) for end in value)
-        return inside and (a <= 1 <= b or not around)
+        if whole and not all(isinstance(end, int) for end in value):
+            return False
+        return low <= a <= b <= high and (a <= 1 <= b or not around_one)
 
-    numbers = "whole numbers" if kind is int else "numbers"
-    sides = ", the first at most 1 and the second at least 1" if around else ""
+    numbers = "whole numbers" if whole else "numbers"
+    sides = ", the first at most 1 and the second at least 1" if around_one else ""
     return Rule(allows, f"two {numbers} [low, high] from {low:g} to {high:g}{sides}")
 
 
@@ -114,8 +117,11 @@ RESIZE = Rule(
     lambda value: are_probabilities(value) and len(value) == 3,
     "three probabilities [up, down, keep] that sum to 1",
 )
-SCALE, NOISE, POISSON = between(0.01, 8, around=True), between(0, 255), between(0, 100)
-JPEG, EXPONENT = between(1, 100, int), between(0.01, 100, around=True)
+SCALE = between(0.01, 8, around_one=True)
+NOISE = between(0, 255)
+POISSON = between(0, 100)
+JPEG = between(1, 100, whole=True)
+EXPONENT = between(0.01, 100, around_one=True)
 RULES = {  # in the order of the presets
     "blur_kernel_size": Rule(
         is_size, f"an odd whole number from {SMALLEST_KERNEL} to {LARGEST_KERNEL}"
@@ -145,8 +151,8 @@ RULES = {  # in the order of the presets
 }
 
 
-def check(values: dict) -> None:
-    """Refuses values that are not all there, unknown, or not allowed."""
+def check_values(values: dict) -> None:
+    """Refuses values of which one is missing, unknown, or not allowed."""
     for name in (*values, *RULES):
         if name not in RULES:
             raise UserError(
@@ -163,8 +169,8 @@ def check(values: dict) -> None:
         )
 
 
-def resolved(settings: dict) -> str | dict:
-    """All values of a preset, some of them replaced; where they are those of a preset, its name."""
+def complete_values(settings: dict) -> str | dict:
+    """A preset's values with some of them replaced; where that makes a preset, its name."""
     preset = settings.get("preset", "real_esrgan")
     if not isinstance(preset, str) or preset not in PRESETS:
         raise UserError(
@@ -172,5 +178,5 @@ def resolved(settings: dict) -> str | dict:
         )
     own = {name: value for name, value in settings.items() if name != "preset"}
     values = PRESETS[preset] | own
-    check(values)
+    check_values(values)
     return next((name for name, known in PRESETS.items() if known == values), values)
