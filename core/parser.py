@@ -55,13 +55,13 @@ class Parser(ArgumentParser):
     A flag in `choosers` names an entry of a table; the flags that the entry reads get its defaults, all others are refused.
     """
 
-    def __init__(self, description: str):
+    def __init__(self, description: str | None):
         super().__init__(description=description, formatter_class=Formatter, allow_abbrev=False)
         self.choosers: dict[str, dict] = {}
         # What must hold between flags as they are typed, what between flags with their defaults,
         # and what must be there of the files that a user names.
         self.rules: list[Callable[[Namespace], None]] = []
-        self.checks: list[Callable[[Namespace], None]] = []
+        self.checks: list[Callable[[Namespace], object]] = []
         self.files: list[Callable[[Namespace], None]] = []
         self.known: dict[str, str] = {}  # flags by their spelling with underscores
         self.demanding = True  # a flag without a default must be given

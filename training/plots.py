@@ -1,7 +1,10 @@
 """The pictures of a training: its curves beside the score of the first image, and validation images."""
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from core.runtime import Stop
 from models.base import FirstImage
@@ -54,7 +57,7 @@ class Plots:
             if kept.keys() >= set(places):
                 break
         truth, first, output = zip(*(kept[k] for k in places), strict=True)
-        columns = {"first image": first, "network": output}
+        columns: dict[str, Sequence[Tensor]] = {"first image": first, "network": output}
         path = fit.run.folder / "images" / f"step_{fit.steps:07d}.png"
         draw_grid(columns, truth, path, notes_of(columns, truth))
 

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from algo_functions import ClassMeter, Meter
 from data.batches import Batch
+from models.base import Network
 from training.cache import View
 
 
-def outputs(network: nn.Module, views: Iterable[View]) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+def outputs(network: Network, views: Iterable[View]) -> Iterator[tuple[Batch, Tensor, Tensor]]:
     """Batch by batch of a split: the batch, its measurements, and the network's output."""
     network.eval()
     for batch, y, x0 in views:
@@ -20,7 +21,7 @@ def outputs(network: nn.Module, views: Iterable[View]) -> Iterator[tuple[Batch, 
 
 
 def evaluate(
-    network: nn.Module,
+    network: Network,
     views: Iterable[View],
     meter: Meter | ClassMeter,
     check: Callable[[], None] = lambda: None,
