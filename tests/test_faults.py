@@ -67,7 +67,10 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
 
 def test_rows_of_several_writers_all_arrive(tmp_path):
-    code = "import sys; from pathlib import Path; from files import append_csv\nfor k in range(20): append_csv(Path(sys.argv[1]), ['a'], {'a': k})"
+    code = (
+        "import sys; from pathlib import Path; from core.files import append_csv\n"
+        "for k in range(20): append_csv(Path(sys.argv[1]), ['a'], {'a': k})"
+    )
     writers = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "t.csv")], cwd=ROOT)
         for _ in range(3)
@@ -110,7 +113,7 @@ def test_a_file_is_never_without_content_while_its_predecessor_is_kept(tmp_path,
 def test_no_name_leads_out_of_its_folder(tmp_path, name):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "link").symlink_to(tmp_path)
-    with pytest.raises(UserError, match="leads out of"):
+    with pytest.raises(UserError, match="is outside of"):
         files.inside(tmp_path / "a", name)
 
 
@@ -118,7 +121,7 @@ def test_a_record_cannot_export_elsewhere():
     done = train("--epochs", "1", "--run_name", "r")
     record = Path(done["run"]) / "run.json"
     record.write_text(record.read_text().replace('"export": "', '"export": "../../../'))
-    with pytest.raises(UserError, match="leads out of"):
+    with pytest.raises(UserError, match="is outside of"):
         train("--epochs", "1", "--run_name", "r")
 
 

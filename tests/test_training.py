@@ -809,7 +809,7 @@ def test_unknown_devices_are_refused(device):
 
 
 def test_denormals_are_flushed():
-    code = "import torch; from training import engine; engine.start('cpu'); print((torch.full((4,), 1e-30) * 1e-10).count_nonzero().item())"
+    code = "import torch; from core import runtime as engine; engine.start('cpu'); print((torch.full((4,), 1e-30) * 1e-10).count_nonzero().item())"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
     )  # conftest flushes in this process

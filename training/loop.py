@@ -15,7 +15,7 @@ from core import distributed
 from core.errors import Diverged, Stopped, UserError
 from core.registry import OPTIMIZERS, SCHEDULES, bound
 from core.runtime import DROPOUT, NOISE, PROBE, Stop, compiled, data_seed, precision, seeded
-from data.batches import Images, build_loader, room_on
+from data.batches import Images, build_loader, free_memory
 from models.base import FirstImage
 from physics.paired import physics_for
 from report.figures import detailed, draw_grid, notes_of
@@ -147,7 +147,7 @@ class Fit:
         """Decodes images once, and computes once what of them never changes, where that is asked for more than once."""
         place = torch.device("cpu") if self.args.num_workers else self.device
         for images in splits.values():
-            images.hold(place, room_on)
+            images.hold(place, free_memory)
         room = self.args.cache * 2**30 if self.total > len(self.train) else 0
         self.memory = Memory(
             self.stage, splits["train"], self.args.batch_size, self.device, room, self.in_precision
