@@ -1,4 +1,4 @@
-"""Datasets of clean images in three splits: validation comes out of training, the test set is for evaluation only."""
+"""Datasets in three splits: validation is a part of training, the test set is for evaluation."""
 
 from collections.abc import Sequence
 

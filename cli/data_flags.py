@@ -49,7 +49,7 @@ def add_data(
         "--on_bad_image",
         choices=("stop", "skip"),
         default="stop",
-        help="with a picture that is broken or smaller than half of n: stop and name it, or skip it",
+        help="stop at a picture that is broken or smaller than half of n, or skip it",
     )
     group.add_argument(
         "--n", type=within(2, 4096, int), default=n_default, help="side of the images in pixels"
@@ -122,7 +122,7 @@ def add_labelled(
 
 def add_bare(parser: Parser, n: bool = False) -> None:
     group = parser.add_argument_group(
-        "values that a bare .pth of the original release lacks; other checkpoints must agree with them"
+        "values that a bare .pth of the original release lacks; other files must agree"
     )
     if n:
         group.add_argument("--n", type=within(2, 4096, int), help="side of the images in pixels")

@@ -216,6 +216,26 @@ def add_class_distillation(parser: Parser) -> None:
     )
 
 
+CLASS_OPTION_TEXTS = {
+    "gamma": "kernel width, a number or auto",
+    "temperature": "temperature of the softened logits",
+    "standardise": "standardise the logits of each image",
+    "dkd_alpha": "weight of the target class",
+    "dkd_beta": "weight of the other classes",
+    "dkd_warmup": "epochs in which the loss grows to its weight",
+    "dist_beta": "weight of the relations within each image",
+    "dist_gamma": "weight of the relations within each class",
+    "rkd_distance": "weight of the distances between images",
+    "rkd_angle": "weight of the angles between images",
+    "crd_tau": "temperature of the contrast",
+    "crd_negatives": "number of negative images",
+    "ft_rate": "channels of a factor over those of the teacher",
+    "tucker_ranks": "fraction of each mode's rank that is kept",
+    "tucker_space": "compare the cores, or the maps projected by them",
+    "tucker_over": "decompose a batch, or each sample",
+}
+
+
 def add_class_options(group) -> None:
     types: dict[str, Callable] = {
         "gamma": number_or_auto,
@@ -226,7 +246,7 @@ def add_class_options(group) -> None:
     choices = {"tucker_space": ("core", "projected"), "tucker_over": ("batch", "sample")}
     for option, value in CLASS_OPTIONS.items():
         readers = ", ".join(name for name, loss in CLASS_LOSSES.items() if option in loss.options)
-        text = f"option of {readers}; without it {value}"
+        text = f"{CLASS_OPTION_TEXTS[option]}, for loss {readers}; without it {value}"
         if isinstance(value, bool):
             group.add_argument(f"--{option}", action=BooleanOptionalAction, help=text)
         elif option in choices:

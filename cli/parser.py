@@ -20,7 +20,7 @@ from core.ending import format_os_error
 from core.errors import UserError, in_a_line
 from core.inputs import existing_file
 
-EPOCHS = 20  # unless --epochs or --steps says otherwise
+EPOCHS = 20  # without --epochs and --steps
 
 
 class Formatter(ArgumentDefaultsHelpFormatter):
@@ -61,17 +61,17 @@ class Several(Distinct):
 class Parser(ArgumentParser):
     """argparse with one-line errors, both spellings of a flag, and --config FILE.
 
-    A flag in `choosers` selects an entry of a table: the flags that the entry reads get its defaults,
-    and all others are refused.
+    A flag in `choosers` selects an entry of a table: the flags that the entry reads get its
+    defaults, and all others are refused.
     """
 
-    def __init__(self, description: str):
+    def __init__(self, description: str | None):
         super().__init__(description=description, formatter_class=Formatter, allow_abbrev=False)
         self.choosers: dict[str, dict] = {}
         # Checks of flags as they are typed, of flags with their defaults, and of the user's files.
-        self.rules: list[Callable[[Namespace], None]] = []
-        self.checks: list[Callable[[Namespace], None]] = []
-        self.files: list[Callable[[Namespace], None]] = []
+        self.rules: list[Callable[[Namespace], object]] = []
+        self.checks: list[Callable[[Namespace], object]] = []
+        self.files: list[Callable[[Namespace], object]] = []
         self.spellings: dict[str, str] = {}  # flags by their spelling with underscores
         self.demanding = True  # whether a flag without a default must be given
         self.records_typed = False  # whether `typed` holds the settings that were typed
@@ -152,7 +152,7 @@ class Parser(ArgumentParser):
             self.error(str(error))
 
     def option(self, name: str) -> str | None:
-        """The flag that a setting's name stands for, if there is one."""
+        """The flag of a setting's name, if there is one."""
         option = self._spelling(f"--{name}")
         if option in self._option_string_actions:
             return option

@@ -30,8 +30,8 @@ TECHNICAL = {
     "wandb_project",
 }
 
-# Run folders of earlier versions are resumed: flags that came later are left out of a run's identity
-# at the values that stand for what was done before, and renamed flags keep their old name.
+# Run folders of earlier versions are resumed: a later flag is left out of a run's identity at the
+# values of what was done before, and a renamed flag keeps its old name there.
 LATER = {"betas": (None, [0.9, 0.999]), "repeat": (1,)}
 RENAMED = {"channels": "features"}
 
@@ -117,7 +117,7 @@ def add_training(
         type=not_negative,
         default=2.0,
         metavar="GiB",
-        help="memory for results that are the same in every epoch: first images, teachers' features",
+        help="memory for first images and teachers' features that are the same in every epoch",
     )
     add_device(parser, group)
 

@@ -9,8 +9,8 @@ from types import FrameType
 
 from core.errors import Diverged, Stopped, UserError, in_a_line
 
-# Exit codes: a user's mistake or an error of the system; a loss that is not a number; a run that resumes
-# when it is called again, on which a scheduler can queue it again; and Ctrl-C without a run.
+# Exit codes: a user's mistake or an error of the system; a loss that is not a number; a run that
+# resumes when a scheduler queues it again; and Ctrl-C without a run.
 MISTAKE, DIVERGED, STOPPED, INTERRUPTED = 2, 3, 75, 130
 
 

@@ -1,4 +1,4 @@
-"""The one place that writes files: completely or not at all, in their folder, one writer at a time."""
+"""The one place that writes files: whole or not at all, in their folder, by one writer."""
 
 import csv
 import io
@@ -17,10 +17,10 @@ from core.errors import UserError
 
 
 def durable(path: Path, write: Callable[[Path], object], before: Path | None = None) -> None:
-    """Lets `write` fill a temporary file, which replaces its target once it is on the disk.
+    """Lets `write` fill a temporary file, which replaces its target once it is on disk.
 
-    The old file may be kept as `before`. It is written by hand, as no library syncs the file and its
-    folder and keeps the old file.
+    The old file may be kept as `before`. It is written by hand, as no library syncs the file and
+    its folder and keeps the old file.
     """
     from core.distributed import rank  # it imports torch, which no reader of files needs
 

@@ -144,13 +144,13 @@ class Stop:
 
 
 class Watch:
-    """Ends the process on a second signal, or if a first one has not stopped it after GRACE seconds.
+    """Ends the process on a second signal, or GRACE seconds after a first one.
 
     Python calls handlers between two of its own instructions, so never inside of a step that hangs.
     Therefore a thread reads the descriptor to which the interpreter writes each signal at once.
     """
 
-    CLOSED = 0  # stands for no signal
+    CLOSED = 0  # no signal has this number
 
     def __init__(self):
         self.reader, self.writer = os.pipe()

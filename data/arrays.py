@@ -15,7 +15,7 @@ BAD_ARRAY = (
     *(ValueError, TypeError, OverflowError, LookupError, SyntaxError, OSError, EOFError),
     *(RuntimeError, MemoryError, TokenError, BadZipFile, zlib.error),
 )
-DEFLATED = 1032  # bytes that a compressed byte can stand for
+DEFLATED = 1032  # most bytes that one byte of a zip archive can become
 
 
 def read_array(file: IO[bytes], size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The random changes of training images: what is sampled for an image, and how a batch is changed."""
+"""The random changes of training images: samples of an image, and changes of a batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -49,7 +49,7 @@ def sample_shift(rng: np.random.Generator, n: int) -> list[int]:
 
 
 def shift_images(images: Tensor, corners: Tensor) -> Tensor:
-    """A crop n x n from its corner on, of each image with an eighth of a side reflected around it."""
+    """A crop n x n of each image with an eighth of a side reflected around it."""
     n = images.shape[-1]
     wide = pad(images, (n // 8,) * 4, mode="reflect")
     places = torch.arange(n, device=images.device)

@@ -1,4 +1,4 @@
-"""From the images of a split to batches: held in memory, augmented, in an order that can be resumed."""
+"""From the images of a split to batches, in memory, augmented, in an order that can be resumed."""
 
 import os
 import signal

@@ -27,15 +27,15 @@ from data.images import (
 from data.splits import SPLITS, Lazy, hold_out, hold_out_per_class, shuffled_order, split_by_tenths
 
 PHOTOGRAPHS = {  # of scikit-image; each photograph, and each scene, is in one split only
-    "train": "astronaut.png brick.png cell.png clock_motion.png grass.png gravel.png hubble_deep_field.jpg ihc.png "
-    "moon.png motorcycle_left.png page.png retina.jpg text.png",
+    "train": "astronaut.png brick.png cell.png clock_motion.png grass.png gravel.png "
+    "hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png page.png retina.jpg text.png",
     "val": "coins.png rocket.jpg",
     "test": "camera.png chelsea.png coffee.png",
 }
 
 
 def photos(request: Request) -> dict[str, Source]:
-    """Tiles of the photographs inside scikit-image, at full and half size; whole photographs are held out."""
+    """Tiles of scikit-image's photographs at full and half size; whole photographs are held out."""
     import skimage.data
 
     folder = Path(skimage.data.__file__).parent

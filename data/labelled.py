@@ -29,7 +29,7 @@ class Labelled(NamedTuple):
 
 
 def class_folder(request: Request) -> dict[str, Source]:
-    """Trees <class>/* in train/ and, where they are, val/ and test/; or one such tree at --data_root."""
+    """Trees <class>/* in train/ and perhaps val/ and test/, or one such tree at --data_root."""
     root = Path(request.data_root)
     where = f"dataset '{request.dataset}': --data_root {root}"
     has_train = bool(folders_in(root / "train"))
@@ -57,7 +57,8 @@ def labelled_files(tree: Path, train: Path, classes: list[str]) -> list[Labelled
     unknown = [name for name in folders if name not in classes]
     if unknown:
         raise UserError(
-            f"class {', '.join(unknown)} of {tree} is not in {train}, which has {', '.join(classes)}"
+            f"class {', '.join(unknown)} of {tree} is not in {train}, "
+            f"which has {', '.join(classes)}"
         )
     if not folders:
         raise UserError(f"{tree} has no class folders: expected are {tree}/<class>/*")

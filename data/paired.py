@@ -18,7 +18,7 @@ from data.splits import SPLITS, Lazy, hold_out, shuffled_order, split_by_tenths
 
 
 class Pair(NamedTuple):
-    """The files of a clean picture and, if there is one, of its degraded picture, and their size."""
+    """The files of a clean picture and its degraded one, if there is one, and their size."""
 
     clean: Path
     degraded: Path | None
@@ -26,7 +26,7 @@ class Pair(NamedTuple):
 
 
 class Pairs(SampledImages):
-    """Pieces n x n of pairs, the same ones of both pictures; outside of training the central ones."""
+    """Pieces n x n of pairs, the same of both pictures; outside of training the central ones."""
 
     paired = True
 
@@ -67,7 +67,7 @@ def paired(request: Request) -> dict[str, Source]:
 
 
 def hybrid(request: Request) -> dict[str, Source]:
-    """Pairs among the clean pictures of --unpaired in training; validation and test have pairs alone.
+    """Pairs among the clean pictures of --unpaired; validation and test have pairs alone.
 
     u unpaired pictures make N = round(u / (1 - share)) items, at most --limit_train, of which
     round(share N) are pairs: a fixed random subset, or all of them in turn.
@@ -230,7 +230,8 @@ def read_pairs(file: Path, gt: Path, lq: Path) -> list[tuple[Path, Path]]:
         words = [word.strip() for word in line.split(",")]
         if len(words) > 2 or "" in words:
             raise UserError(
-                f"--pairs {file}, line {number}: '{line}' is neither 'gt_name, lq_name' nor one name"
+                f"--pairs {file}, line {number}: "
+                f"'{line}' is neither 'gt_name, lq_name' nor one name"
             )
         names.append((Path(words[0]), Path(words[-1])))
     paths = [root / name for pair in names for root, name in zip((gt, lq), pair, strict=True)]

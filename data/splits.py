@@ -1,4 +1,4 @@
-"""Which images are for training, validation and test: fixed random splits, with the shares of the classes."""
+"""The images of training, validation and test: fixed random splits with the shares of classes."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence

@@ -22,7 +22,7 @@ from data.arrays import BAD_ARRAY, read_npy
 from physics.base import Linear, Operator, Physics, describe_first_image
 from physics.hadamard import hadamard_2d
 
-# ---------------------------------------------------------------- orderings: (n, n) places, of which 0 is measured first
+# -------------------------------- orderings: places (n, n), of which 0 is measured first
 
 
 def _places(order: np.ndarray, n: int) -> Tensor:
