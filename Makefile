@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 REQUIREMENTS := -r requirements.txt -r requirements-dev.txt -c constraints.txt
 
-.PHONY: setup test demo clean
+.PHONY: setup test demo reference docs clean
 
 setup: $(VENV)/installed
 
@@ -28,6 +28,19 @@ test: setup
 
 demo: setup
 	$(VENV)/bin/python demo.py
+
+# docs/reference.md, from the parsers and the registry; a test fails where it is stale.
+reference: setup
+	$(VENV)/bin/python -m docs.make_reference
+
+# The site of docs/ and README.md, in site/. Its tools get an environment of their own.
+docs: $(VENV)/docs/installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --strict --quiet
+
+$(VENV)/docs/installed: requirements-docs.txt
+	$(PYTHON) -m venv $(VENV)/docs
+	$(VENV)/docs/bin/python -m pip install --quiet -r requirements-docs.txt
+	@touch $@
 
 clean:
 	rm -rf $(VENV)

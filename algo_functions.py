@@ -101,19 +101,19 @@ class Meter:
     With a task loss that too, where each image counts with the mean of its batch.
     """
 
-    target, drawn = "image", ("psnr",)  # what an output is compared with, and the curves
+    target, curves = "image", ("psnr",)  # what an output is compared with, and the curves
     columns = ("psnr", "ssim")  # of an epoch's row
     figures = ()  # of a run, beside its curves: file, label and scores
 
-    def __init__(self, border: int = 0, luma: bool = False, task: Callable | None = None):
-        self.border, self.luma, self.task = border, luma, task
+    def __init__(self, border: int = 0, luma: bool = False, task_loss: Callable | None = None):
+        self.border, self.luma, self.task_loss = border, luma, task_loss
         self.rows: dict[str, list[Tensor]] = {}
 
     @torch.no_grad()
     def add(self, output: Tensor, target: Tensor) -> None:
         scores = score(output, target, self.border, self.luma)
-        if self.task is not None:
-            scores["task_loss"] = self.task(output, target).expand(len(output))
+        if self.task_loss is not None:
+            scores["task_loss"] = self.task_loss(output, target).expand(len(output))
         for name, values in scores.items():
             self.rows.setdefault(name, []).append(values)
 
@@ -145,7 +145,7 @@ class Meter:
         return self
 
     @staticmethod
-    def told(row: dict) -> str:
+    def format_row(row: dict) -> str:
         """An epoch's row in words."""
         return f"train {row['train_psnr']:.2f} dB  val {row['val_psnr']:.2f} dB  ssim {row['val_ssim']:.4f}"
 
@@ -231,10 +231,10 @@ def class_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
 class ClassMeter:
     """Logits and labels of a pass over a dataset, and their scores; with a task loss that too."""
 
-    target, drawn = "label", ("top1", "top3")
+    target, curves = "label", ("top1", "top3")
     columns = (
         "loss",
-        *drawn,
+        *curves,
         *(
             f"{name}_{average}"
             for average in AVERAGES
@@ -242,10 +242,10 @@ class ClassMeter:
         ),
     )
 
-    figures = (("loss", "cross-entropy", ("task_loss",)), ("accuracy", "accuracy (%)", drawn))
+    figures = (("loss", "cross-entropy", ("task_loss",)), ("accuracy", "accuracy (%)", curves))
 
-    def __init__(self, task: Callable | None = None):
-        self.task = task
+    def __init__(self, task_loss: Callable | None = None):
+        self.task_loss = task_loss
         self.logits: list[Tensor] = []
         self.labels: list[Tensor] = []
 
@@ -281,8 +281,8 @@ class ClassMeter:
     def summary(self) -> dict[str, float]:
         logits, labels = self.both()
         scores = class_scores(logits, labels) | {"images": len(labels)}
-        if self.task is not None:
-            scores["task_loss"] = self.task(logits, labels).item()
+        if self.task_loss is not None:
+            scores["task_loss"] = self.task_loss(logits, labels).item()
         return scores
 
     def quick(self) -> dict[str, float]:
@@ -291,6 +291,6 @@ class ClassMeter:
         return {name: scores[name] for name in self.columns}
 
     @staticmethod
-    def told(row: dict) -> str:
+    def format_row(row: dict) -> str:
         """An epoch's row in words."""
         return f"top-1 train {row['train_top1']:.1f} %  val {row['val_top1']:.1f} %  top-3 val {row['val_top3']:.1f} %"

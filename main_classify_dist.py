@@ -20,16 +20,14 @@ def main(args) -> dict:
     from training import setup
 
     device = runtime.start(args.device)
-    return setup.every_seed(
-        lambda one, companion: learner(one, device, companion), args, "val_top1"
-    )
+    return setup.run_seeds(lambda one, companion: prepare(one, device, companion), args, "val_top1")
 
 
-def learner(args, device, companion):
-    """One student that is ready to be taught, or the scores of a run that is finished."""
+def prepare(args, device, companion=None):
+    """A classifier that is ready to be trained."""
     from training import classification
 
-    return classification.teach(args, device, companion)
+    return classification.prepare_student(args, device, companion)
 
 
 if __name__ == "__main__":

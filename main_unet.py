@@ -34,42 +34,30 @@ def main(args) -> dict:
     from training import setup
 
     device = runtime.start(args.device)
-    return setup.every_seed(
-        lambda one, companion: learner(one, device, companion), args, "val_psnr"
-    )
+    return setup.run_seeds(lambda one, companion: prepare(one, device, companion), args, "val_psnr")
 
 
-def learner(args, device, companion):
-    """One network that is ready to be trained, or the scores of a run that is finished."""
+def prepare(args, device, companion=None):
+    """A network that is ready to be trained."""
     from core.registry import label_of
     from training import setup
-    from training.run import Run
 
-    camera = setup.physics_config(args)
-    name = checks.export_name(
-        args.network, label_of(camera) + (f"_seed_{args.seed}" if args.seeds else "")
-    )
-    stem = checks.export_name(args.network, label_of(camera)).removesuffix(".pth")
-    run = Run(
+    physics_config = setup.physics_config_of(args)
+    label = label_of(physics_config)
+    seed = f"_seed_{args.seed}" if args.seeds else ""
+    stem = checks.export_name(args.network, label).removesuffix(".pth")
+    run = setup.begin_run(
         args,
         f"{stem}_{args.dataset}",
-        name,
-        {"train_again": args.train_again} | setup.ordering_file(camera),
+        checks.export_name(args.network, label + seed),
+        {"train_again": args.train_again} | setup.ordering_file(physics_config),
     )
-    if run.finished:
-        return run.already()
     splits = companion.splits if companion else setup.splits_of(args)
-    physics = setup.fitted_physics(camera, splits)
+    physics = setup.fitted_physics(physics_config, splits)
     network, config = setup.network_of(args)
     setup.warm_start(network, config, args.train_again)
-    return setup.learner(
-        setup.supervised(args, network, physics, args.loss, device),
-        config,
-        splits,
-        args,
-        run,
-        companion=companion,
-    )
+    task = setup.supervised(args, network, physics, args.loss, device)
+    return setup.fit_of(task, config, splits, args, run, companion=companion)
 
 
 if __name__ == "__main__":

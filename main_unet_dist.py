@@ -35,57 +35,45 @@ def main(args) -> dict:
     from training import setup
 
     device = runtime.start(args.device)
-    return setup.every_seed(
-        lambda one, companion: learner(one, device, companion), args, "val_psnr"
-    )
+    return setup.run_seeds(lambda one, companion: prepare(one, device, companion), args, "val_psnr")
 
 
-def learner(args, device, companion):
-    """One student that is ready to be taught, or the scores of a run that is finished."""
+def prepare(args, device, companion=None):
+    """A student and its teacher, ready to be trained."""
     from functools import cache
 
     from training import setup
     from training.checkpoint import pack, write
-    from training.run import Run
 
     setup.check_losses(args)
     path = checks.teacher_path(args)
-    splits = cache(
-        lambda: companion.splits if companion else setup.splits_of(args)
-    )  # late: that a folder is taken is said first
+
+    @cache  # loaded late: what is wrong with the run folder is reported first
+    def splits():
+        return companion.splits if companion else setup.splits_of(args)
+
     teacher = setup.teacher_of(args, path, lambda: splits()["train"].stack())
-    camera = setup.physics_config(args)
-    names = setup.student_names(
-        args, camera, teacher.physics.config, "online_student" if args.online else "student"
-    )
-    run = Run(
+    physics_config = setup.physics_config_of(args)
+    prefix = "online_student" if args.online else "student"
+    run = setup.begin_run(
         args,
-        *names,
-        {"teacher": path, "init_student": args.init_student} | setup.ordering_file(camera),
+        *setup.student_names(args, physics_config, teacher.physics.config, prefix),
+        {"teacher": path, "init_student": args.init_student} | setup.ordering_file(physics_config),
     )
-    if run.finished:
-        return run.already()
-    physics = setup.fitted_physics(camera, splits())
+    physics = setup.fitted_physics(physics_config, splits())
     network, config = setup.network_of(args)
     setup.warm_start(network, config, args.init_student)
-    stage = setup.distillation(
+    task = setup.distillation(
         args, network, physics, teacher, splits()["train"].stack, device, args.online
     )
 
     def keep_teacher() -> None:
-        write(
-            run.folder / "teacher.pth",
-            pack(stage.teacher, teacher.config, stage.physics_t, run.identity),
-        )
+        content = pack(task.teacher, teacher.config, task.physics_t, run.identity)
+        write(run.folder / "teacher.pth", content)
 
-    return setup.learner(
-        stage,
-        config,
-        splits(),
-        args,
-        run,
-        before_export=keep_teacher if args.online else None,
-        companion=companion,
+    before_export = keep_teacher if args.online else None
+    return setup.fit_of(
+        task, config, splits(), args, run, before_export=before_export, companion=companion
     )
 
 

@@ -109,18 +109,16 @@ def main(args) -> dict:
     from core.files import folder_for
     from evaluation import export, prediction
     from evaluation.restoration import name_of
-    from training.checkpoint import restore_with_physics
+    from training.checkpoint import restore
 
     device = runtime.start(args.device)
-    restored = restore_with_physics(
-        args.checkpoint, {name: getattr(args, name) for name in flags.BARE}
-    )
+    restored = restore(args.checkpoint, {name: getattr(args, name) for name in flags.BARE})
     folder = folder_for(Path(args.results) / "predict", name_of(args.checkpoint))
     if args.export:
         return {"exports": {kind: export.export(restored, kind, folder) for kind in args.export}}
     work = prediction.from_measurements if args.measurements else prediction.from_pictures
-    if "classes" in restored.content["network"]:
-        work = partial(prediction.classes_of, restored.content["network"]["classes"], restored.crop)
+    if restored.is_classifier:
+        work = partial(prediction.classes_of, restored.classes, restored.crop)
     return work(restored.network.to(device), restored.physics.to(device), args, folder, device)
 
 

@@ -70,7 +70,7 @@ def main(args) -> dict:
     setup.check_losses(args)
     if args.ladder:
         setup.check_physics(
-            args, setup.physics_config(Namespace(**vars(args) | {"cr": args.ladder}))
+            args, setup.physics_config_of(Namespace(**vars(args) | {"cr": args.ladder}))
         )
     build_splits(
         setup.request_of(args)
@@ -185,69 +185,78 @@ def climb(args) -> list[dict]:
 
 
 def go_on(args) -> dict:
-    """Trains a student that exists already, or a hybrid of two checkpoints; both keep their own camera."""
+    """Trains a student that exists already, or a hybrid of two checkpoints."""
     from core import runtime
     from training import setup
-    from training.checkpoint import RESTORER, restore, restore_with_physics
-    from training.run import Run
 
     device = runtime.start(args.device)
-    bare = {
+    return setup.run_once(lambda one, _: prepare_checkpoints(one, device), args)
+
+
+def prepare_checkpoints(args, device):
+    """A trained student or a hybrid, with the physics of its checkpoint, ready to be trained."""
+    from training import setup
+    from training.checkpoint import RESTORER, restore
+
+    typed = {
         name: getattr(args, name) for name in ("n", "c", "cr", "ordering") if name in args.typed
     }
-    start = restore_with_physics(args.redistill or args.encoder_from, bare, kind=RESTORER)
+    start = restore(args.redistill or args.encoder_from, typed, kind=RESTORER)
     physics, level = start.physics, start.physics.level
     changed = level in args.typed and getattr(args, level) != physics.config[level]
     if changed:
         physics = physics.at_noise(getattr(args, level))
-    # From here on the settings are what the checkpoints say, so that they belong to the run's configuration.
-    told = (
-        {"physics": physics.config["name"], "network": start.content["network"]["name"]}
-        | start.content["network"]
-        | physics.config
-    )
-    names = [
+    args = with_settings_of(args, start.network_config, physics.config)
+    if args.decoder_from:
+        network, config = setup.hybrid_of(start, args.decoder_from, args.freeze)
+    else:
+        network, config = setup.unfrozen(start)
+    network = setup.apply_checkpointing(network, args)
+    splits = setup.splits_of(args)
+    physics = physics.refit(splits["train"].stack) if changed else physics
+    print(f"physics: {physics.describe()}")
+    prefix = "redistilled" if args.redistill else f"hybrid_{args.freeze}_frozen"
+    if args.teacher:
+        requested = {
+            "n": args.n,
+            "c": args.c,
+            "cr": args.cr_teacher,
+            "ordering": args.ordering_teacher,
+        }
+        teacher = setup.teacher_from(args.teacher, requested, args.dataset)
+        names = setup.student_names(args, physics.config, teacher.physics.config, prefix)
+        task = setup.distillation(args, network, physics, teacher, splits["train"].stack, device)
+    else:
+        names = setup.student_names(args, physics.config, None, prefix)
+        task = setup.supervised(args, network, physics, args.loss_gt, device)
+    files = ("teacher", "redistill", "encoder_from", "decoder_from")
+    run = setup.begin_run(args, *names, {name: getattr(args, name) for name in files})
+    return setup.fit_of(task, config, splits, args, run)
+
+
+def with_settings_of(args, network_config: dict, physics_config: dict) -> Namespace:
+    """The flags with the checkpoints' settings, which belong to the run's configuration.
+
+    A flag that the user typed must not contradict them.
+    """
+    names = {"physics": physics_config["name"], "network": network_config["name"]}
+    stored = names | network_config | physics_config
+    flags_of_tables = [
         flag
         for entry in (*flags.PHYSICS.values(), *flags.NETWORKS.values())
         for flag in entry.flags
     ]
-    own = dict.fromkeys(names) | {
-        name: value for name, value in told.items() if hasattr(args, name)
-    }
+    own = dict.fromkeys(flags_of_tables)
+    own |= {name: value for name, value in stored.items() if hasattr(args, name)}
     for name in args.typed & own.keys():
         if getattr(args, name) != own[name]:
             raise flags.UserError(
                 f"{name} {getattr(args, name)} contradicts the checkpoint's {own[name]}"
             )
-    args = Namespace(
-        **vars(args) | own | {"limit_test": None}
-    )  # the test images are no part of the training
-    del args.typed
-    if args.decoder_from:
-        decoder = restore(args.decoder_from, kind=RESTORER)
-        network, config = setup.hybrid_of(start, decoder, args.freeze)
-    else:
-        network, config = setup.thawed(start)
-    network = setup.apply_checkpointing(network, args)
-    splits = setup.splits_of(args)
-    physics = physics.refit(splits["train"].stack) if changed else physics
-    print(f"physics: {physics.describe()}")
-    what = "redistilled" if args.redistill else f"hybrid_{args.freeze}_frozen"
-    if args.teacher:
-        given = {"n": args.n, "c": args.c, "cr": args.cr_teacher, "ordering": args.ordering_teacher}
-        teacher = setup.teacher_from(args.teacher, given, args.dataset)
-        names = setup.student_names(args, physics.config, teacher.physics.config, what)
-        stage = setup.distillation(args, network, physics, teacher, splits["train"].stack, device)
-    else:
-        names = setup.student_names(args, physics.config, None, what)
-        stage = setup.supervised(args, network, physics, args.loss_gt, device)
-    files = ("teacher", "redistill", "encoder_from", "decoder_from")
-    run = Run(args, *names, {name: getattr(args, name) for name in files})
-    return (
-        run.already()
-        if run.finished
-        else setup.trained([setup.learner(stage, config, splits, args, run)])[0]
-    )
+    # The test images are not part of the training.
+    changed = Namespace(**vars(args) | own | {"limit_test": None})
+    del changed.typed
+    return changed
 
 
 if __name__ == "__main__":

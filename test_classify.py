@@ -45,7 +45,8 @@ def main(args) -> dict:
 
     device = runtime.start(args.device)
     found = {
-        path: classification.exported(path, args.n, args.c, args.crop) for path in args.checkpoint
+        path: classification.restore_classifier(path, args.n, args.c, args.crop)
+        for path in args.checkpoint
     }
     rows = []
     with tables.printed(rows):

@@ -53,7 +53,7 @@ def main(args) -> dict:
     from training import setup
 
     runtime.start("cpu")
-    config = setup.physics_config(
+    config = setup.physics_config_of(
         Namespace(**vars(args), physics="spc", x0="adjoint", awgn_snr=None)
     )
     setup.check_physics(args, config)

@@ -96,7 +96,7 @@ def single_process() -> Iterator[None]:
         SINGLE_PROCESS = before
 
 
-def together(x: Tensor) -> Tensor:
+def gather_samples(x: Tensor) -> Tensor:
     """The samples (B, ...) of all processes, in the order of the ranks; gradients find their way back."""
     if world() == 1:
         return x

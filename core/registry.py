@@ -3,48 +3,54 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import NamedTuple
+from typing import Literal
 
 from core.errors import UserError
 
 
-class LossSpec(NamedTuple):
-    """Where a loss lives, its weight under the default recipe, the flags it reads, and when an adapter bridges two taps.
-
-    The bridge: where their shapes "differ", "always", "never", or "own": a class that learns or remembers, made of the two shapes,
-    the classes of the training images and the shape of what the teacher sees. `taps` is the selection that it compares where no other is
-    asked for; `needs` is what it reads of a batch. A loss that relates samples must be `together` with those of other processes.
-    """
+@dataclass(frozen=True, kw_only=True)
+class LossSpec:
+    """A distillation loss: where its code lives, its default weight, and what it needs."""
 
     path: str
     weight: float = 1.0
-    options: tuple[str, ...] = ()
-    adapter: str = "differ"
-    layers: str | None = None
-    needs: tuple[str, ...] = ()
-    together: bool = False
+    options: tuple[str, ...] = ()  # the flags that it reads
+    # Whether an adapter stands between the two layers: "auto" where their shapes differ, "always",
+    # "never", or "own": the loss is a module that learns or remembers, made for two given layers.
+    adapter: Literal["auto", "always", "never", "own"] = "auto"
+    layers: str | None = None  # the selection that it compares unless --type_dist says otherwise
+    needs: tuple[str, ...] = ()  # what its layers must have: see `distill.layers.NEEDS`
+    reads: tuple[str, ...] = ()  # what it reads of a batch beside the two layers
+    gather: bool = False  # whether it needs the samples of all processes, since it relates them
+    pretrain: bool = False  # whether it learns something of the teacher before the student begins
 
 
-class Entry(NamedTuple):
-    """Where a physics, a network or a dataset lives, and the flags that it reads with their defaults; `...` has none and must be given."""
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Where an object lives, and the flags it reads with their defaults; `...` must be given."""
 
     path: str
     flags: dict
-    label: str = ""  # in file names, made of the recipe
+    label: str = ""  # in file names, filled from the config
 
 
 UNET = {"scales": 2, "width": 64, "batch_norm": "off", "padding": "zeros"}
 NETWORKS = {  # that a command line can begin afresh
-    "unet": Entry("models.unet:UNet", UNET),
-    "dncnn": Entry("models.dncnn:DnCNN", {"channels": 32, "blocks": 6}),
-    "rrdbnet": Entry("models.rrdbnet:RRDBNet", {"channels": 32, "blocks": 3, "growth": 16}),
-    "rrdbnet_large": Entry("models.rrdbnet:RRDBNet", {"channels": 64, "blocks": 23, "growth": 32}),
-    "drunet": Entry("models.drunet:DRUNet", {"width": 16, "blocks": 1}),
-    "drunet_large": Entry("models.drunet:DRUNet", {"width": 64, "blocks": 4}),
-    "restormer": Entry("models.restormer:Restormer", {"width": 16, "blocks": 1}),
-    "restormer_large": Entry("models.restormer:Restormer", {"width": 48, "blocks": 4}),
+    "unet": Entry(path="models.unet:UNet", flags=UNET),
+    "dncnn": Entry(path="models.dncnn:DnCNN", flags={"channels": 32, "blocks": 6}),
+    "rrdbnet": Entry(
+        path="models.rrdbnet:RRDBNet", flags={"channels": 32, "blocks": 3, "growth": 16}
+    ),
+    "rrdbnet_large": Entry(
+        path="models.rrdbnet:RRDBNet", flags={"channels": 64, "blocks": 23, "growth": 32}
+    ),
+    "drunet": Entry(path="models.drunet:DRUNet", flags={"width": 16, "blocks": 1}),
+    "drunet_large": Entry(path="models.drunet:DRUNet", flags={"width": 64, "blocks": 4}),
+    "restormer": Entry(path="models.restormer:Restormer", flags={"width": 16, "blocks": 1}),
+    "restormer_large": Entry(path="models.restormer:Restormer", flags={"width": 48, "blocks": 4}),
 }
 FEW = {"dataset": "digits", "data_root": "data", "n": 32, "c": 1}
 PIXELS = {
@@ -58,12 +64,12 @@ PIXELS = {
 RANKED = ["kd", "dkd", "dist", "at", "sp", "rkd", "ickd", "crd", "ft", "tucker", "isrd:50"]
 STORIES = {  # of the demo
     "reconstruct": Entry(
-        "evaluation.demo:tell",
-        {"cr": 0.1, "cr_teacher": 0.5, "epochs": 6, "width": 16, "pictures": 4, "seed": 42},
+        path="evaluation.demo:tell",
+        flags={"cr": 0.1, "cr_teacher": 0.5, "epochs": 6, "width": 16, "pictures": 4, "seed": 42},
     ),
     "classify": Entry(
-        "evaluation.demo_classes:tell",
-        FEW
+        path="evaluation.demo_classes:tell",
+        flags=FEW
         | {
             "model_teacher": "vgg16",
             "model": "resnet18",
@@ -73,7 +79,9 @@ STORIES = {  # of the demo
             "seed": 42,
         },
     ),
-    "benchmark": Entry("evaluation.demo_classes:rank", FEW | PIXELS | {"loss_distill": RANKED}),
+    "benchmark": Entry(
+        path="evaluation.demo_classes:rank", flags=FEW | PIXELS | {"loss_distill": RANKED}
+    ),
 }
 
 QUEUED = {
@@ -86,8 +94,8 @@ QUEUED = {
     "signal_before": 120,
 }
 CLUSTERS = {
-    "slurm": Entry("study.cluster:Slurm", QUEUED),
-    "pbs": Entry("study.cluster:PBS", QUEUED),
+    "slurm": Entry(path="study.cluster:Slurm", flags=QUEUED),
+    "pbs": Entry(path="study.cluster:PBS", flags=QUEUED),
 }
 
 BENCHES = {
@@ -116,59 +124,69 @@ FEATURE_MEASURES = {  # of a map of features
 CIFAR_RESNET = {"width": 16}
 IMAGENET = {"width": 64, "stem": "auto", "pretrained": False}
 CLASSIFIERS = {
-    "resnet8": Entry("models.cifar_resnet:resnet8", CIFAR_RESNET),
-    "resnet20": Entry("models.cifar_resnet:resnet20", CIFAR_RESNET),
-    "resnet56": Entry("models.cifar_resnet:resnet56", CIFAR_RESNET),
-    "resnet112": Entry("models.cifar_resnet:resnet112", CIFAR_RESNET),
-    "vgg16": Entry("models.library:vgg16", {"width": 64, "batch_norm": "on", "pretrained": False}),
-    "resnet18": Entry("models.library:resnet18", IMAGENET),
-    "resnet34": Entry("models.library:resnet34", IMAGENET),
-    "resnet50": Entry("models.library:resnet50", IMAGENET),
-    "resnext50": Entry("models.library:resnext50", IMAGENET),
-    "shufflenet": Entry("models.library:shufflenet", {"stem": "auto", "pretrained": False}),
-    "vit_tiny": Entry("models.library:vit_tiny", {"patch": 16, "width": 192, "pretrained": False}),
+    "resnet8": Entry(path="models.cifar_resnet:resnet8", flags=CIFAR_RESNET),
+    "resnet20": Entry(path="models.cifar_resnet:resnet20", flags=CIFAR_RESNET),
+    "resnet56": Entry(path="models.cifar_resnet:resnet56", flags=CIFAR_RESNET),
+    "resnet112": Entry(path="models.cifar_resnet:resnet112", flags=CIFAR_RESNET),
+    "vgg16": Entry(
+        path="models.library:vgg16", flags={"width": 64, "batch_norm": "on", "pretrained": False}
+    ),
+    "resnet18": Entry(path="models.library:resnet18", flags=IMAGENET),
+    "resnet34": Entry(path="models.library:resnet34", flags=IMAGENET),
+    "resnet50": Entry(path="models.library:resnet50", flags=IMAGENET),
+    "resnext50": Entry(path="models.library:resnext50", flags=IMAGENET),
+    "shufflenet": Entry(
+        path="models.library:shufflenet", flags={"stem": "auto", "pretrained": False}
+    ),
+    "vit_tiny": Entry(
+        path="models.library:vit_tiny", flags={"patch": 16, "width": 192, "pretrained": False}
+    ),
     "vit_small": Entry(
-        "models.library:vit_small", {"patch": 16, "width": 384, "pretrained": False}
+        path="models.library:vit_small", flags={"patch": 16, "width": 384, "pretrained": False}
     ),
 }
 MODELS = (
     NETWORKS
     | CLASSIFIERS
     | {  # that a checkpoint can hold
-        "hybrid_unet": Entry("models.hybrid_unet:HybridUNet", UNET | {"freeze": "none"}),
+        "hybrid_unet": Entry(path="models.hybrid_unet:HybridUNet", flags=UNET | {"freeze": "none"}),
     }
 )
 
 SPC = {"cr": ..., "ordering": "xy", "x0": "adjoint", "awgn_snr": None}
 PHYSICS = {
-    "spc": Entry("physics.single_pixel:single_pixel_camera", SPC, "cr_{cr}"),
-    "cs": Entry("physics.single_pixel:single_pixel_camera", SPC, "cr_{cr}"),
+    "spc": Entry(path="physics.single_pixel:single_pixel_camera", flags=SPC, label="cr_{cr}"),
+    "cs": Entry(path="physics.single_pixel:single_pixel_camera", flags=SPC, label="cr_{cr}"),
     "denoise": Entry(
-        "physics.restoration:denoise", {"sigma": ..., "x0": "adjoint"}, "denoise_sigma_{sigma}"
+        path="physics.restoration:denoise",
+        flags={"sigma": ..., "x0": "adjoint"},
+        label="denoise_sigma_{sigma}",
     ),
     "sr": Entry(
-        "physics.restoration:super_resolution",
-        {"factor": ..., "kernel": "bicubic", "x0": "adjoint", "awgn_snr": None},
-        "sr_factor_{factor}_{kernel}",
+        path="physics.restoration:super_resolution",
+        flags={"factor": ..., "kernel": "bicubic", "x0": "adjoint", "awgn_snr": None},
+        label="sr_factor_{factor}_{kernel}",
     ),
     "blur": Entry(
-        "physics.restoration:blur",
-        {"kernel": "gaussian", "blur_width": 1.5, "x0": "adjoint", "awgn_snr": None},
-        "blur_{kernel}_{blur_width}",
+        path="physics.restoration:blur",
+        flags={"kernel": "gaussian", "blur_width": 1.5, "x0": "adjoint", "awgn_snr": None},
+        label="blur_{kernel}_{blur_width}",
     ),
     "mri": Entry(
-        "physics.restoration:mri",
-        {"acceleration": ..., "mask_type": "gaussian", "x0": "adjoint", "awgn_snr": None},
-        "mri_acceleration_{acceleration}_{mask_type}",
+        path="physics.restoration:mri",
+        flags={"acceleration": ..., "mask_type": "gaussian", "x0": "adjoint", "awgn_snr": None},
+        label="mri_acceleration_{acceleration}_{mask_type}",
     ),
     "degrade": Entry(
-        "physics.degradation:degrade", {"degradation": "real_esrgan"}, "degrade_{degradation}"
+        path="physics.degradation:degrade",
+        flags={"degradation": "real_esrgan"},
+        label="degrade_{degradation}",
     ),
-    "given": Entry("physics.paired:given", {}, "given"),
+    "given": Entry(path="physics.paired:given", flags={}, label="given"),
     "image": Entry(
-        "physics.resize:picture",
-        {"lessen_ratio": 1.0, "resize": "antialias"},
-        "image_{n}_lessened_{lessen_ratio}",
+        path="physics.resize:picture",
+        flags={"lessen_ratio": 1.0, "resize": "antialias"},
+        label="image_{n}_lessened_{lessen_ratio}",
     ),
 }
 RESTORED = {
@@ -214,8 +232,10 @@ DATASETS = {
     "celeba": "data.datasets:celeba",
     "folder": "data.datasets:folder",
     "npz": "data.datasets:npz",
-    "paired": Entry("data.paired:paired", PAIRS),
-    "hybrid": Entry("data.paired:hybrid", PAIRS | {"unpaired": ..., "paired_share": 0.5}),
+    "paired": Entry(path="data.paired:paired", flags=PAIRS),
+    "hybrid": Entry(
+        path="data.paired:hybrid", flags=PAIRS | {"unpaired": ..., "paired_share": 0.5}
+    ),
 }
 
 LABELLED = {  # datasets with a class for every image
@@ -250,76 +270,148 @@ READERS = {  # of a flag of the data group, where not every dataset reads it
 }
 
 LOSSES = {
-    "mse": LossSpec("distill.feature:mse", 0.1),
-    "mae": LossSpec("distill.feature:mae", 0.1),
-    "l1": LossSpec("distill.feature:mae", 0.1),
-    "smooth_l1": LossSpec("distill.feature:smooth_l1", 0.2),
-    "charbonnier": LossSpec("distill.feature:charbonnier", 0.05),
-    "cs": LossSpec("distill.feature:cs", 0.03),
-    "l2": LossSpec("distill.feature:l2", 0.0005),
-    "linf": LossSpec("distill.feature:linf", 0.003),
-    "soft": LossSpec("distill.feature:soft", 0.5, options=("temperature",)),
-    "hint": LossSpec("distill.feature:mse", 0.02, adapter="always"),
-    "at": LossSpec("distill.feature:at", 2.0, adapter="never"),
-    "feature_attention": LossSpec("distill.feature:feature_attention", 0.1),
-    "fakd": LossSpec("distill.relation:fakd", 0.03, adapter="never"),
-    "comb_matrix": LossSpec(
-        "distill.relation:comb_matrix", 0.0005, options=("gamma",), adapter="never", together=True
+    "mse": LossSpec(path="distill.feature:mse", weight=0.1),
+    "mae": LossSpec(path="distill.feature:mae", weight=0.1),
+    "l1": LossSpec(path="distill.feature:mae", weight=0.1),
+    "smooth_l1": LossSpec(path="distill.feature:smooth_l1", weight=0.2),
+    "charbonnier": LossSpec(path="distill.feature:charbonnier", weight=0.05),
+    "cs": LossSpec(path="distill.feature:cs", weight=0.03),
+    "l2": LossSpec(path="distill.feature:l2", weight=0.0005),
+    "linf": LossSpec(path="distill.feature:linf", weight=0.003),
+    "soft": LossSpec(
+        path="distill.feature:soft", weight=0.5, options=("temperature",), needs=("channels",)
     ),
-    "perceptual": LossSpec("distill.perceptual:Perceptual", 0.01, options=("style_weight",)),
+    "hint": LossSpec(path="distill.feature:mse", weight=0.02, adapter="always"),
+    "at": LossSpec(path="distill.feature:at", weight=2.0, adapter="never", needs=("places",)),
+    "feature_attention": LossSpec(
+        path="distill.feature:feature_attention", weight=0.1, needs=("places",)
+    ),
+    "fakd": LossSpec(
+        path="distill.relation:fakd", weight=0.03, adapter="never", needs=("places", "channels")
+    ),
+    "comb_matrix": LossSpec(
+        path="distill.relation:comb_matrix",
+        weight=0.0005,
+        options=("gamma",),
+        adapter="never",
+        gather=True,
+    ),
+    "perceptual": LossSpec(
+        path="distill.perceptual:Perceptual", weight=0.01, options=("style_weight",)
+    ),
 }
 
 TASK_LOSSES = {
-    "mse": LossSpec("distill.feature:mse"),
-    "mae": LossSpec("distill.feature:mae"),
-    "l2": LossSpec("distill.feature:l2"),
-    "charbonnier": LossSpec("distill.feature:charbonnier"),
-    "smooth_l1": LossSpec("distill.feature:smooth_l1"),
-    "perceptual": LossSpec("distill.perceptual:Perceptual", options=("style_weight",)),
+    "mse": LossSpec(path="distill.feature:mse"),
+    "mae": LossSpec(path="distill.feature:mae"),
+    "l2": LossSpec(path="distill.feature:l2"),
+    "charbonnier": LossSpec(path="distill.feature:charbonnier"),
+    "smooth_l1": LossSpec(path="distill.feature:smooth_l1"),
+    "perceptual": LossSpec(path="distill.perceptual:Perceptual", options=("style_weight",)),
 }
 
 CLASS_LOSSES = {
-    "kd": LossSpec("distill.logits:kd", 1.0, ("temperature", "standardise"), "never", "output"),
+    "kd": LossSpec(
+        path="distill.logits:kd",
+        weight=1.0,
+        options=("temperature", "standardise"),
+        adapter="never",
+        layers="output",
+        needs=("logits",),
+    ),
     "dkd": LossSpec(
-        "distill.logits:dkd",
-        1.0,
-        ("temperature", "dkd_alpha", "dkd_beta", "dkd_warmup"),
-        "never",
-        "output",
-        ("label", "epoch"),
+        path="distill.logits:dkd",
+        weight=1.0,
+        options=("temperature", "dkd_alpha", "dkd_beta", "dkd_warmup"),
+        adapter="never",
+        layers="output",
+        reads=("label", "epoch"),
+        needs=("logits",),
     ),
     "dist": LossSpec(
-        "distill.logits:dist", 1.0, ("dist_beta", "dist_gamma"), "never", "output", together=True
+        path="distill.logits:dist",
+        weight=1.0,
+        options=("dist_beta", "dist_gamma"),
+        adapter="never",
+        layers="output",
+        gather=True,
+        needs=("logits", "samples"),
     ),
-    "mse": LossSpec("distill.feature:mse", 1.0, layers="latent"),
-    "hint": LossSpec("distill.feature:mse", 1.0, adapter="always", layers="latent"),
-    "at": LossSpec("distill.feature:at", 1000.0, adapter="never", layers="stages"),
-    "sp": LossSpec("distill.relation:sp", 3000.0, adapter="never", layers="latent", together=True),
+    "mse": LossSpec(path="distill.feature:mse", weight=1.0, layers="latent"),
+    "hint": LossSpec(path="distill.feature:mse", weight=1.0, adapter="always", layers="latent"),
+    "at": LossSpec(
+        path="distill.feature:at",
+        weight=1000.0,
+        adapter="never",
+        layers="stages",
+        needs=("places",),
+    ),
+    "sp": LossSpec(
+        path="distill.relation:sp",
+        weight=3000.0,
+        adapter="never",
+        layers="latent",
+        gather=True,
+        needs=("samples",),
+    ),
     "rkd": LossSpec(
-        "distill.relation:rkd", 1.0, ("rkd_distance", "rkd_angle"), "never", "pool", together=True
+        path="distill.relation:rkd",
+        weight=1.0,
+        options=("rkd_distance", "rkd_angle"),
+        adapter="never",
+        layers="pool",
+        gather=True,
+        needs=("samples",),
     ),
     "comb_matrix": LossSpec(
-        "distill.relation:comb_matrix", 0.1, ("gamma",), "never", "latent", together=True
-    ),
-    "ickd": LossSpec("distill.relation:ICKD", 2.5, adapter="own", layers="latent"),
-    "crd": LossSpec(
-        "distill.contrast:CRD",
-        0.8,
-        ("crd_tau", "crd_negatives"),
-        "own",
-        "pool",
-        ("index", "generator"),
-        together=True,
-    ),
-    "ft": LossSpec("distill.factor:FT", 500.0, ("ft_rate",), "own", "latent"),
-    "tucker": LossSpec(
-        "distill.factor:tucker",
-        125.0,
-        ("tucker_ranks", "tucker_space", "tucker_over"),
+        path="distill.relation:comb_matrix",
+        weight=0.1,
+        options=("gamma",),
+        adapter="never",
         layers="latent",
-        together=True,
+        gather=True,
     ),
-    "isrd": LossSpec("distill.pixel:ISRD", 10.0, adapter="own", layers="first", needs=("seen",)),
+    "ickd": LossSpec(
+        path="distill.relation:ICKD",
+        weight=2.5,
+        adapter="own",
+        layers="latent",
+        needs=("map", "channels"),
+    ),
+    "crd": LossSpec(
+        path="distill.contrast:CRD",
+        weight=0.8,
+        options=("crd_tau", "crd_negatives"),
+        adapter="own",
+        layers="pool",
+        reads=("index", "generator"),
+        gather=True,
+    ),
+    "ft": LossSpec(
+        path="distill.factor:FT",
+        weight=500.0,
+        options=("ft_rate",),
+        pretrain=True,
+        adapter="own",
+        layers="latent",
+        needs=("map",),
+    ),
+    "tucker": LossSpec(
+        path="distill.factor:tucker",
+        weight=125.0,
+        options=("tucker_ranks", "tucker_space", "tucker_over"),
+        layers="latent",
+        gather=True,
+        needs=("map",),
+    ),
+    "isrd": LossSpec(
+        path="distill.pixel:ISRD",
+        weight=10.0,
+        adapter="own",
+        layers="first",
+        reads=("teacher_input",),
+        needs=("map",),
+    ),
 }
 
 LOSS_OPTIONS = {
@@ -379,22 +471,27 @@ CLASS_SELECTIONS = {  # of --type_dist of classifiers
 }
 
 SCHEDULES = {  # of the learning rate
-    "cosine": Entry("training.schedule:cosine", {}),
-    "constant": Entry("training.schedule:constant", {}),
-    "multistep": Entry("training.schedule:multistep", {"milestones": ..., "lr_gamma": 0.5}),
+    "cosine": Entry(path="training.schedule:cosine", flags={}),
+    "constant": Entry(path="training.schedule:constant", flags={}),
+    "multistep": Entry(
+        path="training.schedule:multistep", flags={"milestones": ..., "lr_gamma": 0.5}
+    ),
 }
 
 ALPHA_SCHEDULES = {
-    "constant": Entry("distill.schedule:constant", {}),
-    "step": Entry("distill.schedule:step", {"alpha_milestones": ..., "alpha_gamma": 0.5}),
-    "linear": Entry("distill.schedule:linear", {}),
-    "cosine": Entry("distill.schedule:cosine", {}),
-    "warmup": Entry("distill.schedule:warmup", {"alpha_warmup": 0.1}),
-    "phases": Entry("distill.schedule:phases", {}),
+    "constant": Entry(path="distill.schedule:constant", flags={}),
+    "step": Entry(
+        path="distill.schedule:step", flags={"alpha_milestones": ..., "alpha_gamma": 0.5}
+    ),
+    "linear": Entry(path="distill.schedule:linear", flags={}),
+    "cosine": Entry(path="distill.schedule:cosine", flags={}),
+    "warmup": Entry(path="distill.schedule:warmup", flags={"alpha_warmup": 0.1}),
+    "phases": Entry(path="distill.schedule:phases", flags={}),
 }
 
 
-class Export(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Export:
     """Where a form of export lives, and its files' suffix."""
 
     path: str
@@ -402,16 +499,16 @@ class Export(NamedTuple):
 
 
 EXPORTS = {
-    "safetensors": Export("evaluation.export:as_safetensors", "safetensors"),
-    "torch_export": Export("evaluation.export:as_torch_export", "pt2"),
-    "onnx": Export("evaluation.export:as_onnx", "onnx"),
+    "safetensors": Export(path="evaluation.export:as_safetensors", suffix="safetensors"),
+    "torch_export": Export(path="evaluation.export:as_torch_export", suffix="pt2"),
+    "onnx": Export(path="evaluation.export:as_onnx", suffix="onnx"),
 }
 
 ADAM = {"betas": [0.9, 0.999]}
 OPTIMIZERS = {
-    "adam": Entry("torch.optim:Adam", ADAM),
-    "adamw": Entry("torch.optim:AdamW", ADAM),
-    "sgd": Entry("torch.optim:SGD", {}),
+    "adam": Entry(path="torch.optim:Adam", flags=ADAM),
+    "adamw": Entry(path="torch.optim:AdamW", flags=ADAM),
+    "sgd": Entry(path="torch.optim:SGD", flags={}),
 }
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -15,6 +16,83 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from core.distributed import world
 from data.augment import symmetries_of
+
+
+def map_tensors(value, change: Callable[[Tensor], Tensor]):
+    """A nest of lists and dicts with every tensor changed; one that stands in two places, once."""
+    memo: dict[int, Tensor] = {}
+
+    def changed(value):
+        if isinstance(value, Tensor):
+            if id(value) not in memo:
+                memo[id(value)] = change(value)
+            return memo[id(value)]
+        if isinstance(value, list):
+            return [changed(item) for item in value]
+        if isinstance(value, dict):
+            return {name: changed(item) for name, item in value.items()}
+        return value
+
+    return changed(value)
+
+
+def tensors_in(value) -> list[Tensor]:
+    """The tensors in a nest of lists and dicts, in order."""
+    tensors: list[Tensor] = []
+    if isinstance(value, Tensor):
+        tensors.append(value)
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            tensors += tensors_in(item)
+    return tensors
+
+
+def bytes_of(value) -> int:
+    """Bytes of the tensors in a nest; one that stands in two places counts once."""
+    return sum({id(tensor): tensor.nbytes for tensor in tensors_in(value)}.values())
+
+
+@dataclass
+class Batch:
+    """Some images, what the networks see of them, and what frozen teachers make of them; `None` is not there yet."""
+
+    image: Tensor  # (B, C, n, n) in [0, 1]
+    index: Tensor  # (B,) places in the split
+    label: Tensor | None = None  # (B,) classes
+    degraded: Tensor | None = None  # the given pictures of pairs
+    paired: Tensor | None = None  # (B,) whether the degraded picture was given
+    x0: Tensor | None = None  # what the student sees
+    teacher_x0: list[Tensor] | None = None  # what each teacher sees
+    teacher_features: list[dict[str, Tensor]] | None = None  # each teacher's compared layers
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def map(self, change: Callable[[Tensor], Tensor], only: Sequence[str] = ()) -> "Batch":
+        """The batch with every tensor changed, or those of some fields."""
+        names = only or [field.name for field in fields(self)]
+        values = {name: getattr(self, name) for name in names}
+        return self.replace(**map_tensors(values, change))
+
+    def to(self, device: torch.device) -> "Batch":
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def part(self, places: Tensor | slice) -> "Batch":
+        """Some of the images."""
+        return self.map(lambda tensor: tensor[places])
+
+    def replace(self, **values) -> "Batch":
+        return replace(self, **values)
+
+    def loaded(self) -> "Batch":
+        """The batch as the loader gave it, without what was computed of it since."""
+        return self.replace(x0=None, teacher_x0=None, teacher_features=None)
+
+    def of_target(self, name: str) -> Tensor:
+        """What an output is compared with: the image or the label."""
+        target = {"image": self.image, "label": self.label}[name]
+        assert target is not None, f"the batch has no {name}"
+        return target
 
 
 class Source(NamedTuple):
@@ -190,14 +268,15 @@ def build_loader(
     images: Images, batch_size: int, num_workers: int = 0, shuffle_seed: int | None = None
 ) -> DataLoader:
     """Batches of a split, in the order of a seed and the epoch, or of the split."""
-    how = {"num_workers": num_workers, "worker_init_fn": ignore_signals, "collate_fn": as_it_is}
+    how = {"num_workers": num_workers, "worker_init_fn": ignore_signals, "collate_fn": to_batch}
     if shuffle_seed is None:
         return DataLoader(images, batch_size if images.same_size else 1, **how)
     return DataLoader(images, batch_sampler=Order(images, batch_size, shuffle_seed), **how)
 
 
-def as_it_is(batch: dict) -> dict:
-    return batch
+def to_batch(items: dict[str, Tensor]) -> Batch:
+    """The tensors that a dataset gives for some places, as a batch."""
+    return Batch(**items)
 
 
 def ignore_signals(_: int) -> None:

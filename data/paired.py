@@ -56,7 +56,7 @@ def cut_piece(pair: Pair, request: Request, rng: np.random.Generator | None) -> 
         for sample, change in ((sample_mirror, mirror), (sample_turn, turn)):
             both = change(both, torch.tensor([sample(rng, n)] * 2))
         image, seen = both
-    return {"image": image, "seen": seen, "paired": torch.tensor(pair.degraded is not None)}
+    return {"image": image, "degraded": seen, "paired": torch.tensor(pair.degraded is not None)}
 
 
 def paired(request: Request) -> dict[str, Source]:

@@ -1,56 +1,51 @@
-"""Distillation: the stage, the selection of taps, the adapters, and the pool of losses."""
+"""Distillation: the task of a batch, the layers that are compared, the adapters, and the losses."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 from core.registry import LOSSES, TASK_LOSSES, LossSpec, look_up
 
 
-class Term(NamedTuple):
-    """A distillation loss (student's tap, teacher's tap) -> scalar, or what makes one of the taps' shapes; see `Loss`."""
+@dataclass(frozen=True)
+class WeightedLoss:
+    """A distillation loss (student's layer, teacher's layer) -> scalar, ready to be computed.
+
+    Where its spec has an adapter of its "own", `distance` makes the module that computes it.
+    """
 
     name: str
     weight: float
     distance: Callable
-    adapter: str
-    layers: str | None = None
-    needs: tuple[str, ...] = ()
-    together: bool = False
+    spec: LossSpec
+    layers: str | None  # the selection that it compares, whatever the others compare
 
 
-def build_term(
+def build_loss(
     name: str,
     weight: float | None = None,
     table: dict[str, LossSpec] = LOSSES,
     layers: str | None = None,
     **options,
-) -> Term:
-    """The distillation loss that a name stands for, with the table's weight and taps unless others are given."""
-    line, loss = table[name], look_up(table, name, "loss")
-    distance = (
-        partial(loss, **{option: options[option] for option in line.options})
-        if line.adapter == "own"
-        else build_loss(table, name, **options)
-    )
-    return Term(
-        name,
-        line.weight if weight is None else weight,
-        distance,
-        line.adapter,
-        layers or line.layers,
-        line.needs,
-        line.together,
-    )
+) -> WeightedLoss:
+    """The distillation loss of a name, with the table's weight and layers unless others are given."""
+    spec = table[name]
+    if spec.adapter == "own":
+        loss = look_up(table, name, "loss")
+        distance = partial(loss, **{option: options[option] for option in spec.options})
+    else:
+        distance = with_options(table, name, options)
+    weight = spec.weight if weight is None else weight
+    return WeightedLoss(name, weight, distance, spec, layers or spec.layers)
 
 
-def build_task(name: str, table: dict[str, LossSpec] = TASK_LOSSES, **options) -> Callable:
-    """The task loss (output, target) -> scalar that a name stands for."""
-    return build_loss(table, name, **options)
+def build_task_loss(name: str, table: dict[str, LossSpec] = TASK_LOSSES, **options) -> Callable:
+    """The task loss (output, target) -> scalar of a name."""
+    return with_options(table, name, options)
 
 
-def build_loss(table: dict[str, LossSpec], name: str, **options) -> Callable:
-    """A loss of a table, given those of the options that its line lists; a class is made, a function is bound."""
+def with_options(table: dict[str, LossSpec], name: str, options: dict) -> Callable:
+    """A loss of a table with those of the options that it reads: a class is made, a function bound."""
     loss = look_up(table, name, "loss")
-    options = {option: options[option] for option in table[name].options}
-    return loss(**options) if isinstance(loss, type) else partial(loss, **options)
+    read = {option: options[option] for option in table[name].options}
+    return loss(**read) if isinstance(loss, type) else partial(loss, **read)

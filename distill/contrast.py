@@ -36,7 +36,7 @@ class CRD(nn.Module):
         s: torch.Size,
         t: torch.Size,
         labels: Sequence[int],
-        seen: torch.Size,
+        teacher_input: torch.Size,
         *,
         crd_tau: float,
         crd_negatives: int,

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from core.errors import UserError
 from distill.feature import same_size
-from distill.relation import need_map
 from models.base import initialise
 
 NEGLIGIBLE = 1e-10  # share of the largest eigenvalue below which a direction is none of the map's
@@ -41,12 +40,11 @@ class FT(nn.Module):
         s: torch.Size,
         t: torch.Size,
         labels: Sequence[int],
-        seen: torch.Size,
+        teacher_input: torch.Size,
         *,
         ft_rate: float,
     ):
         super().__init__()
-        need_map("ft", s, t)
         if ft_rate <= 0:
             raise UserError(
                 f"ft_rate {ft_rate:g}: the share of the teacher's channels that a factor has is above 0"
@@ -55,13 +53,13 @@ class FT(nn.Module):
         self.paraphraser, self.decoder = convolutions(c_t, c_t, c, c), convolutions(c, c, c_t, c_t)
         self.translator = convolutions(c_s, c_s, c, c)
         initialise(self)
-        for weight in self.prepared():
+        for weight in self.pretrained_parameters():
             weight.requires_grad_(False)
 
-    def prepared(self) -> list[nn.Parameter]:
+    def pretrained_parameters(self) -> list[nn.Parameter]:
         return [*self.paraphraser.parameters(), *self.decoder.parameters()]
 
-    def prepare(self, t: Tensor) -> Tensor:
+    def pretrain(self, t: Tensor) -> Tensor:
         """mse(decoder(paraphraser(t)), t)"""
         return F.mse_loss(self.decoder(self.paraphraser(t)), t)
 
@@ -98,7 +96,6 @@ def tucker(
     U: the teacher's truncated factors (HOSVD) of channels, rows and columns, of the whole batch or of each sample, in both;
     with factors of its own a student's core would be turned against the teacher's.
     """
-    need_map("tucker", s.shape, t.shape)
     if not 0 < tucker_ranks <= 1:
         raise UserError(
             f"tucker_ranks {tucker_ranks:g}: the share of each mode that is kept is above 0 and at most 1"

@@ -1,9 +1,7 @@
-"""Losses that compare one tap of the student with the same tap of the teacher; means over the batch."""
+"""Losses that compare one layer of the student with the same layer of the teacher; means over the batch."""
 
 import torch.nn.functional as F
 from torch import Tensor
-
-from core.errors import UserError
 
 EPSILON = 1e-6  # of Charbonnier's smooth absolute value
 
@@ -48,20 +46,6 @@ def same_size(s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     return s, t
 
 
-def need_places(loss: str, f: Tensor) -> None:
-    if f.shape[-2:] == (1, 1):
-        raise UserError(
-            f"loss '{loss}' compares the places of a map, and a tap here has only one: choose another --type_dist, or fewer --scales"
-        )
-
-
-def need_channels(loss: str, f: Tensor) -> None:
-    if f.shape[1] == 1:
-        raise UserError(
-            f"loss '{loss}' compares the channels of a tap, and 'output' and 'head' of grey images have one: choose --type_dist latent"
-        )
-
-
 def attention(f: Tensor) -> Tensor:
     """The unit vector of a sample's energy at each place, (B, HW)."""
     return F.normalize(f.square().mean(1).flatten(1))
@@ -70,18 +54,15 @@ def attention(f: Tensor) -> Tensor:
 def at(s: Tensor, t: Tensor) -> Tensor:
     """mean (q_s - q_t)², q the attention"""
     s, t = same_size(s, t)
-    need_places("at", s)
     return F.mse_loss(attention(s), attention(t))
 
 
 def feature_attention(s: Tensor, t: Tensor) -> Tensor:
     """mse(s, t) + at(s, t) / 2"""
-    need_places("feature_attention", same_size(s, t)[0])
     return F.mse_loss(s, t) + 0.5 * at(s, t)
 
 
 def soft(s: Tensor, t: Tensor, temperature: float) -> Tensor:
     """T² KL(softmax(t / T) || softmax(s / T)) across the channels, mean over places and batch"""
-    need_channels("soft", s)
     log_s, log_t = ((f / temperature).log_softmax(1) for f in (s, t))
     return temperature**2 * (log_t.exp() * (log_t - log_s)).sum(1).mean()

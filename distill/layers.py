@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from core.errors import UserError
 from core.registry import CLASS_SELECTIONS, SELECTIONS
 from distill.feature import same_size
 
@@ -41,3 +42,63 @@ class Adapter(nn.Module):
     def forward(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         s, t = same_size(s, t)
         return self.project(s), t
+
+
+def need_map(loss: str, s: Tensor, t: Tensor) -> None:
+    if s.dim() != 4 or t.dim() != 4:
+        raise UserError(
+            f"loss '{loss}' compares feature maps, but a selected layer is a vector: "
+            "choose --type_dist latent"
+        )
+
+
+def need_places(loss: str, s: Tensor, t: Tensor) -> None:
+    if all(min(sides) == 1 for sides in zip(s.shape[-2:], t.shape[-2:], strict=True)):
+        raise UserError(
+            f"loss '{loss}' compares the pixels of a feature map, but a selected layer has only one: "
+            "choose another --type_dist, or fewer --scales"
+        )
+
+
+def need_channels(loss: str, s: Tensor, t: Tensor) -> None:
+    if t.shape[1] == 1 or s.shape[1] == 1:
+        raise UserError(
+            f"loss '{loss}' compares the channels of a layer, but 'output' and 'head' of grey images "
+            "have one: choose --type_dist latent"
+        )
+
+
+def need_samples(loss: str, s: Tensor, t: Tensor) -> None:
+    if len(s) < 2:
+        raise UserError(
+            f"loss '{loss}' compares the images of a batch, but this batch holds one: "
+            "choose a --batch_size that leaves no image alone"
+        )
+
+
+def need_logits(loss: str, s: Tensor, t: Tensor) -> None:
+    if s.dim() != 2 or s.shape[1] < 2:
+        raise UserError(
+            f"loss '{loss}' compares the logits of two or more classes, not a layer of shape "
+            f"{tuple(s.shape[1:])}: choose --type_dist output"
+        )
+    if s.shape != t.shape:
+        raise UserError(
+            f"loss '{loss}': the teacher has {t.shape[1]} classes and the student {s.shape[1]}; "
+            "choose a teacher of the same classes"
+        )
+
+
+NEEDS = {
+    "map": need_map,
+    "places": need_places,
+    "channels": need_channels,
+    "samples": need_samples,
+    "logits": need_logits,
+}
+
+
+def check_layers(loss: str, needs: Sequence[str], s: Tensor, t: Tensor) -> None:
+    """Refuses two layers that lack what a loss needs."""
+    for need in needs:
+        NEEDS[need](loss, s, t)

@@ -4,22 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.errors import UserError
 from distill.feature import soft
-from distill.relation import need_samples
 
 EPSILON = 1e-8  # of a variance that is divided by
-
-
-def need_classes(loss: str, s: Tensor, t: Tensor) -> None:
-    if s.dim() != 2 or s.shape[1] < 2:
-        raise UserError(
-            f"loss '{loss}' compares the logits of two classes or more, not a tap of shape {tuple(s.shape[1:])}: choose --type_dist output"
-        )
-    if s.shape != t.shape:
-        raise UserError(
-            f"loss '{loss}': the teacher knows {t.shape[1]} classes and the student {s.shape[1]}; choose a teacher of the same classes"
-        )
 
 
 def divergence(log_s: Tensor, log_t: Tensor) -> Tensor:
@@ -35,7 +22,6 @@ def standardised(f: Tensor) -> Tensor:
 
 def kd(s: Tensor, t: Tensor, *, temperature: float, standardise: bool) -> Tensor:
     """T² KL(softmax(t / T) || softmax(s / T)), of logits z-scored row by row where standardised (arXiv:2403.01427)"""
-    need_classes("kd", s, t)
     if standardise:
         s, t = standardised(s), standardised(t)
     return soft(s, t, temperature)
@@ -53,7 +39,6 @@ def dkd(
     dkd_warmup: float,
 ) -> Tensor:
     """min(epoch / warmup, 1) T² [a KL(b_t || b_s) + b KL(q_t || q_s)], b = [p_y, 1 - p_y], q the softmax of the other classes (arXiv:2203.08679)"""
-    need_classes("dkd", s, t)
     others = torch.arange(s.shape[1] - 1, device=s.device).expand(len(s), -1)
     others = others + (others >= label[:, None])  # (B, classes - 1)
     log_b, log_q = [], []
@@ -76,7 +61,5 @@ def decorrelation(p: Tensor, q: Tensor, axis: int) -> Tensor:
 
 def dist(s: Tensor, t: Tensor, *, dist_beta: float, dist_gamma: float) -> Tensor:
     """b mean_i (1 - corr of rows) + g mean_j (1 - corr of columns) of the softmaxes (arXiv:2205.10536)"""
-    need_classes("dist", s, t)
-    need_samples("dist", s)
     s, t = s.softmax(1), t.softmax(1)
     return dist_beta * decorrelation(s, t, 1) + dist_gamma * decorrelation(s, t, 0)

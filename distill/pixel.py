@@ -7,27 +7,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.errors import UserError
-from distill.relation import need_map
 
 
 class ISRD(nn.Module):
-    """mean |crop(PReLU(PixelShuffle_r(conv1x1(s)))) - seen|, r the smallest whole factor that covers `seen` (Pixel Distillation)
+    """mean |crop(PReLU(PixelShuffle_r(conv1x1(s)))) - teacher_input|, r the smallest whole factor that covers `teacher_input` (Pixel Distillation)
 
-    `seen` is the teacher's input as its normalisation gives it; the convolution has no bias, and PReLU a slope for each colour.
+    `teacher_input` is the teacher's input as its normalisation gives it; the convolution has no bias, and PReLU a slope for each colour.
     """
 
-    def __init__(self, s: torch.Size, t: torch.Size, labels: Sequence[int], seen: torch.Size):
+    def __init__(
+        self, s: torch.Size, t: torch.Size, labels: Sequence[int], teacher_input: torch.Size
+    ):
         super().__init__()
-        need_map("isrd", s)
-        if any(a > b for a, b in zip(s[-2:], seen[-2:], strict=True)):
+        if any(a > b for a, b in zip(s[-2:], teacher_input[-2:], strict=True)):
             raise UserError(
-                f"loss 'isrd': a map of {s[-2]} x {s[-1]} places is larger than the teacher's image of {seen[-2]} x {seen[-1]} pixels; "
-                "choose a teacher that sees more"
+                f"loss 'isrd': a feature map of {s[-2]} x {s[-1]} pixels is larger than the "
+                f"teacher's image of {teacher_input[-2]} x {teacher_input[-1]} pixels; "
+                "choose a teacher with a larger input"
             )
-        r = max(-(-b // a) for a, b in zip(s[-2:], seen[-2:], strict=True))
+        r = max(-(-b // a) for a, b in zip(s[-2:], teacher_input[-2:], strict=True))
         self.enlarge = nn.Sequential(
-            nn.Conv2d(s[1], seen[1] * r**2, 1, bias=False), nn.PixelShuffle(r), nn.PReLU(seen[1])
+            nn.Conv2d(s[1], teacher_input[1] * r**2, 1, bias=False),
+            nn.PixelShuffle(r),
+            nn.PReLU(teacher_input[1]),
         )
 
-    def forward(self, s: Tensor, t: Tensor, *, seen: Tensor) -> Tensor:
-        return F.l1_loss(self.enlarge(s)[..., : seen.shape[-2], : seen.shape[-1]], seen)
+    def forward(self, s: Tensor, t: Tensor, *, teacher_input: Tensor) -> Tensor:
+        return F.l1_loss(
+            self.enlarge(s)[..., : teacher_input.shape[-2], : teacher_input.shape[-1]],
+            teacher_input,
+        )

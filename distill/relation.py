@@ -6,22 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.errors import UserError
-from distill.feature import need_channels, need_places, same_size
-
-
-def need_samples(loss: str, f: Tensor) -> None:
-    if len(f) < 2:
-        raise UserError(
-            f"loss '{loss}' compares the images of a batch, and this one holds a single image: choose a --batch_size that leaves none alone"
-        )
-
-
-def need_map(loss: str, *shapes: torch.Size) -> None:
-    if any(len(shape) != 4 for shape in shapes):
-        raise UserError(
-            f"loss '{loss}' compares maps, and a tap here is a vector: choose --type_dist latent"
-        )
+from distill.feature import same_size
+from distill.layers import need_samples
 
 
 def squared_distances(f: Tensor) -> Tensor:
@@ -65,8 +51,6 @@ def affinity(f: Tensor) -> Tensor:
 def fakd(s: Tensor, t: Tensor) -> Tensor:
     """mean |A(s) - A(t)|, A the affinity"""
     s, t = same_size(s, t)
-    need_places("fakd", s)
-    need_channels("fakd", s)
     return (affinity(s) - affinity(t)).abs().mean()
 
 
@@ -78,7 +62,6 @@ def similarity(f: Tensor) -> Tensor:
 
 def sp(s: Tensor, t: Tensor) -> Tensor:
     """‖G_s - G_t‖_F² / B², G the similarity (arXiv:1907.09682)"""
-    need_samples("sp", s)
     return F.mse_loss(similarity(s), similarity(t))
 
 
@@ -99,7 +82,6 @@ def geometry(f: Tensor) -> tuple[Tensor, Tensor]:
 
 def rkd(s: Tensor, t: Tensor, *, rkd_distance: float, rkd_angle: float) -> Tensor:
     """w_d Huber(distances) + w_a Huber(cosines), means over all pairs and triples (arXiv:1904.05068)"""
-    need_samples("rkd", s)
     (d_s, cosines_s), (d_t, cosines_t) = geometry(s), geometry(t)
     return rkd_distance * F.smooth_l1_loss(d_s, d_t) + rkd_angle * F.smooth_l1_loss(
         cosines_s, cosines_t
@@ -109,16 +91,16 @@ def rkd(s: Tensor, t: Tensor, *, rkd_distance: float, rkd_angle: float) -> Tenso
 class ICKD(nn.Module):
     """sum (G_s - G_t)² / (C B), G_s and G_t the CxC correlations of BN(conv1x1(s)) and of t with unit rows (arXiv:2202.03680)"""
 
-    def __init__(self, s: torch.Size, t: torch.Size, labels: Sequence[int], seen: torch.Size):
+    def __init__(
+        self, s: torch.Size, t: torch.Size, labels: Sequence[int], teacher_input: torch.Size
+    ):
         super().__init__()
-        need_map("ickd", s, t)
         self.project = nn.Sequential(nn.Conv2d(s[1], t[1], 1, bias=False), nn.BatchNorm2d(t[1]))
 
     def forward(self, s: Tensor, t: Tensor) -> Tensor:
-        need_channels("ickd", t)
         s, t = same_size(s, t)
         if s.shape[-2:] == (1, 1):
-            need_samples("ickd", s)
+            need_samples("ickd", s, t)  # the batch is all that BN has
         g_s, g_t = (
             F.normalize(f @ f.mT, dim=2) for f in (self.project(s).flatten(2), t.flatten(2))
         )  # (B, C, C)

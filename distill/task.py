@@ -1,93 +1,154 @@
-"""Stages: a batch in, named loss terms out. The loop knows no network, no physics and no loss."""
+"""Tasks: a batch in, named loss terms out. The training loop knows no network, physics or loss."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Generator, Tensor, nn
 
-from core.distributed import single_process, together
-from distill import Term
-from distill.layers import Adapter, selected_layers
+from core.distributed import gather_samples, single_process
+from data.batches import Batch
+from distill import WeightedLoss
+from distill.layers import Adapter, check_layers, selected_layers
 from distill.schedule import constant
 from physics.base import Physics
 
+TaskLoss = Callable[[Tensor, Tensor], Tensor]
 
-class Guide(NamedTuple):
-    """A teacher: its network, what it sees, and how much it counts among several."""
+
+def total_of(tensors: Iterable[Tensor]) -> Tensor:
+    return reduce(torch.add, tensors)
+
+
+class Progress(NamedTuple):
+    """How far a training is."""
+
+    fraction: float = 0.0  # of all steps
+    epoch: float = 0.0
+
+
+BEGINNING = Progress()
+
+
+class Losses(TypedDict):
+    """What a task gives back: `loss` is the sum of `terms`; `metrics` are logged and teach nothing."""
+
+    loss: Tensor
+    output: Tensor
+    terms: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher: its network, its physics, and how much it counts among several."""
 
     network: nn.Module
     physics: Physics
+    config: dict = field(default_factory=dict)  # what rebuilds the network
     weight: float = 1.0
 
 
-class Comparison(NamedTuple):
-    """One loss between one tap of the student and the same tap of one teacher."""
+class Task(nn.Module):
+    """What a student learns from a batch: its network and physics, and the task loss.
 
-    term: Term
+    The loop calls `add_observations` on a whole batch, so that noise does not depend on how the
+    batch is split, then `add_teacher_features` where answers are remembered, `shuffle_teachers`,
+    and `forward` on parts of it. All of them take and return a `Batch`; `forward` fills in what is
+    still missing.
+    """
+
+    teachers: tuple[Teacher, ...] = ()
+
+    def __init__(self, student: nn.Module, physics: Physics, task_loss: TaskLoss, target: str):
+        super().__init__()
+        self.student, self.physics = student, physics
+        self.task_loss, self.target = task_loss, target
+
+    def add_observations(self, batch: Batch, generator: Generator | None = None) -> Batch:
+        """The batch with what every network sees of it."""
+        raise NotImplementedError
+
+    def add_teacher_features(self, batch: Batch) -> Batch:
+        """The batch with the layers of frozen teachers that are compared."""
+        return batch
+
+    def shuffle_teachers(self, batch: Batch) -> Batch:
+        """A whole batch with the teachers' parts of other images, where this is asked for."""
+        return batch
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """What is learnt of the teachers before the student begins."""
+        return []
+
+    def pretrain(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
+        """The losses of what is learnt before the student begins, by name."""
+        return {}
+
+    def forward(
+        self, batch: Batch, generator: Generator | None = None, progress: Progress = BEGINNING
+    ) -> Losses:
+        raise NotImplementedError
+
+
+class Supervised(Task):
+    """loss = L(student(x0), target)"""
+
+    def __init__(
+        self, student: nn.Module, physics: Physics, task_loss: TaskLoss, target: str = "image"
+    ):
+        super().__init__(student, physics, task_loss, target)
+
+    def add_observations(self, batch: Batch, generator: Generator | None = None) -> Batch:
+        if batch.x0 is not None:
+            return batch
+        return batch.replace(x0=self.physics.observe_batch(batch, generator))
+
+    def forward(
+        self, batch: Batch, generator: Generator | None = None, progress: Progress = BEGINNING
+    ) -> Losses:
+        batch = self.add_observations(batch, generator)
+        output = self.student(batch.x0)
+        loss = self.task_loss(output, batch.of_target(self.target))
+        return {
+            "loss": loss,
+            "output": output,
+            "terms": {"task": loss},
+            "metrics": {"task_loss": loss.detach()},
+        }
+
+
+class Comparison(NamedTuple):
+    """One loss between a layer of the student and the same layer of one teacher."""
+
+    loss: WeightedLoss
     layer: str
     teacher: int
     adapter: str  # the name of the adapter, or of the loss's own module, if there is one
     name: str
 
 
-class Supervised(nn.Module):
-    """loss = L(student(x0), target)"""
+class Distillation(Task):
+    """loss = beta L(student(x0_s), target) + alpha(progress) sum_i v_i sum_j w_j sum_k D_j(s_k, t_ik)
 
-    def __init__(
-        self,
-        student: nn.Module,
-        physics: Physics,
-        task: Callable[[Tensor, Tensor], Tensor],
-        target: str = "image",
-    ):
-        super().__init__()
-        self.student, self.physics, self.task, self.target = student, physics, task, target
-
-    def prepared(self) -> list[nn.Parameter]:
-        """What is learnt before the student: nothing."""
-        return []
-
-    def see(self, batch: dict, generator: Generator | None = None) -> dict:
-        """The batch with what the student sees of it."""
-        return (
-            batch if "x0" in batch else batch | {"x0": self.physics.observe_batch(batch, generator)}
-        )
-
-    def teach(self, batch: dict) -> dict:
-        """The batch, which has no teacher."""
-        return batch
-
-    def seat(self, batch: dict) -> dict:
-        """The batch as it is learnt: as it is."""
-        return batch
-
-    def forward(self, batch: dict, generator: Generator | None = None) -> dict:
-        batch = self.see(batch, generator)
-        output = self.student(batch["x0"])
-        loss = self.task(output, batch[self.target])
-        metrics = {"task_loss": loss.detach()}
-        return {"loss": loss, "output": output, "terms": {"task": loss}, "metrics": metrics}
-
-
-class Distillation(nn.Module):
-    """loss = beta L(student(x0_s), target) + alpha(progress) sum_i v_i sum_j w_j sum_k D_j(adapt_ijk(s_k), t_ik)
-
-    over teachers i, losses j and the taps k that a selection names. A term of weight 0 is a metric: it is computed and named,
-    and teaches nothing. The target is what the batch has under that name or, without `supervised`, the teachers' output. An
-    `online` teacher learns beside the student, from its own task loss alone; any other is frozen and cannot leave eval mode.
-    `shuffled` teachers are a control: each image is taught what they make of another one of its batch.
+    over teachers i, losses j and the layers k that a selection names; s_k passes an adapter where
+    the two shapes differ. A loss of weight 0 is a metric: it is computed and logged, and teaches
+    nothing. The target is the batch's, or without `supervised` the teachers' output. An `online`
+    teacher learns beside the student from its own task loss alone; any other is frozen and stays in
+    eval mode. `shuffled` teachers are a control: each image is taught the answers for another one.
     """
 
     def __init__(
         self,
         student: nn.Module,
         physics: Physics,
-        teachers: Sequence[Guide],
+        teachers: Sequence[Teacher],
         *,
         selection: str,
-        losses: Sequence[Term],
-        task: Callable[[Tensor, Tensor], Tensor],
+        losses: Sequence[WeightedLoss],
+        task_loss: TaskLoss,
         target: str = "image",
         alpha: float = 1.0,
         schedule: Callable[[float], float] = constant,
@@ -97,215 +158,207 @@ class Distillation(nn.Module):
         shuffled: bool = False,
         labels: Sequence[int] = (),
     ):
-        """`labels` are the classes of the training images, for losses that remember them; range(N) makes each one of its own."""
-        super().__init__()
-        self.student, self.physics, self.teachers = student, physics, tuple(teachers)
-        self.losses, self.task, self.target = tuple(losses), task, target
-        self.progress, self.epoch, self.schedule = (
-            0.0,
-            0.0,
-            schedule,
-        )  # the loop tells how far the training is
-        self.alpha, self.beta, self.supervised, self.online, self.shuffled = (
-            alpha,
-            beta,
-            supervised,
-            online,
-            shuffled,
-        )
-        # A frozen teacher is no part of the stage's state: it is neither trained nor saved with the run.
+        """`labels`: the classes of the training images, for losses that remember these images."""
+        super().__init__(student, physics, task_loss, target)
+        self.teachers, self.losses = tuple(teachers), tuple(losses)
+        self.alpha, self.schedule, self.beta = alpha, schedule, beta
+        self.supervised, self.online, self.shuffled = supervised, online, shuffled
+        # A frozen teacher is not part of the task's state: it is neither trained nor saved.
         if online:
-            ((self.teacher, self.physics_t, _),) = self.teachers
+            (teacher,) = self.teachers
+            self.teacher, self.physics_t = teacher.network, teacher.physics
         else:
             for teacher in self.teachers:
                 teacher.network.requires_grad_(False).eval()
-        self.alike = [physics.same_measurements_as(teacher.physics) for teacher in self.teachers]
+        self.same_measurements = [
+            physics.same_measurements_as(teacher.physics) for teacher in self.teachers
+        ]
         self.adapters = nn.ModuleDict()
         with single_process():
-            self.comparisons = self._dry_run(losses, selection, labels)
+            self.comparisons = self._compare_examples(losses, selection, labels)
 
     @property
     def layers(self) -> list[str]:
-        """The taps that are compared."""
+        """The layers that are compared."""
         return list(dict.fromkeys(comparison.layer for comparison in self.comparisons))
 
     @torch.no_grad()
-    def _dry_run(
-        self, losses: Sequence[Term], selection: str, labels: Sequence[int]
+    def _compare_examples(
+        self, losses: Sequence[WeightedLoss], selection: str, labels: Sequence[int]
     ) -> list[Comparison]:
-        """What is compared, and the adapters and modules that this needs, made once and before the optimiser."""
-        mode, device = self.student.training, next(self.student.parameters()).device
+        """What is compared; makes the adapters, and refuses at once what cannot be compared."""
+        device = next(self.student.parameters()).device
+        training = self.student.training
         self.student.eval()
         s, _ = self._example(self.student, self.physics, device)
-        self.student.train(mode)
+        self.student.train(training)
         comparisons = []
         for i, teacher in enumerate(self.teachers):
             teacher.network.eval()
-            t, seen = self._example(teacher.network, teacher.physics, device)
-            prefix = f"{i}/" if len(self.teachers) > 1 else ""
-            zeros = torch.zeros(len(seen), dtype=torch.long, device=device)
-            about = {
+            t, teacher_input = self._example(teacher.network, teacher.physics, device)
+            zeros = torch.zeros(len(teacher_input), dtype=torch.long, device=device)
+            context = {
                 "label": zeros,
                 "index": zeros,
                 "epoch": 0.0,
-                "seen": seen,
+                "teacher_input": teacher_input,
                 "generator": Generator().manual_seed(0),
             }
-            for term in losses:
-                for layer in selected_layers(term.layers or selection, list(s), list(t)):
-                    name = f"{prefix}{term.name}/{layer}"
-                    adapter = {"never": "", "differ": prefix + layer}.get(term.adapter, name)
-                    comparison = Comparison(term, layer, i, adapter, name)
-                    module = self._module(term, s[layer], t[layer], seen, labels)
+            prefix = f"{i}/" if len(self.teachers) > 1 else ""
+            for loss in losses:
+                for layer in selected_layers(loss.layers or selection, list(s), list(t)):
+                    name = f"{prefix}{loss.name}/{layer}"
+                    kind = loss.spec.adapter
+                    adapter = {"never": "", "auto": prefix + layer}.get(kind, name)
+                    comparison = Comparison(loss, layer, i, adapter, name)
+                    module = self._module(loss, s[layer], t[layer], teacher_input, labels)
                     if module is not None:
                         self.adapters[adapter] = module.to(device)
-                    if term.adapter != "own":
-                        self.distance(
-                            comparison, s, t, about
-                        )  # says at once what it cannot compare
+                    if kind != "own":
+                        self.distance(comparison, s, t, context)
                     comparisons.append(comparison)
         return comparisons
 
     @staticmethod
-    def _example(network: nn.Module, physics: Physics, device: torch.device) -> tuple[dict, Tensor]:
-        """The taps of two black images, and what the network's first layer sees of them."""
-        seen = physics.to(device).parts[0].example(device)
-        seen = seen.expand(2, *seen.shape[1:])
-        return network.features(seen), network.normalise(seen)
+    def _example(
+        network: nn.Module, physics: Physics, device: torch.device
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The layers of two black images, and the input of the network's first layer."""
+        x0 = physics.to(device).parts[0].example(device)
+        x0 = x0.expand(2, *x0.shape[1:])
+        return network.features(x0), network.normalise(x0)
 
     @staticmethod
     def _module(
-        term: Term, s: Tensor, t: Tensor, seen: Tensor, labels: Sequence[int]
+        loss: WeightedLoss, s: Tensor, t: Tensor, teacher_input: Tensor, labels: Sequence[int]
     ) -> nn.Module | None:
-        """What is learnt or remembered between two taps: an adapter, or the loss itself."""
-        if term.adapter == "own":
-            return term.distance(s.shape, t.shape, labels, seen.shape)
-        if term.adapter == "always" or (term.adapter == "differ" and s.shape != t.shape):
-            return Adapter(s.shape[1], t.shape[1], term.adapter == "always")
+        """What is learnt or remembered between two layers: an adapter, or the loss itself."""
+        kind = loss.spec.adapter
+        if kind == "own":
+            check_layers(loss.name, loss.spec.needs, s, t)
+            return loss.distance(s.shape, t.shape, labels, teacher_input.shape)
+        if kind == "always" or (kind == "auto" and s.shape != t.shape):
+            return Adapter(s.shape[1], t.shape[1], kind == "always")
         return None
 
-    def distance(self, comparison: Comparison, s: dict, t: dict, about: dict) -> Tensor:
-        """The value of a comparison; `about` is what else losses may read of the batch."""
-        term, pair = comparison.term, (s[comparison.layer], t[comparison.layer].detach())
-        needs = {name: about[name] for name in term.needs}
-        if term.adapter != "own" and comparison.adapter in self.adapters:
-            pair = self.adapters[comparison.adapter](*pair)
-        if term.together:
-            pair = tuple(map(together, pair))
-            needs = {
-                name: together(value) if isinstance(value, Tensor) else value
-                for name, value in needs.items()
+    def distance(
+        self, comparison: Comparison, s: dict[str, Tensor], t: dict[str, Tensor], context: dict
+    ) -> Tensor:
+        """The value of a comparison; `context` holds what losses may read of the batch."""
+        loss, spec = comparison.loss, comparison.loss.spec
+        f_s, f_t = s[comparison.layer], t[comparison.layer].detach()
+        read = {name: context[name] for name in spec.reads}
+        if spec.adapter != "own" and comparison.adapter in self.adapters:
+            f_s, f_t = self.adapters[comparison.adapter](f_s, f_t)
+        if spec.gather:
+            f_s, f_t = gather_samples(f_s), gather_samples(f_t)
+            read = {
+                name: gather_samples(value) if isinstance(value, Tensor) else value
+                for name, value in read.items()
             }
-        return (self.adapters[comparison.adapter] if term.adapter == "own" else term.distance)(
-            *pair, **needs
-        )
+        check_layers(loss.name, spec.needs, f_s, f_t)
+        distance = self.adapters[comparison.adapter] if spec.adapter == "own" else loss.distance
+        return distance(f_s, f_t, **read)
 
-    def observe(self, batch: dict, generator: Generator | None) -> tuple[Tensor, list[Tensor]]:
-        """What student and teachers see of the same images: one noise for all that measure alike, one first image for all that see alike."""
+    def observe(self, batch: Batch, generator: Generator | None) -> tuple[Tensor, list[Tensor]]:
+        """What student and teachers see of the same images.
+
+        All that measure the same values get the same noise; what sees the same is computed once.
+        """
         before = generator and generator.get_state()
         views = {id(self.physics): self.physics.observe_batch(batch, generator)}
-        for teacher, alike in zip(self.teachers, self.alike, strict=True):
+        for teacher, same in zip(self.teachers, self.same_measurements, strict=True):
             if id(teacher.physics) not in views:
-                again = Generator().set_state(before) if alike and generator else generator
-                views[id(teacher.physics)] = teacher.physics.observe_batch(batch, again)
-        return views[id(self.physics)], [views[id(teacher.physics)] for teacher in self.teachers]
+                repeated = Generator().set_state(before) if same and generator else generator
+                views[id(teacher.physics)] = teacher.physics.observe_batch(batch, repeated)
+        return views[id(self.physics)], [views[id(t.physics)] for t in self.teachers]
 
-    def see(self, batch: dict, generator: Generator | None = None) -> dict:
-        """The batch with what student and teachers see of it."""
-        if "x0" in batch:
+    def add_observations(self, batch: Batch, generator: Generator | None = None) -> Batch:
+        if batch.x0 is not None:
             return batch
-        x0_s, views = self.observe(batch, generator)
-        return batch | {"x0": x0_s} | {f"x0_t/{i}": view for i, view in enumerate(views)}
+        x0, teacher_x0 = self.observe(batch, generator)
+        return batch.replace(x0=x0, teacher_x0=teacher_x0)
 
     @torch.no_grad()
-    def teach(self, batch: dict) -> dict:
-        """The batch with what frozen teachers make of it, as far as it is compared."""
-        if self.online or "t/0/output" in batch:
+    def add_teacher_features(self, batch: Batch) -> Batch:
+        if self.online or batch.teacher_features is not None:
             return batch
-        for i, teacher in enumerate(self.teachers):
-            layers = teacher.network.features(batch[f"x0_t/{i}"])
-            batch = batch | {
-                f"t/{i}/{layer}": layers[layer] for layer in dict.fromkeys((*self.layers, "output"))
-            }
-        return batch
+        names = dict.fromkeys((*self.layers, "output"))
+        answers = []
+        for teacher, x0 in zip(self.teachers, batch.teacher_x0, strict=True):
+            features = teacher.network.features(x0)
+            answers.append({name: features[name] for name in names})
+        return batch.replace(teacher_features=answers)
 
-    def seat(self, batch: dict) -> dict:
-        """A whole batch as it is learnt; shuffled teachers speak of the image before, which the order of the batch has drawn."""
+    def shuffle_teachers(self, batch: Batch) -> Batch:
+        """Each image gets the teachers' parts of the one before it, in the batch's random order."""
         if not self.shuffled:
             return batch
-        return {
-            name: value.roll(1, 0) if name.startswith(("x0_t/", "t/")) else value
-            for name, value in batch.items()
-        }
+        return batch.map(lambda tensor: tensor.roll(1, 0), only=("teacher_x0", "teacher_features"))
 
-    def forward(self, batch: dict, generator: Generator | None = None) -> dict:
-        batch = self.teach(self.see(batch, generator))
-        s = self.student.features(batch["x0"])
-        taught = [self.taught(batch, i) for i in range(len(self.teachers))]
-        target = batch[self.target]
-        loss = self.task(s["output"], target if self.supervised else self.consensus(taught))
-        terms, alpha = {"task": self.beta * loss}, self.alpha * self.schedule(self.progress)
+    def forward(
+        self, batch: Batch, generator: Generator | None = None, progress: Progress = BEGINNING
+    ) -> Losses:
+        batch = self.add_teacher_features(self.add_observations(batch, generator))
+        target = batch.of_target(self.target)
+        s = self.student.features(batch.x0)
+        t = [self._features_of_teacher(batch, i) for i in range(len(self.teachers))]
+        loss = self.task_loss(s["output"], target if self.supervised else self.mean_output(t))
         # Against the truth and without a weight, as it is computed on validation images.
-        plain = loss.detach() if self.supervised else self.task(s["output"].detach(), target)
-        metrics = {"task_loss": plain}
-        known = {name: batch.get(name) for name in ("label", "index")} | {
-            "epoch": self.epoch,
+        plain = loss if self.supervised else self.task_loss(s["output"].detach(), target)
+        metrics = {"task_loss": plain.detach()}
+        terms = {"task": self.beta * loss}
+        alpha = self.alpha * self.schedule(progress.fraction)
+        context = {
+            "label": batch.label,
+            "index": batch.index,
+            "epoch": progress.epoch,
             "generator": generator,
         }
         for comparison in self.comparisons:
-            teacher, i = self.teachers[comparison.teacher], comparison.teacher
-            if "seen" in comparison.term.needs:
-                known["seen"] = teacher.network.normalise(batch[f"x0_t/{i}"])
-            value = self.distance(comparison, s, taught[i], known)
-            if comparison.term.weight:
-                terms[f"distill/{comparison.name}"] = (
-                    alpha * teacher.weight * comparison.term.weight * value
-                )
+            teacher, weight = self.teachers[comparison.teacher], comparison.loss.weight
+            if "teacher_input" in comparison.loss.spec.reads:
+                x0 = batch.teacher_x0[comparison.teacher]
+                context["teacher_input"] = teacher.network.normalise(x0)
+            value = self.distance(comparison, s, t[comparison.teacher], context)
+            if weight:
+                name = f"distill/{comparison.name}"
+                terms[name] = alpha * teacher.weight * weight * value
             else:
                 metrics[comparison.name] = value.detach()
         if self.online:
-            terms["teacher"] = self.task(taught[0]["output"], target)
+            terms["teacher"] = self.task_loss(t[0]["output"], target)
         return {
-            "loss": sum(terms.values()),
+            "loss": total_of(terms.values()),
             "output": s["output"],
             "terms": terms,
             "metrics": metrics,
         }
 
-    def taught(self, batch: dict, i: int) -> dict:
-        """The taps of a teacher."""
+    def _features_of_teacher(self, batch: Batch, i: int) -> dict[str, Tensor]:
         if self.online:
-            return self.teachers[i].network.features(batch[f"x0_t/{i}"])
-        return {layer: batch[f"t/{i}/{layer}"] for layer in (*self.layers, "output")}
+            return self.teachers[i].network.features(batch.teacher_x0[i])
+        return batch.teacher_features[i]
 
-    def to_prepare(self) -> list[Comparison]:
-        """Comparisons by losses that learn something of the teacher before the student begins."""
-        learning = {name for name, module in self.adapters.items() if hasattr(module, "prepare")}
-        return [comparison for comparison in self.comparisons if comparison.adapter in learning]
-
-    def prepared(self) -> list[nn.Parameter]:
-        """What is learnt before the student."""
-        return [
-            weight
-            for comparison in self.to_prepare()
-            for weight in self.adapters[comparison.adapter].prepared()
+    def mean_output(self, t: list[dict[str, Tensor]]) -> Tensor:
+        """The teachers' weighted mean output."""
+        weights = [teacher.weight for teacher in self.teachers]
+        weighted = [
+            weight * layers["output"].detach() for weight, layers in zip(weights, t, strict=True)
         ]
+        return total_of(weighted) / sum(weights)
 
-    def prepare(self, batch: dict, generator: Generator | None = None) -> dict[str, Tensor]:
-        """The losses of what is learnt before the student."""
-        batch = self.teach(self.see(batch, generator))
+    def _pretraining(self) -> list[Comparison]:
+        """Comparisons by losses that learn of the teacher before the student begins."""
+        return [c for c in self.comparisons if c.loss.spec.pretrain]
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        modules = [self.adapters[comparison.adapter] for comparison in self._pretraining()]
+        return [weight for module in modules for weight in module.pretrained_parameters()]
+
+    def pretrain(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
+        batch = self.add_teacher_features(self.add_observations(batch, generator))
         return {
-            c.name: self.adapters[c.adapter].prepare(batch[f"t/{c.teacher}/{c.layer}"])
-            for c in self.to_prepare()
+            c.name: self.adapters[c.adapter].pretrain(batch.teacher_features[c.teacher][c.layer])
+            for c in self._pretraining()
         }
-
-    def consensus(self, taught: list[dict]) -> Tensor:
-        """The teachers' mean output."""
-        total = sum(teacher.weight for teacher in self.teachers)
-        return (
-            sum(
-                teacher.weight * t["output"].detach()
-                for teacher, t in zip(self.teachers, taught, strict=True)
-            )
-            / total
-        )

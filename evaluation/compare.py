@@ -19,8 +19,8 @@ from evaluation.restoration import at_levels, check_alike, fitted, meter_of, nam
 from physics.paired import physics_for
 from report.figures import COLORS, panels, plain_numbers, save, write_below
 from training.cache import Views
-from training.checkpoint import Restored
-from training.loop import evaluate
+from training.checkpoint import Checkpoint
+from training.validation import evaluate
 
 
 class LiveMemory(TorchDispatchMode):
@@ -86,7 +86,9 @@ def latencies(network: nn.Module, x: Tensor, runs: int) -> np.ndarray:
     return np.array([once() for _ in range(runs)])
 
 
-def compare(checkpoints: dict[str, Restored], args: Namespace, device: torch.device) -> list[dict]:
+def compare(
+    checkpoints: dict[str, Checkpoint], args: Namespace, device: torch.device
+) -> list[dict]:
     """A row a checkpoint; what is `x` counts against the first."""
     rows = []
     check_alike(checkpoints)

@@ -16,8 +16,8 @@ from report.statistics import paired
 from report.tables import markdown
 from training.cache import Views
 from training.checkpoint import restore
-from training.loop import outputs
 from training.setup import request_of
+from training.validation import outputs
 
 
 def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.device) -> dict:
@@ -77,7 +77,7 @@ def run_all(
     images, meters = {}, {}
     for name, (network, physics, _) in estimates.items():
         passed = outputs(network.to(device), Views(physics.to(device), loader, device, seed=0))
-        pairs = [(batch["image"], output) for batch, _, output in passed]
+        pairs = [(batch.image, output) for batch, _, output in passed]
         truth = torch.cat([x for x, _ in pairs])
         images[name], meters[name] = torch.cat([output for _, output in pairs]), Meter()
         meters[name].add(images[name], truth)

@@ -20,7 +20,7 @@ def tell(trained: dict[str, str], args: Namespace, folder: Path, device: torch.d
     asked = asking(args, folder, ["train", "val", "test"])
     rows, graded = [], {}
     for name, path in trained.items():
-        found = classification.exported(path)
+        found = classification.restore_classifier(path)
         place = name.split(",")[0].replace(" ", "_")
         graded[name] = grading.grade(path, place, found, asked, device)
         test = graded[name].rows[-1]
@@ -57,7 +57,7 @@ def rank(
     for name, paths in trained.items():
         graded[name] = []
         for i, path in enumerate([paths] if isinstance(paths, str) else paths):
-            place, found = f"{name.replace(':', '_')}_{i}", classification.exported(path)
+            place, found = f"{name.replace(':', '_')}_{i}", classification.restore_classifier(path)
             graded[name].append(grading.grade(path, place, found, asked, device))
     scores = {name: [grades.rows[0] for grades in some] for name, some in graded.items()}
     rows = []

@@ -12,19 +12,19 @@ from core.errors import UserError
 from core.files import durable
 from core.registry import EXPORTS, look_up
 from models import build_network
-from training.checkpoint import Restored
+from training.checkpoint import Checkpoint
 
 TOLERANCE = 1e-5
 
 
-def as_safetensors(restored: Restored, example: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
+def as_safetensors(restored: Checkpoint, example: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
     """The weights, and the recipes of network and physics in the header."""
     from safetensors import safe_open
     from safetensors.torch import save
 
     configs = {
-        "network": json.dumps(restored.content["network"]),
-        "physics": json.dumps(restored.content["physics"]["recipe"]),
+        "network": json.dumps(restored.network_config),
+        "physics": json.dumps(restored.physics.config),
     }
     weights = {
         name: tensor.cpu().contiguous() for name, tensor in restored.network.state_dict().items()
@@ -36,7 +36,9 @@ def as_safetensors(restored: Restored, example: Tensor, path: Path) -> Callable[
     return network.eval()
 
 
-def as_torch_export(restored: Restored, example: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
+def as_torch_export(
+    restored: Checkpoint, example: Tensor, path: Path
+) -> Callable[[Tensor], Tensor]:
     """A graph that needs torch alone; any number of images."""
     program = torch.export.export(
         restored.network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
@@ -46,7 +48,7 @@ def as_torch_export(restored: Restored, example: Tensor, path: Path) -> Callable
     return torch.export.load(path).module()
 
 
-def as_onnx(restored: Restored, example: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
+def as_onnx(restored: Checkpoint, example: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
     """A graph that needs no torch; any number of images."""
     from onnxruntime import InferenceSession
 
@@ -72,7 +74,7 @@ def as_onnx(restored: Restored, example: Tensor, path: Path) -> Callable[[Tensor
 
 
 @torch.no_grad()
-def export(restored: Restored, kind: str, folder: Path) -> dict:
+def export(restored: Checkpoint, kind: str, folder: Path) -> dict:
     """Writes the network alone, for first images of its camera's size, and says how far what was written is from the original."""
     network = restored.network.cpu()
     path, distances = folder / f"network.{EXPORTS[kind].suffix}", []

@@ -18,7 +18,7 @@ from evaluation import restoration
 from physics.base import Physics
 from physics.paired import physics_for
 from training.cache import Views
-from training.checkpoint import Restored
+from training.checkpoint import Checkpoint
 from training.classification import check_crop
 from training.setup import request_of
 
@@ -39,13 +39,13 @@ class Subject(NamedTuple):
 Seen = list[dict[str, Tensor]]  # the taps (B, C, H, W) of every subject
 
 
-def images_of(found: dict[str, Restored], args: Namespace) -> Images:
+def images_of(found: dict[str, Checkpoint], args: Namespace) -> Images:
     """The clean test images that all networks were made for."""
     restoration.check_alike(found)
     (first, one), *others = found.items()
-    classes = "classes" in one.content["network"]
+    classes = one.is_classifier
     for path, other in others:
-        if ("classes" in other.content["network"]) != classes:
+        if (other.is_classifier) != classes:
             does, others_do = (
                 ("tells classes", "restores images")
                 if classes
@@ -69,7 +69,7 @@ def images_of(found: dict[str, Restored], args: Namespace) -> Images:
 
 
 def subjects_of(
-    found: dict[str, Restored], images: Images, args: Namespace, device: torch.device
+    found: dict[str, Checkpoint], images: Images, args: Namespace, device: torch.device
 ) -> list[Subject]:
     """Every network behind every camera of its own, at every noise level that was asked for."""
     seen = []
@@ -113,7 +113,7 @@ def walk(
                 ]
                 yield (
                     place,
-                    shown[0][0]["image"],
+                    shown[0][0].image,
                     [
                         {
                             layer: f if f.dim() == 4 else f[..., None, None]

@@ -17,9 +17,9 @@ from evaluation.class_report import draw_confusion, report_of, summary_of
 from evaluation.restoration import at_levels
 from training import setup
 from training.cache import Views
-from training.checkpoint import Restored
+from training.checkpoint import Checkpoint
 from training.classification import in_order
-from training.loop import evaluate
+from training.validation import evaluate
 
 COLUMNS = (
     "Checkpoint",
@@ -50,7 +50,7 @@ class Grades(NamedTuple):
 
     path: str
     name: str
-    found: Restored
+    found: Checkpoint
     parts: dict[str, Graded]
 
     @property
@@ -67,7 +67,7 @@ class Grades(NamedTuple):
         return logits.argmax(1) == labels
 
 
-def grade(path: str, name: str, found: Restored, args: Namespace, device: torch.device) -> Grades:
+def grade(path: str, name: str, found: Checkpoint, args: Namespace, device: torch.device) -> Grades:
     """Scores one checkpoint on every split and at every noise level; nothing is written yet."""
     n, c = found.physics.config["n"], found.physics.config["c"]
     splits = build_splits(
@@ -75,7 +75,7 @@ def grade(path: str, name: str, found: Restored, args: Namespace, device: torch.
         args.splits,
         table=LABELLED,
     )
-    network, theirs = found.network.to(device), found.content["network"]["classes"]
+    network, theirs = found.network.to(device), found.classes
     cameras = [part for camera in at_levels(found.physics, args) for part in camera.parts]
     check_header(table_of(args), COLUMNS)
     parts = {}
@@ -106,7 +106,7 @@ def write(grades: Grades, args: Namespace, device: torch.device) -> None:
             "Dataset": args.dataset,
             "Split": part.split,
             "Camera": part.camera,
-            "Seed": found.content["config"].get("seed"),
+            "Seed": found.training_config.get("seed"),
             "Noise Seed": args.seed,
             "Images": len(part.images),
             "Top-1": part.scores["top1"],

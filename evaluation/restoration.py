@@ -27,9 +27,9 @@ from physics.mosaic import Mosaic
 from physics.paired import physics_for
 from report.figures import detailed, draw_grid, notes_of, save_image, stretched
 from training.cache import Views
-from training.checkpoint import RESTORER, Restored, restore_with_physics
-from training.loop import outputs
+from training.checkpoint import RESTORER, Checkpoint, restore
 from training.setup import request_of
+from training.validation import outputs
 
 GRID = 6  # pictures on the contact sheet
 CHOICE = 2000  # test images among which they are chosen
@@ -71,8 +71,8 @@ def estimated(
     """What a network makes of all images that a camera has measured."""
     meter, pictures = meter_of(args), {}
     for batch, _, output in outputs(network, Views(part.to(device), loader, device, args.seed)):
-        meter.add(output, batch["image"])
-        indices = batch["index"].tolist()
+        meter.add(output, batch.image)
+        indices = batch.index.tolist()
         chosen = zip(indices, output, strict=True)
         pictures |= {k: image.cpu() for k, image in chosen if k in places}
     return Estimate(meter, pictures)
@@ -115,7 +115,7 @@ def fitted(network: nn.Module, part: Physics, images: Images) -> tuple[nn.Module
     )
 
 
-def opened(path: str, args: Namespace, kind: str | None = None) -> Restored:
+def opened(path: str, args: Namespace, kind: str | None = None) -> Checkpoint:
     """A checkpoint, with what the flags tell of a bare one: a single-pixel camera, or the noise of a denoiser."""
     given = {name: getattr(args, name) for name in ("c", *BARE)}
     told = (
@@ -123,15 +123,15 @@ def opened(path: str, args: Namespace, kind: str | None = None) -> Restored:
         if args.n and args.sigma
         else None
     )
-    return restore_with_physics(path, given, told, kind)
+    return restore(path, given, told, kind)
 
 
-def restored(path: str, args: Namespace) -> Restored:
+def restored(path: str, args: Namespace) -> Checkpoint:
     """A checkpoint that restores images."""
     return opened(path, args, RESTORER)
 
 
-def check_alike(checkpoints: dict[str, Restored]) -> None:
+def check_alike(checkpoints: dict[str, Checkpoint]) -> None:
     """Refuses networks that cannot be shown the same clean images."""
     sizes = {
         path: (found.physics.config["n"], found.physics.config["c"])
@@ -165,7 +165,7 @@ def learnt_from(trained_with: dict, args: Namespace) -> dict:
     return {"crop": "center"} | given | limit
 
 
-def training_images(found: Restored, args: Namespace, test: Images) -> Tensor | None:
+def training_images(found: Checkpoint, args: Namespace, test: Images) -> Tensor | None:
     """What LMMSE is fitted to: images that the network learnt from; a line says which, or why there are none."""
     config, camera = found.physics.config, found.physics.parts[0]
     n, size = config["n"], f"{config['n']} x {config['n']}"
@@ -176,7 +176,7 @@ def training_images(found: Restored, args: Namespace, test: Images) -> Tensor | 
             raise UserError(f"it is made for up to {LARGEST_LMMSE} pixels a side, not for {size}")
         if not test.same_size and camera.step < n:
             raise UserError(f"it restores {size} pixels, and these pictures have their own sizes")
-        asked = learnt_from(found.content["config"], args)
+        asked = learnt_from(found.training_config, args)
         request = request_of(args, **asked | {"n": n, "c": config["c"]})
         images = build_splits(request, wanted=("train",))["train"].stack()[:MOST_LMMSE]
         if len(images) < 2:
@@ -203,7 +203,7 @@ def name_of(path: str | Path) -> str:
     )
 
 
-def names_of(checkpoints: dict[str, Restored]) -> dict[str, str]:
+def names_of(checkpoints: dict[str, Checkpoint]) -> dict[str, str]:
     """A folder name for each path; equal names are told apart by the content."""
     names = {path: name_of(path) for path in checkpoints}
     counts = Counter(names.values())
@@ -266,7 +266,7 @@ class Tests(NamedTuple):
 
 
 def test_checkpoint(
-    path: str, name: str, found: Restored, args: Namespace, device: torch.device
+    path: str, name: str, found: Checkpoint, args: Namespace, device: torch.device
 ) -> Tests:
     """Evaluates one checkpoint at every noise level and ratio; nothing is written yet."""
     network = found.network.to(device)
@@ -333,7 +333,7 @@ def write_pictures(
     network, part, count = tested.network, tested.part, 0
     passed = outputs(network, Views(part, loader, device, args.seed))
     for batch, y, output in islice(passed, args.save_batches):
-        image, projection = batch["image"], part.back_projection(y)
+        image, projection = batch.image, part.back_projection(y)
         with torch.no_grad():
             features = network.features(part.first_image(y))["enc1"][:, :1]
         for kind, pictures in zip(KINDS, (image, projection, output, features), strict=True):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from core.errors import UserError
-from data.batches import Images
+from data.batches import Batch, Images
 from models.base import Network
 from physics.base import Physics
 
@@ -21,8 +21,8 @@ class Given(Physics):
             "physics 'given' measures nothing: it reads the degraded pictures of --dataset paired"
         )
 
-    def measure_batch(self, batch: dict, generator: torch.Generator | None = None) -> Tensor:
-        return batch["seen"] if "seen" in batch else self.measure(batch["image"])
+    def measure_batch(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        return self.measure(batch.image) if batch.degraded is None else batch.degraded
 
     def back_projection(self, y: Tensor) -> Tensor:
         return y

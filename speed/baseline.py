@@ -15,7 +15,7 @@ from torch.multiprocessing import get_context
 from torch.utils.data import Dataset, default_collate
 
 from core.errors import UserError
-from training.loop import learning_rate
+from training.schedule import learning_rate
 
 DISTILLED = {
     "output": 0.1,

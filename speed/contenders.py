@@ -25,7 +25,7 @@ from models.base import to_device
 from physics.base import Physics
 from speed.baseline import Apart, Pictures
 from speed.timing import Times, interleaved, peaks
-from training.checkpoint import Restored, read, restore_with_physics, write
+from training.checkpoint import Checkpoint, read, restore, write
 from training.loop import Fit
 
 N, CR, CR_TEACHER = 32, 0.1, 0.9
@@ -110,16 +110,15 @@ class Ours:
 
     def __init__(self, fit: Fit):
         self.fit, self.batches, self.seen = fit, fit.batches(0), deque()
-        with quiet(), Stop() as stop:
-            fit.begin(stop)
-            self.turn = fit.go_on()
-            next(self.turn)
+        with quiet(), Stop() as self.stop:
+            fit.begin()
+            fit.start(self.stop)
         self.ended = time.perf_counter()
 
     def step(self) -> None:
         batch = next(self.batches)
-        self.seen.append(batch["index"])
-        self.turn.send(batch)
+        self.seen.append(batch.index)
+        self.fit.update(batch, self.stop)
 
     def loss(self) -> float:
         """The loss of a step."""
@@ -210,7 +209,7 @@ class Bench:
         ]
         words += teacher_words(teacher or self.teacher(width)) if case.task == "distilled" else []
         with quiet():
-            return script.learner(script.parse([str(word) for word in words]), self.device, None)
+            return script.prepare(script.parse([str(word) for word in words]), self.device)
 
     def teacher(self, width: int) -> str:
         """A healthy teacher: a step old."""
@@ -245,8 +244,8 @@ class Bench:
         fit, array = ours.fit, write_digits(ALIKE * batch, self.folder / f"digits_{ALIKE * batch}")
         train, val = (array[np.asarray(places)] for places in hold_out(len(array)))
         sides = {
-            "student": copied(fit.stage.student, fit.config),
-            "mask": mask_of(fit.stage.physics),
+            "student": copied(fit.task.student, fit.network_config),
+            "mask": mask_of(fit.task.physics),
             "device": str(self.device),
             "bf16": self.bf16,
         }
@@ -272,14 +271,14 @@ class Bench:
     def limit(self, fit: Fit, teacher: bool = False) -> Callable[[], None]:
         """The student's forward and backward pass alone on a resident batch, and where asked the teacher's forward pass."""
         x0 = self.resident(fit.args.batch_size)
-        network = to_device(copied(fit.stage.student, fit.config), self.device).train()
+        network = to_device(copied(fit.task.student, fit.network_config), self.device).train()
         weights, gradient = list(network.parameters()), torch.randn_like(x0)
 
         def work() -> None:
             with self.autocast():
                 if teacher:
                     with torch.no_grad():
-                        fit.stage.teachers[0].network(x0)
+                        fit.task.teachers[0].network(x0)
                 output = network(x0)
             output.backward(gradient.to(output.dtype))
             for weight in weights:
@@ -333,8 +332,8 @@ def bare(path: str) -> bool:
     return "format" not in read(path)
 
 
-def teacher_of(path: str) -> Restored:
-    return restore_with_physics(path, RELEASE if bare(path) else {})
+def teacher_of(path: str) -> Checkpoint:
+    return restore(path, RELEASE if bare(path) else {})
 
 
 def teacher_words(path: str) -> list:

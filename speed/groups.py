@@ -12,8 +12,8 @@ from torch.multiprocessing import get_context
 from algo_functions import build_physics
 from core.errors import UserError
 from core.registry import CLASS_LOSSES, CLASS_OPTIONS, LOSS_OPTIONS, LOSSES, Loss
-from distill import build_task, build_term
-from distill.task import Distillation, Guide
+from distill import build_loss, build_task_loss
+from distill.task import Distillation, Teacher
 from models import build_network
 from models.base import to_device
 from physics.base import Physics
@@ -22,7 +22,8 @@ from speed.contenders import ALIKE, CASES, CR, TOLERANCE, Bench, Case, N, mask_o
 from speed.timing import count_flops, interleaved, lines, memory_peak, seconds
 from training.cache import Views
 from training.checkpoint import RESTORER, restore
-from training.loop import Fit, evaluate
+from training.loop import Fit
+from training.validation import evaluate
 
 LARGE = 256  # side from which on the memory of an observation is more than what threads take
 
@@ -31,7 +32,7 @@ def training(bench: Bench) -> list[dict]:
     """Steps and epochs of every case and width, and steps under --teacher."""
     rows = []
     if bench.args.teacher:  # first: a wrong one is said before minutes of timing
-        config = restore(bench.args.teacher, kind=RESTORER).content["network"]
+        config = restore(bench.args.teacher, kind=RESTORER).network_config
         if config["name"] != "unet":
             raise UserError(
                 f"--teacher {bench.args.teacher} is a '{config['name']}': the plain loop has U-Nets only"
@@ -121,7 +122,7 @@ def passes(bench: Bench, fit: Fit, count: int) -> dict[str, Callable[[], None]]:
                 fit.network(x0)
 
     return {
-        "ours": lambda: scored(Views(fit.camera, fit.val, bench.device, 0)),
+        "ours": lambda: scored(Views(fit.val_physics, fit.val, bench.device, 0)),
         "ours, observations remembered": lambda: scored(fit.views),
         "limit (c)": limit,
     }
@@ -207,14 +208,14 @@ def losses(bench: Bench) -> list[dict]:
             )
             for name in table
         }
-        absent = [name for name, stage in stages.items() if stage is None]
+        absent = [name for name, task in stages.items() if task is None]
         if absent:
             print(f"losses {kind} left out, because they cannot be had here: {', '.join(absent)}")
         about = {
             "label": label,
             "index": index,
             "epoch": 1.0,
-            "seen": x,
+            "teacher_input": x,
             "generator": torch.Generator().manual_seed(0),
         }
         contenders = {
@@ -223,9 +224,9 @@ def losses(bench: Bench) -> list[dict]:
             )
         }
         contenders |= {
-            name: distance_of(stage, student.features(x), teacher.features(x), about)
-            for name, stage in stages.items()
-            if stage
+            name: distance_of(task, student.features(x), teacher.features(x), about)
+            for name, task in stages.items()
+            if task
         }
         times = interleaved(contenders, bench.args.rounds, bench.device, repeat=3)
         rows += lines("losses", kind, times, n=N, width=width, batch=batch)
@@ -244,29 +245,29 @@ def comparing(
     """A stage with one loss, on the taps of its own or on the first of latent and output that it can compare."""
     for selection in ("latent", "output"):
         with suppress(UserError):
-            term = build_term(name, None, table, None, **options)
-            teachers = [Guide(teacher, seen)]
-            stage = Distillation(
+            term = build_loss(name, None, table, None, **options)
+            teachers = [Teacher(teacher, seen)]
+            task = Distillation(
                 student,
                 seen,
                 teachers,
                 selection=selection,
                 losses=[term],
-                task=build_task("mse"),
+                task_loss=build_task_loss("mse"),
                 labels=labels,
             )
-            return stage.to(next(student.parameters()).device)
+            return task.to(next(student.parameters()).device)
     return None
 
 
 def distance_of(
-    stage: Distillation, s: dict[str, Tensor], t: dict[str, Tensor], about: dict
+    task: Distillation, s: dict[str, Tensor], t: dict[str, Tensor], about: dict
 ) -> Callable[[], None]:
     """The value of a stage's comparisons and its gradient at the student's taps."""
     s = {layer: f.detach().requires_grad_() for layer, f in s.items()}
     t = {layer: f.detach() + 0.1 * torch.randn_like(f) for layer, f in t.items()}
     return lambda: sum(
-        stage.distance(comparison, s, t, about) for comparison in stage.comparisons
+        task.distance(comparison, s, t, about) for comparison in task.comparisons
     ).backward()
 
 

@@ -61,10 +61,10 @@ def timed(plan: Plan, run: Planned, folder: Path) -> float:
     flags = run.flags | {"results": str(folder / run.key)}
     if run.teacher:
         flags["teacher"] = str(untaught(plan, plan.runs[run.teacher], folder))
-    if not hasattr(script, "learner"):
+    if not hasattr(script, "prepare"):
         return float("nan")
     args = script.parse(plan.parser(run.script).words_of(flags, "study"))
-    fit = script.learner(args, runtime.start(args.device), None)
+    fit = script.prepare(args, runtime.start(args.device))
     batches, times = fit.batches(0), []
     for _ in range(1 + STEPS):
         batch = next(batches)
@@ -73,7 +73,7 @@ def timed(plan: Plan, run: Planned, folder: Path) -> float:
         if fit.unread:
             fit.read()
         times.append(time.perf_counter() - began)
-    validations = fit.total / (args.val_every or fit.per_epoch)
+    validations = fit.total / (args.val_every or fit.steps_per_epoch)
     return median(times[1:]) * (
         fit.total + validations * len(fit.val) / 3
     )  # without a gradient a batch costs a third
@@ -91,5 +91,5 @@ def untaught(plan: Plan, run: Planned, folder: Path) -> Path:
                 run.flags | {"results": str(folder / f"{run.key}_fresh")}, "study"
             )
         )
-        write(path, script.learner(args, runtime.start(args.device), None).content())
+        write(path, script.prepare(args, runtime.start(args.device)).content())
     return path

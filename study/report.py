@@ -26,8 +26,8 @@ from study.results import Findings
 from study.scoring import NOISE_SEED, held_out
 from study.workers import DONE, complain, failures, in_words, run_folder, states
 from training.cache import Views
-from training.checkpoint import restore_with_physics
-from training.loop import outputs
+from training.checkpoint import restore
+from training.validation import outputs
 
 LINES = 6  # in a panel
 ONE_ORDER = (
@@ -256,8 +256,7 @@ def pictures(found: Findings, plan: Plan, count: int = 3) -> plt.Figure | None:
     args = plan.script_of(run.script).parse(plan.words(run))
     keys = {"student alone": run.alone, "distilled": run.key, "teacher": run.teacher}
     restored = {
-        name: restore_with_physics(run_folder(found.study, key) / "best.pth", {})
-        for name, key in keys.items()
+        name: restore(run_folder(found.study, key) / "best.pth", {}) for name, key in keys.items()
     }
     images = held_out(restored["student alone"], args, found.study.limit_test)
     seen = {
@@ -277,7 +276,7 @@ def pictures(found: Findings, plan: Plan, count: int = 3) -> plt.Figure | None:
                 )
             )
         )
-        truth, estimates[name] = batch["image"], output
+        truth, estimates[name] = batch.image, output
     places = figures.detailed(truth, count)
     columns = {name: output[places] for name, output in estimates.items()}
     return figures.grid(columns, truth[places], figures.notes_of(columns, truth[places]))

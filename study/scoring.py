@@ -16,9 +16,9 @@ from physics.base import Physics
 from physics.paired import physics_for
 from training import setup
 from training.cache import Views
-from training.checkpoint import Restored, restore_with_physics
+from training.checkpoint import Checkpoint, restore
 from training.classification import in_order
-from training.loop import evaluate, outputs
+from training.validation import evaluate, outputs
 
 NOISE_SEED = 0  # of the test images' measurements, which are the same for all runs of a study
 BATCH = 200
@@ -42,7 +42,7 @@ def restored_images(network, physics: Physics, images, device: torch.device) -> 
     for part in physics.parts:
         found: dict[str, list[Tensor]] = {}
         for batch, _, output in outputs(network, Views(part, loader, device, NOISE_SEED)):
-            values = score(output, batch["image"]) | ledger(part, output - batch["image"])
+            values = score(output, batch.image) | ledger(part, output - batch.image)
             for name in values.keys() - {"psnr_clipped"}:
                 found.setdefault(name, []).append(values[name].cpu())
         for name, values in found.items():
@@ -54,12 +54,12 @@ def restored_images(network, physics: Physics, images, device: torch.device) -> 
     ]
 
 
-def told_images(found: Restored, images, args: Namespace, device: torch.device) -> list[dict]:
+def told_images(found: Checkpoint, images, args: Namespace, device: torch.device) -> list[dict]:
     """A row an image: 100 where the likeliest class is right, else 0, and the cross-entropy."""
     classes = list(images.classes)
     network = in_order(
         found.network.to(device),
-        found.content["network"]["classes"],
+        found.classes,
         classes,
         "the run",
         args.dataset,
@@ -80,12 +80,12 @@ def told_images(found: Restored, images, args: Namespace, device: torch.device) 
     ]
 
 
-def held_out(found: Restored, args: Namespace, limit: int | None):
+def held_out(found: Checkpoint, args: Namespace, limit: int | None):
     """The test images of a run's dataset, as its camera looks at them."""
     n, c, labelled = (
         found.physics.config["n"],
         found.physics.config["c"],
-        "classes" in found.content["network"],
+        found.is_classifier,
     )
     crop = {"crop": found.crop} if labelled else {"multiple": found.physics.step}
     request = setup.request_of(args, n=n, c=c, labelled=labelled, limit_test=limit, **crop)
@@ -96,9 +96,9 @@ def score_run(
     path: Path, args: Namespace, limit: int | None, device: torch.device
 ) -> tuple[list[dict], int]:
     """The scores of every test image by a run's checkpoint, and its number of parameters."""
-    found = restore_with_physics(path, {})
+    found = restore(path, {})
     images, count = held_out(found, args, limit), sum(w.numel() for w in found.network.parameters())
-    if "classes" in found.content["network"]:
+    if found.is_classifier:
         return told_images(found, images, args, device), count
     network = found.network.to(device)
     return restored_images(
@@ -110,8 +110,8 @@ def score_baselines(
     path: Path, args: Namespace, limit: int | None, device: torch.device
 ) -> dict[str, list[dict]]:
     """The same of first images that need no training, by the camera of a checkpoint."""
-    found = restore_with_physics(path, {})
-    if "classes" in found.content["network"] or args.dataset == "paired":
+    found = restore(path, {})
+    if found.is_classifier or args.dataset == "paired":
         return {}
     images, n, c = (
         held_out(found, args, limit),

@@ -263,15 +263,10 @@ def train(study: Study, plan: Plan, runs: list[Planned]) -> dict[str, tuple[list
     script = plan.script_of(runs[0].script)
     given = [script.parse(plan.words(run)) for run in runs]
     device = runtime.start(given[0].device)
-    if hasattr(script, "learner"):
-        fits = []
-        for args in given:
-            fits.append(
-                script.learner(
-                    args, device, next((fit for fit in fits if not isinstance(fit, dict)), None)
-                )
-            )
-        results = setup.trained(fits)
+    if hasattr(script, "prepare"):  # all but progressive_distill.py, which trains in turn
+        results = setup.train_together(
+            lambda args, companion: script.prepare(args, device, companion), given
+        )
     else:
         results = [script.main(args) for args in given]
         results = [result["rungs"][-1] if "rungs" in result else result for result in results]

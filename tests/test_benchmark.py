@@ -21,7 +21,7 @@ from speed.baseline import Pictures, Plain, observe
 from speed.contenders import CASES, Bench, N, write_digits
 from speed.groups import grown
 from speed.timing import interleaved, lines
-from training.loop import evaluate
+from training.validation import evaluate
 
 TINY = ["--width", "2", "--batch_size", "4", "--rounds", "1", "--steps", "1", "--device", "cpu"]
 TINY += ["--sizes", "8", "16", "--images", "8", "16", "--batch_sizes", "2", "4"]
@@ -90,11 +90,11 @@ class TestBothSides:
         pair = bench.pair(CASES["distilled"], 2)
         fit, plain = pair.ours.fit, pair.plain
         batch = next(fit.batches(0))
-        x = torch.stack([plain.train[i] for i in batch["index"].tolist()])
-        assert torch.equal(x, batch["image"])
-        teacher = fit.stage.teachers[0]
+        x = torch.stack([plain.train[i] for i in batch.index.tolist()])
+        assert torch.equal(x, batch.image)
+        teacher = fit.task.teachers[0]
         for operator, camera in (
-            (plain.operator, fit.stage.physics),
+            (plain.operator, fit.task.physics),
             (plain.operator_t, teacher.physics),
         ):
             torch.testing.assert_close(observe(operator, x), camera.observe(x), rtol=0, atol=1e-5)
@@ -105,7 +105,7 @@ class TestBothSides:
         a, b = layers
         for layer in a:
             torch.testing.assert_close(a[layer], b[layer], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(plain.loss(x)[0], fit.stage(batch)["loss"], rtol=1e-5, atol=0)
+        torch.testing.assert_close(plain.loss(x)[0], fit.task(batch)["loss"], rtol=1e-5, atol=0)
 
     def test_see_the_same_mirror_images(self, bench):
         pair = bench.pair(CASES["distilled, augmented"], 2)
@@ -118,7 +118,7 @@ class TestBothSides:
     def test_validate_alike(self, bench):
         ours = bench.in_epochs(CASES["supervised"], 2, 16, 4, 1)
         pair = bench.pair(CASES["supervised"], 2)
-        pair.plain.student.load_state_dict(ours.fit.stage.student.state_dict())
+        pair.plain.student.load_state_dict(ours.fit.task.student.state_dict())
         array = write_digits(16, bench.folder / "digits_16")
         pair.plain.val = Pictures(array[hold_out(len(array))[1]], N)
         expected = evaluate(ours.fit.network, ours.fit.views, ours.fit.meter()).summary()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from doubles import batch_of
 from PIL import Image
 from sklearn.metrics import (
     f1_score,
@@ -29,12 +30,12 @@ from algo_functions import ClassMeter, build_physics, class_scores
 from core.errors import Stopped, UserError
 from core.registry import CLASS_LOSSES, CLASS_OPTIONS, CLASSIFIERS
 from core.runtime import Stop
-from distill import build_term
-from distill.task import Distillation, Guide
+from distill import build_loss
+from distill.task import Distillation, Progress, Teacher
 from evaluation.class_report import draw_confusion
 from models import build_network
 from models.pretrained import load_pretrained
-from training import checkpoint, classification
+from training import checkpoint, classification, setup
 
 DATA = ["--dataset", "digits", "--n", "16", "--limit_train", "40", "--limit_val", "20"]
 TINY = [*DATA, "--epochs", "1", "--model", "resnet8", "--width", "4"]
@@ -115,24 +116,19 @@ def test_every_loss_teaches_the_student_at_equal_and_at_smaller_sizes(loss, rati
     student = build_network(
         {"name": "resnet8", "c": 1, "classes": classes, "side": round(32 / ratio), "width": 8}
     )
-    term = build_term(loss, None, CLASS_LOSSES, **CLASS_OPTIONS)
-    stage = Distillation(
+    term = build_loss(loss, None, CLASS_LOSSES, **CLASS_OPTIONS)
+    task = Distillation(
         student,
         seen_s,
-        [Guide(teacher, seen_t)],
+        [Teacher(teacher, seen_t)],
         selection="latent",
         losses=[term],
-        task=F.cross_entropy,
+        task_loss=F.cross_entropy,
         target="label",
         labels=[0, 1, 2, 0, 1, 2, 0, 1],
     ).train()
-    batch = {
-        "image": torch.rand(6, 1, 32, 32),
-        "label": torch.tensor([0, 1, 2, 0, 1, 2]),
-        "index": torch.arange(6),
-    }
-    stage.epoch = 5.0
-    result = stage(batch, torch.Generator().manual_seed(0))
+    batch = batch_of(torch.rand(6, 1, 32, 32), label=torch.tensor([0, 1, 2, 0, 1, 2]))
+    result = task(batch, torch.Generator().manual_seed(0), Progress(0.5, 5.0))
     terms = {name: value for name, value in result["terms"].items() if name != "task"}
     assert {name.split("/")[1] for name in terms} == {loss} and all(
         value.isfinite() for value in terms.values()
@@ -140,7 +136,7 @@ def test_every_loss_teaches_the_student_at_equal_and_at_smaller_sizes(loss, rati
     sum(terms.values()).backward()
     assert any(w.grad is not None and w.grad.abs().sum() > 0 for w in student.parameters())
     assert all(w.grad is None for w in teacher.parameters()) and not teacher.training
-    own = [w for w in stage.adapters.parameters() if w.requires_grad]
+    own = [w for w in task.adapters.parameters() if w.requires_grad]
     assert all(w.grad is not None for w in own)
     names = set(student.state_dict())
     assert not any(name.startswith("adapters") for name in names)
@@ -154,28 +150,28 @@ def test_isrd_paints_what_each_teachers_normalisation_makes_of_its_image(c, mean
     config = {"name": "resnet8", "c": c, "classes": ["a", "b"], "width": 4}
     student, plain, other = (build_network(config | {"side": side}) for side in (8, 16, 16))
     other.mean, other.deviation = torch.full_like(other.mean, 0.5), torch.full_like(other.mean, 2.0)
-    stage = Distillation(
+    task = Distillation(
         student,
         seen_s,
-        [Guide(plain, seen_t), Guide(classification.Reordered(other, [1, 0]), seen_t)],
+        [Teacher(plain, seen_t), Teacher(classification.Reordered(other, [1, 0]), seen_t)],
         selection="latent",
-        losses=[build_term("isrd", 50.0, CLASS_LOSSES, **CLASS_OPTIONS)],
-        task=F.cross_entropy,
+        losses=[build_loss("isrd", 50.0, CLASS_LOSSES, **CLASS_OPTIONS)],
+        task_loss=F.cross_entropy,
         target="label",
     ).eval()
     x = torch.rand(5, c, 16, 16)
     mean, deviation = (torch.tensor(v).view(-1, 1, 1) for v in (mean, deviation))
     targets = {"0": (x - mean) / deviation, "1": (x - 0.5) / 2}
-    terms = stage({"image": x, "label": torch.zeros(5, dtype=torch.long)})["terms"]
+    terms = task(batch_of(x, label=torch.zeros(5, dtype=torch.long)))["terms"]
     stem = student.features(seen_s.observe(x))["enc1"]
     for i, target in targets.items():
-        painted = stage.adapters[f"{i}/isrd/enc1"].enlarge(stem)
+        painted = task.adapters[f"{i}/isrd/enc1"].enlarge(stem)
         assert torch.isclose(
             terms[f"distill/{i}/isrd/enc1"], 50 * (painted - target).abs().mean(), rtol=1e-5
         )
 
 
-@pytest.mark.parametrize("taps, stem", [(None, False), ("all", True)])
+@pytest.mark.parametrize("layers, stem", [(None, False), ("all", True)])
 def test_attention_is_compared_behind_the_stem_unless_all_maps_are_asked_for(layers, stem):
     torch.manual_seed(0)
     seen = build_physics(
@@ -183,13 +179,13 @@ def test_attention_is_compared_behind_the_stem_unless_all_maps_are_asked_for(lay
     )
     config = {"c": 1, "classes": ["a", "b"], "side": 16, "width": 8}
     student, teacher = (build_network(config | {"name": name}) for name in ("resnet8", "resnet20"))
-    term = build_term("at", None, CLASS_LOSSES, layers, **CLASS_OPTIONS)
-    teachers, options = [Guide(teacher, seen)], {"task": F.cross_entropy, "target": "label"}
-    stage = Distillation(
+    term = build_loss("at", None, CLASS_LOSSES, layers, **CLASS_OPTIONS)
+    teachers, options = [Teacher(teacher, seen)], {"task_loss": F.cross_entropy, "target": "label"}
+    task = Distillation(
         student, seen, teachers, selection="latent", losses=[term], **options
     ).eval()
     x = torch.rand(3, 1, 16, 16)
-    terms = stage({"image": x, "label": torch.zeros(3, dtype=torch.long)})["terms"]
+    terms = task(batch_of(x, label=torch.zeros(3, dtype=torch.long)))["terms"]
     s, t = student.features(x), teacher.features(x)
     names = ["enc1"] * stem + ["stage1", "stage2", "latent"]
     assert list(terms) == ["task", *(f"distill/at/{name}" for name in names)]
@@ -238,7 +234,7 @@ def test_what_losses_learn_is_in_the_run_and_not_in_the_exported_student(teacher
         "1",
     )
     last, export = checkpoint.read(f"{done['run']}/last.pth"), checkpoint.read(done["export"])
-    learnt = [name for name in last["resume"]["stage"] if name.startswith("adapters.")]
+    learnt = [name for name in last["resume"]["task"] if name.startswith("adapters.")]
     assert any("memory" in name for name in learnt) and any(
         "paraphraser" in name for name in learnt
     )
@@ -258,22 +254,21 @@ def test_the_passes_that_prepare_are_five_unless_told(words, passes):
 
 
 def test_the_paraphraser_is_learnt_first_and_then_stays(teacher, monkeypatch):
-    stages = []
-    learner = classification.pipeline.learner
+    tasks = []
+    fit_of = setup.fit_of
     monkeypatch.setattr(
-        classification.pipeline,
-        "learner",
-        lambda stage, *a, **k: stages.append(stage) or learner(stage, *a, **k),
+        setup, "fit_of", lambda task, *a, **k: tasks.append(task) or fit_of(task, *a, **k)
     )
     before = []
     from training import loop
 
-    prepare = loop.prepare
-    monkeypatch.setattr(
-        loop,
-        "prepare",
-        lambda stage, *a: prepare(stage, *a) or before.extend(w.clone() for w in stage.prepared()),
-    )
+    pretrain = loop.pretrain
+
+    def pretrain_and_keep(task, *more):
+        pretrain(task, *more)
+        before.extend(weight.clone() for weight in task.pretrained_parameters())
+
+    monkeypatch.setattr(loop, "pretrain", pretrain_and_keep)
     call(
         main_classify_dist,
         *TINY,
@@ -285,7 +280,7 @@ def test_the_paraphraser_is_learnt_first_and_then_stays(teacher, monkeypatch):
         "2",
     )
     assert before and all(
-        torch.equal(a, b) for a, b in zip(before, stages[0].prepared(), strict=True)
+        torch.equal(a, b) for a, b in zip(before, tasks[0].pretrained_parameters(), strict=True)
     )
 
 
@@ -315,9 +310,7 @@ def test_a_preparation_that_is_stopped_is_taken_up_at_its_pass(teacher, monkeypa
     with pytest.raises(Stopped, match="SIGTERM; step 0 of 4 is saved"):
         call(main_classify_dist, *words, "--results", "parts")
     parts = call(main_classify_dist, *words, "--results", "parts")
-    a, b = (
-        checkpoint.read(f"{done['run']}/last.pth")["resume"]["stage"] for done in (whole, parts)
-    )
+    a, b = (checkpoint.read(f"{done['run']}/last.pth")["resume"]["task"] for done in (whole, parts))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert (Path(whole["run"]) / "prepared.csv").read_text() == (
         Path(parts["run"]) / "prepared.csv"
@@ -356,8 +349,8 @@ def test_an_interrupted_student_ends_like_an_uninterrupted_one(teacher, monkeypa
     parts = call(main_classify_dist, *words, "--results", "parts")
     a, b = (checkpoint.read(f"{done['run']}/last.pth") for done in (whole, parts))
     assert all(
-        torch.equal(a["resume"]["stage"][name], b["resume"]["stage"][name])
-        for name in a["resume"]["stage"]
+        torch.equal(a["resume"]["task"][name], b["resume"]["task"][name])
+        for name in a["resume"]["task"]
     )
     assert len(count) == 3
 
@@ -425,7 +418,7 @@ def test_a_teacher_from_another_dataset_must_tell_the_same_classes(tmp_path):
     teacher = call(main_classify, *there, "--results", "there")["export"]
     assert call(main_classify_dist, *here, "--teacher", teacher)["val_top1"] >= 0
     with pytest.raises(
-        UserError, match="tells other classes than dataset 'folder': c, d are not in both"
+        UserError, match="has other classes than dataset 'folder': c, d are not in both"
     ):
         call(main_classify_dist, *elsewhere, "--teacher", teacher)
     assert (
@@ -457,7 +450,7 @@ def test_a_chain_of_teacher_assistant_and_student(teacher):
     record = json.loads((Path(done["run"]) / "run.json").read_text())
     assistant = next(Path("results/runs").glob("student_resnet8*")) / "best.pth"
     assert record["identity"]["teacher 0"] == checkpoint.digest(assistant)
-    assert checkpoint.restore(assistant).content["network"]["width"] == 4
+    assert checkpoint.restore(assistant).network_config["width"] == 4
 
 
 CAMERAS = ["spc --cr 0.1", "denoise --sigma 50", "mri --acceleration 4", "spc --cr 0.1 --x0 lmmse"]
@@ -710,7 +703,7 @@ def test_a_dataset_may_name_the_same_classes_in_another_order(tmp_path):
 
     assert grades(arrays("there", turn[labels], np.array(["b", "c", "a"]))) == grades(here)
     with pytest.raises(
-        UserError, match="tells other classes than dataset 'npz': c, d are not in both"
+        UserError, match="has other classes than dataset 'npz': c, d are not in both"
     ):
         grades(arrays("elsewhere", labels, np.array(["a", "b", "d"])))
 
@@ -929,9 +922,9 @@ def test_restorers_and_classifiers_are_not_mistaken_for_one_another(teacher):
     import main_unet
 
     unet = call(main_unet, "--cr", "0.5", *DATA, "--width", "4", "--epochs", "1")["export"]
-    with pytest.raises(UserError, match=r"restores images .*, a classifier is needed here"):
+    with pytest.raises(UserError, match=r"restores images .*, but a classifier is needed here"):
         call(test_classify, "--checkpoint", unet, *TEST)
-    with pytest.raises(UserError, match=r"restores images .*, a classifier is needed here"):
+    with pytest.raises(UserError, match=r"restores images .*, but a classifier is needed here"):
         call(main_classify_dist, *TINY, "--teacher", unet)
     with pytest.raises(
         UserError, match=r"is a classifier .*, a network that restores images is needed"
@@ -966,7 +959,7 @@ def test_every_classifier_is_trained_exported_and_rebuilt(name):
     assert restored.network(torch.rand(2, 1, 16, 16)).shape == (2, 10) and isinstance(
         restored.network, nn.Module
     )
-    assert restored.content["network"]["classes"] == list("0123456789")
+    assert restored.classes == list("0123456789")
 
 
 def test_the_real_small_sets_are_learnt_a_little(shared):

@@ -289,10 +289,10 @@ def test_a_last_batch_of_one_joins_the_one_before_it_and_every_image_comes_once_
     images = build_splits(Request("digits", 16, limit_train=count))["train"]
     loader, orders = build_loader(images, 10, shuffle_seed=0), []
     for images.epoch in range(2):
-        batches = [batch["index"].tolist() for batch in loader]
+        batches = [batch.index.tolist() for batch in loader]
         assert [len(batch) for batch in batches] == sizes and len(loader) == len(sizes)
         orders.append([index for batch in batches for index in batch])
         assert sorted(orders[-1]) == list(range(count))
     assert count < 2 or orders[0] != orders[1]
     loader.batch_sampler.first = len(sizes) - 1
-    assert [batch["index"].tolist() for batch in loader] == batches[-1:]
+    assert [batch.index.tolist() for batch in loader] == batches[-1:]

@@ -1,11 +1,13 @@
 """Losses against formulas written another way; every selection, loss and pair of networks; what a stage promises."""
 
 import itertools
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
 from conftest import RECIPE
+from doubles import batch_of
 from scipy.spatial.distance import cosine, pdist, squareform
 from scipy.special import softmax
 from scipy.stats import entropy
@@ -15,10 +17,11 @@ from sklearn.preprocessing import normalize
 from algo_functions import build_physics
 from core.errors import UserError
 from core.registry import LOSS_OPTIONS, LOSSES, SELECTIONS
-from distill import build_task, build_term
+from data.batches import Batch, tensors_in
+from distill import build_loss, build_task_loss
 from distill.feature import mse
 from distill.layers import selected_layers
-from distill.task import Distillation, Guide, Supervised
+from distill.task import Distillation, Supervised, Teacher
 from models import build_network
 
 
@@ -58,7 +61,7 @@ PLAIN = [
 
 
 def loss_of(name: str, **options):
-    return build_term(name, **LOSS_OPTIONS | options).distance
+    return build_loss(name, **LOSS_OPTIONS | options).distance
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -119,7 +122,7 @@ def test_at_and_fakd_pool_the_larger_map_down():
 
 def test_soft_refuses_a_tap_of_one_channel():
     with pytest.raises(UserError, match="choose --type_dist latent"):
-        stage_of(losses=[build_term("soft", temperature=4.0)], selection="output")
+        stage_of(losses=[build_loss("soft", temperature=4.0)], selection="output")
 
 
 def test_perceptual_is_the_weighted_distance_of_named_layers_and_says_where_its_weights_belong(
@@ -129,7 +132,7 @@ def test_perceptual_is_the_weighted_distance_of_named_layers_and_says_where_its_
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(UserError, match=r"needs the weights of VGG-19 in .*vgg19-.*pth"):
-        build_task("perceptual", style_weight=0.0)
+        build_task_loss("perceptual", style_weight=0.0)
     torch.manual_seed(0)
     vgg = vgg19(weights=None).eval()
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
@@ -152,13 +155,13 @@ def test_perceptual_is_the_weighted_distance_of_named_layers_and_says_where_its_
         for image in images
     )
     expected = sum(w * (f[k] - g[k]).abs().mean() for k, w in weights.items())
-    assert torch.isclose(build_task("perceptual", style_weight=0.0)(a, b), expected, rtol=1e-4)
+    assert torch.isclose(build_task_loss("perceptual", style_weight=0.0)(a, b), expected, rtol=1e-4)
     grams = [
         {k: torch.einsum("bchw,bdhw->bcd", x, x) / x[0].numel() for k, x in side.items()}
         for side in (f, g)
     ]
     style = sum(w * (grams[0][k] - grams[1][k]).abs().mean() for k, w in weights.items())
-    loss = build_task("perceptual", style_weight=10.0)
+    loss = build_task_loss("perceptual", style_weight=10.0)
     assert torch.isclose(loss(a, b), expected + 10 * style, rtol=1e-4)
     grey = torch.rand(1, 1, 32, 32, requires_grad=True)
     loss(grey, torch.rand(1, 1, 32, 32)).backward()
@@ -169,7 +172,7 @@ def test_perceptual_is_the_weighted_distance_of_named_layers_and_says_where_its_
     with pytest.raises(
         UserError, match=r"published weights .*vgg19-dcbb9e9d\.pth cannot be read: "
     ):
-        build_task("perceptual", style_weight=0.0)
+        build_task_loss("perceptual", style_weight=0.0)
 
 
 TAPS = {
@@ -218,14 +221,14 @@ def network(scales=2, width=8, **more):
 
 def stage_of(student=None, teacher=None, loss="mse", selection="output_latent", **more):
     physics = [build_physics(RECIPE | {"cr": cr}) for cr in (0.1, 0.5)]
-    losses = [build_term(loss, 1.0, **LOSS_OPTIONS)]
-    setting = {"selection": selection, "losses": losses, "task": mse} | more
+    losses = [build_loss(loss, 1.0, **LOSS_OPTIONS)]
+    setting = {"selection": selection, "losses": losses, "task_loss": mse} | more
     return Distillation(
-        student or network(), physics[0], [Guide(teacher or network(), physics[1])], **setting
+        student or network(), physics[0], [Teacher(teacher or network(), physics[1])], **setting
     )
 
 
-BATCH = {"image": torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))}
+BATCH = batch_of(torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0)))
 PAIRS = [((2, 8), (2, 8)), ((2, 8), (4, 10)), ((3, 10), (2, 8)), ((5, 8), (3, 10))]
 
 
@@ -238,42 +241,42 @@ def test_every_selection_and_loss_teaches_the_student_and_never_the_teacher(sele
             loss in ("at", "fakd", "feature_attention") and student[0] == 5 and "latent" in layers
         )
         if one_channel or one_place:
-            with pytest.raises(UserError, match=r"compares the (channels|places)"):
+            with pytest.raises(UserError, match=r"compares the (channels|pixels)"):
                 stage_of(network(*student), network(*teacher), loss, selection)
             continue
-        stage = stage_of(network(*student), network(*teacher), loss, selection, beta=0.0).train()
-        result = stage(BATCH)
+        task = stage_of(network(*student), network(*teacher), loss, selection, beta=0.0).train()
+        result = task(BATCH)
         terms = {name: term for name, term in result["terms"].items() if name != "task"}
-        assert set(terms) == {f"distill/{loss}/{layer}" for layer in stage.layers}
+        assert set(terms) == {f"distill/{loss}/{layer}" for layer in task.layers}
         for name, term in terms.items():
             grads = torch.autograd.grad(
-                term, list(stage.student.parameters()), retain_graph=True, allow_unused=True
+                term, list(task.student.parameters()), retain_graph=True, allow_unused=True
             )
             assert any(g is not None and g.abs().sum() > 0 for g in grads), (
                 f"{name} does not reach the student"
             )
         result["loss"].backward()
-        assert all(w.grad is None for w in stage.teachers[0].network.parameters())
+        assert all(w.grad is None for w in task.teachers[0].network.parameters())
         assert all(
-            w.grad is not None and torch.isfinite(w.grad).all() for w in stage.adapters.parameters()
+            w.grad is not None and torch.isfinite(w.grad).all() for w in task.adapters.parameters()
         )
         assert torch.isclose(result["loss"], sum(result["terms"].values()))
 
 
 def test_adapters_bridge_what_differs_learn_and_stay_out_of_the_student():
-    stage = stage_of(network(2, 8), network(3, 10), selection="output_all")
-    assert set(stage.adapters) == {"enc1", "latent", "dec1"}
-    assert set(stage.student.state_dict()) == set(network(2, 8).state_dict())
-    before = {name: w.clone() for name, w in stage.adapters.named_parameters()}
-    optimizer = torch.optim.Adam([w for w in stage.parameters() if w.requires_grad], lr=0.01)
+    task = stage_of(network(2, 8), network(3, 10), selection="output_all")
+    assert set(task.adapters) == {"enc1", "latent", "dec1"}
+    assert set(task.student.state_dict()) == set(network(2, 8).state_dict())
+    before = {name: w.clone() for name, w in task.adapters.named_parameters()}
+    optimizer = torch.optim.Adam([w for w in task.parameters() if w.requires_grad], lr=0.01)
     losses = []
     for _ in range(30):
         optimizer.zero_grad()
-        loss = stage(BATCH)["loss"]
+        loss = task(BATCH)["loss"]
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert all(not torch.equal(w, before[name]) for name, w in stage.adapters.named_parameters())
+    assert all(not torch.equal(w, before[name]) for name, w in task.adapters.named_parameters())
     assert losses[-1] < losses[0]
 
 
@@ -283,23 +286,23 @@ def test_equal_shapes_and_relations_need_no_adapter():
 
 
 def test_a_hint_is_seen_through_a_trained_adapter_even_where_shapes_agree():
-    stage = stage_of(loss="hint", selection="latent")
-    assert set(stage.adapters) == {"hint/latent"}
-    stage(BATCH)["loss"].backward()
-    assert all(w.grad.abs().sum() > 0 for w in stage.adapters.parameters())
+    task = stage_of(loss="hint", selection="latent")
+    assert set(task.adapters) == {"hint/latent"}
+    task(BATCH)["loss"].backward()
+    assert all(w.grad.abs().sum() > 0 for w in task.adapters.parameters())
 
 
 def test_several_losses_have_a_weight_each_and_one_of_weight_zero_is_only_measured():
     student, teacher = network(), network(2, 10)
-    losses = [build_term("mse", 2.0), build_term("at", 500.0), build_term("mae", 0.0)]
-    stage = stage_of(student, teacher, losses=losses, selection="latent", alpha=0.5)
-    result = stage(BATCH)
-    assert set(stage.adapters) == {"latent"}  # shared by those that need one
+    losses = [build_loss("mse", 2.0), build_loss("at", 500.0), build_loss("mae", 0.0)]
+    task = stage_of(student, teacher, losses=losses, selection="latent", alpha=0.5)
+    result = task(BATCH)
+    assert set(task.adapters) == {"latent"}  # shared by those that need one
     s, t = (
-        student.features(stage.physics.observe(BATCH["image"]))["latent"],
-        teacher.features(stage.teachers[0].physics.observe(BATCH["image"]))["latent"],
+        student.features(task.physics.observe(BATCH.image))["latent"],
+        teacher.features(task.teachers[0].physics.observe(BATCH.image))["latent"],
     )
-    bridged = stage.adapters["latent"](s, t)
+    bridged = task.adapters["latent"](s, t)
     assert torch.isclose(result["terms"]["distill/mse/latent"], 0.5 * 2 * mse(*bridged))
     assert torch.isclose(result["terms"]["distill/at/latent"], 0.5 * 500 * loss_of("at")(s, t))
     assert (
@@ -309,32 +312,32 @@ def test_several_losses_have_a_weight_each_and_one_of_weight_zero_is_only_measur
 
 
 def test_teacher_stays_in_eval_mode():
-    stage = stage_of(teacher=network(batch_norm="on"))
+    task = stage_of(teacher=network(batch_norm="on"))
     statistics = {
-        name: tensor.clone() for name, tensor in stage.teachers[0].network.state_dict().items()
+        name: tensor.clone() for name, tensor in task.teachers[0].network.state_dict().items()
     }
-    stage.train()
-    stage(BATCH)["loss"].backward()
-    assert not any(module.training for module in stage.teachers[0].network.modules())
+    task.train()
+    task(BATCH)["loss"].backward()
+    assert not any(module.training for module in task.teachers[0].network.modules())
     assert all(
         torch.equal(tensor, statistics[name])
-        for name, tensor in stage.teachers[0].network.state_dict().items()
+        for name, tensor in task.teachers[0].network.state_dict().items()
     )
-    assert not any(name.startswith("teacher") for name in stage.state_dict())
+    assert not any(name.startswith("teacher") for name in task.state_dict())
 
 
 def test_an_online_teacher_learns_from_its_own_task_alone():
-    stage = stage_of(online=True).train()
-    result = stage(BATCH)
+    task = stage_of(online=True).train()
+    result = task(BATCH)
     expected = torch.autograd.grad(
-        result["terms"]["teacher"], list(stage.teachers[0].network.parameters()), retain_graph=True
+        result["terms"]["teacher"], list(task.teachers[0].network.parameters()), retain_graph=True
     )
     result["loss"].backward()
     assert all(
         torch.allclose(w.grad, g)
-        for w, g in zip(stage.teachers[0].network.parameters(), expected, strict=True)
+        for w, g in zip(task.teachers[0].network.parameters(), expected, strict=True)
     )
-    assert any(g.abs().sum() > 0 for g in expected) and stage.teachers[0].network.training
+    assert any(g.abs().sum() > 0 for g in expected) and task.teachers[0].network.training
 
 
 def test_weights_multiply_their_terms():
@@ -351,7 +354,7 @@ def test_the_task_loss_is_told_without_its_weight_and_against_the_truth(supervis
     made = stage_of(beta=0.25, supervised=supervised)
     result = made(BATCH)
     output = result["output"].detach().numpy()
-    expected = np.mean((output - BATCH["image"].numpy()) ** 2)
+    expected = np.mean((output - BATCH.image.numpy()) ** 2)
     assert np.isclose(result["metrics"]["task_loss"].item(), expected, rtol=1e-5)
     assert not result["metrics"]["task_loss"].requires_grad
     weighted = np.isclose(result["terms"]["task"].item(), 0.25 * expected, rtol=1e-5)
@@ -361,18 +364,16 @@ def test_the_task_loss_is_told_without_its_weight_and_against_the_truth(supervis
 def test_the_target_is_the_image_or_the_teachers_output():
     student, teacher = network(), network()
     for supervised in (True, False):
-        stage = stage_of(student, teacher, supervised=supervised)
-        x0_s, (x0_t,) = stage.observe(BATCH, None)
-        target = BATCH["image"] if supervised else teacher(x0_t)
-        assert torch.isclose(
-            stage(BATCH)["terms"]["task"], (student(x0_s) - target).square().mean()
-        )
+        task = stage_of(student, teacher, supervised=supervised)
+        x0_s, (x0_t,) = task.observe(BATCH, None)
+        target = BATCH.image if supervised else teacher(x0_t)
+        assert torch.isclose(task(BATCH)["terms"]["task"], (student(x0_s) - target).square().mean())
 
 
 def views(physics_s, physics_t):
-    setting = {"selection": "output", "losses": [build_term("mse")], "task": mse}
+    setting = {"selection": "output", "losses": [build_loss("mse")], "task_loss": mse}
     x0_s, (x0_t,) = Distillation(
-        network(), physics_s, [Guide(network(), physics_t)], **setting
+        network(), physics_s, [Teacher(network(), physics_t)], **setting
     ).observe(BATCH, torch.Generator().manual_seed(0))
     return x0_s, x0_t
 
@@ -385,7 +386,7 @@ def test_cameras_that_measure_alike_see_one_noise_and_others_their_own(changes, 
         RECIPE | {"cr": 1.0, "awgn_snr": 10.0},
         RECIPE | {"cr": 1.0, "awgn_snr": 10.0} | changes,
     ]
-    noises = [(x0 - BATCH["image"]).flatten() for x0 in views(*map(build_physics, configs))]
+    noises = [(x0 - BATCH.image).flatten() for x0 in views(*map(build_physics, configs))]
     assert (
         torch.equal(*noises) is same
         and (abs(torch.cosine_similarity(*noises, dim=0).item()) < 0.2) is not same
@@ -404,7 +405,7 @@ def test_one_denoiser_camera_with_two_first_images_draws_one_noise(images):
     assert (
         abs(
             torch.cosine_similarity(
-                *((x0[:, :1] - BATCH["image"]).flatten() for x0 in (x0_s, x0_t)), dim=0
+                *((x0[:, :1] - BATCH.image).flatten() for x0 in (x0_s, x0_t)), dim=0
             )
         )
         < 0.2
@@ -412,12 +413,12 @@ def test_one_denoiser_camera_with_two_first_images_draws_one_noise(images):
 
 
 def test_supervised_training_overfits_one_batch():
-    stage = Supervised(network(width=8), build_physics(RECIPE), mse)
-    optimizer = torch.optim.Adam(stage.student.parameters(), lr=0.01)
+    task = Supervised(network(width=8), build_physics(RECIPE), mse)
+    optimizer = torch.optim.Adam(task.student.parameters(), lr=0.01)
     losses = []
     for _ in range(150):
         optimizer.zero_grad()
-        loss = stage(BATCH)["loss"]
+        loss = task(BATCH)["loss"]
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
@@ -427,20 +428,22 @@ def test_supervised_training_overfits_one_batch():
 def test_a_shuffled_teacher_speaks_of_another_image_of_the_batch():
     plain, shuffled = stage_of(), stage_of(shuffled=True)
     shuffled.load_state_dict(plain.state_dict())
-    batch = {"image": torch.rand(4, 1, 16, 16), "index": torch.arange(4)}
-    told = plain.teach(plain.see(batch))
-    seated = shuffled.seat(told)
-    for name, value in told.items():
-        another = value.roll(1, 0) if name.startswith(("x0_t/", "t/")) else value
-        assert torch.equal(seated[name], another), name
-    assert all(
-        torch.equal(a, b) for a, b in zip(plain.seat(told).values(), told.values(), strict=True)
-    ), "and no other teacher does"
-    late = shuffled(shuffled.seat(shuffled.see(batch)))
-    assert torch.allclose(shuffled(seated)["loss"], late["loss"]), (
+    batch = batch_of(torch.rand(4, 1, 16, 16))
+    answered = plain.add_teacher_features(plain.add_observations(batch))
+    rolled = shuffled.shuffle_teachers(answered)
+    for field in fields(Batch):
+        before, after = (tensors_in(getattr(b, field.name)) for b in (answered, rolled))
+        shift = 1 if field.name.startswith("teacher_") else 0
+        for a, b in zip(before, after, strict=True):
+            assert torch.equal(b, a.roll(shift, 0)), field.name
+    assert plain.shuffle_teachers(answered) is answered, "and no other teacher does"
+    late = shuffled(shuffled.shuffle_teachers(shuffled.add_observations(batch)))
+    assert torch.allclose(shuffled(rolled)["loss"], late["loss"]), (
         "whether it has answered before or not"
     )
-    s, t = plain.student.features(told["x0"]), told["t/0/output"]
-    terms = shuffled(seated)["terms"]
+    s, t = plain.student.features(answered.x0), answered.teacher_features[0]["output"]
+    terms = shuffled(rolled)["terms"]
     assert torch.isclose(terms["distill/mse/output"], (s["output"] - t.roll(1, 0)).square().mean())
-    assert torch.equal(terms["task"], plain(told)["terms"]["task"]), "the target is the image's own"
+    assert torch.equal(terms["task"], plain(answered)["terms"]["task"]), (
+        "the target is the image's own"
+    )

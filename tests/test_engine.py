@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from doubles import interrupt_where
 from test_scripts import call
 from test_training import NOISY, TINY, rows, same, train, weights
 
@@ -45,8 +46,8 @@ def resumed(run):
 
 
 def assert_close(a, b, tolerance=1e-5):
-    for name, tensor in resumed(a["run"])["stage"].items():
-        assert torch.allclose(tensor, resumed(b["run"])["stage"][name], atol=tolerance), name
+    for name, tensor in resumed(a["run"])["task"].items():
+        assert torch.allclose(tensor, resumed(b["run"])["task"][name], atol=tolerance), name
 
 
 class TestHeldImages:
@@ -68,7 +69,7 @@ class TestHeldImages:
             build_loader(held, 7, shuffle_seed=1),
             strict=True,
         ):
-            assert torch.equal(a["image"], b["image"]) and torch.equal(a["index"], b["index"])
+            assert torch.equal(a.image, b.image) and torch.equal(a.index, b.index)
         assert torch.equal(decoded.stack(), held.stack())
 
     def test_a_file_takes_what_memory_does_not(self):
@@ -110,10 +111,9 @@ class TestMemory:
         seen = stages(monkeypatch)
         a = train("--results", "a", *STUDENT, script=main_unet_dist)
         b = train("--results", "b", *STUDENT, "--cache", "0", script=main_unet_dist)
-        assert (
-            set(seen[0].memory.kept) == {"x0", "x0_t/0", "t/0/latent", "t/0/output"}
-            and not seen[1].memory.kept
-        )
+        kept = seen[0].memory.kept
+        assert set(kept) == {"x0", "teacher_x0", "teacher_features"} and not seen[1].memory.kept
+        assert list(kept["teacher_features"][0]) == ["latent", "output"]
         assert seen[0].views.kept and seen[1].views.kept is None
         assert_close(a, b)
 
@@ -123,7 +123,7 @@ class TestMemory:
             ("a", ["--shuffle_teacher"]), ("b", ["--shuffle_teacher", "--cache", "0"]), ("c", []),
         ))  # fmt: skip
         assert_close(a, b)
-        ours, theirs = (resumed(run["run"])["stage"] for run in (a, other))
+        ours, theirs = (resumed(run["run"])["task"] for run in (a, other))
         assert any(not torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
 
     def test_a_teacher_that_learns_is_not_shuffled(self):
@@ -140,12 +140,12 @@ class TestMemory:
         train("--epochs", "1", cr="0.5")
         seen = stages(monkeypatch)
         train(*STUDENT, "--epochs", "4", script=main_unet_dist)
-        network, calls = seen[0].stage.teachers[0].network, []
+        network, calls = seen[0].task.teachers[0].network, []
         network.register_forward_hook(lambda *_: calls.append(1))
         features = network.features
         network.features = lambda x: calls.append(1) or features(x)
         batch = next(seen[0].batches(0))
-        seen[0].stage(batch)
+        seen[0].task(batch)
         assert not calls
 
     @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ class TestMemory:
         train(
             *STUDENT, "--cache", str(2 * 30 * 16 * 16 * 4 / 2**30), script=main_unet_dist
         )  # both first images, and no answer
-        assert set(seen[0].memory.kept) == {"x0", "x0_t/0"}
+        assert set(seen[0].memory.kept) == {"x0", "teacher_x0"}
 
     def test_classifiers_remember_their_teacher_too(self, monkeypatch):
         data = [
@@ -210,7 +210,8 @@ class TestMemory:
             call(main_classify_dist, *words, "--cache", room, "--results", room)
             for room in ("1", "0")
         )
-        assert "t/0/latent" in seen[0].memory.kept and "x0" in seen[0].memory.kept
+        kept = seen[0].memory.kept
+        assert "latent" in kept["teacher_features"][0] and "x0" in kept
         assert_close(a, b, 1e-4)
 
     def test_views_keep_the_noise_of_their_seed(self):
@@ -257,10 +258,10 @@ class TestMemory:
         from distill.task import Supervised
         from models import build_network
 
-        stage = Supervised(
+        task = Supervised(
             build_network({"name": "unet", "width": 4}), physics, torch.nn.functional.l1_loss
         )
-        memory = Memory(stage, split, 8, CPU, 2**20)
+        memory = Memory(task, split, 8, CPU, 2**20)
         assert torch.equal(memory.kept["x0"], physics.observe(split.stack()))
 
 
@@ -296,17 +297,10 @@ class TestBesideEachOther:
     def test_one_that_is_behind_catches_up(self, monkeypatch):
         words = ["--data_seed", "7", "--awgn_snr", "20", "--epochs", "3"]
         whole = train("--results", "a", "--seeds", "0", "1", *words)
-        go_on = loop.Fit.round
-
-        def interrupted(self, last, *more):
-            if self.steps == 6 and self.args.seed == 1:
-                raise KeyboardInterrupt
-            return go_on(self, last, *more)
-
-        monkeypatch.setattr(loop.Fit, "round", interrupted)
+        undo = interrupt_where(monkeypatch, lambda fit: fit.steps == 6 and fit.args.seed == 1)
         with pytest.raises(KeyboardInterrupt):
             train("--results", "b", "--seeds", "0", "1", *words)
-        monkeypatch.setattr(loop.Fit, "round", go_on)
+        undo()
         parts = train("--results", "b", "--seeds", "0", "1", *words)
         for a, b in zip(whole["runs"], parts["runs"], strict=True):
             assert same(weights(a["export"]), weights(b["export"])) and rows(a["run"]) == rows(
@@ -330,7 +324,7 @@ class TestBesideEachOther:
             ("c", ["--seed", "3", "--data_seed", "2"]),
         ):
             train("--results", name, "--steps", "1", *words)
-        orders = [next(fit.batches(0))["index"] for fit in seen]
+        orders = [next(fit.batches(0)).index for fit in seen]
         assert torch.equal(orders[1], orders[2]) and not torch.equal(orders[0], orders[1])
 
 
@@ -384,12 +378,12 @@ class TestWatching:
 
         forward = loop.Fit.forward
 
-        def poisoned(self, batch, generator):
-            result = forward(self, batch, generator)
+        def poisoned(self, batch, generator, progress):
+            result = forward(self, batch, generator, progress)
             return result if self.steps != 4 else result | {"loss": result["loss"] * torch.inf}
 
         before = train("--results", "a", "--steps", "4", "--val_every", "4")
-        monkeypatch.setattr(loop.Fit, "watch", later)
+        monkeypatch.setattr(loop.Fit, "_watch", later)
         monkeypatch.setattr(loop.Fit, "forward", poisoned)
         with pytest.raises(Diverged, match="step 5, a batch of training images"):
             train(
@@ -422,8 +416,8 @@ class TestWatching:
 def test_a_process_keeps_the_memory_that_a_step_frees():
     code = """
 import resource, torch
-from core import runtime as engine
-engine.{call}
+from core import runtime
+runtime.{call}
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def step():
     before = faults()

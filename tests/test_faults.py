@@ -154,16 +154,16 @@ def test_a_file_of_the_first_format_still_loads(tmp_path):
 @pytest.mark.parametrize(
     "network, physics, said",
     [
-        ({"width": 10**9}, {}, "absurd recipe: width 1000000000"),
+        ({"width": 10**9}, {}, "absurd config: width 1000000000"),
         ({"width": 4096, "scales": 5}, {}, "is of another network"),
-        ({"name": "dncnn", "channels": 4, "blocks": 10**9}, {}, "absurd recipe: blocks"),
-        ({}, {"n": 10**9}, "absurd recipe: n"),
+        ({"name": "dncnn", "channels": 4, "blocks": 10**9}, {}, "absurd config: blocks"),
+        ({}, {"n": 10**9}, "absurd config: n"),
         (
             {},
             {"name": "spc", "cr": 1.0, "ordering": "random", "awgn_snr": None, "n": 512},
             "dense patterns need",
         ),
-        ({"width": math.nan}, {}, "absurd recipe: width nan"),
+        ({"width": math.nan}, {}, "absurd config: width nan"),
     ],
 )
 def test_absurd_sizes_are_refused_before_anything_is_made_of_them(tmp_path, network, physics, said):

@@ -11,6 +11,8 @@ import torch
 from matplotlib.collections import PathCollection
 from matplotlib.text import Text
 
+from algo_functions import Meter
+from data.batches import Batch
 from evaluation import class_report, compare, demo_classes, feature_figures, patterns, restoration
 from evaluation.feature_report import measure_rows
 from evaluation.features import Subject, Tap
@@ -18,7 +20,7 @@ from models.base import FirstImage
 from physics.base import Physics
 from report import figures
 from speed import report
-from training import loop
+from training import plots
 
 IMAGES = torch.linspace(0, 1, 12)[:, None, None, None] * torch.rand(
     12, 1, 16, 16, generator=torch.Generator().manual_seed(0)
@@ -102,19 +104,17 @@ class TestCurves:
 
     def test_curves_are_drawn_at_the_end_and_not_again_within_half_a_minute(self, monkeypatch):
         times = iter([0, 10, 31, 31, 40, 70, 70])
-        monkeypatch.setattr(loop.time, "perf_counter", lambda: next(times))
+        monkeypatch.setattr(plots.time, "perf_counter", lambda: next(times))
         calls = []
         fit = SimpleNamespace(
             run=SimpleNamespace(draw=lambda *what: calls.append(what)),
             rows=[],
-            meter=loop.Meter,
-            first_image=None,
-            curves_at=loop.time.perf_counter(),
+            meter=Meter,
         )
-        fit.draw_curves = lambda: loop.Fit.draw_curves(fit)
+        curves = plots.Plots()
         drawn_after = []
         for _ in range(4):
-            loop.Fit.draw_in_between(fit)
+            curves.draw_curves_in_between(fit)
             drawn_after.append(len(calls))
         assert drawn_after == [0, 1, 1, 2]
 
@@ -186,15 +186,15 @@ class Tiles(torch.utils.data.Dataset):
         return {"image": IMAGES[k], "index": torch.tensor(k)}
 
 
-def collate(items: list[dict]) -> dict:
-    return {name: torch.stack([item[name] for item in items]) for name in items[0]}
+def collate(items: list[dict]) -> Batch:
+    return Batch(**{name: torch.stack([item[name] for item in items]) for name in items[0]})
 
 
 class Halving(Physics):
     """A camera that sees half of the light."""
 
     def measure_batch(self, batch, generator):
-        return batch["image"] / 2
+        return batch.image / 2
 
     def first_image(self, y):
         return y

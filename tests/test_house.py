@@ -1,7 +1,6 @@
-"""The shape of the project: floors, tables, names in the README."""
+"""The shape of the project: imports, tables, scripts."""
 
 import ast
-import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ LEVELS = {  # nothing imports upward, and two packages of one level do not impor
     "evaluation": 6,
     "study": 7,
     "speed": 7,
+    "docs": 9,  # above the scripts, whose parsers the reference is made of
 }
 SCRIPT = 8
 TABLES = [
@@ -64,8 +64,10 @@ def test_imports_go_down_only(path):
 
 
 def test_the_loop_knows_no_distillation():
-    text = (ROOT / "training" / "loop.py").read_text()
-    assert "import distill" not in text and "from distill" not in text
+    lines = (ROOT / "training" / "loop.py").read_text().splitlines()
+    of_distill = [line for line in lines if "distill" in line and "import" in line]
+    contract = "from distill.task import Losses, Progress, Task, total_of"
+    assert of_distill == [contract], "the loop knows a task, whatever it is"
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -91,36 +93,3 @@ def test_scripts_hold_parse_and_main_and_nothing_that_runs_on_import(script):
     for node in tree.body:
         assert isinstance(node, ast.FunctionDef | ast.Import | ast.ImportFrom | ast.If | ast.Expr)
         assert not isinstance(node, ast.Expr) or isinstance(node.value, ast.Constant)
-
-
-def test_readme_names_every_script_flag_and_choice():
-    readme = (ROOT / "README.md").read_text()
-    flags = {
-        flag
-        for path in SOURCES
-        for flag in re.findall(r"(?:add_argument|add)\(\s*\"(--\w+)", path.read_text())
-    }
-    choices = [
-        *registry.ORDERINGS,
-        *registry.DATASETS,
-        *registry.LOSSES,
-        *registry.SELECTIONS,
-        *registry.TASK_LOSSES,
-        *registry.MODELS,
-        *registry.PHYSICS,
-    ]
-    choices += [
-        *registry.LABELLED,
-        *registry.CLASS_LOSSES,
-        *registry.CLASS_SELECTIONS,
-        *registry.BALANCES,
-        *registry.RESIZES,
-        *registry.STORIES,
-    ]
-    choices += [*registry.CLUSTERS, *registry.FEATURE_MEASURES, *registry.TRAINING]
-    missing = [
-        word
-        for word in [*flags, *choices, *(f"{script}.py" for script in SCRIPTS)]
-        if word not in readme
-    ]
-    assert not missing, f"README.md does not name {missing}"

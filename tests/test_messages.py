@@ -412,7 +412,7 @@ def test_ctrl_c_where_nothing_can_go_on_is_one_line(when, networks, monkeypatch,
         monkeypatch.setattr(loop.Stop, "check_alone", loop.Stop.check)
         begin = loop.Fit.begin
         monkeypatch.setattr(loop.Fit, "begin", lambda *args: (begin(*args), interrupt()))
-        monkeypatch.setattr(loop.Fit, "step", lambda fit, batch: fit.stop.check())
+        monkeypatch.setattr(loop.Fit, "update", lambda fit, batch, stop: stop.check())
     code, _, error = ran(script, words, monkeypatch, capsys)
     assert (code, error) == (130, f"{script.__name__}.py: interrupted\n")
 

@@ -100,7 +100,7 @@ def test_a_bias_free_network_scales_with_its_input():
 def test_the_releases_file_gives_the_releases_taps_and_output(shared):
     golden = np.load(shared / "upstream_unet" / "golden_cr09_mnist.npz")
     restored = restore(shared / "upstream_unet" / RELEASE)
-    assert restored.content["network"] == {
+    assert restored.network_config == {
         "name": "unet",
         "c": 1,
         "scales": 2,
@@ -111,7 +111,7 @@ def test_the_releases_file_gives_the_releases_taps_and_output(shared):
     layers = restored.network.features(torch.from_numpy(golden["x0"]))
     for layer in ("enc1", "latent", "dec1", "head", "output"):
         assert np.allclose(layers[layer][:, :4].detach(), golden[layer], atol=1e-5), layer
-    wrong = build_network(restored.content["network"] | {"padding": "circular"})
+    wrong = build_network(restored.network_config | {"padding": "circular"})
     wrong.load_state_dict(restored.network.state_dict())
     assert not np.allclose(
         wrong(torch.from_numpy(golden["x0"])).detach(), golden["output"], atol=1e-3

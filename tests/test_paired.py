@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 import torch
+from doubles import batch_of, skip_training
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 from test_scripts import call
@@ -22,7 +23,7 @@ from distill.task import Supervised
 from models import build_network
 from models.base import FirstImage
 from physics.paired import Given
-from training import checkpoint, setup
+from training import checkpoint
 
 NET = [
     "--network",
@@ -69,7 +70,9 @@ def pairs(tmp_path):
 
 def is_degraded(item):
     clean = (item["image"] * 255).round().numpy().astype(np.uint8)
-    return np.array_equal((item["seen"] * 255).round().numpy().astype(np.uint8), degraded(clean))
+    return np.array_equal(
+        (item["degraded"] * 255).round().numpy().astype(np.uint8), degraded(clean)
+    )
 
 
 def gets(splits, split, epoch=0):
@@ -194,7 +197,7 @@ class TestMixture:
         assert max(times) - min(times) <= 1 and sum(times) == paired
         assert len({key.clean for key in keys if not key.degraded}) == total - paired == 20
         assert all(
-            is_degraded(item) if item["paired"] else not item["seen"].any() for item in items
+            is_degraded(item) if item["paired"] else not item["degraded"].any() for item in items
         )
 
     @pytest.mark.parametrize("limit", [4, 8, 12, 20])
@@ -239,18 +242,18 @@ class TestMixture:
             }
         )
         batch = next(iter(build_loader(build_splits(mixture(pairs), augment_seed=0)["train"], 40)))
-        x0, measured = camera.observe_batch(batch), camera.observe(batch["image"])
+        x0, measured = camera.observe_batch(batch), camera.observe(batch.image)
         for i in range(40):
             assert torch.allclose(
-                x0[i], batch["seen"][i] if batch["paired"][i] else measured[i], atol=1e-6
+                x0[i], batch.degraded[i] if batch.paired[i] else measured[i], atol=1e-6
             )
-        stage = Supervised(FirstImage(1), camera, mse)
-        assert torch.isclose(stage(batch)["loss"], (x0 - batch["image"]).square().mean())
+        task = Supervised(FirstImage(1), camera, mse)
+        assert torch.isclose(task(batch)["loss"], (x0 - batch.image).square().mean())
 
     def test_a_camera_of_pairs_measures_nothing(self, images):
         for batch in (
-            {"image": images[:2]},
-            {"image": images[:2], "seen": images[:2], "paired": torch.tensor([True, False])},
+            batch_of(images[:2]),
+            batch_of(images[:2], degraded=images[:2], paired=torch.tensor([True, False])),
         ):
             with pytest.raises(UserError, match="measures nothing"):
                 Given({"name": "given", "n": 16, "c": 1}).observe_batch(batch)
@@ -353,7 +356,7 @@ def oracle(request):
     test = build_splits(request)["test"]
     return np.mean(
         [
-            peak_signal_noise_ratio(item["image"].numpy(), item["seen"].numpy(), data_range=1)
+            peak_signal_noise_ratio(item["image"].numpy(), item["degraded"].numpy(), data_range=1)
             for item in (test[i] for i in range(len(test)))
         ]
     )
@@ -464,18 +467,17 @@ def test_a_denoiser_meets_pairs_as_they_are_and_teaches_on_them(pairs, monkeypat
     ) < 1e-4
     network, test = checkpoint.restore(denoiser).network, build_splits(pairs)["test"]
     with torch.no_grad():
-        outputs = network(torch.stack([item["seen"] for item in gets({"test": test}, "test")]))
+        outputs = network(torch.stack([item["degraded"] for item in gets({"test": test}, "test")]))
     expected = [
         peak_signal_noise_ratio(test[i]["image"].numpy(), outputs[i].numpy(), data_range=1)
         for i in range(len(test))
     ]
     assert abs(rows[1]["PSNR"] - np.mean(expected)) < 1e-4
-    seen = []
-    monkeypatch.setattr(setup, "learner", lambda stage, *_, **__: seen.append(stage) or {})
+    seen = skip_training(monkeypatch)
     call(main_unet_dist, *flags_of(pairs), "--physics", "given", "--teacher", denoiser, *NET)
     batch = next(iter(build_loader(build_splits(pairs, augment_seed=0)["train"], 4)))
     assert all(
-        torch.equal(x0, batch["seen"])
+        torch.equal(x0, batch.degraded)
         for x0 in (seen[0].observe(batch, None)[0], *seen[0].observe(batch, None)[1])
     )
 

@@ -81,8 +81,8 @@ def rows(root):
 
 def assert_equal_runs(a, b):
     first, second = (last(root)["resume"] for root in (a, b))
-    for name, tensor in first["stage"].items():
-        assert torch.allclose(tensor.float(), second["stage"][name].float(), atol=1e-5), name
+    for name, tensor in first["task"].items():
+        assert torch.allclose(tensor.float(), second["task"][name].float(), atol=1e-5), name
     for ours, theirs in zip(rows(a), rows(b), strict=True):
         for name in ours.keys() - {"seconds"}:
             assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=2e-3, abs=2e-3), name

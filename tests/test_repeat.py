@@ -28,7 +28,7 @@ def seen(monkeypatch):
     found, step = [], loop.Fit.step
 
     def watched(self, batch):
-        found.append((batch["index"].tolist(), batch["image"]))
+        found.append((batch.index.tolist(), batch.image))
         return step(self, batch)
 
     monkeypatch.setattr(loop.Fit, "step", watched)

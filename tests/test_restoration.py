@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from doubles import batch_of
 from scipy.ndimage import correlate
 from test_models import tiny
 from torch.nn import functional as F
@@ -169,7 +170,7 @@ ASKED = {"cr": 0.25, "sigma": 25.0, "factor": 2, "acceleration": 4}
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_makes_images_of_what_every_camera_sees(name, c):
     network = build_network({"name": name, "c": c} | tiny(name)).eval()
-    batch = {"image": torch.rand(2, c, 16, 16), "seen": torch.rand(2, c, 16, 16)}
+    batch = batch_of(torch.rand(2, c, 16, 16), degraded=torch.rand(2, c, 16, 16))
     for physics, line in RESTORED.items():
         seeing = camera(
             {"name": physics}

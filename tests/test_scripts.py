@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from doubles import skip_training
 from PIL import Image
 from test_house import ROOT, SCRIPTS
 
@@ -249,10 +250,8 @@ def test_distillation_settings(teacher, words):
 
 
 def test_teacher_noise_is_the_students_only_on_request(teacher, monkeypatch):
-    from training import setup
 
-    seen = []
-    monkeypatch.setattr(setup, "learner", lambda stage, *_, **__: seen.append(stage) or {})
+    seen = skip_training(monkeypatch)
     for words in ([], ["--awgn_teacher"]):
         call(
             main_unet_dist,
@@ -265,15 +264,13 @@ def test_teacher_noise_is_the_students_only_on_request(teacher, monkeypatch):
             *TINY,
             *words,
         )
-    assert [stage.teachers[0].physics.config["awgn_snr"] for stage in seen] == [None, 20.0]
-    assert all(stage.physics.config["awgn_snr"] == 20.0 for stage in seen)
+    assert [task.teachers[0].physics.config["awgn_snr"] for task in seen] == [None, 20.0]
+    assert all(task.physics.config["awgn_snr"] == 20.0 for task in seen)
 
 
 def test_flags_of_distillation_reach_the_stage(teacher, monkeypatch):
-    from training import setup
 
-    seen = []
-    monkeypatch.setattr(setup, "learner", lambda stage, *_, **__: seen.append(stage) or {})
+    seen = skip_training(monkeypatch)
 
     def stage_of(*words):
         call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], *TINY, *words)
@@ -290,8 +287,8 @@ def test_flags_of_distillation_reach_the_stage(teacher, monkeypatch):
     other = stage_of("--alpha", "3", "--beta", "0.5", "--sup_loss", "0", "--type_dist", "first")
     assert (other.alpha, other.beta, other.supervised, other.layers) == (3, 0.5, False, ["enc1"])
     s, t = torch.zeros(2, 1, 4, 4), torch.rand(2, 1, 4, 4)
-    assert torch.isclose(plain.task(s, t), t.mean()) and torch.isclose(
-        stage_of("--loss_gt", "mse").task(s, t), t.square().mean()
+    assert torch.isclose(plain.task_loss(s, t), t.mean()) and torch.isclose(
+        stage_of("--loss_gt", "mse").task_loss(s, t), t.square().mean()
     )
     several = stage_of("--loss_distill", "mse:2", "comb_matrix", "at:0", "--gamma", "0.01").losses
     assert [(loss.name, loss.weight) for loss in several] == [
@@ -302,7 +299,7 @@ def test_flags_of_distillation_reach_the_stage(teacher, monkeypatch):
     auto = stage_of("--loss_distill", "comb_matrix").losses[0]
     assert not torch.isclose(several[1].distance(s, t), auto.distance(s, t))
     call(main_unet, "--cr", "0.25", "--loss", "mse", *TINY)
-    assert torch.isclose(seen[-1].task(s, t), t.square().mean())
+    assert torch.isclose(seen[-1].task_loss(s, t), t.square().mean())
 
 
 @pytest.mark.parametrize(
@@ -393,7 +390,7 @@ def test_basicsrs_files_are_tested_and_teach(key):
     weights = build_network(config).state_dict()
     torch.save({key: weights, **({"params": {}} if key == "params_ema" else {})}, "large.pth")
     restored = checkpoint.restore("large.pth")
-    assert restored.content["network"] == config and restored.physics.config == {
+    assert restored.network_config == config and restored.physics.config == {
         "name": "given",
         "n": 64,
         "c": 1,
@@ -487,16 +484,14 @@ def test_equal_names_are_told_apart_and_old_pictures_go(teacher):
 
 
 def test_equal_cameras_are_shared_so_that_noise_is_drawn_once(monkeypatch):
-    from training import setup
 
     teacher = call(main_unet, "--cr", "0.25", "--awgn_snr", "20", *TINY)
-    seen = []
-    monkeypatch.setattr(setup, "learner", lambda stage, *_, **__: seen.append(stage) or {})
+    seen = skip_training(monkeypatch)
     for snr in ("20", "21"):
         call(
             main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], "--awgn_snr", snr, *TINY
         )
-    assert [stage.teachers[0].physics is stage.physics for stage in seen] == [True, False]
+    assert [task.teachers[0].physics is task.physics for task in seen] == [True, False]
 
 
 def test_online_trains_both_and_saves_both():
@@ -510,10 +505,8 @@ def test_online_trains_both_and_saves_both():
 
 
 def test_a_student_and_its_baseline_begin_with_the_same_weights(teacher, monkeypatch):
-    from training import setup
 
-    seen = []
-    monkeypatch.setattr(setup, "learner", lambda stage, *_, **__: seen.append(stage.student) or {})
+    seen = skip_training(monkeypatch, keep=lambda task: task.student)
     call(main_unet, "--cr", "0.25", *TINY)
     call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], *TINY)
     call(
@@ -576,7 +569,7 @@ class TestProgressive:
         first = call(progressive_distill, *words)
         rungs = [checkpoint.restore(rung["checkpoint"]) for rung in first["rungs"]]
         assert [rung.physics.config["cr"] for rung in rungs] == [0.5, 0.3, 0.1]
-        teachers = [rung.content["config"].get("teacher") for rung in rungs]
+        teachers = [rung.training_config.get("teacher") for rung in rungs]
         assert teachers == [
             None,
             *[checkpoint.digest(rung["checkpoint"]) for rung in first["rungs"][:2]],
@@ -604,7 +597,6 @@ class TestProgressive:
     def test_redistillation_begins_with_the_student_and_keeps_its_camera(
         self, student, teacher, monkeypatch
     ):
-        from training import setup
 
         result = call(
             progressive_distill,
@@ -620,13 +612,8 @@ class TestProgressive:
         )
         again = checkpoint.restore(result["rungs"][0]["checkpoint"])
         assert again.physics.config == checkpoint.restore(student["export"]).physics.config
-        seen = []
-        monkeypatch.setattr(
-            setup,
-            "learner",
-            lambda stage, *_, **__: (
-                seen.append(stage.student.state_dict()) or {"checkpoint": student["export"]}
-            ),
+        seen = skip_training(
+            monkeypatch, {"checkpoint": student["export"]}, lambda task: task.student.state_dict()
         )
         call(
             progressive_distill,
@@ -1008,7 +995,7 @@ MISMATCHED = [
     (["--awgn_teacher"], "give --awgn_snr"),
     (
         ["--init_student", "results/trained_models/UNET_cr_0.5.pth", "--width", "6"],
-        "is of another network",
+        "holds another network",
     ),
 ]
 

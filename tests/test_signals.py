@@ -14,9 +14,9 @@ HANGS = {
 }
 CODE = """
 import time, torch
-from core import runtime as engine
-engine.GRACE = {grace}
-with engine.Stop() as stop:
+from core import runtime
+runtime.GRACE = {grace}
+with runtime.Stop() as stop:
     print("ready", flush=True)
     {work}
 """
@@ -70,7 +70,7 @@ def test_a_signal_that_is_obeyed_leaves_all_the_time_to_save():
     while not stop.asked: time.sleep(0.01)
     try:
         stop.check()
-    except engine.Stopped as error:
+    except Stopped as error:
         time.sleep(3)
         raise SystemExit(str(error))"""
     process = started(work)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import RECIPE
+from doubles import batch_of, interrupt_where, skip_training
 from test_house import ROOT
 
 import main_unet
@@ -21,9 +22,10 @@ import main_unet_dist
 from algo_functions import Meter, build_physics
 from core import runtime
 from core.errors import Diverged, Stopped, UserError
+from distill.task import Progress
 from models import build_network
 from report.figures import losses_of, save_image
-from training import checkpoint, loop, run, setup, tracking
+from training import checkpoint, loop, plots, run, tracking
 from training.cache import Views
 from training.run import Run
 
@@ -78,17 +80,10 @@ def test_same_seed_same_numbers_and_another_seed_others():
 
 def test_a_run_that_is_interrupted_between_epochs_ends_as_an_uninterrupted_one(monkeypatch):
     whole = train("--results", "whole", *NOISY)
-    go_on = loop.Fit.round
-
-    def interrupted(self, last, *more):
-        if self.steps == 6:
-            raise KeyboardInterrupt
-        return go_on(self, last, *more)
-
-    monkeypatch.setattr(loop.Fit, "round", interrupted)
+    undo = interrupt_where(monkeypatch, lambda fit: fit.steps == 6)
     with pytest.raises(KeyboardInterrupt):
         train("--results", "parts", "--num_workers", "2", *NOISY)
-    monkeypatch.setattr(loop.Fit, "round", go_on)
+    undo()
     parts = train("--results", "parts", "--num_workers", "2", *NOISY)
     for name in ("best.pth", "last.pth"):
         assert same(weights(f"{whole['run']}/{name}"), weights(f"{parts['run']}/{name}"))
@@ -108,9 +103,9 @@ def test_a_joined_batch_is_not_cut_apart_and_parts_are_no_larger_than_asked(
 ):
     seen, forward = [], loop.Fit.forward
 
-    def counted(self, batch, generator):
-        seen.append(len(batch["image"]))
-        return forward(self, batch, generator)
+    def counted(self, batch, *more):
+        seen.append(len(batch))
+        return forward(self, batch, *more)
 
     monkeypatch.setattr(loop.Fit, "forward", counted)
     train("--limit_train", "31", "--epochs", "1", *words)
@@ -147,20 +142,20 @@ def test_a_run_whose_dataset_shrank_does_not_go_on(monkeypatch, tmp_path):
     def stop(*_):
         raise Stopped("SIGTERM")
 
-    monkeypatch.setattr(loop.Fit, "draw", stop)
+    monkeypatch.setattr(plots.Plots, "save_images", stop)
     with pytest.raises(Stopped):
         main_unet.main(main_unet.parse(words))
     (tmp_path / "data" / "train" / "3.png").write_text("broken")
     with pytest.raises(
         UserError,
-        match=r"began with 6 and 6 training and validation images, now there are 5 and 6: --no-resume starts again",
+        match=r"began with 6 and 6 training and validation images, but now there are 5 and 6: --no-resume starts again",
     ):
         main_unet.main(main_unet.parse(words))
 
 
 def test_a_finished_run_says_so_and_is_not_trained_again(capsys, monkeypatch):
     first = train()
-    monkeypatch.setattr(loop.Fit, "round", None)
+    monkeypatch.setattr(loop.Fit, "update", None)
     assert train("--device", "cpu", "--num_workers", "1") == first
     assert "is finished" in capsys.readouterr().out
 
@@ -187,10 +182,8 @@ def test_metrics_lost_after_the_last_checkpoint_are_written_again(monkeypatch):
 
 def test_no_resume_starts_again(monkeypatch):
     first = train()
-    before, go_on, ran = rows(first["run"]), loop.Fit.round, []
-    monkeypatch.setattr(
-        loop.Fit, "round", lambda self, *more: ran.append(self.steps) or go_on(self, *more)
-    )
+    before, ran = rows(first["run"]), []
+    interrupt_where(monkeypatch, lambda fit: ran.append(fit.steps))
     assert train("--no-resume") == first and rows(first["run"]) == before and ran == [0, 3, 6]
 
 
@@ -306,7 +299,7 @@ def test_the_exported_network_scores_what_the_table_says():
     assert math.isclose(again["psnr"], noiseless["val_psnr"], abs_tol=1e-3)
     with torch.no_grad():
         errors = [
-            (restored.network(x0) - batch["image"]).abs().mean((1, 2, 3))
+            (restored.network(x0) - batch.image).abs().mean((1, 2, 3))
             for batch, _, x0 in Views(restored.physics, loader, torch.device("cpu"), 0)
         ]
     assert math.isclose(torch.cat(errors).mean(), noiseless["val_task_loss"], rel_tol=1e-5)
@@ -433,13 +426,15 @@ def test_curves_are_drawn_once_where_a_run_ends(monkeypatch):
 
     monkeypatch.setattr(run, "draw_curves", counted)
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(loop.Fit, "draw", stop)
+        patch.setattr(plots.Plots, "save_images", stop)
         train("--run_name", "r")
     assert drawn == [1] and Path("results/runs/r/curves.png").is_file()
     train("--run_name", "r")
     assert drawn == [1, 3]
     with pytest.raises(Diverged):
-        monkeypatch.setattr(loop.Fit, "draw", lambda self, _: self.diverge("a loss", "a test"))
+        monkeypatch.setattr(
+            plots.Plots, "save_images", lambda _, fit: fit.diverge("a loss", "a test")
+        )
         train("--run_name", "s")
     assert drawn == [1, 3, 1]
 
@@ -490,8 +485,7 @@ def test_learning_rate_warms_up_and_follows_a_half_cosine():
 )
 def test_alpha_follows_its_schedule(words, factors, monkeypatch):
     train("--epochs", "1", cr="0.5")
-    seen = []
-    monkeypatch.setattr(setup, "learner", lambda stage, *_, **__: seen.append(stage) or {})
+    seen = skip_training(monkeypatch)
     train(
         "--cr_teacher",
         "0.5",
@@ -502,35 +496,35 @@ def test_alpha_follows_its_schedule(words, factors, monkeypatch):
         cr="0.1",
         script=main_unet_dist,
     )
-    stage, batch, values = seen[0].train(), {"image": torch.rand(4, 1, 16, 16)}, []
-    for stage.progress in (0.5, 0, 0.25, 0.5, 0.75, 0.9):
-        values.append(stage(batch)["terms"]["distill/mse/latent"].item())
+    task, batch, values = seen[0].train(), batch_of(torch.rand(4, 1, 16, 16)), []
+    for fraction in (0.5, 0, 0.25, 0.5, 0.75, 0.9):
+        terms = task(batch, progress=Progress(fraction))["terms"]
+        values.append(terms["distill/mse/latent"].item())
     assert np.allclose(np.array(values[1:]) / values[0] * factors[2], factors, rtol=1e-4)
     assert math.isclose(
         values[0],
         2
         * factors[2]
         * 0.1
-        * stage.comparisons[0].term.distance(*latents(stage, batch["image"])).item(),
+        * task.comparisons[0].loss.distance(*latents(task, batch.image)).item(),
         rel_tol=1e-4,
     )
 
 
-def latents(stage, image):
-    x0_s, (x0_t,) = stage.observe({"image": image}, None)
-    return stage.student.features(x0_s)["latent"], stage.teachers[0].network.features(x0_t)[
-        "latent"
-    ]
+def latents(task, image):
+    x0_s, (x0_t,) = task.observe(batch_of(image), None)
+    return task.student.features(x0_s)["latent"], task.teachers[0].network.features(x0_t)["latent"]
 
 
 def test_the_loop_tells_the_stage_how_far_it_is(monkeypatch):
     seen = []
-    step = loop.Fit.step
-    monkeypatch.setattr(
-        loop.Fit,
-        "step",
-        lambda self, batch: [step(self, batch), seen.append(self.stage.progress)][0],
-    )
+    forward = loop.Fit.forward
+
+    def forward_and_keep(fit, batch, generator, progress):
+        seen.append(progress.fraction)
+        return forward(fit, batch, generator, progress)
+
+    monkeypatch.setattr(loop.Fit, "forward", forward_and_keep)
     train("--steps", "5")
     assert np.allclose(seen, [0, 0.2, 0.4, 0.6, 0.8])
 
@@ -559,17 +553,10 @@ def test_steps_are_epochs_cut_otherwise():
 
 def test_a_run_stopped_inside_an_epoch_goes_on_with_the_images_that_are_left(monkeypatch):
     whole = train("--results", "a", "--steps", "7", "--val_every", "2", *NOISY)
-    go_on = loop.Fit.round
-
-    def interrupted(self, last, *more):
-        if self.steps == 4:
-            raise KeyboardInterrupt
-        return go_on(self, last, *more)
-
-    monkeypatch.setattr(loop.Fit, "round", interrupted)
+    undo = interrupt_where(monkeypatch, lambda fit: fit.steps == 4)
     with pytest.raises(KeyboardInterrupt):
         train("--results", "b", "--steps", "7", "--val_every", "2", *NOISY)
-    monkeypatch.setattr(loop.Fit, "round", go_on)
+    undo()
     parts = train("--results", "b", "--steps", "7", "--val_every", "2", *NOISY)
     assert same(weights(f"{whole['run']}/last.pth"), weights(f"{parts['run']}/last.pth")) and rows(
         whole["run"]
@@ -706,12 +693,12 @@ class TestCheckpoint:
 
     def test_a_bare_file_must_be_told_its_physics(self, tmp_path):
         torch.save(build_network({"name": "unet", "width": 4}).state_dict(), tmp_path / "bare.pth")
-        with pytest.raises(UserError, match="carries no physics"):
-            checkpoint.restore_with_physics(tmp_path / "bare.pth", {"n": 16, "cr": 0.1})
-        restored = checkpoint.restore_with_physics(
+        with pytest.raises(UserError, match="does not name its physics"):
+            checkpoint.restore(tmp_path / "bare.pth", {"n": 16, "cr": 0.1})
+        restored = checkpoint.restore(
             tmp_path / "bare.pth", {"n": 16, "cr": 0.1, "ordering": "strip"}
         )
-        assert restored.physics.m == 25 and restored.content["network"]["padding"] == "release"
+        assert restored.physics.m == 25 and restored.network_config["padding"] == "release"
 
     @pytest.mark.parametrize(
         "kind", ["truncated", "flipped", "text", "empty", "missing", "foreign", "list"]
@@ -809,7 +796,7 @@ def test_unknown_devices_are_refused(device):
 
 
 def test_denormals_are_flushed():
-    code = "import torch; from core import runtime as engine; engine.start('cpu'); print((torch.full((4,), 1e-30) * 1e-10).count_nonzero().item())"
+    code = "import torch; from core import runtime; runtime.start('cpu'); print((torch.full((4,), 1e-30) * 1e-10).count_nonzero().item())"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
     )  # conftest flushes in this process

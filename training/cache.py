@@ -1,112 +1,99 @@
-"""What is the same in every epoch is computed once: what networks see of fixed images, and what frozen teachers make of it."""
+"""What is the same in every epoch is computed once.
+
+That is: what networks see of fixed images, and what frozen teachers make of it.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from core import distributed
 from core.runtime import VALIDATION, seeded
-from data.batches import Images, build_loader
+from data.batches import Batch, Images, build_loader, bytes_of, map_tensors, tensors_in
+from distill.task import Task
 from physics.base import Physics
 
-
-def on(device: torch.device, batch: dict) -> dict:
-    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-
-
-def size_of(tensors: dict[str, Tensor]) -> int:
-    """Bytes; a tensor that has two names counts once."""
-    return sum(
-        tensor.nbytes for tensor in {id(tensor): tensor for tensor in tensors.values()}.values()
-    )
+COMPUTED = ("x0", "teacher_x0", "teacher_features")  # the fields of a batch that can be kept
 
 
 class Memory:
-    """For every training image what a stage sees and is taught, as far as nothing of it is drawn and there is room for it."""
+    """What a task computes of every training image, where it is not random and there is room."""
 
     def __init__(
         self,
-        stage: nn.Module,
+        task: Task,
         images: Images,
         batch_size: int,
         device: torch.device,
         room: float,
-        precisely: Callable = nullcontext,
+        precision: Callable = nullcontext,
     ):
-        self.kept: dict[str, Tensor] = {}
+        self.kept: dict[str, Any] = {}  # fields of a batch, of all images
         if images.fixed:
             loader = build_loader(images, batch_size)
-            self._keep(stage.see, loader, device, room)
+            self._keep(task.add_observations, loader, device, room)
             if self.kept:
-                with precisely():
+                with precision():
                     self._keep(
-                        lambda batch, _: stage.teach(batch),
+                        lambda batch, _: task.add_teacher_features(batch),
                         loader,
                         device,
-                        room - size_of(self.kept),
+                        room - bytes_of(self.kept),
                     )
 
     @torch.no_grad()
     def _keep(
         self,
-        work: Callable[[dict, torch.Generator], dict],
+        compute: Callable[[Batch, torch.Generator], Batch],
         loader: DataLoader,
         device: torch.device,
         room: float,
     ) -> None:
-        """The results of some work on all batches: in order, so that they are the same whenever they are made."""
-        new: dict[str, Tensor] = {}
-        for batch in loader:
-            batch, generator = self.add(on(device, batch)), seeded(0)
-            before = generator.get_state()
-            found = {
-                name: value for name, value in work(batch, generator).items() if name not in batch
-            }
-            if not new:
-                drawn = not torch.equal(before, generator.get_state())
-                if (
-                    drawn
-                    or not found
-                    or size_of(found) / len(batch["index"]) * len(loader.dataset) > room
-                ):
-                    return
-                first = {id(value): name for name, value in reversed(found.items())}
-                same = {
-                    name: first[id(value)] for name, value in found.items()
-                }  # one tensor for what is seen alike
-                new = {
-                    name: found[name].new_empty(len(loader.dataset), *found[name].shape[1:])
-                    for name in first.values()
-                }
-            for name, values in new.items():
-                values[batch["index"]] = found[name]
-        self.kept |= {name: new[other] for name, other in same.items()}
+        """The fields that `compute` adds to a batch, for all images.
 
-    def add(self, batch: dict) -> dict:
-        """A batch with what is known of its images."""
-        return batch | {name: values[batch["index"]] for name, values in self.kept.items()}
+        The batches come in order, so that the results are the same whenever they are computed.
+        """
+        count = len(loader.dataset)
+        kept: dict[str, Any] = {}
+        for batch in loader:
+            batch, generator = self.add(batch.to(device)), seeded(0)
+            before = generator.get_state()
+            result = compute(batch, generator)
+            new = {name: getattr(result, name) for name in COMPUTED if getattr(batch, name) is None}
+            if not kept:
+                random = not torch.equal(before, generator.get_state())
+                size = bytes_of(new) / len(batch) * count
+                if random or not tensors_in(new) or size > room:
+                    return
+                kept = map_tensors(new, lambda tensor: tensor.new_empty(count, *tensor.shape[1:]))
+            for all_images, some_images in zip(tensors_in(kept), tensors_in(new), strict=True):
+                all_images[batch.index] = some_images
+        self.kept |= {name: value for name, value in kept.items() if value is not None}
+
+    def add(self, batch: Batch) -> Batch:
+        """A batch with what is kept of its images."""
+        return batch.replace(**map_tensors(self.kept, lambda tensor: tensor[batch.index]))
+
+
+View = tuple[Batch, Tensor, Tensor]  # a batch, its measurements, its first image
 
 
 class Views:
-    """A split as a camera shows it, with the noise that a seed draws: batch, measurements, first image; kept where there is room."""
+    """A split as a physics shows it, with the noise of a seed; kept where there is room."""
 
     def __init__(
         self, physics: Physics, loader: DataLoader, device: torch.device, seed: int, room: float = 0
     ):
-        self.physics, self.loader, self.device, self.seed, self.room = (
-            physics,
-            loader,
-            device,
-            seed,
-            room,
-        )
-        self.kept: list[tuple] | None = None
+        self.physics, self.loader, self.device = physics, loader, device
+        self.seed, self.room = seed, room
+        self.kept: list[View] | None = None
 
-    def __iter__(self) -> Iterator[tuple[dict, Tensor, Tensor]]:
-        """Our share of the batches of several processes, once for each camera."""
+    def __iter__(self) -> Iterator[View]:
+        """This process's share of the batches, once for each part of the physics."""
         if self.kept is not None:
             yield from self.kept
             return
@@ -114,14 +101,13 @@ class Views:
         for part in self.physics.parts:
             generator = seeded(self.seed, VALIDATION)
             for k, batch in enumerate(self.loader):
-                batch = on(self.device, batch)
+                batch = batch.to(self.device)
                 with torch.no_grad():
-                    y = part.measure_batch(
-                        batch, generator
-                    )  # by every process, so that all draw the same noise
+                    # Every process measures every batch, so that all draw the same noise.
+                    y = part.measure_batch(batch, generator)
                     if k % distributed.world() == distributed.rank() % distributed.world():
                         view = batch, y, part.first_image(y)
-                        left -= size_of(batch | {"y": y, "x0": view[2]})
+                        left -= bytes_of([vars(batch), *view[1:]])
                         if left > 0:
                             kept.append(view)
                         yield view

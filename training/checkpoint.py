@@ -1,11 +1,13 @@
-"""The one checkpoint format: weights, and the recipes that rebuild the network and the physics without guessing."""
+"""The one checkpoint format: weights, and the configs that rebuild network and physics."""
 
 import hashlib
 import io
 import math
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -17,29 +19,52 @@ from core.inputs import checkpoint_file, existing_file
 from models import build_network, current_config, rrdbnet, unet
 from models.weights import UNREADABLE, describe_unreadable
 from physics.base import Physics
+from training.old_formats import upgraded
 
 RESTORER, CLASSIFIER = "a network that restores images", "a classifier"
 READERS = {  # of the two kinds, for those who took one for the other
     RESTORER: "main_unet_dist.py --teacher, progressive_distill.py and test_UNet.py",
     CLASSIFIER: "main_classify_dist.py --teacher and test_classify.py",
 }
-FORMAT = 2  # 1 had no digest
+FORMAT = 3  # see `training.old_formats`
+SEALED = 2  # the first format with a digest
 SEAL = 64  # hexadecimal digits of a sha256
-LARGEST = 4096  # number in a recipe, unless a tensor of the file has such a side
+LARGEST = 4096  # number in a config, unless a tensor of the file has such a side
 
 
-class Restored(NamedTuple):
-    """What a checkpoint gives back."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network with the physics it was trained behind, and what rebuilds both."""
 
-    network: nn.Module
-    physics: Physics | None
-    content: dict
+    network: nn.Module  # in eval mode
+    physics: Physics
+    network_config: dict
+    training_config: dict
     digest: str
 
     @property
+    def is_classifier(self) -> bool:
+        return "classes" in self.network_config
+
+    @property
+    def classes(self) -> list[str]:
+        return self.network_config["classes"]
+
+    @property
     def crop(self) -> str:
-        """What of a picture the network was shown."""
-        return self.content["config"].get("crop", "center")
+        """How pictures were cropped for the network."""
+        return self.training_config.get("crop", "center")
+
+
+@dataclass(frozen=True)
+class Content:
+    """The plain data of a checkpoint, in the present format."""
+
+    path: str | Path
+    weights: dict
+    network: dict  # its config
+    physics: dict | None  # its config and state; a file of another project may have none
+    config: dict  # of the training
 
 
 def write(path: Path, content: dict, before: Path | None = None) -> None:
@@ -70,11 +95,11 @@ def read(path: str | Path) -> dict:
         )
     except UNREADABLE as error:
         raise UserError(f"checkpoint {path} cannot be read: {describe_unreadable(error)}") from None
-    if not seal and isinstance(content, dict) and content.get("format") == FORMAT:
+    if not seal and isinstance(content, dict) and content.get("format") in (SEALED, FORMAT):
         damaged = "its digest is missing"
     if damaged:
         raise UserError(f"checkpoint {path} is damaged: {damaged}")
-    return content
+    return upgraded(content) if isinstance(content, dict) else content
 
 
 def digest(path: str | Path) -> str:
@@ -82,25 +107,29 @@ def digest(path: str | Path) -> str:
     return hashlib.sha256(existing_file(path, "file").read_bytes()).hexdigest()[:12]
 
 
-def pack(network: nn.Module, recipe: dict, physics: Physics, config: dict, **more) -> dict:
-    """What is saved of a network: its weights under the key `weights`, its recipe, its physics, its configuration."""
+def pack(
+    network: nn.Module, network_config: dict, physics: Physics, training_config: dict, **more
+) -> dict:
+    """What is saved of a network: its weights, and what rebuilds it and its physics."""
     weights = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in network.state_dict().items()
     }
-    seen = {"recipe": physics.config, "state": physics.state()}
     return {
         "format": FORMAT,
         "weights": weights,
-        "network": recipe,
-        "physics": seen,
-        "config": config,
+        "network": network_config,
+        "physics": {"config": physics.config, "state": physics.state()},
+        "config": training_config,
         **more,
     }
 
 
-def bare(content: dict) -> dict | None:
-    """What a state dict of another project tells: a U-Net of the original release, or BasicSR's RRDBNet under its average's key or its own."""
+def foreign_content(content: dict) -> dict | None:
+    """The content of another project's file, if it is one that is known.
+
+    Known are a U-Net of the original release, and BasicSR's RRDBNet or its average.
+    """
     weights = content.get("params_ema", content.get("params", content))
     if not isinstance(weights, dict) or not all(
         isinstance(tensor, torch.Tensor) for tensor in weights.values()
@@ -108,137 +137,163 @@ def bare(content: dict) -> dict | None:
         return None
     kernels = {name for name, tensor in weights.items() if tensor.dim() == 4}
     if "Conv1.0.weight" in kernels:
-        return {
-            "weights": dict(weights),
-            "network": unet.config_of(weights),
-            "physics": None,
-            "config": {},
-        }
-    if {"conv_first.weight", "conv_last.weight", "body.0.rdb1.conv1.weight"} <= kernels:
+        network, physics = unet.config_of(weights), None
+    elif {"conv_first.weight", "conv_last.weight", "body.0.rdb1.conv1.weight"} <= kernels:
         network = rrdbnet.config_of(weights)
-        return {
-            "weights": dict(weights),
-            "network": network,
-            "physics": {"name": "given", "n": 64},
-            "config": {},
-        }  # it restores given pictures
-    return None
+        physics = {"name": "given", "n": 64}  # it restores given pictures
+    else:
+        return None
+    return {"weights": dict(weights), "network": network, "physics": physics, "config": {}}
 
 
-def told(foreign: dict, given: dict, camera: dict | None) -> dict:
-    """The same with the camera that the user names, in words of the single-pixel camera or as a recipe, or with the one that such files have."""
-    recipe = camera or (
-        foreign["physics"]
-        and foreign["physics"] | {name: given[name] for name in ("n",) if name in given}
-    )
-    if {"n", "cr", "ordering"} <= given.keys():
-        recipe = {"name": "spc", "x0": "adjoint", "awgn_snr": None} | {
-            name: given[name] for name in ("n", "cr", "ordering")
+def with_physics(foreign: dict, requested: dict, physics_config: dict | None) -> dict:
+    """A foreign file's content with the physics that the user names, or that such files have.
+
+    The user names it by n, cr and ordering of a single-pixel camera, or by a config.
+    """
+    config = physics_config
+    if not config and foreign["physics"]:
+        config = foreign["physics"] | {
+            name: requested[name] for name in ("n",) if name in requested
         }
-    return foreign | {
-        "physics": recipe and {"recipe": recipe | {"c": foreign["network"]["c"]}, "state": None}
-    }
+    if {"n", "cr", "ordering"} <= requested.keys():
+        named = {name: requested[name] for name in ("n", "cr", "ordering")}
+        config = {"name": "spc", "x0": "adjoint", "awgn_snr": None} | named
+    if not config:
+        return foreign | {"physics": None}
+    channels = {"c": foreign["network"]["c"]}
+    return foreign | {"physics": {"config": config | channels, "state": None}}
 
 
 def check_kind(path: str | Path, network: dict, kind: str) -> None:
-    """Refuses a classifier where a network that restores images is asked for, and the other way round."""
-    found = CLASSIFIER if "classes" in network else RESTORER
-    if found != kind:
+    """Refuses a classifier where a network that restores images is needed, and the reverse."""
+    actual = CLASSIFIER if "classes" in network else RESTORER
+    if actual != kind:
         raise UserError(
-            f"checkpoint {path} is {found} ('{network.get('name')}'), {kind} is needed here; it is for {READERS[found]}"
+            f"checkpoint {path} is {actual} ('{network.get('name')}'), but {kind} is needed here; "
+            f"it is for {READERS[actual]}"
         )
 
 
-def restore(
-    path: str | Path,
-    given: dict | None = None,
-    camera: dict | None = None,
-    kind: str | None = None,
-) -> Restored:
-    """The network, in eval mode, and the physics of a checkpoint, which may have to be a RESTORER or a CLASSIFIER.
-
-    `given` are values of n, c, cr, ordering, scales, width, padding that the user named: they must not contradict the file,
-    and they complete a bare `.pth` of the original release, which carries no physics. `camera` is the recipe of the physics
-    for any other file that carries none.
-    """
-    given = {name: value for name, value in (given or {}).items() if value is not None}
+def parse(path: str | Path, requested: dict, physics_config: dict | None = None) -> Content:
+    """The content of a file of this project, or of another project's that is known."""
     content = read(path)
-    foreign = bare(content) if isinstance(content, dict) else None
-    content = told(foreign, given, camera) if foreign else content
+    foreign = foreign_content(content) if isinstance(content, dict) else None
+    if foreign:
+        content = with_physics(foreign, requested, physics_config)
     if not isinstance(content, dict) or not all(
         isinstance(content.get(name), dict) for name in ("weights", "network", "config")
     ):
         raise UserError(
-            f"checkpoint {path} is neither of this project, nor a U-Net of the original release, nor an RRDBNet of BasicSR"
+            f"checkpoint {path} is neither of this project, nor a U-Net of the original release, "
+            "nor an RRDBNet of BasicSR"
         )
     if content.get("format", FORMAT) > FORMAT:
         raise UserError(
             f"checkpoint {path} has format {content['format']}: this version reads up to {FORMAT}"
         )
-    content = content | {"network": current_config(content["network"])}
-    if kind:
-        check_kind(path, content["network"], kind)
-    seen = content.get("physics")
-    if seen is not None and not (
-        isinstance(seen, dict) and isinstance(seen.get("recipe"), dict) and "state" in seen
+    network, physics = current_config(content["network"]), content.get("physics")
+    if physics is not None and not (
+        isinstance(physics, dict) and isinstance(physics.get("config"), dict) and "state" in physics
     ):
-        raise UserError(f"checkpoint {path} has a physics that is no recipe")
-    found = content["network"] | (seen["recipe"] if seen else {})
-    for name, value in given.items():
-        if name == "cr" and value in (found.get("cr") if isinstance(found.get("cr"), list) else ()):
+        raise UserError(f"checkpoint {path} has a physics that is no config")
+    return Content(path, content["weights"], network, physics, content["config"])
+
+
+def validate(content: Content, requested: dict, kind: str | None) -> None:
+    """Refuses what is of another kind, contradicts the user, or cannot be true of its weights."""
+    path, physics = content.path, content.physics
+    if kind:
+        check_kind(path, content.network, kind)
+    config = content.network | (physics["config"] if physics else {})
+    for name, value in requested.items():
+        ratios = config.get("cr")
+        if name == "cr" and isinstance(ratios, list) and value in ratios:
             continue  # one ratio of a mixture
-        if found.get(name, None if seen else value) != value:
-            has = f"has {name} {found[name]}" if name in found else f"has no {name}"
+        if config.get(name, None if physics else value) != value:
+            has = f"has {name} {config[name]}" if name in config else f"has no {name}"
             raise UserError(
                 f"checkpoint {path} {has}, which contradicts the {name} {value} that was asked for"
             )
-    check_sizes(found, content["weights"], path)
+    check_sizes(config, content.weights, path)
+    classes = content.network.get("classes", [])
+    if not isinstance(classes, list) or not all(
+        isinstance(name, str) and not CONTROL.search(name) for name in classes
+    ):
+        raise UserError(f"checkpoint {path} has classes that are not names: {classes!r:.200}")
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Names the file whose configs cannot be built."""
     try:
-        with torch.device("meta"):
-            check_weights(
-                build_network(content["network"]), content["weights"], path
-            )  # before anything of that size is made
-        network = build_network(content["network"])
-        physics = build_physics(seen["recipe"], state=seen["state"]) if seen else None
+        yield
     except UserError as error:
         named = str(path) in str(error)
         raise error if named else UserError(f"checkpoint {path}: {error}") from None
     except (KeyError, TypeError, AttributeError, RuntimeError, MemoryError, OverflowError) as error:
         raise UserError(
-            f"checkpoint {path} has a recipe that builds nothing: {repr(error).splitlines()[0]}"
+            f"checkpoint {path} has a config that builds nothing: {repr(error).splitlines()[0]}"
         ) from None
-    classes = content["network"].get("classes", [])
-    if not isinstance(classes, list) or not all(
-        isinstance(name, str) and not CONTROL.search(name) for name in classes
-    ):
-        raise UserError(f"checkpoint {path} has classes that are not names: {classes!r:.200}")
-    load_weights(network, content["weights"], path)
-    return Restored(network.eval(), physics, content, digest(path))
 
 
-def restore_with_physics(
-    path: str | Path, given: dict, camera: dict | None = None, kind: str | None = None
-) -> Restored:
-    """A checkpoint that must say, or be told, what its network sees."""
-    restored = restore(path, given, camera, kind)
-    if restored.physics is None:
+def rebuild_network(content: Content) -> nn.Module:
+    """The network of a checkpoint, in eval mode."""
+    with naming(content.path):
+        with torch.device("meta"):  # before anything of that size is made
+            check_weights(build_network(content.network), content.weights, content.path)
+        network = build_network(content.network)
+    load_weights(network, content.weights, content.path)
+    return network.eval()
+
+
+def rebuild_physics(content: Content) -> Physics:
+    if content.physics is None:
         raise UserError(
-            f"checkpoint {path} is a bare file of the original release and carries no physics: n, cr and ordering must be given"
+            f"checkpoint {content.path} is a bare file of the original release, which does not name "
+            "its physics: n, cr and ordering must be given"
         )
-    return restored
+    with naming(content.path):
+        return build_physics(content.physics["config"], state=content.physics["state"])
 
 
-def check_sizes(recipe: dict, weights: dict, path: str | Path) -> None:
-    """Refuses recipes and weights of a size that their file cannot have."""
+def restore(
+    path: str | Path,
+    requested: dict | None = None,
+    physics_config: dict | None = None,
+    kind: str | None = None,
+) -> Checkpoint:
+    """A checkpoint's network and physics; `kind` is RESTORER or CLASSIFIER where one is needed.
+
+    `requested` are values of n, c, cr, ordering, scales, width, padding that the user named: they
+    must not contradict the file, and they complete a file of the original release, which does not
+    name its physics. `physics_config` is the physics of any other file that names none.
+    """
+    requested = {name: value for name, value in (requested or {}).items() if value is not None}
+    content = parse(path, requested, physics_config)
+    validate(content, requested, kind)
+    network, physics = rebuild_network(content), rebuild_physics(content)
+    return Checkpoint(network, physics, content.network, content.config, digest(path))
+
+
+def restore_network(path: str | Path, kind: str | None = None) -> tuple[nn.Module, dict]:
+    """A checkpoint's network and its config, whatever the physics."""
+    content = parse(path, {})
+    validate(content, {}, kind)
+    return rebuild_network(content), content.network
+
+
+def check_sizes(config: dict, weights: dict, path: str | Path) -> None:
+    """Refuses configs and weights of a size that their file cannot have."""
     if not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
         raise UserError(f"checkpoint {path} has weights that are no tensors")
     sides = [side for tensor in weights.values() for side in tensor.shape]
-    for name, value in recipe.items():
+    for name, value in config.items():
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int | float) and not abs(number) <= max(
                 LARGEST, len(weights), *sides
             ):
-                raise UserError(f"checkpoint {path} has an absurd recipe: {name} {number}")
+                raise UserError(f"checkpoint {path} has an absurd config: {name} {number}")
     if any(
         math.prod(tensor.shape) * tensor.element_size() > tensor.untyped_storage().nbytes()
         for tensor in weights.values()

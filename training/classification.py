@@ -1,7 +1,7 @@
-"""What the classification scripts have in common: a label as the target, one or several teachers, one or several seeds."""
+"""The classification scripts: a label as the target, and one or several teachers."""
 
 from argparse import Namespace
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,16 +20,16 @@ from core.registry import (
     PREPARE_EPOCHS,
     bound,
     label_of,
-    look_up,
 )
 from data.batches import Images
-from distill.task import Distillation, Guide, Supervised
-from models.base import to_device
+from distill import WeightedLoss
+from distill.task import Distillation, Supervised, TaskLoss, Teacher
+from models.base import Network, to_device
 from models.pretrained import load_pretrained
 from physics.base import Physics
 from training import checkpoint, setup
+from training.checkpoint import Checkpoint
 from training.loop import Fit
-from training.run import Run
 
 SMALL = 64  # pixels a side, below which a stem of 7 x 7 with stride and pooling leaves too little
 
@@ -39,30 +39,30 @@ def splits_of(args: Namespace) -> dict[str, Images]:
 
 
 def network_of(args: Namespace, physics: Physics, classes: list[str]) -> tuple[nn.Module, dict]:
-    """The classifier that the flags describe for what its camera shows; its recipe names the classes."""
+    """The classifier that the flags describe, for images of its physics's size."""
     side = physics.parts[0].example(torch.device("cpu")).shape[-1]
     stem = {"auto": "small" if side < SMALL else "large"}.get(args.stem, args.stem)
-    told = Namespace(**vars(args) | {"stem": stem, "pretrained": None})
-    network, config = setup.network_of(told, classes=classes, side=side)
+    flags = Namespace(**vars(args) | {"stem": stem, "pretrained": None})
+    network, config = setup.network_of(flags, classes=classes, side=side)
     if args.pretrained:
         load_pretrained(network, args.network, args.download)
     return network, config
 
 
-def task(args: Namespace) -> Callable[[Tensor, Tensor], Tensor]:
+def task_loss_of(args: Namespace) -> TaskLoss:
     return partial(F.cross_entropy, label_smoothing=args.label_smoothing)
 
 
 def supervised(
     args: Namespace, network: nn.Module, physics: Physics, device: torch.device
 ) -> Supervised:
-    return Supervised(to_device(network, device), physics.to(device), task(args), "label")
+    return Supervised(to_device(network, device), physics.to(device), task_loss_of(args), "label")
 
 
-class Reordered(nn.Module):
+class Reordered(Network):
     """A classifier whose classes stand in another order."""
 
-    def __init__(self, network: nn.Module, order: list[int]):
+    def __init__(self, network: Network, order: list[int]):
         super().__init__()
         self.network, self.order = network, order
 
@@ -78,69 +78,67 @@ class Reordered(nn.Module):
 
 
 def in_order(
-    network: nn.Module, theirs: list[str], ours: list[str], whose: str, dataset: str
+    network: nn.Module, theirs: list[str], ours: list[str], name: str, dataset: str
 ) -> nn.Module:
-    """A classifier of our classes, which tells them in our order."""
+    """A classifier of our classes, whose outputs are put into our order."""
     if theirs == ours:
         return network
     if sorted(theirs) != sorted(ours):
         other = sorted(set(theirs) ^ set(ours))
         raise UserError(
-            f"{whose} tells other classes than dataset '{dataset}': {', '.join(other[:6])} are not in both"
+            f"{name} has other classes than dataset '{dataset}': {', '.join(other[:6])} "
+            "are not in both"
         )
     return Reordered(network, [theirs.index(name) for name in ours])
 
 
 def checked(args: Namespace) -> Namespace:
-    """The flags, of which none is there that no chosen loss reads."""
+    """The flags, none of which is there that no chosen loss reads."""
     losses_of(args)
     readers = {
-        "type_dist": [name for name, line in CLASS_LOSSES.items() if line.layers != "output"],
-        "prepare_epochs": [
-            name for name in CLASS_LOSSES if hasattr(look_up(CLASS_LOSSES, name, "loss"), "prepare")
-        ],
+        "type_dist": [name for name, spec in CLASS_LOSSES.items() if spec.layers != "output"],
+        "prepare_epochs": [name for name, spec in CLASS_LOSSES.items() if spec.pretrain],
     }
     chosen = {word.partition(":")[0] for word in args.loss_distill}
     for flag, names in readers.items():
         if getattr(args, flag) is not None and not chosen.intersection(names):
             raise UserError(f"{flag} {getattr(args, flag)}: only {', '.join(names)} reads --{flag}")
-    prepares = chosen.intersection(readers["prepare_epochs"])
-    return Namespace(
-        **vars(args)
-        | {"prepare_epochs": args.prepare_epochs or PREPARE_EPOCHS if prepares else None}
-    )
+    pretrains = chosen.intersection(readers["prepare_epochs"])
+    epochs = (args.prepare_epochs or PREPARE_EPOCHS) if pretrains else None
+    return Namespace(**vars(args) | {"prepare_epochs": epochs})
 
 
-def teachers_of(args: Namespace) -> list[setup.Teacher]:
-    """The teachers of checkpoints."""
-    given, kind = {"n": args.n, "c": args.c}, checkpoint.CLASSIFIER
-    return [setup.teacher_from(path, given, args.dataset, kind=kind) for path in args.teacher]
-
-
-def agreeing(
-    args: Namespace, teachers: list[setup.Teacher], classes: list[str]
-) -> list[setup.Teacher]:
-    """The teachers, which where they are asked for their opinion must tell the same classes, and tell them in the student's order."""
-    if not any(term.layers == "output" for term in losses_of(args)):
-        return teachers
-    pairs = zip(args.teacher, teachers, strict=True)
+def teachers_of(args: Namespace) -> list[Teacher]:
+    """The teachers of checkpoints, with their weights."""
+    requested, kind = {"n": args.n, "c": args.c}, checkpoint.CLASSIFIER
     return [
-        t._replace(
-            network=in_order(
-                t.network, t.config["classes"], classes, f"teacher {path}", args.dataset
-            )
-        )
-        for path, t in pairs
+        replace(setup.teacher_from(path, requested, args.dataset, kind=kind), weight=weight)
+        for path, weight in zip(args.teacher, weights_of(args), strict=True)
     ]
 
 
-def losses_of(args: Namespace) -> list:
-    """The distillation losses; --type_dist replaces the taps of those that look at features."""
+def with_our_classes(args: Namespace, teachers: list[Teacher], classes: list[str]) -> list[Teacher]:
+    """The teachers, whose outputs are compared only where they have the student's classes."""
+    if not any(loss.layers == "output" for loss in losses_of(args)):
+        return teachers
+    return [
+        replace(
+            teacher,
+            network=in_order(
+                teacher.network, teacher.config["classes"], classes, f"teacher {path}", args.dataset
+            ),
+        )
+        for path, teacher in zip(args.teacher, teachers, strict=True)
+    ]
+
+
+def losses_of(args: Namespace) -> list[WeightedLoss]:
+    """The distillation losses; --type_dist replaces the layers of those that compare features."""
     return setup.losses_of(
         args,
         CLASS_LOSSES,
         class_loss_options(args),
-        lambda line: None if line.layers == "output" else args.type_dist,
+        lambda spec: None if spec.layers == "output" else args.type_dist,
     )
 
 
@@ -148,26 +146,31 @@ def distillation(
     args: Namespace,
     student: nn.Module,
     physics: Physics,
-    teachers: list,
+    teachers: list[Teacher],
     labels: list[int],
     device: torch.device,
 ) -> Distillation:
-    """Student, teachers and what the losses learn, on the device; one physics object where two see alike."""
+    """Student, teachers and what the losses learn, on the device.
+
+    Where two networks see the same, they share one physics object.
+    """
     torch.manual_seed(args.seed)  # of adapters and other modules
-    teachers = []
-    for teacher, weight in zip(teachers, weights_of(args), strict=True):
-        seen = [physics, *(teacher.physics for teacher in teachers)]
+    placed: list[Teacher] = []
+    for teacher in teachers:
+        candidates = [physics, *(other.physics for other in placed)]
         shared = next(
-            (other for other in seen if other.same_first_image_as(teacher.physics)), teacher.physics
+            (other for other in candidates if other.same_first_image_as(teacher.physics)),
+            teacher.physics,
         )
-        teachers.append(Guide(to_device(teacher.network, device), shared.to(device), weight))
+        network = to_device(teacher.network, device)
+        placed.append(replace(teacher, network=network, physics=shared.to(device)))
     return Distillation(
         to_device(student, device),
         physics.to(device),
-        teachers,
+        placed,
         selection="latent",
         losses=losses_of(args),
-        task=task(args),
+        task_loss=task_loss_of(args),
         target="label",
         alpha=args.alpha,
         schedule=bound(ALPHA_SCHEDULES, args.alpha_schedule, args),
@@ -177,92 +180,82 @@ def distillation(
     )
 
 
-def teach(args: Namespace, device: torch.device, companion: Fit | None = None) -> Fit | dict:
+def prepare_student(args: Namespace, device: torch.device, companion: Fit | None = None) -> Fit:
     """A student of one or several teachers; with --assistant, of one that is trained first."""
     args = checked(balanced(args))
     teachers = teachers_of(args)
     if args.assistant:
-        between = assistant(args, teachers[0].config, device)
-        if "checkpoint" not in between:
+        assistant = train_assistant(args, teachers[0].config, device)
+        if "checkpoint" not in assistant:
             print("the student needs the assistant's checkpoint")
-            return between
-        args = Namespace(**vars(args) | {"teacher": [between["checkpoint"]], "assistant": False})
+            raise setup.Finished(assistant)
+        teacher = {"teacher": [assistant["checkpoint"]], "assistant": False}
+        args = Namespace(**vars(args) | teacher)
         teachers = teachers_of(args)
-    camera = setup.physics_config(args)
-    what = f"{args.network}_{label_of(camera)}_from_{'_'.join(label_of(t.physics.config) for t in teachers)}_{'_'.join(args.loss_distill)}"
-    what = f"{what.replace(':', '_')[:120]}_{args.dataset}"  # names of files have an end
-    files = {"teacher": None} | {
-        f"teacher {i}": path for i, path in enumerate(args.teacher)
-    }  # what is in them, wherever they lie
-    run = Run(
+    physics_config = setup.physics_config_of(args)
+    teacher_labels = "_".join(label_of(teacher.physics.config) for teacher in teachers)
+    losses = "_".join(args.loss_distill)
+    name = f"{args.network}_{label_of(physics_config)}_from_{teacher_labels}_{losses}"
+    name = f"{name.replace(':', '_')[:120]}_{args.dataset}"  # file names have a limit
+    # The content of these files belongs to the run's configuration, wherever they lie.
+    files = {"teacher": None} | {f"teacher {i}": path for i, path in enumerate(args.teacher)}
+    run = setup.begin_run(
         args,
-        f"student_{what}",
-        f"student_{what}_seed_{args.seed}_{{hash}}.pth",
-        files | setup.ordering_file(camera),
+        f"student_{name}",
+        f"student_{name}_seed_{args.seed}_{{hash}}.pth",
+        files | setup.ordering_file(physics_config),
     )
-    if run.finished:
-        return run.already()
     splits = companion.splits if companion else splits_of(args)
     classes = list(splits["train"].classes)
-    physics = setup.fitted_physics(camera, splits)
+    physics = setup.fitted_physics(physics_config, splits)
     network, config = network_of(args, physics, classes)
-    stage = distillation(
-        args, network, physics, agreeing(args, teachers, classes), splits["train"].labels, device
-    )
-    return setup.learner(stage, config, splits, args, run, meter=ClassMeter, companion=companion)
+    teachers = with_our_classes(args, teachers, classes)
+    task = distillation(args, network, physics, teachers, splits["train"].labels, device)
+    return setup.fit_of(task, config, splits, args, run, meter=ClassMeter, companion=companion)
 
 
-def assistant(args: Namespace, config: dict, device: torch.device) -> dict:
+def train_assistant(args: Namespace, config: dict, device: torch.device) -> dict:
     """The first teacher's network, taught to see what the student sees."""
-    line = CLASSIFIERS[config["name"]].flags
+    defaults = CLASSIFIERS[config["name"]].flags
     flags = {
-        name: config.get(name, line.get(name))
+        name: config.get(name, defaults.get(name))
         for name in ("width", "stem", "batch_norm", "patch", "pretrained")
     }
     name = args.run_name and f"{args.run_name}_assistant"
-    chosen = teach(
-        Namespace(
-            **vars(args) | flags | {"network": config["name"], "assistant": False, "run_name": name}
-        ),
-        device,
+    own = {"network": config["name"], "assistant": False, "run_name": name}
+    return setup.run_once(
+        lambda one, companion: prepare_student(one, device, companion),
+        Namespace(**vars(args) | flags | own),
     )
-    return setup.trained([chosen])[0]
 
 
-def alone(args: Namespace, device: torch.device, companion: Fit | None = None) -> Fit | dict:
+def prepare_alone(args: Namespace, device: torch.device, companion: Fit | None = None) -> Fit:
     """A classifier that learns from labels."""
-    camera = setup.physics_config(args)
-    stem = f"{args.network.upper()}_{label_of(camera)}_{args.dataset}"
-    run = Run(args, stem, f"{stem}_seed_{args.seed}.pth", setup.ordering_file(camera))
-    if run.finished:
-        return run.already()
-    splits = companion.splits if companion else splits_of(args)
-    physics = setup.fitted_physics(camera, splits)
-    network, config = network_of(args, physics, list(splits["train"].classes))
-    return setup.learner(
-        supervised(args, network, physics, device),
-        config,
-        splits,
-        args,
-        run,
-        meter=ClassMeter,
-        companion=companion,
+    physics_config = setup.physics_config_of(args)
+    stem = f"{args.network.upper()}_{label_of(physics_config)}_{args.dataset}"
+    run = setup.begin_run(
+        args, stem, f"{stem}_seed_{args.seed}.pth", setup.ordering_file(physics_config)
     )
+    splits = companion.splits if companion else splits_of(args)
+    physics = setup.fitted_physics(physics_config, splits)
+    network, config = network_of(args, physics, list(splits["train"].classes))
+    task = supervised(args, network, physics, device)
+    return setup.fit_of(task, config, splits, args, run, meter=ClassMeter, companion=companion)
 
 
-def exported(
+def restore_classifier(
     path: str | Path, n: int | None = None, c: int | None = None, crop: str | None = None
-) -> checkpoint.Restored:
-    """The checkpoint of a classifier; what is asked for must not contradict it."""
-    given = {"n": n, "c": c}
-    found = checkpoint.restore_with_physics(path, given, kind=checkpoint.CLASSIFIER)
-    check_crop(path, found, crop)
-    return found
+) -> Checkpoint:
+    """The checkpoint of a classifier, which what is asked for must not contradict."""
+    classifier = checkpoint.restore(path, {"n": n, "c": c}, kind=checkpoint.CLASSIFIER)
+    check_crop(path, classifier, crop)
+    return classifier
 
 
-def check_crop(path: str | Path, found: checkpoint.Restored, crop: str | None) -> None:
-    """Refuses another crop than the one with which a network learnt."""
-    if crop not in (None, found.crop):
+def check_crop(path: str | Path, classifier: Checkpoint, crop: str | None) -> None:
+    """Refuses another crop than the one that a network was trained with."""
+    if crop not in (None, classifier.crop):
         raise UserError(
-            f"checkpoint {path} has crop {found.crop}, which contradicts the crop {crop} that was asked for"
+            f"checkpoint {path} has crop {classifier.crop}, which contradicts the crop {crop} that "
+            "was asked for"
         )

@@ -1,41 +1,34 @@
-"""One loop for every stage."""
+"""One loop for every task."""
 
 import copy
 import math
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from algo_functions import Meter
+from algo_functions import ClassMeter, Meter
 from core import distributed
 from core.errors import Diverged, Stopped, UserError
-from core.registry import OPTIMIZERS, SCHEDULES, bound
+from core.registry import OPTIMIZERS, bound
 from core.runtime import DROPOUT, NOISE, PROBE, Stop, compiled, data_seed, precision, seeded
-from data.batches import Images, build_loader, free_memory
-from models.base import FirstImage
+from data.batches import Batch, Images, build_loader, bytes_of, free_memory
+from distill.task import Losses, Progress, Task, total_of
 from physics.paired import physics_for
-from report.figures import detailed, draw_grid, notes_of
 from training import checkpoint
-from training.cache import Memory, Views, on, size_of
-from training.pretrain import prepare
+from training.cache import Memory, Views
+from training.closing import closing_lines
+from training.plots import Plots
+from training.pretrain import pretrain
 from training.run import Run
+from training.schedule import learning_rate
 from training.tracking import Tracker
+from training.validation import evaluate
 
 READ_EVERY = 20  # steps between two looks at what a GPU has computed
-CHOICE = 8  # validation images among which each of those of --save_images is chosen
-DRAW_EVERY = 30  # seconds between two pictures of the curves, each of which takes more than one
-
-
-def learning_rate(args: Namespace, epoch: float, epochs: float) -> float:
-    """At a fractional epoch of so many: linear warm-up, then the schedule over what is left."""
-    warm = min(args.warmup, epochs / 2)
-    if epoch < warm:
-        return args.lr * epoch / warm
-    return args.lr * bound(SCHEDULES, args.schedule, args)((epoch - warm) / (epochs - warm))
 
 
 @torch.no_grad()
@@ -49,63 +42,47 @@ def update_average(average: nn.Module, network: nn.Module, decay: float, step: i
             e.copy_(w)
 
 
-def outputs(network: nn.Module, views: Iterable) -> Iterator[tuple[dict, Tensor, Tensor]]:
-    """Batch by batch of a split: the batch, its measurements, and the network's output."""
-    network.eval()
-    for batch, y, x0 in views:
-        with torch.no_grad():
-            output = network(x0)
-        yield batch, y, output
-
-
-def evaluate(
-    network: nn.Module, views: Iterable, meter: Meter, check: Callable[[], None] = lambda: None
-) -> Meter:
-    """Scores of every image of a split, once for each camera that the network has to cope with."""
-    for batch, _, output in outputs(network, views):
-        meter.add(output, batch[meter.target])
-        check()
-    return meter.gathered()
-
-
-def gradient_shares(stage: nn.Module, batch: dict, generator: torch.Generator) -> dict[str, float]:
+def gradient_shares(
+    task: Task, batch: Batch, generator: torch.Generator, progress: Progress
+) -> dict[str, float]:
     """‖gradient of a term‖ / sum of these norms, over the student's weights, on one batch."""
-    stage.eval()
-    weights = [w for w in stage.student.parameters() if w.requires_grad]
+    task.eval()
+    weights = [w for w in task.student.parameters() if w.requires_grad]
     norms = {}
-    for name, term in stage(batch, generator)["terms"].items():
+    for name, term in task(batch, generator, progress)["terms"].items():
         grads = (
             torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
             if term.requires_grad
             else []
         )
-        norms[name] = math.sqrt(
-            sum(g.double().square().sum().item() for g in grads if g is not None)
-        )
+        squares = [g.double().square().sum().item() for g in grads if g is not None]
+        norms[name] = math.sqrt(sum(squares))
     total = sum(norms.values()) or 1.0
     return {f"share_{name}": norm / total for name, norm in norms.items()}
 
 
 class Fit:
-    """The state of a training: stage, optimiser, average, metrics so far. The meter says what is scored, and what is best.
+    """One training: its task, optimiser and weight average, and the metrics so far.
 
-    `beside` is a training that looks at the same images in the same way: what is remembered of them is shared.
+    Between two validations lies a round. `companion` is another training of the same images and the
+    same physics: what is remembered of the images is shared with it.
     """
 
     def __init__(
         self,
-        stage: nn.Module,
-        config: dict,
+        task: Task,
+        network_config: dict,
         splits: dict[str, Images],
         args: Namespace,
         run: Run,
-        before_export: Callable | None = None,
-        meter: type[Meter] = Meter,
+        before_export: Callable[[], None] | None = None,
+        meter: type[Meter | ClassMeter] = Meter,
         companion: "Fit | None" = None,
     ):
-        self.stage, self.config, self.splits, self.args, self.run = stage, config, splits, args, run
-        self.before_export, self.meter = before_export, meter
-        self.device, self.data_seed = next(stage.student.parameters()).device, data_seed(args)
+        self.task, self.network_config, self.splits = task, network_config, splits
+        self.args, self.run, self.before_export, self.meter = args, run, before_export, meter
+        self.device = next(task.student.parameters()).device
+        self.data_seed = data_seed(args)
         self.train = build_loader(
             splits["train"],
             args.batch_size * args.accumulate,
@@ -113,8 +90,8 @@ class Fit:
             shuffle_seed=self.data_seed,
         )
         self.val = build_loader(splits["val"], args.batch_size, args.num_workers)
-        self.camera = physics_for(splits["val"], stage.physics, stage.student)
-        self.weights = [w for w in stage.parameters() if w.requires_grad]
+        self.val_physics = physics_for(splits["val"], task.physics, task.student)
+        self.weights = [w for w in task.parameters() if w.requires_grad]
         momentum = {"momentum": 0.9} if args.optimizer == "sgd" else {}
         optimizer = bound(OPTIMIZERS, args.optimizer, args)
         self.optimizer = optimizer(
@@ -124,37 +101,40 @@ class Fit:
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.precision is torch.float16
         )
-        self.average = copy.deepcopy(stage.student) if args.ema else None
+        self.average = copy.deepcopy(task.student) if args.ema else None
         if args.compile:
-            for network in (
-                stage.student,
-                *(teacher.network for teacher in getattr(stage, "guides", ())),
-            ):
+            for network in (task.student, *(teacher.network for teacher in task.teachers)):
                 network.features = compiled(network.features)
-        self.rows: list[dict] = []
-        self.prepared: dict = {}
-        self.images = [len(splits[name]) for name in ("train", "val")]
-        self.per_epoch = args.repeat * len(self.train)
-        self.steps, self.total = 0, args.steps or args.epochs * self.per_epoch
-        self.sums, self.scored, self.unread = {}, meter(), []
+
+        self.steps_per_epoch = args.repeat * len(self.train)
+        self.steps, self.total = 0, args.steps or args.epochs * self.steps_per_epoch
+        self.image_counts = [len(splits[name]) for name in ("train", "val")]
+        self.rows: list[dict] = []  # an entry for each validation
+        self.pretrained: dict = {}  # how far the pretraining is
+        self.sums: dict[str, float] = {}  # of the logged values of this round, over its images
+        self.scored = meter()  # of the outputs of this round
+        self.unread: list[tuple] = []  # steps whose values have not been looked at
+        self.latest: dict[str, float] = {}  # values of the last step that was looked at
+        self.round_began, self.round_end = 0.0, 0
+        self.bar: tqdm | None = None
+        self.tracker: Tracker | None = None
         if companion is None:
-            self.remember(splits)
+            self.memory, self.views = self._remember(splits)
         else:
             self.memory, self.views = companion.memory, companion.views
-        self.companion, self.first_image, self.curves_at = companion, None, time.perf_counter()
+        self.plots = Plots(companion.plots if companion else None)
 
-    def remember(self, splits: dict[str, Images]) -> None:
-        """Decodes images once, and computes once what of them never changes, where that is asked for more than once."""
+    def _remember(self, splits: dict[str, Images]) -> tuple[Memory, Views]:
+        """Decodes images once, and computes once what of them never changes."""
         place = torch.device("cpu") if self.args.num_workers else self.device
         for images in splits.values():
             images.hold(place, free_memory)
         room = self.args.cache * 2**30 if self.total > len(self.train) else 0
-        self.memory = Memory(
-            self.stage, splits["train"], self.args.batch_size, self.device, room, self.in_precision
+        memory = Memory(
+            self.task, splits["train"], self.args.batch_size, self.device, room, self.in_precision
         )
-        self.views = Views(
-            self.camera, self.val, self.device, self.data_seed, room - size_of(self.memory.kept)
-        )
+        left = room - bytes_of(memory.kept)
+        return memory, Views(self.val_physics, self.val, self.device, self.data_seed, left)
 
     def in_precision(self) -> torch.autocast:
         """Where convolutions compute in the type that --amp stands for."""
@@ -163,152 +143,158 @@ class Fit:
     @property
     def epoch(self) -> float:
         """Epochs so far, of --repeat passes over the training images."""
-        return self.steps / self.per_epoch
+        return self.steps / self.steps_per_epoch
 
-    def batches(self, step: int) -> Iterator[dict]:
-        """Batches from a step on, for ever; each pass over the images has its own order and augmentation."""
-        while True:
-            self.train.dataset.epoch, self.train.batch_sampler.first = divmod(step, len(self.train))
-            for batch in self.train:
-                yield self.memory.add(on(self.device, batch))
-                step += 1
+    def progress(self, step: int) -> Progress:
+        """How far the training is before a step."""
+        return Progress(step / self.total, step / self.steps_per_epoch)
+
+    @property
+    def done(self) -> bool:
+        return self.steps >= self.total and not self.sums
 
     @property
     def network(self) -> nn.Module:
         """What is evaluated and exported."""
-        return self.stage.student if self.average is None else self.average
+        return self.task.student if self.average is None else self.average
+
+    # ---------------------------------------------------------------- state
 
     def state(self) -> dict:
         average = None if self.average is None else self.average.state_dict()
-        modules = {
-            "stage": self.stage.state_dict(),
+        return {
+            "task": self.task.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": average,
             "scaler": self.scaler.state_dict(),
-        }
-        far = {
             "rows": self.rows,
             "steps": self.steps,
-            "images": self.images,
-            "prepared": self.prepared,
+            "images": self.image_counts,
+            "prepared": self.pretrained,
+            "sums": self.sums,
+            "scored": copy.copy(self.scored).gathered().state(),
         }
-        return (
-            modules | far | {"sums": self.sums, "scored": copy.copy(self.scored).gathered().state()}
-        )
 
     def load(self, state: dict) -> None:
-        if state.get("images", self.images) != self.images:
-            began, now = (
-                " and ".join(map(str, counts)) for counts in (state["images"], self.images)
-            )
+        counts = state.get("images", self.image_counts)
+        if counts != self.image_counts:
+            before, now = (" and ".join(map(str, pair)) for pair in (counts, self.image_counts))
             raise UserError(
-                f"run {self.run.name} began with {began} training and validation images, now there are {now}: --no-resume starts again"
+                f"run {self.run.name} began with {before} training and validation images, but now "
+                f"there are {now}: --no-resume starts again"
             )
-        self.stage.load_state_dict(state["stage"])
+        self.task.load_state_dict(state["task"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state.get("scaler", {}))
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.rows, self.steps, self.prepared = (
-            state["rows"],
-            state["steps"],
-            state.get("prepared", {}),
-        )
+        self.rows, self.steps = state["rows"], state["steps"]
+        self.pretrained = state.get("prepared", {})
         if "sums" in state:
             self.sums = state["sums"]
-            if not distributed.rank():  # it has the scores of all
+            if not distributed.rank():  # it has the scores of all processes
                 self.scored.load(state["scored"])
 
-    def step(self, batch: dict) -> tuple[Tensor, Tensor]:
-        """One update by the mean gradient of a batch, in parts of --batch_size; outputs, and their places in the batch."""
-        args, count = self.args, len(batch["image"])
+    # ---------------------------------------------------------------- steps
+
+    def batches(self, step: int) -> Iterator[Batch]:
+        """Batches from a step on, for ever; each pass has its own order and augmentation."""
+        while True:
+            self.train.dataset.epoch, self.train.batch_sampler.first = divmod(step, len(self.train))
+            for batch in self.train:
+                yield self.memory.add(batch.to(self.device))
+                step += 1
+
+    def add_shared(self, batch: Batch) -> Batch:
+        """A batch with what is the same for all runs: observations and teachers' answers."""
+        noise = seeded(self.data_seed, NOISE, self.steps)
+        batch = self.task.add_observations(batch, noise)
+        with self.in_precision():
+            return self.task.add_teacher_features(batch)
+
+    def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One update by the mean gradient of a batch; its outputs, and their places in the batch.
+
+        The batch is computed in parts of --batch_size.
+        """
+        args, count, progress = self.args, len(batch), self.progress(self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(
-                args, self.epoch + 0.5 / self.per_epoch, self.total / self.per_epoch
-            )
-        self.stage.progress, self.stage.epoch = self.steps / self.total, self.epoch
+            middle = self.epoch + 0.5 / self.steps_per_epoch
+            group["lr"] = learning_rate(args, middle, self.total / self.steps_per_epoch)
         torch.manual_seed(seeded(args.seed, DROPOUT, self.steps).initial_seed())
         generator = seeded(self.data_seed, NOISE, self.steps)
-        values, outputs = 0.0, []
-        batch = self.stage.seat(
-            self.stage.see(batch, generator)
-        )  # all of it at once: noise does not depend on the parts
+        # The whole batch is observed at once, so that its noise does not depend on the parts.
+        batch = self.task.shuffle_teachers(self.task.add_observations(batch, generator))
+        values, outputs, logged = [], [], {}
         places = torch.arange(count)[list(distributed.share(count))]
-        joined = max(
-            1, distributed.world() - 1
-        )  # images of a last batch that may have joined the one before it
-        parts = max(1, min(-(-(count - joined) // args.batch_size), count // distributed.world()))
-        for part in places.tensor_split(parts):  # as many in every process
-            result, share = (
-                self.forward({name: value[part] for name, value in batch.items()}, generator),
-                len(part) / count,
-            )
-            self.scaler.scale(share * result["loss"]).backward()
-            told = {"loss": result["loss"], **result["terms"], **result.get("metrics", {})}
-            values = values + share * torch.stack(
-                [value.detach().double() for value in told.values()]
-            )
-            outputs.append(result["output"].detach())
+        for part in places.tensor_split(self._count_parts(count)):
+            share = len(part) / count
+            losses = self.forward(batch.part(part), generator, progress)
+            self.scaler.scale(share * losses["loss"]).backward()
+            terms = losses["terms"]
+            logged = {"loss": losses["loss"], **terms, **losses["metrics"]}
+            values.append(share * torch.stack([v.detach().double() for v in logged.values()]))
+            outputs.append(losses["output"].detach())
         distributed.add_gradients(self.weights)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.weights, args.grad_clip or math.inf)
-        self.watch(
-            list(told), list(result["terms"]), distributed.total(values), norm, batch["index"]
-        )
+        total = distributed.total(total_of(values))
+        self._watch(list(logged), list(terms), total, norm, batch.index)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
-            update_average(self.average, self.stage.student, args.ema, self.steps)
+            update_average(self.average, self.task.student, args.ema, self.steps)
         self.steps += 1
         return torch.cat(outputs), places
 
-    def forward(self, batch: dict, generator: torch.Generator) -> dict:
+    def _count_parts(self, count: int) -> int:
+        """Into how many parts a batch is split: as many in every process."""
+        joined = max(1, distributed.world() - 1)  # images that a last batch may have gained
+        parts = -(-(count - joined) // self.args.batch_size)
+        return max(1, min(parts, count // distributed.world()))
+
+    def forward(self, batch: Batch, generator: torch.Generator, progress: Progress) -> Losses:
         try:
             with self.in_precision():
-                return self.stage(batch, generator)
+                return self.task(batch, generator, progress)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise UserError(
-                f"a batch of {len(batch['image'])}: {error}; choose another --batch_size"
+                f"a batch of {len(batch)}: {error}; choose another --batch_size"
             ) from None
 
-    def shown(self, batch: dict) -> dict:
-        """A batch with what all students see of it, and are taught."""
-        batch = self.stage.see(batch, seeded(self.data_seed, NOISE, self.steps))
-        with self.in_precision():
-            return self.stage.teach(batch)
-
-    def watch(
+    def _watch(
         self, names: list[str], terms: list[str], values: Tensor, norm: Tensor, index: Tensor
     ) -> None:
-        """No step is taken by what is not finite; which step it was is read at once, or on a GPU, which must not wait, some steps later."""
-        scaled = (
-            self.scaler.is_enabled()
-        )  # its first gradients may overflow: it takes no step by them, and tries a smaller scale
+        """Takes no step by what is not finite.
+
+        On a CPU that is read at once; on a GPU, which must not wait, some steps later.
+        """
+        # The first scaled gradients may overflow: the scaler skips such a step by itself.
+        scaled = self.scaler.is_enabled()
         bad = ~(values[0] if scaled else values[0] + norm).isfinite()
-        self.unread.append(
-            (self.steps, names, terms, torch.cat((values, bad.double()[None])), index)
-        )
+        checked = torch.cat((values, bad.double()[None]))
+        self.unread.append((self.steps, names, terms, checked, index))
         if self.device.type == "cpu":
             self.read()
         elif not scaled:
             self.optimizer.found_inf = bad.float()  # by which fused optimisers skip a step
 
     def read(self) -> None:
-        """Adds up what the steps since the last reading told."""
+        """Adds up the values of the steps since the last reading."""
+        all_values = torch.stack([entry[3] for entry in self.unread]).tolist()
         for (step, names, terms, _, index), (*values, bad) in zip(
-            self.unread, torch.stack([told[3] for told in self.unread]).tolist(), strict=True
+            self.unread, all_values, strict=True
         ):
             self.latest = dict(zip(names, values, strict=True))
             if bad:
-                what = [name for name in terms if not math.isfinite(self.latest[name])] or [
-                    "a gradient"
-                ]
+                infinite = [name for name in terms if not math.isfinite(self.latest[name])]
+                images = " ".join(map(str, index.tolist()))
                 self.diverge(
-                    ", ".join(what),
-                    f"step {step + 1}, a batch of training images {' '.join(map(str, index.tolist()))}",
+                    ", ".join(infinite or ["a gradient"]),
+                    f"step {step + 1}, a batch of training images {images}",
                 )
             for name, value in {**self.latest, "images": 1}.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value * len(index)
@@ -316,74 +302,21 @@ class Fit:
 
     def diverge(self, what: str, where: str) -> None:
         raise Diverged(
-            f"{what} is not finite in epoch {self.epoch:.2f}, {where}; the checkpoints before it are kept in {self.run.folder}"
+            f"{what} is not finite in epoch {self.epoch:.2f}, {where}; "
+            f"the checkpoints before it are kept in {self.run.folder}"
         )
 
-    def round(self, last: int, bar: tqdm) -> Iterator:
-        """Updates by the batches that it is sent, up to a step; the means over their images, and each term's share of the gradient at the end."""
-        args, batch = self.args, None
-        self.stage.train()
-        while self.steps < last:
-            batch = yield
-            output, places = self.step(batch)
-            self.scored.add(output, batch[self.meter.target][places])
-            saves, logs = (
-                (every and self.steps % every == 0) for every in (args.save_every, args.log_every)
-            )
-            if self.unread and (
-                saves or logs or len(self.unread) == READ_EVERY or self.steps == last
-            ):
-                self.read()
-            bar.update()
-            if not self.unread:
-                shown = {
-                    "loss": f"{self.sums['loss'] / self.sums['images']:.2e}",
-                    self.meter.drawn[0]: f"{self.scored.latest():.2f}",
-                }
-                bar.set_postfix(shown, refresh=False)
-            if logs:
-                tqdm.write(
-                    f"step {self.steps:>6}/{self.total}  "
-                    + "  ".join(f"{name} {value:.3e}" for name, value in self.latest.items())
-                )
-                self.tracker.log(
-                    {
-                        "step": self.steps,
-                        **{f"step_{name}": value for name, value in self.latest.items()},
-                    }
-                )
-            if saves and self.steps < last:
-                self.save_state()
-            self.stop.check()
-        batch = batch or next(
-            self.batches(self.steps - 1)
-        )  # of a round that was stopped after its last step
-        scores = {f"train_{name}": value for name, value in self.scored.gathered().quick().items()}
-        generator = seeded(self.data_seed, PROBE, self.steps)
-        some = {
-            name: value[: args.batch_size]
-            for name, value in batch.items()
-            if name != "x0" and "/" not in name
-        }  # as it was loaded
-        some = self.stage.seat(self.stage.see(self.memory.add(some), generator))
-        with distributed.single_process(), self.in_precision():
-            shares = gradient_shares(self.stage, some, generator)
-        means = {
-            f"train_{name}": value / self.sums["images"]
-            for name, value in self.sums.items()
-            if name != "images"
-        }
-        return means | scores | means | shares  # the loss is the one that is minimised
+    # ---------------------------------------------------------------- the course of a training
 
-    def begin(self, stop: Stop) -> None:
-        """From where an interrupted run stopped."""
-        run, args, self.stop = self.run, self.args, stop
+    def begin(self) -> None:
+        """Takes the run's folder, and goes on from where an interrupted run stopped."""
+        run, args = self.run, self.args
         saved = run.begin()
         if saved is not None:
             self.load(saved["resume"])
             if self.rows:
                 run.log(self.rows)
-            print(f"run {run.name} goes on after step {self.steps} of {self.total}")
+            print(f"run {run.name} resumes after step {self.steps} of {self.total}")
         self.tracker = Tracker(
             args.wandb,
             args.wandb_project,
@@ -395,66 +328,129 @@ class Fit:
             self.steps,
         )
 
-    def go_on(self) -> Iterator:
-        """Rounds of updates by the batches that it is sent, each with a validation behind it, to the last step."""
-        args = self.args
+    def start(self, stop: Stop) -> None:
+        """What comes before the first batch: pretraining, and the score of the first image."""
         if not self.steps:
-            prepare(
-                self.stage,
+            pretrain(
+                self.task,
                 self.train,
                 self.memory,
-                self.stop,
-                args,
+                stop,
+                self.args,
                 self.run,
                 self.device,
-                self.prepared,
+                self.pretrained,
                 self.save_state,
             )
-        every = args.val_every or self.per_epoch
-        self.first_image = self.score_first_image()
-        self.curves_at = time.perf_counter()
-        with tqdm(
+        self.plots.start(self, stop)
+        self.bar = tqdm(
             total=self.total, initial=self.steps, disable=None, leave=False, unit="step"
-        ) as bar:
-            while self.steps < self.total or self.sums:
-                began = time.perf_counter()
-                seen = self.rows[-1]["step"] if self.rows else 0
-                values = yield from self.round(min(self.total, seen + every), bar)
-                row = {
-                    "epoch": round(self.epoch, 4),
-                    "step": self.steps,
-                    "lr": self.optimizer.param_groups[0]["lr"],
-                    **values,
-                }
-                self.agree()
-                meter = self.meter(task=self.stage.task)
-                scores = evaluate(self.network, self.views, meter, self.stop.check_alone).summary()
-                row |= {f"val_{name}": scores[name] for name in ("task_loss", *meter.columns)}
-                row["seconds"] = round(time.perf_counter() - began, 3)
-                self.rows.append(row)
-                self.sums, self.scored = {}, self.meter()
-                tqdm.write(self.line(row))  # before a full disk can end the run
-                self.save(scores)
-                self.draw(getattr(args, "save_images", 0))  # a classifier makes no pictures
-                self.tracker.log(row)
-                self.draw_in_between()
+        )
+        self._start_round()
+        if self.sums and self.steps >= self.round_end:  # it was stopped before its validation
+            self._end_round(next(self.batches(self.steps - 1)), stop)
+
+    def update(self, batch: Batch, stop: Stop) -> None:
+        """One step, and at the end of a round its validation."""
+        output, places = self.step(batch)
+        self.scored.add(output, batch.of_target(self.meter.target)[places])
+        last = self.steps == self.round_end
+        saves, logs = (
+            bool(every) and self.steps % every == 0
+            for every in (self.args.save_every, self.args.log_every)
+        )
+        if self.unread and (saves or logs or last or len(self.unread) == READ_EVERY):
+            self.read()
+        self._show_step(logs)
+        if saves and not last:
+            self.save_state()
+        stop.check()
+        if last:
+            self._end_round(batch, stop)
+
+    def _show_step(self, logs: bool) -> None:
+        """The progress bar, and where --log_every asks for it the values of the step."""
+        assert self.bar is not None and self.tracker is not None, "a training begins by `start`"
+        self.bar.update()
+        if not self.unread:
+            loss = self.sums["loss"] / self.sums["images"]
+            score = {self.meter.curves[0]: f"{self.scored.latest():.2f}"}
+            self.bar.set_postfix({"loss": f"{loss:.2e}"} | score, refresh=False)
+        if logs:
+            values = "  ".join(f"{name} {value:.3e}" for name, value in self.latest.items())
+            tqdm.write(f"step {self.steps:>6}/{self.total}  {values}")
+            named = {f"step_{name}": value for name, value in self.latest.items()}
+            self.tracker.log({"step": self.steps, **named})
+
+    def _start_round(self) -> None:
+        before = self.rows[-1]["step"] if self.rows else 0
+        every = self.args.val_every or self.steps_per_epoch
+        self.round_began, self.round_end = time.perf_counter(), min(self.total, before + every)
+        self.task.train()
+
+    def _end_round(self, batch: Batch, stop: Stop) -> None:
+        """Validates, saves and logs; `batch` is the last one that was learnt."""
+        assert self.tracker is not None, "a training begins by `begin`"
+        values = self._summary_of_round(batch)
+        row = {
+            "epoch": round(self.epoch, 4),
+            "step": self.steps,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            **values,
+        }
+        self._average_statistics()
+        meter = self.meter(task_loss=self.task.task_loss)
+        scores = evaluate(self.network, self.views, meter, stop.check_alone).summary()
+        row |= {f"val_{name}": scores[name] for name in ("task_loss", *meter.columns)}
+        row["seconds"] = round(time.perf_counter() - self.round_began, 3)
+        self.rows.append(row)
+        self.sums, self.scored = {}, self.meter()
+        tqdm.write(self.line(row))  # before a full disk can end the run
+        self.save(scores)
+        self.plots.save_images(self)
+        self.tracker.log(row)
+        self.plots.draw_curves_in_between(self)
+        if not self.done:
+            self._start_round()
+
+    def _summary_of_round(self, batch: Batch) -> dict[str, float]:
+        """The round's means over its images, its scores, and each term's share of the gradient."""
+        quick = self.scored.gathered().quick()
+        scores = {f"train_{name}": value for name, value in quick.items()}
+        generator = seeded(self.data_seed, PROBE, self.steps)
+        some = self.memory.add(batch.loaded().part(slice(self.args.batch_size)))
+        some = self.task.shuffle_teachers(self.task.add_observations(some, generator))
+        with distributed.single_process(), self.in_precision():
+            progress = self.progress(self.steps - 1)
+            shares = gradient_shares(self.task, some, generator, progress)
+        images = self.sums["images"]
+        means = {
+            f"train_{name}": value / images for name, value in self.sums.items() if name != "images"
+        }
+        return means | scores | means | shares  # the loss is the one that is minimised
 
     def finish(self) -> dict:
-        """The best on validation is exported."""
+        """Exports the network that was best on validation."""
+        assert self.tracker is not None, "a training begins by `begin`"
         self.tracker.close()
-        self.draw_curves()
+        self.plots.draw_curves(self)
         if self.before_export is not None:
             self.before_export()
         best = max(self.rows, key=self.meter.selection_score)
         scores = {name: value for name, value in best.items() if name.startswith("val_")}
-        return self.run.finish(scores | {"best_epoch": best["epoch"], "epochs": self.epoch})
+        done = self.run.finish(scores | {"best_epoch": best["epoch"], "epochs": self.epoch})
+        print(closing_lines(self, scores, self.run.export))
+        return done
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
     def save(self, scores: dict) -> None:
-        """The best so far, then the last, then the metrics: what is read again is never ahead of what it needs."""
+        """The best so far, then the last, then the metrics: each after what it depends on."""
         content = self.content(scores)
-        if self.rows[-1] is max(
-            self.rows, key=self.meter.selection_score
-        ):  # the first one of several
+        best = max(self.rows, key=self.meter.selection_score)  # the first of several
+        if self.rows[-1] is best:
             checkpoint.write(self.run.best, content)
         self.save_state(content)
         self.run.log(self.rows)
@@ -463,95 +459,85 @@ class Fit:
         """The last state, and the one before it."""
         if self.unread:
             self.read()
-        self.agree()
-        checkpoint.write(
-            self.run.last, (content or self.content()) | {"resume": self.state()}, self.run.before
-        )
+        self._average_statistics()
+        content = (content or self.content()) | {"resume": self.state()}
+        checkpoint.write(self.run.last, content, self.run.before)
 
-    def agree(self) -> None:
-        """All processes have what is scored and saved."""
-        for module in (self.stage, self.average):
+    def _average_statistics(self) -> None:
+        """All processes get the mean of the running statistics, before they are scored or saved."""
+        for module in (self.task, self.average):
             distributed.average_statistics(module)
 
     def content(self, scores: dict | None = None) -> dict:
         """What is saved of the network, whose numbers are finite."""
         content = checkpoint.pack(
             self.network,
-            self.config,
-            self.stage.physics,
+            self.network_config,
+            self.task.physics,
             self.run.identity,
             epoch=round(self.epoch, 4),
             scores=scores,
         )
-        bad = [name for name, tensor in content["weights"].items() if not tensor.isfinite().all()]
-        return self.diverge(f"weight {bad[0]}", f"step {self.steps}") if bad else content
-
-    def score_first_image(self) -> dict[str, float] | None:
-        """The scores in validation of what the network is given, below which it has learnt nothing; a classifier has none."""
-        if self.meter.target != "image":
-            return None
-        if self.companion is not None and self.companion.first_image is not None:
-            return self.companion.first_image
-        network = FirstImage(self.camera.parts[0].config["c"])
-        scores = evaluate(network, self.views, self.meter(), self.stop.check_alone).summary()
-        return {name: scores[name] for name in self.meter.columns}
-
-    def draw_in_between(self) -> None:
-        """Draws the curves where that is some time ago."""
-        if time.perf_counter() - self.curves_at >= DRAW_EVERY:
-            self.draw_curves()
-
-    def draw_curves(self) -> None:
-        self.run.draw(self.rows, self.meter, self.first_image)
-        self.curves_at = time.perf_counter()
-
-    def draw(self, count: int) -> None:
-        """Some validation images as they are restored now."""
-        if count:
-            camera, images, kept = self.camera.parts[0], self.splits["val"], {}
-            some = (images[k]["image"] for k in range(min(len(images), CHOICE * count)))
-            places = detailed(some, count)
-            views = Views(camera, self.val, self.device, self.data_seed)
-            for batch, y, output in outputs(self.network, views):
-                seen = zip(batch["image"], camera.back_projection(y), output, strict=True)
-                kept |= dict(zip(batch["index"].tolist(), seen, strict=True))
-                if kept.keys() >= set(places):
-                    break
-            truth, first, output = zip(*(kept[k] for k in places), strict=True)
-            columns = {"first image": first, "network": output}
-            path = self.run.folder / "images" / f"step_{self.steps:07d}.png"
-            draw_grid(columns, truth, path, notes_of(columns, truth))
+        for name, tensor in content["weights"].items():
+            if not tensor.isfinite().all():
+                self.diverge(f"weight {name}", f"step {self.steps}")
+        return content
 
     def line(self, row: dict) -> str:
         """An epoch in one line."""
         before = self.rows[-2]["step"] if len(self.rows) > 1 else 0
-        left = (self.total - self.steps) / (self.steps - before) * row["seconds"]
+        left = int((self.total - self.steps) / (self.steps - before) * row["seconds"])
+        epochs = self.total / self.steps_per_epoch
         return (
-            f"epoch {row['epoch']:>3g}/{self.total / self.per_epoch:g}  loss {row['train_loss']:.3e}  {self.meter.told(row)}  "
-            f"{row['seconds']:.1f} s  left {int(left) // 60}:{int(left) % 60:02d}"
+            f"epoch {row['epoch']:>3g}/{epochs:g}  loss {row['train_loss']:.3e}  "
+            f"{self.meter.format_row(row)}  {row['seconds']:.1f} s  left {left // 60}:{left % 60:02d}"
         )
 
 
 def train(fits: list[Fit]) -> list[dict]:
-    """Trains to the last step, several beside each other: one batch, one look at it and one teacher's answer for all."""
+    """Trains to the last step; several runs share batches, observations and teachers' answers."""
     with Stop() as stop:
         for fit in fits:
-            fit.begin(stop)
+            fit.begin()
         try:
-            keep_going(fits)
+            for fit in fits:
+                fit.start(stop)
+            for batch, behind in shared_batches(fits):
+                for fit in behind:
+                    fit.update(batch, stop)
         except Stopped as signal:
             for fit in fits:
                 if fit.steps:
                     fit.save_state()
-            draw(fits)
-            raise ended_by(str(signal), fits) from None
+            draw_curves(fits)
+            raise interruption(str(signal), fits) from None
         except Diverged:
-            draw(fits)
+            draw_curves(fits)
             raise
-    return finished(fits)
+        finally:
+            for fit in fits:
+                fit.close()
+    return finish(fits)
 
 
-def finished(fits: list[Fit]) -> list[dict]:
+def shared_batches(fits: list[Fit]) -> Iterator[tuple[Batch, list[Fit]]]:
+    """Each batch with the runs that learn it: those that are farthest behind."""
+    stream, place = iter(()), None
+    while unfinished := [fit for fit in fits if not fit.done]:
+        step = min(fit.steps for fit in unfinished)
+        behind = [fit for fit in unfinished if fit.steps == step]
+        if step != place:
+            stream, place = fits[0].batches(step), step
+        batch, place = next(stream), place + 1
+        yield behind[0].add_shared(batch) if len(fits) > 1 else batch, behind
+
+
+def draw_curves(fits: list[Fit]) -> None:
+    for fit in fits:
+        fit.plots.draw_curves(fit)
+
+
+def finish(fits: list[Fit]) -> list[dict]:
     """The scores of all; one that cannot be exported does not keep the others from it."""
     scores, refusals = [], []
     for fit in fits:
@@ -564,46 +550,14 @@ def finished(fits: list[Fit]) -> list[dict]:
     return scores
 
 
-def draw(fits: list[Fit]) -> None:
-    """The curves of trainings that end here."""
-    for fit in fits:
-        fit.draw_curves()
-
-
-def ended_by(signal: str, fits: list[Fit]) -> BaseException:
-    """What is said after a signal: where the runs go on, or that nothing is saved yet."""
+def interruption(signal: str, fits: list[Fit]) -> BaseException:
+    """What ends a script after a signal: it says where the runs resume, if anything is saved."""
     saved = [fit for fit in fits if fit.steps or fit.run.last.is_file()]
+    if not saved and signal == "SIGINT":
+        return KeyboardInterrupt()
     if not saved:
-        return (
-            KeyboardInterrupt()
-            if signal == "SIGINT"
-            else Stopped(f"{signal}; nothing is saved yet, the same command begins again")
-        )
+        return Stopped(f"{signal}; nothing is saved yet, the same command starts again")
     where = ", ".join(
         f"step {fit.steps} of {fit.total} is saved in {fit.run.folder}" for fit in saved
     )
-    return Stopped(f"{signal}; {where}, the same command goes on")
-
-
-def keep_going(fits: list[Fit]) -> None:
-    """Sends batches to those that are the farthest back, until all are done."""
-    going, stream, place = {fit: fit.go_on() for fit in fits}, None, None
-
-    def send(fit: Fit, batch: dict | None) -> None:
-        try:
-            going[fit].send(batch)
-        except StopIteration:
-            del going[fit]
-
-    for fit in fits:
-        send(fit, None)
-    while going:
-        step = min(fit.steps for fit in going)
-        behind = [fit for fit in going if fit.steps == step]
-        if step != place:
-            stream, place = fits[0].batches(step), step
-        batch, place = next(stream), place + 1
-        if len(fits) > 1:
-            batch = behind[0].shown(batch)
-        for fit in behind:
-            send(fit, batch)
+    return Stopped(f"{signal}; {where}, the same command resumes")

@@ -4,61 +4,59 @@ from argparse import Namespace
 from collections.abc import Callable
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from core.files import write_csv
 from core.runtime import PREPARATION, Stop, seeded
+from distill.task import Task, total_of
 from report.figures import draw_lines
-from training.cache import Memory, on
+from training.cache import Memory
 from training.run import Run
 
 RATE = 1e-3  # of Adam
 
 
-def prepare(
-    stage: nn.Module,
+def pretrain(
+    task: Task,
     loader: DataLoader,
     memory: Memory,
     stop: Stop,
     args: Namespace,
     run: Run,
     device: torch.device,
-    far: dict,
+    state: dict,
     save: Callable[[], None],
 ) -> None:
-    """Trains what the stage has to prepare for --prepare_epochs passes; its losses are written and drawn. `far` tells how far it is."""
-    weights = stage.prepared()
+    """Trains what the task has to learn first, for --prepare_epochs passes.
+
+    Its losses are written and drawn. `state` is changed: it says how far the pretraining is.
+    """
+    weights = task.pretrained_parameters()
     if not weights:
         return
-    optimizer, rows = torch.optim.Adam(weights, lr=RATE), far.setdefault("rows", [])
+    optimizer, rows = torch.optim.Adam(weights, lr=RATE), state.setdefault("rows", [])
     if rows:
-        optimizer.load_state_dict(far["optimizer"])
+        optimizer.load_state_dict(state["optimizer"])
     for weight in weights:
         weight.requires_grad_(True)
+    count = len(loader.dataset)
     for epoch in range(len(rows), args.prepare_epochs):
         loader.dataset.epoch, loader.batch_sampler.first, sums = epoch, 0, {}
         for k, batch in enumerate(loader):
             stop.check()
-            losses = stage.prepare(
-                memory.add(on(device, batch)),
-                seeded(args.seed, PREPARATION, epoch * len(loader) + k),
-            )
+            generator = seeded(args.seed, PREPARATION, epoch * len(loader) + k)
+            losses = task.pretrain(memory.add(batch.to(device)), generator)
             optimizer.zero_grad()
-            sum(losses.values()).backward()
+            total_of(losses.values()).backward()
             optimizer.step()
-            sums = {
-                name: sums.get(name, 0.0) + loss.item() * len(batch["image"])
-                for name, loss in losses.items()
-            }
-        means = {name: value / len(loader.dataset) for name, value in sums.items()}
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + loss.item() * len(batch)
+        means = {name: value / count for name, value in sums.items()}
         rows.append({"epoch": epoch + 1} | means)
-        far["optimizer"] = optimizer.state_dict()
+        state["optimizer"] = optimizer.state_dict()
         save()
-        print(
-            f"prepared {epoch + 1}/{args.prepare_epochs}  "
-            + "  ".join(f"{name} {value:.3e}" for name, value in means.items())
-        )
+        text = "  ".join(f"{name} {value:.3e}" for name, value in means.items())
+        print(f"pretrained {epoch + 1}/{args.prepare_epochs}  {text}")
     for weight in weights:
         weight.requires_grad_(False)
     write_csv(run.folder / "prepared.csv", rows)

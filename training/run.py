@@ -210,7 +210,7 @@ class Run:
         """The figures of a run, which cost a second or two."""
         if not rows or distributed.rank():
             return
-        draw_curves(rows, meter.drawn, self.folder / "curves.png", first_image)
+        draw_curves(rows, meter.curves, self.folder / "curves.png", first_image)
         for name, label, scores in meter.figures:
             draw_splits(rows, scores, label, self.folder / f"{name}.png")
 

@@ -1,12 +1,12 @@
-"""What the training scripts have in common: data, physics and networks from the command line, and names from numbers."""
+"""From the command line to a training: data, physics, networks, tasks, and the runs of all seeds."""
 
 import statistics
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from core.registry import (
     LOSSES,
     MODELS,
     PHYSICS,
+    LossSpec,
     bound,
     label_of,
     words,
@@ -28,95 +29,85 @@ from core.registry import (
 from core.runtime import data_seed
 from data.batches import Images
 from data_loader import Request, build_splits
-from distill import Term, build_task, build_term
-from distill.task import Distillation, Guide, Supervised
+from distill import WeightedLoss, build_loss, build_task_loss
+from distill.task import Distillation, Supervised, Task, Teacher
 from models import build_network
 from models.base import to_device
 from models.hybrid_unet import graft
 from physics.base import Physics
 from physics.paired import physics_for
 from training import checkpoint
+from training.checkpoint import Checkpoint
 from training.loop import Fit, train
 from training.run import Run
 
 LARGEST = 2_000_000_000  # parameters
 
 
-class Teacher(NamedTuple):
-    """A network that saw more, what rebuilds it, and what it sees."""
+class Finished(Exception):
+    """Nothing is left to be trained: the run is finished, or --dry_run only describes it."""
 
-    network: nn.Module
-    config: dict
-    physics: Physics
+    def __init__(self, scores: dict):
+        super().__init__("finished")
+        self.scores = scores
 
 
 def request_of(args: Namespace, **changes) -> Request:
     """What the flags ask of a dataset."""
-    return Request(
-        **{
-            name: getattr(args, name)
-            for name in Request._fields
-            if getattr(args, name, None) is not None
-        }
-        | changes
-    )
+    values = {name: getattr(args, name, None) for name in Request._fields}
+    return Request(**{k: v for k, v in values.items() if v is not None} | changes)
 
 
 def splits_of(
     args: Namespace, table: dict = DATASETS, augment: bool = True, **changes
 ) -> dict[str, Images]:
     """The splits that a training uses: the test set is not among them."""
-    check_physics(args, physics_config(args))
-    return build_splits(
-        request_of(args, **changes), ("train", "val"), data_seed(args) if augment else None, table
-    )
+    check_physics(args, physics_config_of(args))
+    seed = data_seed(args) if augment else None
+    return build_splits(request_of(args, **changes), ("train", "val"), seed, table)
 
 
-class Asked(Exception):
-    """The images are asked for: all else of a camera is right."""
+class ImagesNeeded(Exception):
+    """A physics asks for its training images: all else of it is right."""
 
 
 def check_physics(args: Namespace, config: dict) -> None:
-    """Refuses a wrong camera before a dataset is fetched or unpacked."""
+    """Refuses a wrong physics before a dataset is downloaded or unpacked."""
 
     def images() -> Tensor:
-        raise Asked
+        raise ImagesNeeded
 
     if args.dataset in FETCHED:
-        with suppress(Asked):
+        with suppress(ImagesNeeded):
             build_physics(config, images)
 
 
-def physics_config(args: Namespace) -> dict:
-    """The recipe of the camera that the flags describe."""
-    return {
-        "name": args.physics,
-        "n": args.n,
-        "c": args.c,
-        **{flag: getattr(args, flag) for flag in PHYSICS[args.physics].flags},
-    }
+def physics_config_of(args: Namespace) -> dict:
+    """The config of the physics that the flags describe."""
+    flags = {flag: getattr(args, flag) for flag in PHYSICS[args.physics].flags}
+    return {"name": args.physics, "n": args.n, "c": args.c, **flags}
 
 
 def network_of(args: Namespace, **more) -> tuple[nn.Module, dict]:
-    """The network that the flags describe, and its recipe; one seed begins with the same weights in every script."""
-    flags = {
-        flag: getattr(args, flag)
-        for flag in MODELS[args.network].flags
-        if getattr(args, flag) is not None
-    }
+    """The network that the flags describe, and its config.
+
+    One seed gives the same first weights in every script.
+    """
+    flags = {flag: getattr(args, flag) for flag in MODELS[args.network].flags}
+    flags = {flag: value for flag, value in flags.items() if value is not None}
     config = {"name": args.network, "c": args.c, **flags, **more}
     with torch.device("meta"):  # before anything of that size is made
         count = sum(w.numel() for w in build_network(config).parameters())
     if count > LARGEST:
         raise UserError(
-            f"network '{args.network}' would have {count:,} parameters: at most {LARGEST:,} are made"
+            f"network '{args.network}' would have {count:,} parameters; at most {LARGEST:,} are allowed"
         )
     torch.manual_seed(args.seed)
     return apply_checkpointing(build_network(config), args), config
 
 
 def apply_checkpointing(network: nn.Module, args: Namespace) -> nn.Module:
-    """The network, which computes features again in the backward pass where that is asked."""
+    """The network, which recomputes features in the backward pass if --gradient_checkpointing."""
     network.checkpointing = args.gradient_checkpointing
     if args.gradient_checkpointing and not network.can_checkpoint:
         raise UserError(
@@ -125,165 +116,175 @@ def apply_checkpointing(network: nn.Module, args: Namespace) -> nn.Module:
     return network
 
 
-def ordering_file(config: dict) -> dict[str, str]:
-    """The user's own patterns, whose content belongs to the configuration."""
-    ordering = config.get("ordering", "")
+def ordering_file(physics_config: dict) -> dict[str, str]:
+    """The user's own patterns, whose content belongs to the configuration of a run."""
+    ordering = physics_config.get("ordering", "")
     return {"ordering_file": ordering.removeprefix("file:")} if ordering.startswith("file:") else {}
 
 
 def warm_start(network: nn.Module, config: dict, path: str | None) -> None:
     """Begins with the weights of a checkpoint, whose network must be the same."""
-    if path is not None:
-        found = checkpoint.restore(path, kind=checkpoint.RESTORER)
-        differ = differences(
-            {"freeze": None} | config,
-            {"freeze": None} | found.content["network"],
-            but=("name", "freeze"),
-        )
-        if differ:
-            raise UserError(f"checkpoint {path} is of another network: {differ}")
-        checkpoint.load_weights(network, found.network.state_dict(), path)
+    if path is None:
+        return
+    other, other_config = checkpoint.restore_network(path, kind=checkpoint.RESTORER)
+    ours, theirs = ({"freeze": None} | c for c in (config, other_config))
+    different = differences(ours, theirs, ignore=("name", "freeze"))
+    if different:
+        raise UserError(f"checkpoint {path} holds another network: {different}")
+    checkpoint.load_weights(network, other.state_dict(), path)
 
 
-def differences(ours: dict, theirs: dict, but: tuple[str, ...] = ()) -> str:
-    """In words, what two recipes do not share."""
-    names = [
-        name
-        for name in {**ours, **theirs}
-        if name not in but and ours.get(name) != theirs.get(name)
-    ]
-    return ", ".join(f"{name} {theirs.get(name)}, not {ours.get(name)}" for name in names)
+def differences(ours: dict, theirs: dict, ignore: tuple[str, ...] = ()) -> str:
+    """In words, what two configs do not share."""
+    names = [name for name in {**ours, **theirs} if name not in ignore]
+    return ", ".join(
+        f"{name} {theirs.get(name)}, not {ours.get(name)}"
+        for name in names
+        if ours.get(name) != theirs.get(name)
+    )
 
 
 def fitted_physics(config: dict, splits: dict[str, Images]) -> Physics:
-    """The physics of a recipe, fitted to the training images where it has to be, with its measurement counts printed."""
+    """The physics of a config, fitted to the training images where it must be; it is printed."""
     physics = build_physics(config, images=splits["train"].stack)
     print(f"physics: {physics.describe()}")
     return physics
 
 
-def check_pairs(dataset: str, images: Images, seeing: list[tuple[nn.Module, Physics]]) -> None:
-    """Refuses networks and cameras that cannot see these images: what measures nothing needs pairs, and pairs tell no noise level."""
-    for network, camera in seeing:
-        name = camera.config["name"]
+def check_pairs(dataset: str, images: Images, networks: list[tuple[nn.Module, Physics]]) -> None:
+    """Refuses networks whose physics cannot be used with these images.
+
+    A physics that measures nothing needs pairs, and pairs come without a noise level.
+    """
+    for network, physics in networks:
+        name = physics.config["name"]
         if dataset != "paired" and name == "given":
             raise UserError(
-                f"dataset '{dataset}' with physics 'given': it needs a camera that can measure its clean pictures"
+                f"dataset '{dataset}' with physics 'given': choose a physics that can measure its "
+                "clean pictures"
             )
-        physics_for(images, camera, network)
+        physics_for(images, physics, network)
 
 
 def check_losses(args: Namespace) -> None:
-    """Refuses losses that lack what they are made of, such as published weights, before anything is trained."""
+    """Refuses losses that lack what they need, such as published weights, before any training."""
     losses_of(args)
-    build_task(args.loss_gt, **loss_options(args))
+    build_task_loss(args.loss_gt, **loss_options(args))
 
 
 def losses_of(
     args: Namespace,
-    table: dict = LOSSES,
+    table: dict[str, LossSpec] = LOSSES,
     options: dict | None = None,
-    layers: Callable = lambda line: None,
-) -> list[Term]:
-    """The distillation losses, with the weights that the command line gives, and the taps that a table's line is to have."""
+    layers: Callable[[LossSpec], str | None] = lambda spec: None,
+) -> list[WeightedLoss]:
+    """The distillation losses with the weights of the command line.
+
+    `layers` gives the selection that a loss compares, where that is not the table's.
+    """
     options = loss_options(args) if options is None else options
     return [
-        build_term(name, weight, table, layers(table[name]), **options)
+        build_loss(name, weight, table, layers(table[name]), **options)
         for name, weight in named_losses(args).items()
     ]
 
 
 def teacher_from(
     path: str | Path,
-    given: dict,
+    requested: dict,
     dataset: str,
-    camera: dict | None = None,
+    physics_config: dict | None = None,
     kind: str = checkpoint.RESTORER,
 ) -> Teacher:
-    """A checkpoint's network with its own physics, or with `camera` where the file carries none."""
-    network, physics, content, _ = checkpoint.restore_with_physics(path, given, camera, kind)
-    trained_on = content["config"].get("dataset", dataset)
+    """The teacher of a checkpoint, with the given physics where the file names none."""
+    teacher = checkpoint.restore(path, requested, physics_config, kind)
+    trained_on = teacher.training_config.get("dataset", dataset)
     if trained_on != dataset:
-        print(f"teacher: it was trained on {trained_on}, the student learns on {dataset}")
-    return Teacher(network, content["network"], physics)
+        print(f"teacher: it was trained on {trained_on}, and the student learns on {dataset}")
+    return Teacher(teacher.network, teacher.physics, teacher.network_config)
 
 
 def teacher_of(args: Namespace, path: Path | None, images: Callable[[], Tensor]) -> Teacher:
-    """The teacher of a checkpoint; one that learns beside the student may also be the student's network at its own ratio."""
+    """The teacher of a checkpoint, or for --online the student's network at --cr_teacher."""
+    has_ratio = "cr" in PHYSICS[args.physics].flags
     if path is not None:
-        given = {"n": args.n, "c": args.c, "cr": args.cr_teacher, "ordering": args.ordering_teacher}
-        shared = (
-            None
-            if "cr" in PHYSICS[args.physics].flags
-            else physics_config(args) | {"x0": "adjoint"}
-        )
-        return teacher_from(path, given, args.dataset, shared)
-    if "cr" not in PHYSICS[args.physics].flags:
+        requested = {
+            "n": args.n,
+            "c": args.c,
+            "cr": args.cr_teacher,
+            "ordering": args.ordering_teacher,
+        }
+        shared = None if has_ratio else physics_config_of(args) | {"x0": "adjoint"}
+        return teacher_from(path, requested, args.dataset, shared)
+    if not has_ratio:
         raise UserError(
-            f"cr_teacher {words(args.cr_teacher)}: physics '{args.physics}' has no ratio; give --teacher PATH"
+            f"cr_teacher {words(args.cr_teacher)}: physics '{args.physics}' has no ratio; "
+            "give --teacher PATH"
         )
-    physics = build_physics(
-        physics_config(args) | {"cr": args.cr_teacher, "awgn_snr": None}, images=images
+    config = physics_config_of(args) | {"cr": args.cr_teacher, "awgn_snr": None}
+    physics = build_physics(config, images=images)
+    seed = args.seed + 1  # not the student's first weights
+    network, network_config = network_of(Namespace(**vars(args) | {"seed": seed}))
+    return Teacher(network, physics, network_config)
+
+
+def hybrid_of(encoder: Checkpoint, decoder_path: str, freeze: str) -> tuple[nn.Module, dict]:
+    """A network of one U-Net's encoder and another's decoder, a part of it frozen on request."""
+    decoder, decoder_config = checkpoint.restore_network(decoder_path, kind=checkpoint.RESTORER)
+    config, other = (
+        c | {"name": "hybrid_unet", "freeze": freeze}
+        for c in (encoder.network_config, decoder_config)
     )
-    network, config = network_of(
-        Namespace(**vars(args) | {"seed": args.seed + 1})
-    )  # unlike the student
-    return Teacher(network, config, physics)
-
-
-def hybrid_of(
-    encoder: checkpoint.Restored, decoder: checkpoint.Restored, freeze: str
-) -> tuple[nn.Module, dict]:
-    """A network of the first one's encoder and the second one's decoder, a part of it frozen on request."""
-    configs = [
-        restored.content["network"] | {"name": "hybrid_unet", "freeze": freeze}
-        for restored in (encoder, decoder)
-    ]
-    if configs[0] != configs[1]:
+    if config != other:
         raise UserError(
-            f"encoder and decoder come from different U-Nets: the decoder's has {differences(*configs)}"
+            "encoder and decoder come from different U-Nets: the decoder's has "
+            f"{differences(config, other)}"
         )
-    network = build_network(configs[0])
-    network.load_state_dict(graft(encoder.network.state_dict(), decoder.network.state_dict()))
-    return network, configs[0]
+    network = build_network(config)
+    network.load_state_dict(graft(encoder.network.state_dict(), decoder.state_dict()))
+    return network, config
 
 
-def thawed(restored: checkpoint.Restored) -> tuple[nn.Module, dict]:
-    """The network of a checkpoint with nothing frozen in it: a hybrid has become an ordinary U-Net."""
-    config = restored.content["network"]
+def unfrozen(start: Checkpoint) -> tuple[nn.Module, dict]:
+    """The network of a checkpoint with nothing frozen in it: a hybrid becomes a U-Net."""
+    config = start.network_config
     if config["name"] != "hybrid_unet":
-        return restored.network, config
+        return start.network, config
     config = {name: value for name, value in config.items() if name != "freeze"} | {"name": "unet"}
     network = build_network(config)
-    network.load_state_dict(restored.network.state_dict())
+    network.load_state_dict(start.network.state_dict())
     return network, config
 
 
 def student_names(
-    args: Namespace, camera: dict, teachers: dict | None, start: str
+    args: Namespace, physics_config: dict, teacher_config: dict | None, prefix: str
 ) -> tuple[str, str]:
-    """The run's name without its hash, and the exported file, into which the run puts its hash, from the recipes of the cameras."""
-    what = label_of(camera)
-    if "cr" in camera:
-        what = f"crs_{words(camera['cr'])}"
-    if teachers is not None:
-        if "cr" in teachers:
-            what += f"_crt_{words(teachers['cr'])}"
-        elif label_of(teachers) != what:
-            what += f"_teacher_{label_of(teachers)}"
-        what += f"_type_{args.type_dist}_loss_{'_'.join(args.loss_distill).replace(':', '_')[:80]}"  # names of files have an end
+    """The run's name without its hash, and the exported file's, into which the run puts its hash.
+
+    `teacher_config` is that of the teacher's physics.
+    """
+    label = label_of(physics_config)
+    if "cr" in physics_config:
+        label = f"crs_{words(physics_config['cr'])}"
+    if teacher_config is not None:
+        if "cr" in teacher_config:
+            label += f"_crt_{words(teacher_config['cr'])}"
+        elif label_of(teacher_config) != label:
+            label += f"_teacher_{label_of(teacher_config)}"
+        losses = "_".join(args.loss_distill).replace(":", "_")[:80]  # file names have a limit
+        label += f"_type_{args.type_dist}_loss_{losses}"
     return (
-        f"{start}_{what}_{args.dataset}",
-        f"{date.today()}_{start}_weights_{what}_{args.dataset}_seed_{args.seed}_{{hash}}.pth",
+        f"{prefix}_{label}_{args.dataset}",
+        f"{date.today()}_{prefix}_weights_{label}_{args.dataset}_seed_{args.seed}_{{hash}}.pth",
     )
 
 
 def supervised(
     args: Namespace, network: nn.Module, physics: Physics, loss: str, device: torch.device
 ) -> Supervised:
-    """A network and its camera, on the device."""
-    task = build_task(loss, **loss_options(args))
-    return Supervised(to_device(network, device), physics.to(device), task)
+    """A network and its physics, on the device."""
+    task_loss = build_task_loss(loss, **loss_options(args))
+    return Supervised(to_device(network, device), physics.to(device), task_loss)
 
 
 def distillation(
@@ -291,27 +292,33 @@ def distillation(
     student: nn.Module,
     physics: Physics,
     teacher: Teacher,
-    images: Callable,
+    images: Callable[[], Tensor],
     device: torch.device,
     online: bool = False,
 ) -> Distillation:
-    """Student, teacher and adapters on the device; one physics object where both see alike. `images` loads the training images."""
+    """Student, teacher and adapters on the device; `images` loads the training images.
+
+    Where student and teacher see the same, they share one physics object.
+    """
     torch.manual_seed(args.seed)  # of the adapters
     physics_t = teacher.physics
     if args.awgn_teacher:
         if physics_t.level != "awgn_snr":
             raise UserError(
-                f"awgn_teacher: the teacher's physics '{physics_t.config['name']}' does not read --awgn_snr"
+                f"awgn_teacher: the teacher's physics '{physics_t.config['name']}' does not read "
+                "--awgn_snr"
             )
         physics_t = physics_t.at_noise(args.awgn_snr).refit(images)
-    physics_t = physics if physics.same_first_image_as(physics_t) else physics_t
+    if physics.same_first_image_as(physics_t):
+        physics_t = physics
+    network_t = to_device(teacher.network, device)
     return Distillation(
         to_device(student, device),
         physics.to(device),
-        [Guide(to_device(teacher.network, device), physics_t.to(device))],
+        [replace(teacher, network=network_t, physics=physics_t.to(device))],
         selection=args.type_dist,
         losses=losses_of(args),
-        task=build_task(args.loss_gt, **loss_options(args)),
+        task_loss=build_task_loss(args.loss_gt, **loss_options(args)),
         alpha=args.alpha,
         schedule=bound(ALPHA_SCHEDULES, args.alpha_schedule, args),
         beta=args.beta,
@@ -321,63 +328,78 @@ def distillation(
     )
 
 
-def learner(
-    stage: nn.Module, config: dict, splits: dict[str, Images], args: Namespace, run: Run, **more
-) -> Fit | dict:
-    """A stage that is ready to be trained; or --dry_run says what would be trained."""
-    check_pairs(
-        args.dataset,
-        splits["val"],
-        [
-            (stage.student, stage.physics),
-            *(teacher[:2] for teacher in getattr(stage, "guides", ())),
-        ],
-    )
-    count = sum(w.numel() for w in stage.student.parameters())
-    often = f" ({args.repeat} times an epoch)" if args.repeat > 1 else ""
+def begin_run(args: Namespace, stem: str, export: str, inputs: dict | None = None) -> Run:
+    """The folder of a run that is not finished yet; see `Run` for the arguments."""
+    run = Run(args, stem, export, inputs or {})
+    if run.finished:
+        raise Finished(run.already())
+    return run
+
+
+def fit_of(
+    task: Task, config: dict, splits: dict[str, Images], args: Namespace, run: Run, **more
+) -> Fit:
+    """A task that is ready to be trained; --dry_run only describes it."""
+    networks = [(task.student, task.physics)]
+    networks += [(teacher.network, teacher.physics) for teacher in task.teachers]
+    check_pairs(args.dataset, splits["val"], networks)
+    count = sum(w.numel() for w in task.student.parameters())
+    repeated = f" ({args.repeat} times an epoch)" if args.repeat > 1 else ""
     print(
         f"network: {config['name']}, {count:,} parameters; "
-        f"{len(splits['train'])} training{often} and {len(splits['val'])} validation images"
+        f"{len(splits['train'])} training{repeated} and {len(splits['val'])} validation images"
     )
     if args.dry_run:
         run.describe()
-        return {}
-    return Fit(stage, config, splits, args, run, **more)
+        raise Finished({})
+    return Fit(task, config, splits, args, run, **more)
 
 
-def trained(found: list[Fit | dict]) -> list[dict]:
-    """The scores of runs; those that are not finished yet are trained, beside each other."""
-    scores = iter(train([fit for fit in found if isinstance(fit, Fit)]))
-    return [next(scores) if isinstance(fit, Fit) else fit for fit in found]
+Prepare = Callable[[Namespace, Fit | None], Fit]
 
 
-def every_seed(
-    make: Callable[[Namespace, Fit | None], Fit | dict], args: Namespace, score: str
-) -> dict:
-    """One run, or one for each of --seeds and the mean and deviation of a score; with --data_seed they are trained beside each other."""
+def run_once(prepare: Prepare, args: Namespace) -> dict:
+    """The scores of one run, which is trained unless it is finished."""
+    return train_together(prepare, [args])[0]
+
+
+def train_together(prepare: Prepare, runs: list[Namespace]) -> list[dict]:
+    """The scores of several runs; those that are not finished share what they compute of a batch."""
+    outcomes: list[Fit | dict] = []
+    for args in runs:
+        companion = next((fit for fit in outcomes if isinstance(fit, Fit)), None)
+        try:
+            outcomes.append(prepare(args, companion))
+        except Finished as finished:
+            outcomes.append(finished.scores)
+    scores = iter(train([fit for fit in outcomes if isinstance(fit, Fit)]))
+    return [next(scores) if isinstance(outcome, Fit) else outcome for outcome in outcomes]
+
+
+def run_seeds(prepare: Prepare, args: Namespace, score: str) -> dict:
+    """One run, or one for each of --seeds, with the mean and deviation of a score.
+
+    With --data_seed the runs see the same batches, and are trained together.
+    """
     if not args.seeds:
-        return trained([make(args, None)])[0]
-    found: list[Fit | dict] = []
+        return run_once(prepare, args)
+    runs = []
     for seed in args.seeds:
-        one = Namespace(
-            **vars(args)
-            | {"seed": seed, "run_name": args.run_name and f"{args.run_name}_seed_{seed}"}
-        )
-        companion = next((fit for fit in found if isinstance(fit, Fit)), None)
-        found += (
-            [make(one, companion)] if args.data_seed is not None else trained([make(one, None)])
-        )
-    runs = trained(found)
+        name = args.run_name and f"{args.run_name}_seed_{seed}"
+        runs.append(Namespace(**vars(args) | {"seed": seed, "run_name": name}))
+    together = [[run] for run in runs] if args.data_seed is None else [runs]
+    done = [scores for some in together for scores in train_together(prepare, some)]
     if args.dry_run:
         return {}
-    scores = [run[score] for run in runs]
+    scores = [run[score] for run in done]
     print(
-        f"{score.replace('val_', 'validation ')}: {mean_and_deviation(scores)} over seeds {', '.join(map(str, args.seeds))}"
+        f"{score.replace('val_', 'validation ')}: {mean_and_deviation(scores)} over seeds "
+        f"{', '.join(map(str, args.seeds))}"
     )
     return {
-        "runs": runs,
+        "runs": done,
         score: statistics.mean(scores),
-        "checkpoints": [run["checkpoint"] for run in runs],
+        "checkpoints": [run["checkpoint"] for run in done],
     }
 
 

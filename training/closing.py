@@ -1,0 +1,78 @@
+"""What a newcomer needs at the end of a run: the network, its score, and the next command."""
+
+import shlex
+from argparse import Namespace
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import UserError
+from core.registry import CLASSIFIERS
+from models.base import FirstImage
+from physics.base import Linear
+from training.cache import Views
+from training.validation import evaluate
+
+if TYPE_CHECKING:
+    from training.loop import Fit
+
+CHEAP_LMMSE = 32  # n: a covariance of more pixels than 32 x 32 takes more than a second
+# Flags that the evaluation must share with the training, and the values that need not be written.
+SHARED_FLAGS = {
+    "dataset": "photos",
+    "data_root": "data",
+    "gt": None,
+    "lq": None,
+    "pairs": None,
+    "results": "results",
+}
+
+
+def closing_lines(fit: "Fit", scores: dict, export: Path) -> str:
+    """Where the network is, how it scores beside its first image, and how it is evaluated."""
+    lines = {
+        "network": str(export),
+        "validation": describe_scores(fit, scores),
+        "next": next_command(fit.args, export),
+    }
+    return "\n".join(f"{name:<12}{line}" for name, line in lines.items())
+
+
+def describe_scores(fit: "Fit", scores: dict) -> str:
+    """The best scores on validation, and those of first images that need no training."""
+    if fit.meter.target == "label":
+        return f"top-1 {scores['val_top1']:.1f} %, top-3 {scores['val_top3']:.1f} %"
+    text = f"{scores['val_psnr']:.2f} dB, SSIM {scores['val_ssim']:.4f}"
+    first = fit.plots.first_image
+    others = [f"its first image {first['psnr']:.2f} dB"] if first else []
+    lmmse = psnr_of_lmmse(fit)
+    if lmmse is not None:
+        others.append(f"LMMSE {lmmse:.2f} dB")
+    return f"{text} ({', '.join(others)})" if others else text
+
+
+def psnr_of_lmmse(fit: "Fit") -> float | None:
+    """The validation PSNR of the best linear estimate, where it is cheap and another first image."""
+    physics = fit.val_physics
+    config = physics.config
+    if not isinstance(physics, Linear) or config["n"] > CHEAP_LMMSE or config.get("x0") == "lmmse":
+        return None
+    with suppress(UserError):  # where the training images do not suffice for it
+        lmmse = physics.baselines(fit.splits["train"].stack)["LMMSE"].to(fit.device)
+        views = Views(lmmse, fit.val, fit.device, fit.data_seed)
+        return evaluate(FirstImage(config["c"]), views, fit.meter()).summary()["psnr"]
+    return None
+
+
+def next_command(args: Namespace, export: Path) -> str:
+    """The command that scores the network on test images."""
+    classifier = args.network in CLASSIFIERS
+    words = ["python", "test_classify.py" if classifier else "test_UNet.py"]
+    words += ["--checkpoint", str(export)]
+    for flag, default in SHARED_FLAGS.items():
+        value = getattr(args, flag, default)
+        if value == "hybrid":
+            value = "paired"  # a mixture is validated and tested on its pairs
+        if value != default:
+            words += [f"--{flag}", str(value)]
+    return shlex.join(words)

@@ -1,0 +1,32 @@
+"""A network's outputs on a split, and their scores."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from algo_functions import ClassMeter, Meter
+from data.batches import Batch
+from training.cache import View
+
+
+def outputs(network: nn.Module, views: Iterable[View]) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+    """Batch by batch of a split: the batch, its measurements, and the network's output."""
+    network.eval()
+    for batch, y, x0 in views:
+        with torch.no_grad():
+            output = network(x0)
+        yield batch, y, output
+
+
+def evaluate(
+    network: nn.Module,
+    views: Iterable[View],
+    meter: Meter | ClassMeter,
+    check: Callable[[], None] = lambda: None,
+) -> Meter | ClassMeter:
+    """The scores of every image of a split, once for each part of the physics."""
+    for batch, _, output in outputs(network, views):
+        meter.add(output, batch.of_target(meter.target))
+        check()
+    return meter.gathered()
