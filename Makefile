@@ -23,6 +23,7 @@ $(VENV)/installed: requirements.txt requirements-dev.txt constraints.txt
 test: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
 	$(VENV)/bin/python -m pytest
 
 demo: setup

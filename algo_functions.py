@@ -19,7 +19,7 @@ from physics.base import Physics
 def build_physics(
     config: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
 ) -> Physics:
-    """The physics of a config; `images` loads the training images for one that is fitted to them."""
+    """The physics of a config; `images` loads the training images if it is fitted to them."""
     return look_up(PHYSICS, config["name"], "physics")(config, images, state)
 
 
@@ -81,7 +81,7 @@ def psnr(mse: Tensor) -> Tensor:
 
 @torch.no_grad()
 def score(output: Tensor, target: Tensor, border: int = 0, luma: bool = False) -> dict[str, Tensor]:
-    """PSNR, SSIM and squared error of the output, and PSNR of the clipped output, per image (B,)."""
+    """PSNR, SSIM, PSNR of the clipped output, and squared error, per image (B,)."""
     output = output.to(target.dtype)
     clipped = scored_part(output.clamp(0, 1), border, luma)
     output = scored_part(output, border, luma)

@@ -1,6 +1,6 @@
 """What is in the features of networks: a teacher's and a student's, tap by tap, of the same images."""
 
-from core import flags
+from cli import flags
 from core.registry import DATASETS, FEATURE_MEASURES, LABELLED
 
 

@@ -1,6 +1,6 @@
 """Our speed beside a plain loop's, and beside what the machine can do."""
 
-from core import flags
+from cli import flags
 from core.registry import BENCHES
 
 

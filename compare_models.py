@@ -1,6 +1,6 @@
 """Compare checkpoints: parameters, FLOPs, memory, latency and quality, and their ratios to the first."""
 
-from core import flags
+from cli import flags
 
 
 def build_parser() -> flags.Parser:

@@ -1,4 +1,4 @@
-"""Datasets of clean images in three splits: validation comes out of training, the test set is for evaluation only."""
+"""Datasets in three splits: validation is a part of training, the test set is for evaluation."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from core.inputs import check_data
 from core.registry import DATASETS, LAYOUTS, look_up
 from data.batches import Images, Source
 from data.images import SUFFIXES, Request
-from data.splits import SPLITS, WORDS, shuffled, stratified
+from data.splits import SPLITS, WORDS, shuffled_order, stratified_order
 
 __all__ = ["Request", "build_splits"]
 
@@ -20,43 +20,49 @@ def build_splits(
     augment_seed: int | None = None,
     table: dict = DATASETS,
 ) -> dict[str, Images]:
-    """The wanted splits of a table's dataset, limited to fixed random subsets where asked; only training is augmented."""
+    """Splits of a table's dataset, limited to fixed random subsets on request.
+
+    Only training images are augmented.
+    """
     check_data(request)
     if request.crop == "whole" and (request.labelled or request.dataset != "folder"):
         raise UserError(
-            f"crop whole: dataset '{request.dataset}' has no pictures of their own size; 'folder' has"
+            f"crop whole: only the pictures of dataset 'folder' keep their own size, "
+            f"not those of '{request.dataset}'"
         )
     sources = look_up(table, request.dataset, "dataset")(request)
-    strange = next((name for name in sources["test"].classes if CONTROL.search(name)), None)
-    if strange:
-        raise UserError(
-            f"dataset '{request.dataset}': class '{in_a_line(strange)}' has a name with control characters"
-        )
-    if sources["train"].labels is not None:
-        learnt = set(sources["train"].labels)
-        absent = [name for k, name in enumerate(sources["train"].classes) if k not in learnt]
-        if absent:
-            raise UserError(
-                f"dataset '{request.dataset}': no training images of class {', '.join(absent)}"
-            )
+    check_classes(request, sources)
     splits = {}
     for split in wanted:
         source, limit = sources[split], getattr(request, f"limit_{split}")
         count = len(source.images)
         if count == 0:
-            raise too_few(request, sources, split)
+            raise too_few_error(request, sources, split)
         subset = torch.arange(count)
         if limit is not None and limit < count:
-            subset = (shuffled(count) if source.labels is None else stratified(source.labels))[
-                :limit
-            ]
-        splits[split] = (source.kind or Images)(
-            source, subset, augment_seed if split == "train" else None, request.shift
-        )
+            labels = source.labels
+            order = shuffled_order(count) if labels is None else stratified_order(labels)
+            subset = order[:limit]
+        seed = augment_seed if split == "train" else None
+        splits[split] = (source.kind or Images)(source, subset, seed, request.shift)
     return splits
 
 
-def too_few(request: Request, sources: dict[str, Source], split: str) -> UserError:
+def check_classes(request: Request, sources: dict[str, Source]) -> None:
+    """Refuses names with control characters, and classes without training images."""
+    where, classes = f"dataset '{request.dataset}':", sources["train"].classes
+    for name in sources["test"].classes:
+        if CONTROL.search(name):
+            raise UserError(f"{where} the name of class '{in_a_line(name)}' has control characters")
+    labels = sources["train"].labels
+    if labels is not None:
+        present = set(labels)
+        absent = [name for k, name in enumerate(classes) if k not in present]
+        if absent:
+            raise UserError(f"{where} no training images of class {', '.join(absent)}")
+
+
+def too_few_error(request: Request, sources: dict[str, Source], split: str) -> UserError:
     """Why a split has no image, and what to do."""
     total, name = sum(len(source.images) for source in sources.values()), request.dataset
     root = request.data_root if name in ("folder", "npz", "cub") else request.gt
@@ -66,13 +72,15 @@ def too_few(request: Request, sources: dict[str, Source], split: str) -> UserErr
             f"{place} has no {split} images of {request.n} x {request.n}: choose a smaller --n"
         )
     if not total:
-        return UserError(
-            f"{place} holds no pictures (files that end in {', '.join(sorted(SUFFIXES))})"
-        )
+        suffixes = ", ".join(sorted(SUFFIXES))
+        return UserError(f"{place} has no pictures (files that end in {suffixes})")
     if request.crop == "whole":
         return UserError(
-            f"{place}: --crop whole takes all {total} pictures for the test, none for {WORDS[split]}"
+            f"{place}: --crop whole uses all {total} pictures for the test and leaves none for "
+            f"{WORDS[split]}"
         )
-    held = ", ".join(f"{len(source.images)} for {WORDS[k]}" for k, source in sources.items())
-    advice = "give more, at least one for each"
-    return UserError(f"{place} holds {total} images, too few for {WORDS[split]}: {held}; {advice}")
+    counts = ", ".join(f"{len(source.images)} for {WORDS[k]}" for k, source in sources.items())
+    return UserError(
+        f"{place} has {total} images, too few for {WORDS[split]}: {counts}; "
+        "give more, at least one for each"
+    )

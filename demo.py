@@ -1,6 +1,6 @@
 """The whole story in one command: a teacher, a student alone and a distilled student, for images or for classes."""
 
-from core import flags
+from cli import flags
 
 
 def build_parser() -> flags.Parser:

@@ -1,6 +1,6 @@
 """Train one classifier: a teacher, or the undistilled student."""
 
-from core import flags
+from cli import flags
 
 
 def build_parser() -> flags.Parser:

@@ -1,6 +1,6 @@
 """Distil one or several classifiers into a student that is smaller, sees a smaller image, or only a few measurements."""
 
-from core import flags
+from cli import flags
 
 
 def build_parser() -> flags.Parser:

@@ -1,6 +1,6 @@
 """Train one U-Net at one ratio, or a mixture of ratios: a teacher, or the undistilled baseline."""
 
-from core import checks, flags
+from cli import checks, flags
 
 
 def build_parser() -> flags.Parser:

@@ -1,6 +1,6 @@
 """Distil a frozen teacher, or one that learns beside it (--online), into a student that measures less."""
 
-from core import checks, flags
+from cli import checks, flags
 
 
 def build_parser() -> flags.Parser:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from core import flags
+from cli import flags
 from core.inputs import existing_file
 
 

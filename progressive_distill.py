@@ -2,8 +2,8 @@
 
 from argparse import Namespace
 
-from core import flags
-from core.checks import check_physics_side
+from cli import flags
+from cli.checks import check_physics_side
 
 
 def build_parser() -> flags.Parser:

@@ -3,7 +3,7 @@
 from argparse import ArgumentTypeError
 from pathlib import Path
 
-from core import flags
+from cli import flags
 
 
 def build_parser() -> flags.Parser:

@@ -1,6 +1,6 @@
 """Evaluate checkpoints on a test set: PSNR and SSIM into a CSV, reconstructions, the first feature, and training-free anchors."""
 
-from core import flags
+from cli import flags
 
 
 def build_parser() -> flags.Parser:

@@ -1,6 +1,6 @@
 """Evaluate classifiers: scores of every split into a CSV, confusion matrices, reports, and mean and deviation over checkpoints."""
 
-from core import flags
+from cli import flags
 
 
 def build_parser() -> flags.Parser:

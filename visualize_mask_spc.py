@@ -1,6 +1,6 @@
 """Look at the sensing patterns of a single-pixel camera, say what is really measured, and export the patterns."""
 
-from core import flags
+from cli import flags
 from core.inputs import check_patterns, folder_to_write
 
 

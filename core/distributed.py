@@ -1,4 +1,4 @@
-"""Several processes that train one network: which part of a batch is ours, and what all of them know together."""
+"""Several processes that train one network: shares of a batch, and what is gathered from all."""
 
 import atexit
 import os
@@ -21,7 +21,7 @@ def start(device: torch.device) -> None:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)
         if rank():
-            sys.stdout = open(os.devnull, "w")  # one of them speaks  # noqa: SIM115
+            sys.stdout = open(os.devnull, "w")  # only the first one prints  # noqa: SIM115
 
 
 def rank() -> int:
@@ -33,7 +33,7 @@ def world() -> int:
 
 
 def share(count: int) -> range:
-    """Our places among `count`, as even as can be."""
+    """The places of this process among `count`, in shares as equal as possible."""
     return range(count * rank() // world(), count * (rank() + 1) // world())
 
 
@@ -45,44 +45,49 @@ def total(x: Tensor) -> Tensor:
 
 
 def add_gradients(weights: Sequence[Tensor]) -> None:
-    """Gives every process the sum of all gradients."""
-    if world() > 1:
-        for weight in weights:
-            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
-        flat = total(torch.cat([weight.grad.flatten() for weight in weights]))
-        for weight, part in zip(
-            weights, flat.split([weight.numel() for weight in weights]), strict=True
-        ):
-            weight.grad.copy_(part.view_as(weight))
+    """Replaces every process's gradients by their sum."""
+    if world() == 1:
+        return
+    gradients = []
+    for weight in weights:
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+        gradients.append(weight.grad)
+    flat = total(torch.cat([gradient.flatten() for gradient in gradients]))
+    parts = flat.split([weight.numel() for weight in weights])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 def average_statistics(module: nn.Module | None) -> None:
-    """Gives every process the mean of the running statistics that each has of its own images."""
-    if world() > 1 and module is not None:
-        for layer in module.modules():
-            if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
-                for buffer in (layer.running_mean, layer.running_var):
+    """Replaces the running statistics, which each process has of its own images, by their mean."""
+    if world() == 1 or module is None:
+        return
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm):
+            for buffer in (layer.running_mean, layer.running_var):
+                if buffer is not None:
                     total(buffer).div_(world())
 
 
 def gather_objects(x) -> list:
     """Every process's object, in the order of the ranks."""
-    found = [None] * world()
-    if world() > 1:
-        dist.all_gather_object(found, x)
-        return found
-    return [x]
+    if world() == 1:
+        return [x]
+    objects = [None] * world()
+    dist.all_gather_object(objects, x)
+    return objects
 
 
 def wait() -> None:
-    """Until all processes are here."""
+    """Waits until all processes call this."""
     if world() > 1:
         dist.barrier()
 
 
 @contextmanager
 def single_process() -> Iterator[None]:
-    """Where a process does all of the work, and nothing is gathered."""
+    """A part in which one process does all of the work, and nothing is gathered."""
     global SINGLE_PROCESS
     before, SINGLE_PROCESS = SINGLE_PROCESS, True
     try:

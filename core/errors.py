@@ -1,10 +1,9 @@
-"""How a script ends early, and text that is safe to print."""
+"""Errors that end a script, and text that is safe to print."""
 
 import re
 
-CONTROL = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
-)  # what no line that is printed holds
+# Characters that are never printed in a line.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class UserError(ValueError):
@@ -16,9 +15,9 @@ class Diverged(ArithmeticError):
 
 
 class Stopped(BaseException):
-    """A signal asked for an end: scripts print it as one line and exit with code 75, on which a scheduler can try again."""
+    """A signal stopped a run: scripts print it as one line and exit with code 75."""
 
 
 def in_a_line(text: str) -> str:
-    """A text whose control characters are written out."""
-    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+    """A text with its control characters escaped."""
+    return CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)

@@ -1,4 +1,4 @@
-"""The one place that writes: files whole or not at all, inside their folder, one writer at a time."""
+"""The one place that writes files: whole or not at all, in their folder, by one writer."""
 
 import csv
 import io
@@ -11,19 +11,23 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from filelock import AcquireReturnProxy, BaseFileLock, FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from core.errors import UserError
 
 
 def durable(path: Path, write: Callable[[Path], object], before: Path | None = None) -> None:
-    """Lets `write` fill a temporary file beside its target, which takes its place once the disk has it; the old one may be kept as `before`."""
-    from core.distributed import rank  # it brings torch, which no reader of files needs
+    """Lets `write` fill a temporary file, which replaces its target once it is on disk.
+
+    The old file may be kept as `before`. It is written by hand, as no library syncs the file and
+    its folder and keeps the old file.
+    """
+    from core.distributed import rank  # it imports torch, which no reader of files needs
 
     if rank():
         return
     temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
-    with naming(path):
+    with errors_name(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             write(temporary)
@@ -38,7 +42,7 @@ def durable(path: Path, write: Callable[[Path], object], before: Path | None = N
 
 
 def keep(path: Path, name: Path) -> None:
-    """Gives a file's content a second name, so that its first one is never without a file; or moves it where links cannot be made."""
+    """Gives a file a second name, so that the first is never missing; moves it if links fail."""
     link = name.with_name(f".{uuid.uuid4().hex[:12]}.tmp{name.suffix}")
     try:
         os.link(path, link)
@@ -49,8 +53,8 @@ def keep(path: Path, name: Path) -> None:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """An error of the disk names the file that was meant."""
+def errors_name(path: Path) -> Iterator[None]:
+    """Errors of the disk name this file."""
     try:
         yield
     except OSError as error:
@@ -59,7 +63,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Waits until the disk has a file, or the names in a folder."""
+    """Waits until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -68,7 +72,7 @@ def sync(path: Path) -> None:
 
 
 def sweep(folder: Path, seconds: float = 0) -> None:
-    """Removes temporary files of writers that were killed, from a folder that has no other writer, or those that are so old."""
+    """Removes temporary files of killed writers that are at least this old."""
     for stray in folder.glob(".????????????.tmp*"):
         with suppress(FileNotFoundError):
             if time.time() - stray.stat().st_mtime >= seconds:
@@ -76,21 +80,21 @@ def sweep(folder: Path, seconds: float = 0) -> None:
 
 
 def folder_for(root: Path, name: str) -> Path:
-    """A folder below another for results, which two calls may write at a time: only old strays are swept out."""
+    """A folder for results that two processes may write at the same time."""
     folder = inside(root, name)
     sweep(folder, seconds=3600)
     return folder
 
 
 def inside(root: Path, name: str) -> Path:
-    """A path below a folder, wherever links lead."""
+    """A path inside of a folder after all links are followed."""
     path = root / name
     if root.resolve() not in path.resolve().parents:
-        raise UserError(f"'{name}' leads out of {root}: nothing is written there")
+        raise UserError(f"'{name}' is outside of {root}: nothing is written there")
     return path
 
 
-def lock(path: Path, wait: bool = False) -> AcquireReturnProxy[BaseFileLock]:
+def lock(path: Path, wait: bool = False) -> AcquireReturnProxy:
     """Holds a file's lock until it is released or the process ends, however it ends.
 
     Another process waits, or gets an error that names the holder; this process may lock it again.
@@ -98,7 +102,7 @@ def lock(path: Path, wait: bool = False) -> AcquireReturnProxy[BaseFileLock]:
     owner = f"process {os.getpid()} on {platform.node()} since {datetime.now():%Y-%m-%d %H:%M:%S}"
     # No fallback for disks without flock: it would be a file that a killed process leaves behind.
     file_lock = FileLock(path, thread_local=False, is_singleton=True, fallback_to_soft=False)
-    with naming(path):
+    with errors_name(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             held = file_lock.acquire(blocking=wait)
@@ -117,12 +121,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def significant(value: float, digits: int = 6) -> float:
-    """A number to so many digits that count, however small it is."""
+    """A number rounded to significant digits."""
     return float(f"{value:.{digits}g}")
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:
-    """A table with the columns of all its rows, in order of appearance."""
+    """A table with the columns of all rows, in order of appearance."""
     write_text(path, table(dict.fromkeys(name for row in rows for name in row), rows))
 
 
@@ -136,16 +140,18 @@ def table(columns: Iterable[str], rows: list[dict], header: bool = True) -> str:
 
 
 def append_csv(path: Path, columns: Sequence[str], row: dict) -> None:
-    """One row more, under a header that names the columns; writers wait for each other."""
+    """Adds a row to a table with these columns; writers wait for each other."""
     with lock(path.with_name(f".{path.name}.lock"), wait=True):
         check_header(path, columns)
-        kept = path.read_text() if path.is_file() else ""
-        write_text(path, kept + table(columns, [row], header=not kept))
+        before = path.read_text() if path.is_file() else ""
+        write_text(path, before + table(columns, [row], header=not before))
 
 
 def check_header(path: Path, columns: Sequence[str]) -> None:
-    """A table that this version did not write is not added to."""
+    """Refuses a table with other columns."""
     if path.is_file():
         with open(path, newline="") as file:
             if next(csv.reader(file), None) != list(columns):
-                raise UserError(f"{path} has other columns than this version writes: move it away")
+                raise UserError(
+                    f"{path} has other columns than this version writes: move it to another place"
+                )

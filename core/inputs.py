@@ -1,6 +1,7 @@
-"""What can be refused by words and the names of files alone, in a second: nothing here imports torch."""
+"""Checks of names and files, which take no time since nothing here imports torch."""
 
 import os
+import re
 from pathlib import Path
 from zipfile import BadZipFile, is_zipfile
 
@@ -8,18 +9,30 @@ from core.errors import UserError
 from core.registry import LAYOUTS, PICTURES
 
 LARGEST_DENSE = 64  # n: beyond it the decomposition of dense patterns is too much for a workstation
-RUN_FILES = ("best.pth", "last.pth")  # of a run folder: what is meant where the folder is named
+RUN_FILES = ("best.pth", "last.pth")  # of a run folder, to be given instead of the folder
 ZIP, PICKLE = b"PK", b"\x80"  # how torch's files begin since version 1.6, and before it
+NAME_RULE = "letters, digits, '_', '-', '.' and '+' are allowed"
+DEVICE = re.compile(r"auto|cpu|-1|cuda|(cuda:)?\d+", re.ASCII)
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can name a folder."""
+    return bool(re.fullmatch(r"[\w.+-]*\w[\w.+-]*", text))
+
+
+def check_device(device: str) -> None:
+    """Refuses what is no device's name; torch checks later whether this machine has it."""
+    if not DEVICE.fullmatch(device):
+        raise UserError(f"unknown device '{device}': choose from auto, cpu, -1, cuda, cuda:N and N")
 
 
 def existing_file(path: str | Path, what: str) -> Path:
-    """A file that is there and holds something."""
+    """The path of a file that exists and is not empty."""
     path = Path(path)
     if path.is_dir():
-        inside = next(
-            (f"; give {path / name}" for name in RUN_FILES if (path / name).is_file()), ""
-        )
-        raise UserError(f"{what} {path} is a folder, a file is needed{inside}")
+        inside = [path / name for name in RUN_FILES if (path / name).is_file()]
+        advice = f"; give {inside[0]}" if inside else ""
+        raise UserError(f"{what} {path} is a folder, but a file is needed{advice}")
     if not path.is_file():
         raise UserError(f"{what} {path}: no such file")
     if not path.stat().st_size:
@@ -28,17 +41,17 @@ def existing_file(path: str | Path, what: str) -> Path:
 
 
 def existing_folder(path: str | Path, what: str) -> Path:
-    """A folder that is there."""
+    """The path of a folder that exists."""
     path = Path(path)
     if path.exists() and not path.is_dir():
-        raise UserError(f"{what} {path} is a file, a folder is needed")
+        raise UserError(f"{what} {path} is a file, but a folder is needed")
     if not path.is_dir():
         raise UserError(f"{what} {path}: no such folder")
     return path
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file ends as a zip archive; what is wrong within it, its reader says."""
+    """Whether a file ends as a zip archive; its reader reports what is wrong inside of it."""
     try:
         return is_zipfile(path)
     except BadZipFile:
@@ -46,23 +59,24 @@ def is_archive(path: Path) -> bool:
 
 
 def checkpoint_file(path: str | Path, what: str = "checkpoint") -> Path:
-    """A file that torch.save wrote to its end."""
+    """The path of a file that torch.save wrote to its end."""
     path = existing_file(path, what)
     with open(path, "rb") as file:
         begins = file.read(2)
     if is_archive(path):
         return path
     if begins == ZIP:
-        raise UserError(f"{what} {path} is cut off: its end is missing; copy it or train it again")
+        raise UserError(f"{what} {path} is cut off at its end: copy it or train it again")
     if begins[:1] == PICKLE:
         raise UserError(
-            f"{what} {path} is a pickle, as torch wrote before version 1.6: it could run code and is not read"
+            f"{what} {path} is a pickle, which torch wrote before version 1.6; "
+            "it could run code and is not read"
         )
     raise UserError(f"{what} {path} is not a checkpoint: torch.save did not write it")
 
 
 def folder_to_write(path: str | Path, what: str) -> Path:
-    """A folder that is there or can be made."""
+    """The path of a folder that exists or can be made."""
     path = Path(path)
     nearest = next((place for place in (path, *path.parents) if place.exists()), Path())
     if not nearest.is_dir():
@@ -73,54 +87,57 @@ def folder_to_write(path: str | Path, what: str) -> Path:
 
 
 def npz_file(path: str | Path, what: str) -> Path:
-    """An archive of arrays."""
+    """The path of an archive of arrays."""
     path = existing_file(path, what)
     if not is_archive(path):
         raise UserError(f"{what} {path} is not an .npz file: numpy.savez did not write it")
     return path
 
 
-def check_data(asked) -> None:
-    """Refuses a dataset whose files are not where the flags say."""
-    name, where = asked.dataset, f"dataset '{asked.dataset}':"
-    if name in LAYOUTS and not getattr(asked, "download", False):
-        folder = Path(asked.data_root) / LAYOUTS[name]
+def check_data(request) -> None:
+    """Refuses a dataset whose files are not where the flags say; `request` has these flags."""
+    name, where = request.dataset, f"dataset '{request.dataset}':"
+    root = Path(request.data_root)
+    if name in LAYOUTS and not getattr(request, "download", False):
+        folder = root / LAYOUTS[name]
         if not folder.is_dir():
-            if Path(asked.data_root).exists():
-                existing_folder(asked.data_root, f"{where} --data_root")
+            if root.exists():
+                existing_folder(root, f"{where} --data_root")
             raise UserError(f"{where} no files in {folder}; put them there or give --download")
     elif name == "npz":
-        npz_file(asked.data_root, f"{where} --data_root")
+        npz_file(root, f"{where} --data_root")
     elif name in ("folder", "cub"):
-        existing_folder(asked.data_root, f"{where} --data_root")
+        existing_folder(root, f"{where} --data_root")
     for flag in PICTURES.get(name, ()):
-        if not getattr(asked, flag):
+        if not getattr(request, flag):
             raise UserError(f"{where} which folder? give --{flag} DIR")
-        path = Path(getattr(asked, flag))
-        if not (flag == "unpaired" and path.is_file()):  # which may be a list of pictures
+        path = Path(getattr(request, flag))
+        if not (flag == "unpaired" and path.is_file()):  # it may be a list of pictures
             existing_folder(path, f"{where} --{flag}")
-    if name in PICTURES and asked.pairs:
-        existing_file(asked.pairs, "--pairs")
+    if name in PICTURES and request.pairs:
+        existing_file(request.pairs, "--pairs")
 
 
 def check_side(ordering: str, n: int) -> None:
-    """Refuses a side that Hadamard patterns do not have."""
+    """Refuses a side that is no power of two, which Hadamard patterns need."""
     if n < 2 or n & (n - 1):
         raise UserError(
-            f"n {n}: ordering '{ordering}' measures Hadamard patterns, whose side is a power of two (2, 4, 8, 16, ...)"
+            f"n {n}: ordering '{ordering}' measures Hadamard patterns, "
+            "whose side must be a power of two (2, 4, 8, 16, ...)"
         )
 
 
 def check_dense(n: int) -> None:
-    """Refuses a side of dense patterns that would take too long."""
+    """Refuses a side for which dense patterns take too long."""
     if n > LARGEST_DENSE:
         raise UserError(
-            f"n {n}: dense patterns need a singular value decomposition, allowed up to n {LARGEST_DENSE}"
+            f"n {n}: dense patterns need a singular value decomposition, "
+            f"which is allowed up to n {LARGEST_DENSE}"
         )
 
 
 def check_patterns(ordering: str, n: int) -> None:
-    """Refuses a side that an ordering of the table cannot have; a user's own patterns are looked into later."""
+    """Refuses a side that an ordering cannot have; a user's own patterns are checked later."""
     if ordering == "random":
         check_dense(n)
     elif not ordering.startswith("file:"):

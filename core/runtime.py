@@ -1,4 +1,4 @@
-"""The process: denormals, device, random numbers, and when to stop."""
+"""The process: denormals, device, random numbers, and signals to stop."""
 
 import ctypes
 import os
@@ -13,38 +13,39 @@ import numpy as np
 import torch
 
 from core import distributed
-from core.checks import check_device
-from core.ending import STOPPED, say
+from core.ending import STOPPED, report
 from core.errors import Stopped, UserError
+from core.inputs import check_device
 
-NOISE, VALIDATION, PROBE, PREPARATION, DROPOUT = range(
-    1, 6
-)  # streams of random numbers that a run draws from
+NOISE, VALIDATION, PROBE, PREPARATION, DROPOUT = range(1, 6)  # a run's streams of random numbers
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-GRACE = 60  # seconds in which a signal is obeyed, else the process ends all the same
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's numbers of what can be set
+GRACE = 60  # seconds in which a run must stop after a signal, or the process is ended
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's numbers of these settings
 
 
 def start(device: str) -> torch.device:
-    """Flushes denormals before the first worker thread starts, keeps memory, and resolves --device."""
+    """Prepares torch and the process, and returns the device of --device."""
+    # Before the first worker thread starts, so that all of them flush denormals.
     torch.set_flush_denormal(True)
     keep_memory()
     torch.backends.cudnn.deterministic = True
-    found = resolve(device)
-    if found.type == "cuda" and "LOCAL_RANK" in os.environ:
-        found = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(found)
-    distributed.start(found)
-    return found
+    resolved = resolve(device)
+    if resolved.type == "cuda" and "LOCAL_RANK" in os.environ:
+        resolved = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(resolved)
+    distributed.start(resolved)
+    return resolved
 
 
 def keep_memory() -> None:
-    """What a step frees stays with the process: glibc would hand it back to the system, and ask for thousands of pages in every step."""
+    """Keeps freed memory in the process.
+
+    glibc would return it to the system, and request thousands of pages again in every step.
+    """
     if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).mallopt(TRIM_THRESHOLD, -1)  # never hands back
-        ctypes.CDLL(None).mallopt(
-            MMAP_THRESHOLD, 2**30
-        )  # bytes of what is asked of the system on its own
+        glibc = ctypes.CDLL(None)
+        glibc.mallopt(TRIM_THRESHOLD, -1)  # never
+        glibc.mallopt(MMAP_THRESHOLD, 2**30)  # bytes of an allocation outside of the heap
 
 
 def resolve(device: str) -> torch.device:
@@ -54,55 +55,60 @@ def resolve(device: str) -> torch.device:
     name = f"cuda:{name}" if name.isdecimal() else name
     kind, _, number = name.partition(":")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise UserError(f"device '{device}': torch sees {torch.cuda.device_count()} CUDA devices")
+        count = torch.cuda.device_count()
+        raise UserError(f"device '{device}': torch has {count} CUDA devices on this machine")
     return torch.device(name)
 
 
 def seeded(*numbers: int) -> torch.Generator:
-    """A generator whose stream belongs to these numbers alone."""
-    return torch.Generator().manual_seed(
-        int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-    )
+    """A generator with its own stream for these numbers."""
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> 1))
 
 
 def data_seed(args: Namespace) -> int:
-    """Of the order of the images, their augmentation and their noise: --data_seed, or the run's --seed."""
+    """The seed of order, augmentation and noise: --data_seed, or else --seed."""
     return args.seed if args.data_seed is None else args.data_seed
 
 
 def precision(name: str, device: torch.device) -> torch.dtype | None:
-    """What --amp stands for on a device: the type that convolutions compute in, or none but their own."""
+    """The type of convolutions for --amp on a device, or None for their own."""
     if name == "auto" and device.type == "cuda":
         name = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    elif name == "auto":
-        name = (
-            "bf16" if torch.cpu._is_amx_tile_supported() else "off"
-        )  # without such units a CPU is slower in it
+    elif name == "auto":  # without such units a CPU is slower in bf16
+        name = "bf16" if torch.cpu._is_amx_tile_supported() else "off"
     if name == "fp16" and device.type == "cpu":
-        raise UserError("amp fp16: a CPU does not compute in it; choose bf16, auto or off")
+        raise UserError("amp fp16: a CPU cannot compute in fp16; choose bf16, auto or off")
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[name]
 
 
 def compiled(f: Callable) -> Callable:
-    """The function as torch.compile makes it, once it is sure that this machine can."""
+    """The function compiled by torch.compile, after a trial on this machine."""
+    import torch._functorch.config as functorch
+    from torch._dynamo.exc import TorchDynamoException
+
     try:
         torch.compile(torch.neg)(torch.ones(2))
-    except (torch._dynamo.exc.TorchDynamoException, RuntimeError, OSError) as error:
+    except (TorchDynamoException, RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"compile: torch.compile does not work here ({str(error).strip().splitlines()[0]:.150})"
+            f"compile: torch.compile does not work on this machine ({reason:.150})"
         ) from None
-    torch._functorch.config.donated_buffer = (
-        False  # the gradients of several terms are taken of one graph
-    )
+    functorch.donated_buffer = False  # several terms take gradients of the same graph
     return torch.compile(f)
 
 
 class Stop:
-    """Decides when to stop: a first signal is obeyed where `check` is called, where all is whole.
+    """Stops a run after a signal, where `check` is called and everything is consistent.
 
-    A second one ends the process at once, and so does a first one that is not obeyed within GRACE,
-    as when a step never ends.
+    A second signal ends the process at once, and so does a first one after GRACE seconds, as when a
+    step never ends.
     """
+
+    def __init__(self):
+        self.asked = ""
+        self.before: dict = {}
+        self.watch: Watch | None = None
 
     def __enter__(self) -> "Stop":
         self.asked = ""
@@ -111,9 +117,13 @@ class Stop:
         return self
 
     def __exit__(self, *error) -> None:
-        self.watch.close()
+        self.close_watch()
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+    def close_watch(self) -> None:
+        assert self.watch is not None, "a Stop is used in a with statement"
+        self.watch.close()
 
     def ask(self, number: int, _) -> None:
         self.asked = signal.Signals(number).name
@@ -121,27 +131,26 @@ class Stop:
             signal.signal(other, signal.SIG_DFL)
 
     def check_alone(self) -> None:
-        """Where several processes do not all come by."""
+        """A check where not all of several processes pass."""
         if distributed.world() == 1:
             self.check()
 
     def check(self) -> None:
-        asked = [
-            name for name in distributed.gather_objects(self.asked) if name
-        ]  # several processes stop after the same step
-        if asked:
-            self.watch.close()
-            raise Stopped(asked[0])
+        # All processes stop after the same step.
+        signals = [name for name in distributed.gather_objects(self.asked) if name]
+        if signals:
+            self.close_watch()
+            raise Stopped(signals[0])
 
 
 class Watch:
-    """Ends the process when a signal has come and is not obeyed within GRACE, or when a second one comes.
+    """Ends the process on a second signal, or GRACE seconds after a first one.
 
     Python calls handlers between two of its own instructions, so never inside of a step that hangs.
-    A descriptor to which the interpreter writes each signal at once is read by a thread of ours.
+    Therefore a thread reads the descriptor to which the interpreter writes each signal at once.
     """
 
-    CLOSED = 0  # stands for no signal
+    CLOSED = 0  # no signal has this number
 
     def __init__(self):
         self.reader, self.writer = os.pipe()
@@ -151,7 +160,7 @@ class Watch:
         self.thread.start()
 
     def close(self) -> None:
-        """The signal is obeyed, or none will be waited for."""
+        """Ends the thread."""
         if self.thread.is_alive():
             signal.set_wakeup_fd(self.before)
             os.write(self.writer, bytes([self.CLOSED]))
@@ -167,11 +176,13 @@ class Watch:
         if second is not None:
             os._exit(128 + second)
         name = signal.Signals(first).name
-        say(f"stopped: {name} was not obeyed within {GRACE} s; what was saved is whole")
+        report(
+            f"stopped: no end of the step within {GRACE} s after {name}; what was saved is intact"
+        )
         os._exit(STOPPED)
 
     def read(self, seconds: float | None = None) -> int | None:
-        """The next signal that asks for an end, or CLOSED; None where the time is over."""
+        """The next signal, or CLOSED; None after so many seconds."""
         while select.select([self.reader], [], [], seconds)[0]:
             number = os.read(self.reader, 1)[0]
             if number == self.CLOSED or number in SIGNALS:

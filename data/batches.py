@@ -1,4 +1,4 @@
-"""From the images of a split to batches: held in memory, augmented, in an order that can be taken up again."""
+"""From the images of a split to batches, in memory, augmented, in an order that can be resumed."""
 
 import os
 import signal
@@ -12,10 +12,10 @@ import numpy as np
 import psutil
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from core.distributed import world
+from data.augment import symmetries_of
 
 T = TypeVar("T")
 
@@ -104,27 +104,30 @@ class Batch:
 
 
 class Source(NamedTuple):
-    """One split: a sequence of images (C, n, n) in [0, 1], the symmetries that training may use, and where there are labels one for each image."""
+    """One split: images (C, n, n) in [0, 1], and the symmetries that training may use."""
 
     images: Sequence
     symmetries: str = "none"  # none, flip, dihedral; fixed allows not even shifts
-    kind: type | None = None  # of Images, where it is another one
-    labels: Sequence[int] | None = None
+    kind: "type[Images] | None" = None  # the class of its dataset, where it is a special one
+    labels: Sequence[int] | None = None  # one for each image
     classes: tuple[str, ...] = ()
-    files: Sequence[Path] = ()  # of the images, where each has one
+    files: Sequence[Path] = ()  # one for each image
 
 
 class Images(Dataset):
-    """Clean images of one split; augmentation is drawn from (seed, epoch, index), so no worker or batch size changes it."""
+    """Clean images of one split.
 
-    paired = False  # whether every item brings the degraded picture that a network sees, in validation and test
-    alike = True  # whether all items have one size
+    Augmentation is sampled from (seed, epoch, index), so no worker or batch size changes it.
+    """
+
+    paired: bool = False  # whether validation and test items bring their degraded pictures
+    same_size: bool = True  # whether all items have one size
 
     def __init__(
         self, source: Source, subset: Tensor, augment_seed: int | None = None, shift: bool = False
     ):
         self.source, self.subset, self.augment_seed, self.epoch = source, subset, augment_seed, 0
-        self.symmetries = () if augment_seed is None else symmetries_of(source.symmetries, shift)
+        self.symmetries = {} if augment_seed is None else symmetries_of(source.symmetries, shift)
         self.classes = source.classes
         self.labels = None if source.labels is None else [source.labels[k] for k in subset.tolist()]
         self.held: Tensor | None = None
@@ -142,77 +145,82 @@ class Images(Dataset):
 
     def __getitems__(self, places: Sequence[int]) -> dict:
         """A batch."""
-        images = self.decoded(places)
+        images = self.decode(places)
         if self.symmetries:
-            changes = [
-                [draw(rng, images.shape[-1]) for draw in self.symmetries]
-                for rng in map(self.rng, places)
-            ]
-            for change, drawn in zip(
-                self.symmetries.values(), zip(*changes, strict=True), strict=True
-            ):
-                images = change(images, torch.tensor(drawn, device=images.device))
-        item = {"image": images, "index": torch.as_tensor(places)}
-        return (
-            item
-            if self.labels is None
-            else item | {"label": torch.tensor([self.labels[i] for i in places])}
-        )
+            images = self.augment(images, places)
+        batch = {"image": images, "index": torch.as_tensor(places)}
+        if self.labels is not None:
+            batch["label"] = torch.tensor([self.labels[i] for i in places])
+        return batch
+
+    def augment(self, images: Tensor, places: Sequence[int]) -> Tensor:
+        n = images.shape[-1]
+        samples = []  # of each image, one value a symmetry
+        for i in places:
+            rng = self.rng(i)
+            samples.append([sample(rng, n) for sample in self.symmetries])
+        by_symmetry = zip(*samples, strict=True)
+        for change, values in zip(self.symmetries.values(), by_symmetry, strict=True):
+            images = change(images, torch.tensor(values, device=images.device))
+        return images
 
     def rng(self, i: int) -> np.random.Generator:
+        """The random numbers of an item in this epoch."""
+        assert self.augment_seed is not None, "only training images are augmented"
         return np.random.default_rng((self.augment_seed, self.epoch, i))
 
-    def decoded(self, places: Sequence[int]) -> Tensor:
+    def decode(self, places: Sequence[int] | Tensor) -> Tensor:
         """Images (B, C, n, n) as their files have them."""
+        places = torch.as_tensor(places)
         if self.held is not None:
-            return self.held[torch.as_tensor(places, device=self.held.device)].float() / 255
-        return torch.stack(
-            [self.source.images[int(k)] for k in self.subset[torch.as_tensor(places)]]
-        )
+            return self.held[places.to(self.held.device)].float() / 255
+        return torch.stack([self.source.images[int(k)] for k in self.subset[places]])
 
     def stack(self) -> Tensor:
         """All images (N, C, n, n), not augmented."""
-        return self.decoded(range(len(self)))
+        return self.decode(range(len(self)))
 
     def hold(self, device: torch.device, room: Callable[[torch.device], int]) -> None:
-        """Decodes all images once and keeps their bytes: on the device where half of its room is enough, else in memory, else in a file."""
-        first = self.decoded([0])
+        """Decodes all images once and keeps their bytes.
+
+        They are on the device where half of its room is enough, else in memory, else in a file.
+        """
+        first = self.decode([0])
         size = len(self) * first.numel()
         cpu = torch.device("cpu")
         place = next((place for place in (device, cpu) if size <= room(place) / 2), None)
-        held = (
-            file_backed((len(self), *first.shape[1:]))
-            if place is None
-            else torch.empty(len(self), *first.shape[1:], dtype=torch.uint8)
-        )
+        shape = (len(self), *first.shape[1:])
+        held = file_backed(shape) if place is None else torch.empty(shape, dtype=torch.uint8)
         for some in torch.arange(len(self)).split(256):
-            held[some] = (self.decoded(some) * 255).round().to(torch.uint8)
+            held[some] = (self.decode(some) * 255).round().to(torch.uint8)
         self.held = held if place is None else held.to(place)
 
     def name(self, i: int) -> str:
-        """The file of an image, or where it has none its place."""
+        """The file of an image, or its place where it has none."""
         return str(self.source.files[int(self.subset[i])]) if self.source.files else str(i)
 
 
-class Whole(Images):
+class WholeImages(Images):
     """Pictures of their own sizes, one at a time."""
 
-    alike = False
+    same_size = False
 
     def name(self, i: int) -> str:
         return self.source.files[int(self.subset[i])].stem
 
 
-class Drawn(Images):
-    """Images of which every item is made anew."""
+class SampledImages(Images):
+    """Images of which each item is new in every epoch."""
 
-    fixed = False
+    @property
+    def fixed(self) -> bool:
+        return False
 
     def __getitems__(self, places: Sequence[int]) -> dict:
         return default_collate([self[i] for i in places])
 
     def hold(self, *_) -> None:
-        """Nothing can be held."""
+        """Nothing, as no image is the same twice."""
 
 
 def file_backed(shape: tuple[int, ...]) -> Tensor:
@@ -233,67 +241,21 @@ def reserve(file: BinaryIO, size: int) -> None:
     file.flush()
 
 
-def room_on(device: torch.device) -> int:
+def free_memory(device: torch.device) -> int:
     """Bytes of memory that are free."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
 
 
-# ---------------------------------------------------------------- augmentation: what is drawn for an image, and how a batch is changed
-
-
-def symmetries_of(name: str, shift: bool) -> dict[Callable, Callable]:
-    """Draws and the changes that they stand for: mirror images, quarter turns of `dihedral`, shifts where they are asked for."""
-    found = {} if name in ("none", "fixed") else {draw_mirror: mirrored}
-    if name == "dihedral":
-        found[draw_turn] = turned
-    if shift and name != "fixed":
-        found[draw_shift] = shifted
-    return found
-
-
-def draw_mirror(rng: np.random.Generator, _: int) -> bool:
-    return rng.random() < 0.5
-
-
-def mirrored(images: Tensor, mirror: Tensor) -> Tensor:
-    return torch.where(mirror[:, None, None, None], images.flip(-1), images)
-
-
-def draw_turn(rng: np.random.Generator, _: int) -> int:
-    return int(rng.integers(4))
-
-
-def turned(images: Tensor, turns: Tensor) -> Tensor:
-    """By so many quarter turns."""
-    result = images.clone()
-    for k in (1, 2, 3):
-        result[turns == k] = torch.rot90(images[turns == k], k, (-2, -1))
-    return result
-
-
-def draw_shift(rng: np.random.Generator, n: int) -> list[int]:
-    return rng.integers(2 * (n // 8) + 1, size=2).tolist()
-
-
-def shifted(images: Tensor, corners: Tensor) -> Tensor:
-    """A crop n x n of each image, around which an eighth of a side is reflected, from its corner on."""
-    n = images.shape[-1]
-    wide, places = pad(images, (n // 8,) * 4, mode="reflect"), torch.arange(n, device=images.device)
-    rows, columns = (corners[:, k, None] + places for k in (0, 1))
-    return wide[
-        torch.arange(len(images))[:, None, None], :, rows[:, :, None], columns[:, None, :]
-    ].movedim(-1, 1)
-
-
 # ---------------------------------------------------------------- loaders
 
 
 class Order(Sampler):
-    """Batches of places in an order that (seed, epoch) decides, from a batch on, so that a pass can be taken up again.
+    """Batches of places in the order of (seed, epoch), from batch `first` on, where a pass resumes.
 
-    A last batch of one, which has no relations and no variance, or of fewer images than there are processes, joins the one before it.
+    A last batch of one image, which has no relations and no variance, or of fewer images than there
+    are processes, joins the one before it.
     """
 
     def __init__(self, images: Images, batch_size: int, seed: int):
@@ -324,10 +286,10 @@ class Loader(DataLoader):
 def build_loader(
     images: Images, batch_size: int, num_workers: int = 0, shuffle_seed: int | None = None
 ) -> Loader:
-    """Batches of a split, in an order that --seed and the epoch decide, or as they stand."""
+    """Batches of a split, in the order of a seed and the epoch, or of the split."""
     how = {"num_workers": num_workers, "worker_init_fn": ignore_signals, "collate_fn": to_batch}
     if shuffle_seed is None:
-        loader = Loader(images, batch_size if images.alike else 1, **how)
+        loader = Loader(images, batch_size if images.same_size else 1, **how)
     else:
         loader = Loader(images, batch_sampler=Order(images, batch_size, shuffle_seed), **how)
     loader.images = images
@@ -340,8 +302,11 @@ def to_batch(items: dict[str, Tensor]) -> Batch:
 
 
 def ignore_signals(_: int) -> None:
-    """A worker leaves the signals that reach the whole group to the main process; SIGTERM, by which that one ends it, it obeys a second later."""
-    signal.set_wakeup_fd(-1)  # which it has of the main process
+    """Leaves the signals that reach all processes of a group to the main process.
+
+    SIGTERM, by which the main process ends a worker, is obeyed a second later.
+    """
+    signal.set_wakeup_fd(-1)  # inherited from the main process
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from zipfile import ZipFile
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -11,33 +11,31 @@ from torch import Tensor
 
 from core.errors import UserError
 from core.registry import LAYOUTS
-from data.batches import Source, Whole
+from data.arrays import read_arrays
+from data.batches import Source, WholeImages
 from data.images import (
-    BAD_ARRAY,
     Request,
     check_image,
+    drop_bad_images,
     is_enlarged,
     open_image,
     pictures_in,
-    read_array,
     read_picture,
     report_enlarged,
-    sound,
     to_tensor,
 )
-from data.splits import SPLITS, Lazy, hold_out, hold_out_of_each, shuffled, tenths
+from data.splits import SPLITS, Lazy, hold_out, hold_out_per_class, shuffled_order, split_by_tenths
 
-DEFLATED = 1032  # bytes that a compressed byte can stand for
-PHOTOGRAPHS = {  # of scikit-image; a photograph is in one split only, and so is each scene
-    "train": "astronaut.png brick.png cell.png clock_motion.png grass.png gravel.png hubble_deep_field.jpg ihc.png "
-    "moon.png motorcycle_left.png page.png retina.jpg text.png",
+PHOTOGRAPHS = {  # of scikit-image; each photograph, and each scene, is in one split only
+    "train": "astronaut.png brick.png cell.png clock_motion.png grass.png gravel.png "
+    "hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png page.png retina.jpg text.png",
     "val": "coins.png rocket.jpg",
     "test": "camera.png chelsea.png coffee.png",
 }
 
 
 def photos(request: Request) -> dict[str, Source]:
-    """Tiles of the photographs inside scikit-image, at full and half size; whole photographs are held out."""
+    """Tiles of scikit-image's photographs at full and half size; whole photographs are held out."""
     import skimage.data
 
     folder = Path(skimage.data.__file__).parent
@@ -69,20 +67,22 @@ def from_arrays(
     labels: Sequence | None = None,
     classes: Sequence[str] = (),
 ) -> dict[str, Source]:
-    """Splits of arrays (N, H, W) or (N, H, W, 3) of bytes, and where they are asked for of their labels, of training and of test."""
-    y_train, y_test = labels if request.labelled else (None, None)
-    training, validation = hold_out_of_each(y_train) if request.labelled else hold_out(len(train))
+    """The splits of arrays (N, H, W) or (N, H, W, 3) of bytes, with labels on request."""
+    y_train, y_test = None, None
+    if request.labelled:
+        assert labels is not None, "labels are requested of a dataset that has none"
+        y_train, y_test = labels
+    if y_train is None:
+        training, validation = hold_out(len(train))
+    else:
+        training, validation = hold_out_per_class(y_train)
 
     def source(
-        x: np.ndarray, y: Sequence | None, keys: Sequence, symmetries: str = "none"
+        x: np.ndarray, y: Sequence | None, keys: Sequence[int], symmetries: str = "none"
     ) -> Source:
         images = Lazy(lambda i: to_tensor(x[i], request), keys)
-        return Source(
-            images,
-            symmetries,
-            labels=None if y is None else [int(y[i]) for i in keys],
-            classes=tuple(classes),
-        )
+        own_labels = None if y is None else [int(y[i]) for i in keys]
+        return Source(images, symmetries, labels=own_labels, classes=tuple(classes))
 
     return {
         "train": source(train, y_train, training, symmetries),
@@ -92,15 +92,18 @@ def from_arrays(
 
 
 def digits(request: Request) -> dict[str, Source]:
-    """scikit-learn's 1,797 handwritten digits, resized; they fill their 8 x 8 pixels, so they are not shifted."""
+    """scikit-learn's 1,797 handwritten digits, resized.
+
+    They fill their 8 x 8 pixels, so they are not shifted.
+    """
     from sklearn.datasets import load_digits
 
-    data = load_digits()
+    data: Any = load_digits()
     images = (data.images / 16 * 255).round().astype(np.uint8)
     if request.labelled:
-        rest, held = hold_out_of_each(data.target, share=0.2)
+        rest, held = hold_out_per_class(data.target, share=0.2)
     else:
-        held, rest = np.split(shuffled(len(images)).numpy(), [len(images) // 5])
+        held, rest = np.split(shuffled_order(len(images)).numpy(), [len(images) // 5])
     return from_arrays(
         images[rest],
         images[held],
@@ -112,7 +115,7 @@ def digits(request: Request) -> dict[str, Source]:
 
 
 def from_torchvision(name: str, request: Request, **splits) -> list:
-    """The splits of a torchvision dataset; files are fetched only on request."""
+    """The splits of a torchvision dataset; its files are fetched only on request."""
     import torchvision.datasets as available
 
     try:
@@ -124,14 +127,17 @@ def from_torchvision(name: str, request: Request, **splits) -> list:
         where = Path(request.data_root) / LAYOUTS[request.dataset]
         if request.download:
             why = " ".join(str(error).split())
-            text = f"its files could not be fetched into {where} ({why}); put them there yourself"
+            text = f"its files could not be downloaded to {where} ({why}); put them there yourself"
         else:
-            text = f"{where} lacks files or holds damaged ones; put the originals there or give --download"
+            text = (
+                f"{where} lacks files or has damaged ones; "
+                "put the original files there or give --download"
+            )
         raise UserError(f"dataset '{request.dataset}': {text}") from None
 
 
 def _unpack(raw: Path) -> None:
-    """Unpacks the original .gz files, as torchvision does after a download, where they were only copied."""
+    """Unpacks original .gz files that were only copied, as torchvision does after a download."""
     from torchvision.datasets.utils import extract_archive
 
     for archive in raw.glob("*-ubyte.gz"):
@@ -193,20 +199,19 @@ def celeba(request: Request) -> dict[str, Source]:
         "CelebA", request, train={"split": "train"}, test={"split": "test"}
     )
     training, validation = hold_out(min(20_000, len(train)))
+    testing = range(min(2_000, len(test)))
     return {
-        "train": Source(Lazy(lambda i: to_tensor(train[int(i)][0], request), training), "flip"),
-        "val": Source(Lazy(lambda i: to_tensor(train[int(i)][0], request), validation)),
-        "test": Source(
-            Lazy(lambda i: to_tensor(test[i][0], request), range(min(2_000, len(test))))
-        ),
+        "train": Source(Lazy(lambda i: to_tensor(train[i][0], request), training), "flip"),
+        "val": Source(Lazy(lambda i: to_tensor(train[i][0], request), validation)),
+        "test": Source(Lazy(lambda i: to_tensor(test[i][0], request), testing)),
     }
 
 
 def folder(request: Request) -> dict[str, Source]:
-    """Any tree of images under --data_root: its train/ val/ test/ folders where it has them, else a fixed random split, 80 / 10 / 10."""
+    """Any tree of pictures under --data_root, by its train/ val/ test/ or split 80 / 10 / 10."""
     root = Path(request.data_root)
     if request.crop == "whole":
-        return test_set(root, request)
+        return whole_pictures(root, request)
     paths = {split: pictures_in(root / split) for split in SPLITS}
     if len(paths["train"]) > 1 and not paths["val"]:
         training, validation = hold_out(len(paths["train"]))
@@ -215,25 +220,27 @@ def folder(request: Request) -> dict[str, Source]:
             "val": [paths["train"][i] for i in validation],
         }
     elif not any(paths.values()):
-        paths = tenths(pictures_in(root))
-    paths = sound(paths, request)
-    return {
-        split: Source(
-            Lazy(lambda path: open_image(path, request), paths[split]), "flip", files=paths[split]
-        )
-        for split in SPLITS
-    }
+        paths = split_by_tenths(pictures_in(root))
+    paths = drop_bad_images(paths, request)
+    splits = {}
+    for split in SPLITS:
+        images = Lazy(lambda path: open_image(path, request), paths[split])
+        splits[split] = Source(images, "flip", files=paths[split])
+    return splits
 
 
-def test_set(root: Path, request: Request) -> dict[str, Source]:
-    """All pictures of a folder, or of its test/ where it has one, in their own sizes; there is nothing to train on."""
+def whole_pictures(root: Path, request: Request) -> dict[str, Source]:
+    """The pictures of a folder, or of its test/, in their own sizes, as a test set alone."""
     paths = pictures_in(root / "test") or pictures_in(root)
-    paths, multiple = sound({"test": paths}, request, most=1)["test"], request.multiple
-    cut = 0
+    paths, multiple = drop_bad_images({"test": paths}, request, most=1)["test"], request.multiple
+    cropped = 0
     for path in paths:
-        cut += any(side % multiple for side in check_image(path))
-    if cut:
-        print(f"{root}: {cut} of {len(paths)} pictures are cut to multiples of {multiple} pixels")
+        cropped += any(side % multiple for side in check_image(path))
+    if cropped:
+        print(
+            f"{root}: {cropped} of {len(paths)} pictures are cropped to multiples of "
+            f"{multiple} pixels"
+        )
 
     def picture(path: Path) -> Tensor:
         image = read_picture(path, request.c)
@@ -243,79 +250,58 @@ def test_set(root: Path, request: Request) -> dict[str, Source]:
     return {
         "train": Source([]),
         "val": Source([]),
-        "test": Source(Lazy(picture, paths), kind=Whole, files=paths),
+        "test": Source(Lazy(picture, paths), kind=WholeImages, files=paths),
     }
 
 
 def npz(request: Request) -> dict[str, Source]:
-    """Arrays x_train and x_test, (N, H, W) or (N, H, W, 3) of bytes, in the file --data_root; y_train and y_test where labels are asked for."""
+    """Arrays of bytes (N, H, W) or (N, H, W, 3) in the file --data_root, x_train and x_test.
+
+    Their labels are y_train and y_test.
+    """
     path = Path(request.data_root)
-    images = arrays_in(path, "x_train", "x_test")
+    images = read_arrays(path, "x_train", "x_test")
     for name, x in images.items():
         if x.dtype != np.uint8 or x.ndim not in (3, 4) or x.shape[3:] not in ((), (3,)):
             raise UserError(
-                f"dataset 'npz': {name} is {x.dtype} {x.shape}: bytes (N, H, W) or (N, H, W, 3) are allowed"
+                f"dataset 'npz': {name} is {x.dtype} {x.shape}: "
+                "bytes (N, H, W) or (N, H, W, 3) are allowed"
             )
-        is_small = is_enlarged(f"dataset 'npz': {name} of {path}", x.shape[2:0:-1], request.n)
+        height, width = x.shape[1:3]
+        is_small = is_enlarged(f"dataset 'npz': {name} of {path}", (width, height), request.n)
         report_enlarged(f"{name} of {path}", is_small * len(x), len(x), request.n)
     train, test = images.values()
-    return from_arrays(
-        train,
-        test,
-        request,
-        "flip",
-        *(labels_in(path, len(train), len(test)) if request.labelled else ()),
-    )
+    if not request.labelled:
+        return from_arrays(train, test, request, "flip")
+    labels, classes = read_labels(path, len(train), len(test))
+    return from_arrays(train, test, request, "flip", labels, classes)
 
 
-def labels_in(path: Path, *counts: int) -> tuple[list[np.ndarray], list[str]]:
-    """The labels of training and test in an .npz file, and the names of the classes: `classes`, or else the numbers."""
-    labels = arrays_in(path, "y_train", "y_test", optional="classes")
+def read_labels(path: Path, *counts: int) -> tuple[list[np.ndarray], list[str]]:
+    """The labels of training and test in an .npz file, and the names of the classes.
+
+    The names are `classes`, or else the numbers.
+    """
+    labels = read_arrays(path, "y_train", "y_test", optional="classes")
     names = labels.pop("classes", None)
     for (name, y), count in zip(labels.items(), counts, strict=True):
         if y.dtype.kind not in "iu" or y.shape != (count,):
             raise UserError(
-                f"dataset 'npz': {name} of {path} is {y.dtype} {y.shape}: integers ({count},) are allowed"
+                f"dataset 'npz': {name} of {path} is {y.dtype} {y.shape}: "
+                f"integers ({count},) are allowed"
             )
     if names is None:
-        names = np.arange(
-            1 + max((int(y.max()) for y in labels.values() if y.size), default=-1)
-        ).astype(str)
+        largest = max((int(y.max()) for y in labels.values() if y.size), default=-1)
+        names = np.arange(1 + largest).astype(str)
     if names.dtype.kind != "U" or names.ndim != 1:
         raise UserError(
-            f"dataset 'npz': classes of {path} is {names.dtype} {names.shape}: strings (K,) are allowed"
+            f"dataset 'npz': classes of {path} is {names.dtype} {names.shape}: "
+            "strings (K,) are allowed"
         )
     for name, y in labels.items():
         if y.size and not 0 <= y.min() <= y.max() < len(names):
             raise UserError(
-                f"dataset 'npz': {name} of {path} goes from {y.min()} to {y.max()}: 0 to {len(names) - 1} are allowed"
+                f"dataset 'npz': {name} of {path} goes from {y.min()} to {y.max()}: "
+                f"0 to {len(names) - 1} are allowed"
             )
     return list(labels.values()), names.tolist()
-
-
-def member(archive: ZipFile, name: str, most: int) -> np.ndarray:
-    """An array of an .npz file, which holds at most so many bytes."""
-    with archive.open(name) as file:
-        return read_array(file, min(archive.getinfo(name).file_size, most))
-
-
-def arrays_in(path: Path, *names: str, optional: str | None = None) -> dict[str, np.ndarray]:
-    most = DEFLATED * path.stat().st_size
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            missing = [name for name in names if name not in arrays]
-            if missing:
-                raise UserError(
-                    f"dataset 'npz': {path} lacks {', '.join(missing)}; it holds {', '.join(arrays)}"
-                )
-            return {
-                name: member(arrays.zip, f"{name}.npy", most)
-                for name in (*names, optional)
-                if name in arrays
-            }
-    except BAD_ARRAY as error:
-        raise (
-            error
-            if isinstance(error, UserError)
-            else UserError(f"dataset 'npz': {path} cannot be read: {error}")
-        ) from None

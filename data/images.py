@@ -1,16 +1,12 @@
-"""What a script asks of a dataset, and a picture of any size as the tensor that it asks for."""
+"""What a script requests of a dataset, and pictures of any size as tensors."""
 
 import struct
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from math import prod
 from pathlib import Path
-from tokenize import TokenError
-from typing import BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 from warnings import catch_warnings
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -19,13 +15,9 @@ from torch import Tensor
 
 from core.errors import CONTROL, UserError, in_a_line
 
-BAD_ARRAY = (
-    *(ValueError, TypeError, OverflowError, LookupError, SyntaxError, OSError, EOFError),
-    *(RuntimeError, MemoryError, TokenError, BadZipFile, zlib.error),
-)
 BAD_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 BAD_EXIF = (*BAD_IMAGE, struct.error, TypeError, LookupError)
-UPRIGHT = {  # how a picture of an EXIF orientation is turned before it is shown
+UPRIGHT = {  # how a picture of an EXIF orientation is turned
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -34,14 +26,14 @@ UPRIGHT = {  # how a picture of an EXIF orientation is turned before it is shown
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-LYING = (5, 6, 7, 8)  # orientations whose width and height change places
+SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 BACKGROUND = "white"  # of pictures with transparency; its 16 bits are 65535
-ENLARGED = 2  # times that a picture's shorter side is enlarged to n at most
+LARGEST_ENLARGEMENT = 2  # of a picture's shorter side to n
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
 class Request(NamedTuple):
-    """What a script asks of a dataset."""
+    """What a script requests of a dataset."""
 
     dataset: str = "photos"
     n: int = 32
@@ -50,7 +42,7 @@ class Request(NamedTuple):
     download: bool = False
     on_bad_image: str = "stop"
     crop: str = "center"
-    multiple: int = 1  # of which the sides of whole pictures are cut
+    multiple: int = 1  # the sides of whole pictures are cropped to multiples of it
     limit_train: int | None = None
     limit_val: int | None = None
     limit_test: int | None = None
@@ -59,26 +51,29 @@ class Request(NamedTuple):
     pairs: str | None = None
     unpaired: str | None = None
     paired_share: float = 0.5
-    labelled: bool = (
-        False  # labels beside the images, and splits and subsets in which every class has its share
-    )
-    shift: bool = False  # training images by up to an eighth of a side
+    labelled: bool = False  # with labels, and the share of each class in splits and subsets
+    shift: bool = False  # shifts training images by up to an eighth of a side
 
 
 def to_tensor(image: Image.Image | np.ndarray, request: Request) -> Tensor:
-    """A picture as (C, n, n) in [0, 1]: grey or RGB, the whole image resized or its central square."""
-    image = converted(Image.fromarray(image) if isinstance(image, np.ndarray) else image, request.c)
+    """A picture as (C, n, n) in [0, 1]: grey or RGB, resized whole or its central square."""
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    image = convert_channels(image, request.c)
     if request.crop == "center":
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         image = image.crop((left, top, left + side, top + side))
     if image.size != (request.n, request.n):
         image = image.resize((request.n, request.n), Image.Resampling.BILINEAR)
-    return pixels_of(image)
+    return to_pixels(image)
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation of a loaded picture, 1 where there is none or where it cannot be read; Pillow turns TIFFs itself."""
+    """The EXIF orientation of a loaded picture, 1 where it is missing or unreadable.
+
+    Pillow turns TIFFs itself.
+    """
     try:
         with catch_warnings(action="ignore"):
             return image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -86,20 +81,20 @@ def orientation_of(image: Image.Image) -> int:
         return 1
 
 
-def upright(image: Image.Image) -> Image.Image:
+def turn_upright(image: Image.Image) -> Image.Image:
     """A picture as viewers show it, turned by its EXIF orientation."""
     image.load()
     turn = UPRIGHT.get(orientation_of(image))
     return image if turn is None else image.transpose(turn)
 
 
-def converted(image: Image.Image, c: int) -> Image.Image:
-    """Grey or RGB, 16-bit pictures on the scale of bytes, transparent ones over the background."""
+def convert_channels(image: Image.Image, c: int) -> Image.Image:
+    """A grey or RGB picture of bytes, transparent pixels over the background."""
     if image.mode.startswith(("I", "F")):
         array = np.asarray(image, dtype=np.float32)
         if image.mode == "F" or array.min() < 0 or array.max() > 65535:
             raise ValueError("its pixels are neither of 8 nor of 16 bits")
-        clear = image.info.get("transparency")  # a PNG's value that stands for nothing
+        clear = image.info.get("transparency")  # a PNG's value of transparent pixels
         array = array if clear is None else np.where(array == clear, 65535, array)
         image = Image.fromarray((array / 65535 * 255).round().astype(np.uint8))
     if image.has_transparency_data:
@@ -108,20 +103,16 @@ def converted(image: Image.Image, c: int) -> Image.Image:
     return image.convert("L" if c == 1 else "RGB")
 
 
-def pixels_of(image: Image.Image) -> Tensor:
+def to_pixels(image: Image.Image) -> Tensor:
     """(C, H, W) in [0, 1]"""
     array = np.asarray(image, dtype=np.float32) / 255
-    return (
-        torch.from_numpy(array.copy())
-        .view(image.height, image.width, -1)
-        .movedim(-1, 0)
-        .contiguous()
-    )
+    pixels = torch.from_numpy(array.copy()).view(image.height, image.width, -1)
+    return pixels.movedim(-1, 0).contiguous()
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
-    """The picture of a file; what is wrong with it is one line that names it."""
+def open_pil(path: Path) -> Iterator[Image.Image]:
+    """The picture of a file; an error names the file in one line."""
     try:
         with Image.open(path) as image:
             yield image
@@ -131,92 +122,73 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
 def read_picture(path: Path, c: int) -> Tensor:
     """A whole picture (C, H, W) in [0, 1]."""
-    with opened(path) as image:
-        return pixels_of(converted(upright(image), c))
+    with open_pil(path) as image:
+        return to_pixels(convert_channels(turn_upright(image), c))
 
 
 def open_image(path: Path, request: Request, box: tuple | None = None) -> Tensor:
     """The picture of a file, or what a box (left, top, right, bottom) cuts out of it."""
-    with opened(path) as image:
-        image = upright(image)
+    with open_pil(path) as image:
+        image = turn_upright(image)
         return to_tensor(image.crop(box) if box else image, request)
 
 
-def read_array(file: BinaryIO, size: int) -> np.ndarray:
-    """An .npy array of plain values, whose header does not promise more than the bytes there are."""
-    header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }[np.lib.format.read_magic(file)]
-    shape, _, kind = header(file)
-    if kind.hasobject:
-        raise ValueError("it holds Python objects, which could run code and are not read")
-    if prod(shape) * kind.itemsize > size:
-        raise ValueError(f"it promises {kind} {shape} in {size} bytes")
-    file.seek(0)
-    return np.lib.format.read_array(file, allow_pickle=False)
-
-
-def array_in(path: str | Path) -> np.ndarray:
-    """The array of an .npy file."""
-    with open(path, "rb") as file:
-        return read_array(file, Path(path).stat().st_size)
-
-
 @cache
-def decoded(path: Path, size: int, changed: int) -> tuple[int, int]:
-    """Reads a file to its last pixel, once unless it changes; a JPEG at an eighth of its sides, which takes all its bytes and less time."""
-    with catch_warnings(action="ignore"), opened(path) as image:
+def decoded_size(path: Path, size: int, changed: int) -> tuple[int, int]:
+    """Width and height of a file that is read to its last pixel, once unless it changes.
+
+    A JPEG is read at an eighth of its sides, which takes all its bytes and less time.
+    """
+    with catch_warnings(action="ignore"), open_pil(path) as image:
         width, height = image.size
         image.draft("L", (1, 1))
-        converted(image, 1)
-        return (height, width) if orientation_of(image) in LYING else (width, height)
+        convert_channels(image, 1)
+        return (height, width) if orientation_of(image) in SIDEWAYS else (width, height)
 
 
 def check_image(path: Path) -> tuple[int, int]:
-    """The width and height of a picture as it is shown; a file that is none, or a damaged one, is named before anything is trained."""
-    if not path.is_file() or CONTROL.search(str(path)):
-        raise UserError(
-            f"{path} is not a readable image: {'its name has control characters' if path.is_file() else 'no such file'}"
-        )
-    about = path.stat()
-    return decoded(path, about.st_size, about.st_mtime_ns)
+    """The width and height of an upright picture, or an error for a damaged file."""
+    if not path.is_file():
+        raise UserError(f"{path} is not a readable image: no such file")
+    if CONTROL.search(str(path)):
+        raise UserError(f"{path} is not a readable image: its name has control characters")
+    status = path.stat()
+    return decoded_size(path, status.st_size, status.st_mtime_ns)
 
 
-def is_enlarged(what: str, size: tuple[int, int], n: int, most: int = ENLARGED) -> bool:
-    """Whether a picture of this size is enlarged to n pixels; one that would be more than so many times is refused."""
+def is_enlarged(what: str, size: tuple[int, int], n: int, most: int = LARGEST_ENLARGEMENT) -> bool:
+    """Whether a picture of this size is enlarged to n pixels; too small a one is refused."""
     side = min(size)
     if side * most >= n:
         return side < n
-    refused = f"{what} is {size[0]} x {size[1]}"
+    start = f"{what} is {size[0]} x {size[1]}"
     if most == 1:
-        raise UserError(f"{refused}, smaller than n {n}")
+        raise UserError(f"{start}, smaller than n {n}")
     raise UserError(
-        f"{refused}: it would be enlarged {n / max(side, 1):.3g} times to n {n}, "
+        f"{start}: it would be enlarged {n / max(side, 1):.3g} times to n {n}, "
         f"and at most {most} times is allowed"
     )
 
 
 @cache
 def report_enlarged(where: str, enlarged: int, count: int, n: int) -> None:
-    """Says that pictures are enlarged, once, however often they are loaded."""
+    """Reports that pictures are enlarged, once, however often they are loaded."""
     if enlarged:
         print(f"{where}: {enlarged} of {count} pictures are smaller than n {n} and are enlarged")
 
 
-def sound(
+def drop_bad_images(
     splits: dict[str, list],
     request: Request,
-    files: Callable = lambda item: (item,),
-    most: int = ENLARGED,
+    files: Callable[[Any], Sequence[Path]] = lambda item: (item,),
+    most: int = LARGEST_ENLARGEMENT,
 ) -> dict[str, list]:
-    """The splits, whose pictures can all be read and are large enough to be enlarged at most so many times.
+    """The splits without the items of unreadable or too small pictures.
 
-    Any other one stops here, or with --on_bad_image skip is left out with its item.
+    Such a picture is an error, unless --on_bad_image is skip.
     """
-    paths = dict.fromkeys(
-        path for items in splits.values() for item in items for path in files(item)
-    )
+    items_of_all = [item for items in splits.values() for item in items]
+    paths = dict.fromkeys(path for item in items_of_all for path in files(item))
     bad, enlarged = set(), 0
     for path in paths:
         try:
@@ -228,19 +200,20 @@ def sound(
     report_enlarged(request.data_root, enlarged, len(paths) - len(bad), request.n)
     if not bad:
         return splits
-    named = ", ".join(in_a_line(str(path)) for path in sorted(bad)[:3])
+    names = ", ".join(in_a_line(str(path)) for path in sorted(bad)[:3])
     more = ", ..." if len(bad) > 3 else ""
-    print(f"pictures left out, broken or too small: {len(bad)} ({named}{more})")
-    left = {
+    print(f"{len(bad)} pictures are left out as broken or too small: {names}{more}")
+    good = {
         split: [item for item in items if bad.isdisjoint(files(item))]
         for split, items in splits.items()
     }
     for split, items in splits.items():
-        if items and not left[split]:
+        if items and not good[split]:
             raise UserError(
-                f"dataset '{request.dataset}': no {split} picture is left, all {len(items)} are broken or too small"
+                f"dataset '{request.dataset}': no {split} picture is left, "
+                f"all {len(items)} are broken or too small"
             )
-    return left
+    return good
 
 
 def pictures_in(root: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Picture files with labels: trees with a folder for each class, FGVC Aircraft, CUB-200-2011."""
+"""Pictures with labels: trees with a folder for each class, FGVC Aircraft, CUB-200-2011."""
 
 from collections import Counter
 from collections.abc import Container, Sequence
@@ -9,8 +9,16 @@ from core.errors import UserError
 from core.registry import LAYOUTS
 from data.batches import Source
 from data.datasets import from_torchvision
-from data.images import Request, open_image, pictures_in, sound
-from data.splits import SPLITS, Lazy, hold_out_of_each
+from data.images import Request, drop_bad_images, open_image, pictures_in
+from data.splits import SPLITS, Lazy, hold_out_per_class
+
+CUB_FILES = (
+    "images",
+    "images.txt",
+    "image_class_labels.txt",
+    "train_test_split.txt",
+    "classes.txt",
+)
 
 
 class Labelled(NamedTuple):
@@ -21,54 +29,54 @@ class Labelled(NamedTuple):
 
 
 def class_folder(request: Request) -> dict[str, Source]:
-    """Trees <class>/* in train/ and, where they are, val/ and test/; or one such tree at --data_root."""
+    """Trees <class>/* in train/ and perhaps val/ and test/, or one such tree at --data_root."""
     root = Path(request.data_root)
     where = f"dataset '{request.dataset}': --data_root {root}"
-    in_folders = bool(folders_in(root / "train"))
-    if not in_folders and any(folders_in(root / split) for split in ("val", "test")):
+    has_train = bool(folders_in(root / "train"))
+    if not has_train and any(folders_in(root / split) for split in ("val", "test")):
         raise UserError(
-            f"{where} has no class folders in train/: expected train/<class>/*, and val/ and test/ like it"
+            f"{where} has no class folders in train/: expected are train/<class>/*, "
+            "and val/ and test/ like it"
         )
-    trees = (
-        {split: root / split for split in SPLITS if (root / split).is_dir()}
-        if in_folders
-        else {"train": root}
-    )
+    trees = {"train": root}
+    if has_train:
+        trees = {split: root / split for split in SPLITS if (root / split).is_dir()}
     classes = folders_in(trees["train"])
     if len(classes) < 2:
         raise UserError(
-            f"{where} has {len(classes)} class folders: expected train/<class>/* or <class>/* of two classes or more"
+            f"{where} has {len(classes)} class folders: expected are train/<class>/* or <class>/* "
+            "of at least two classes"
         )
-    files = {}
-    for split, tree in trees.items():
-        strange = [name for name in folders_in(tree) if name not in classes]
-        if strange:
-            raise UserError(
-                f"class {', '.join(strange)} of {tree} is not in {trees['train']}, which has {', '.join(classes)}"
-            )
-        found = {name: pictures_in(tree / name) for name in folders_in(tree)}
-        empty = [name for name, paths in found.items() if not paths]
-        if empty or not found:
-            raise UserError(
-                f"{tree / empty[0]} holds no pictures"
-                if empty
-                else f"{tree} has no class folders: expected {tree}/<class>/*"
-            )
-        files[split] = [
-            Labelled(path, classes.index(name)) for name, paths in found.items() for path in paths
-        ]
-    return sources(files, classes, request)
+    files = {split: labelled_files(tree, trees["train"], classes) for split, tree in trees.items()}
+    return build_sources(files, classes, request)
+
+
+def labelled_files(tree: Path, train: Path, classes: list[str]) -> list[Labelled]:
+    """The pictures of a tree whose folders are classes of the training tree."""
+    folders = folders_in(tree)
+    unknown = [name for name in folders if name not in classes]
+    if unknown:
+        raise UserError(
+            f"class {', '.join(unknown)} of {tree} is not in {train}, "
+            f"which has {', '.join(classes)}"
+        )
+    if not folders:
+        raise UserError(f"{tree} has no class folders: expected are {tree}/<class>/*")
+    files = []
+    for name in folders:
+        paths = pictures_in(tree / name)
+        if not paths:
+            raise UserError(f"{tree / name} has no pictures")
+        files += [Labelled(path, classes.index(name)) for path in paths]
+    return files
 
 
 def folders_in(root: Path) -> list[str]:
-    """The names of the folders in a folder, sorted; hidden ones are none."""
-    return (
-        sorted(
-            path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
-        )
-        if root.is_dir()
-        else []
-    )
+    """The names of the folders in a folder, sorted, without hidden ones."""
+    if not root.is_dir():
+        return []
+    folders = (path.name for path in root.iterdir() if path.is_dir())
+    return sorted(name for name in folders if not name.startswith("."))
 
 
 def aircraft(request: Request) -> dict[str, Source]:
@@ -85,49 +93,39 @@ def aircraft(request: Request) -> dict[str, Source]:
         raise UserError(
             f"{lists}: a line is not 'number variant', with a variant of variants.txt ({error})"
         ) from None
-    files = {
-        split: [
-            Labelled(Path(path), label)
-            for path, label in zip(found._image_files, found._labels, strict=True)
-        ]
-        for split, found in zip(SPLITS, sets, strict=True)
-    }
-    return sources(present(files, root / "data" / "images"), sets[0].classes, request)
+    files = {}
+    for split, images in zip(SPLITS, sets, strict=True):
+        listed = zip(images._image_files, images._labels, strict=True)
+        files[split] = [Labelled(Path(path), label) for path, label in listed]
+    check_listed_files(files, root / "data" / "images")
+    return build_sources(files, sets[0].classes, request)
 
 
 def cub(request: Request) -> dict[str, Source]:
     """CUB-200-2011 from its extracted folder --data_root, in its own two splits."""
     root = Path(request.data_root)
-    absent = [
-        name
-        for name in (
-            "images",
-            "images.txt",
-            "image_class_labels.txt",
-            "train_test_split.txt",
-            "classes.txt",
-        )
-        if not (root / name).exists()
-    ]
+    absent = [name for name in CUB_FILES if not (root / name).exists()]
     if absent:
         raise UserError(
-            f"dataset '{request.dataset}': --data_root {root} is not the extracted folder CUB_200_2011: it lacks {', '.join(absent)}"
+            f"dataset '{request.dataset}': --data_root {root} is not the extracted folder "
+            f"CUB_200_2011: it lacks {', '.join(absent)}"
         )
-    classes, names = lines_of(root / "classes.txt"), lines_of(root / "images.txt")
+    classes = read_numbered_lines(root / "classes.txt")
+    names = read_numbered_lines(root / "images.txt")
     numbers = {str(key): k for k, key in enumerate(sorted(classes))}
-    labels = texts_for(names, root / "image_class_labels.txt", numbers, "a number of classes.txt")
-    splits = texts_for(names, root / "train_test_split.txt", ("0", "1"), "0 (test) or 1 (training)")
+    labels = read_texts(names, root / "image_class_labels.txt", numbers, "a number of classes.txt")
+    splits = read_texts(
+        names, root / "train_test_split.txt", ("0", "1"), "0 (test) or 1 (training)"
+    )
     files = {"train": [], "test": []}
     for key, name in names.items():
-        files["train" if splits[key] == "1" else "test"].append(
-            Labelled(root / "images" / name, numbers[labels[key]])
-        )
-    return sources(
-        present(files, root / "images"), [classes[key] for key in sorted(classes)], request
-    )
+        split = "train" if splits[key] == "1" else "test"
+        files[split].append(Labelled(root / "images" / name, numbers[labels[key]]))
+    check_listed_files(files, root / "images")
+    return build_sources(files, [classes[key] for key in sorted(classes)], request)
 
 
-def lines_of(file: Path) -> dict[int, str]:
+def read_numbered_lines(file: Path) -> dict[int, str]:
     """The lines 'number text' of a file."""
     try:
         lines = file.read_text().splitlines()
@@ -138,20 +136,20 @@ def lines_of(file: Path) -> dict[int, str]:
         key, _, text = line.strip().partition(" ")
         if not (key.isdecimal() and text) or int(key) in texts:
             raise UserError(
-                f"{file}, line {number}: '{line}' is not 'number text' with a number of its own"
+                f"{file}, line {number}: '{line}' is not 'number text' with a new number"
             )
         texts[int(key)] = text
     return texts
 
 
-def texts_for(
+def read_texts(
     images: dict[int, str], file: Path, allowed: Container[str], what: str
 ) -> dict[int, str]:
-    """The lines of a file that says one thing of every image."""
-    texts = lines_of(file)
+    """The lines of a file that has one text for each image."""
+    texts = read_numbered_lines(file)
     if texts.keys() != images.keys():
         raise UserError(
-            f"{file}: image {min(texts.keys() ^ images.keys())} must stand both here and in images.txt"
+            f"{file}: image {min(texts.keys() ^ images.keys())} must be both here and in images.txt"
         )
     for key, text in texts.items():
         if text not in allowed:
@@ -159,47 +157,38 @@ def texts_for(
     return texts
 
 
-def present(files: dict[str, list[Labelled]], folder: Path) -> dict[str, list[Labelled]]:
-    """The files that lists name, each of which must exist, inside the folder and in one place."""
+def check_listed_files(files: dict[str, list[Labelled]], folder: Path) -> None:
+    """Refuses listed files that do not exist, are outside the folder, or are listed twice."""
     inside = folder.resolve()
-    for path, times in Counter(
-        file.path.resolve() for listed in files.values() for file in listed
-    ).items():
+    counts = Counter(file.path.resolve() for listed in files.values() for file in listed)
+    for path, times in counts.items():
         if not path.is_relative_to(inside):
-            raise UserError(f"{path} is listed and lies outside {folder}")
-        if not path.is_file() or times > 1:
-            raise UserError(
-                f"{path} is listed {times} times"
-                if times > 1
-                else f"{path} is listed and does not exist"
-            )
-    return files
+            raise UserError(f"{path} is listed but is outside of {folder}")
+        if times > 1:
+            raise UserError(f"{path} is listed {times} times")
+        if not path.is_file():
+            raise UserError(f"{path} is listed but does not exist")
 
 
-def sources(
+def build_sources(
     files: dict[str, list[Labelled]], classes: Sequence[str], request: Request
 ) -> dict[str, Source]:
-    """The splits, with a tenth of every class of training, fixed and random, for each split that is missing."""
+    """The splits; a missing one is a tenth of every class of training, fixed and random."""
     missing = [split for split in SPLITS if split not in files]
     if missing:
         train = files["train"]
-        parts = hold_out_of_each([file.label for file in train], len(missing))
-        files = files | {
-            split: [train[i] for i in part]
-            for split, part in zip(("train", *missing), parts, strict=True)
-        }
-
-    files = sound(files, request, lambda file: (file.path,))
-
-    def source(split: str) -> Source:
+        parts = hold_out_per_class([file.label for file in train], len(missing))
+        for split, part in zip(("train", *missing), parts, strict=True):
+            files = files | {split: [train[i] for i in part]}
+    files = drop_bad_images(files, request, lambda file: (file.path,))
+    splits = {}
+    for split in SPLITS:
         paths = [file.path for file in files[split]]
-        images = Lazy(lambda path: open_image(path, request), paths)
-        return Source(
-            images,
+        splits[split] = Source(
+            Lazy(lambda path: open_image(path, request), paths),
             "flip",
             labels=[file.label for file in files[split]],
             classes=tuple(classes),
             files=paths,
         )
-
-    return {split: source(split) for split in SPLITS}
+    return splits

@@ -50,7 +50,10 @@ def gram(f: Tensor) -> Tensor:
 
 
 class Perceptual:
-    """sum over layers of w_l mean |V_l(s) - V_l(t)|, and the same of Gram matrices times `style_weight`."""
+    """sum over layers of w_l mean |V_l(s) - V_l(t)|, in VGG's features V.
+
+    The same of their Gram matrices is added, times `style_weight`.
+    """
 
     def __init__(self, style_weight: float = 0.0):
         self.style_weight, self.vgg = style_weight, load_vgg()

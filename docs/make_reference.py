@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
+from cli.parser import Parser
 from core import registry
-from core.parser import Parser
 
 PATH = Path(__file__).with_name("reference.md")
 SCRIPTS = (

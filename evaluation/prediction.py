@@ -14,9 +14,8 @@ from core.errors import UserError
 from core.files import durable, write_csv
 from core.inputs import existing_file
 from core.runtime import seeded
+from data.arrays import BAD_ARRAY, read_npy
 from data.images import (
-    BAD_ARRAY,
-    array_in,
     check_image,
     is_enlarged,
     open_image,
@@ -185,7 +184,7 @@ def frames_in(path: str, m: int, c: int) -> tuple[Tensor, bool]:
     """The frames of a file as values (frames, C, m), and whether they came in pairs; pairs stand one behind the other, positive first."""
     existing_file(path, "measurements")
     try:
-        array = array_in(path)
+        array = read_npy(path)
     except BAD_ARRAY as error:
         raise UserError(f"measurements {path}: not a .npy array ({error})") from None
     if array.dtype.kind not in "iuf" or not np.isfinite(array).all():

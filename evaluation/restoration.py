@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from algo_functions import Meter
+from cli.flags import BARE
 from core.errors import CONTROL, UserError
 from core.files import append_csv, check_header, folder_for, inside, significant, write_csv
-from core.flags import BARE
 from core.registry import FETCHED
 from data.batches import Images, build_loader
 from data_loader import build_splits
@@ -109,7 +109,9 @@ def fitted(network: nn.Module, part: Physics, images: Images) -> tuple[nn.Module
     """Network and camera as they look at the images: block by block where these are larger and the camera takes just n x n pixels."""
     n = part.config["n"]
     return (
-        (network, part) if images.alike or part.step < n else (Piecewise(network, n), Mosaic(part))
+        (network, part)
+        if images.same_size or part.step < n
+        else (Piecewise(network, n), Mosaic(part))
     )
 
 
@@ -172,7 +174,7 @@ def training_images(found: Checkpoint, args: Namespace, test: Images) -> Tensor 
     try:
         if n > LARGEST_LMMSE:
             raise UserError(f"it is made for up to {LARGEST_LMMSE} pixels a side, not for {size}")
-        if not test.alike and camera.step < n:
+        if not test.same_size and camera.step < n:
             raise UserError(f"it restores {size} pixels, and these pictures have their own sizes")
         asked = learnt_from(found.training_config, args)
         request = request_of(args, **asked | {"n": n, "c": config["c"]})
@@ -362,7 +364,7 @@ def append_result(tested: Tested, tests: Tests, args: Namespace) -> None:
     config, scores = part.config, tested.estimate.meter.summary()
     row = {
         "Date/Time": datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
-        "Image Dim": config["n"] if loader.dataset.alike else "whole",
+        "Image Dim": config["n"] if loader.dataset.same_size else "whole",
         "Dataset": args.dataset,
         "Batch Size": loader.batch_size,
         "CR": config.get("cr"),

@@ -1,4 +1,4 @@
-"""Networks: forward(x) is the output, features(x) the named layers, of which the last is the output."""
+"""Networks: forward(x) is the output, features(x) the named layers that end with it."""
 
 from core.registry import MODELS, look_up
 from models.base import Network

@@ -1,4 +1,4 @@
-"""Residual networks for small images: a 3x3 stem, three stages, global average pooling; any image size."""
+"""Residual networks for small images of any size: a 3x3 stem, three stages, average pooling."""
 
 from functools import partial
 

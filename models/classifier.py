@@ -13,8 +13,8 @@ GREY_MEAN, GREY_DEVIATION = 0.449, 0.226  # their averages
 class Classifier(Network):
     """A network from images of c channels in [0, 1], which it normalises, to logits (B, classes).
 
-    `side` is that of the training images. The layers are enc1, stages, latent (maps), pool (what the
-    last layer reads, (B, D, 1, 1)) and output.
+    `side` is that of the training images. The layers are enc1, stages, latent (maps), pool (the
+    input of the last layer, (B, D, 1, 1)) and output.
     """
 
     mean: Tensor

@@ -34,8 +34,8 @@ def load_pretrained(network: Classifier, name: str, download: bool = False) -> N
     """Loads ImageNet's published weights out of the user's cache.
 
     The last layer keeps its own weights where the number of classes is another. The first
-    convolution takes in our normalisation: with x = d g + m, and trained on (x - m') / d', w becomes
-    w d / d' with a shift of sum w (m - m') / d'; grey images have all three channels equal.
+    convolution absorbs our normalisation: with x = d g + m, and trained on (x - m') / d', w
+    becomes w d / d' with a shift of sum w (m - m') / d'; grey images have three equal channels.
     """
     if name not in PRETRAINED:
         raise UserError(f"no published weights of '{name}': choose from {', '.join(PRETRAINED)}")

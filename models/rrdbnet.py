@@ -101,7 +101,8 @@ def config_of(weights: dict[str, Tensor]) -> dict:
     growth = weights["body.0.rdb1.conv1.weight"].shape[0]
     if folded != c * STEP**2:
         raise UserError(
-            f"this RRDBNet takes {folded} channels and enlarges images: only those of scale 1 are read"
+            f"this RRDBNet takes {folded} channels and enlarges images: "
+            "only those of scale 1 are read"
         )
     return {
         "name": "rrdbnet",

@@ -1,4 +1,4 @@
-"""The U-Net, with the state-dict names of the original release and a named layer after each block."""
+"""The U-Net, with the release's state-dict names and a named layer after each block."""
 
 import torch
 import torch.nn.functional as F

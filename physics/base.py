@@ -77,7 +77,7 @@ class Physics(nn.Module):
         raise NotImplementedError
 
     def project(self, x: Tensor) -> Tensor | None:
-        """The orthogonal projection of x on what is measured; None where no line divides the two."""
+        """The orthogonal projection of x on what is measured, or None if there is none."""
         return None
 
     def first_image(self, y: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def grid(size: int) -> tuple[Tensor, Tensor]:
 def blur_kernel(
     size: int, profile: str, sigma: tuple[float, float], angle: float = 0.0, beta: float = 1.0
 ) -> Tensor:
-    """A profile of q = pᵀ Σ⁻¹ p, where Σ has the deviations sigma along axes turned by the angle."""
+    """A profile of q = pᵀ Σ⁻¹ p; Σ has the deviations sigma along axes at the angle."""
     x, y = grid(size)
     along, across = cos(angle) * x + sin(angle) * y, cos(angle) * y - sin(angle) * x
     kernel = PROFILES[profile]((along / sigma[0]) ** 2 + (across / sigma[1]) ** 2, beta)
@@ -172,7 +172,7 @@ def restore_size(x: Tensor, preset: dict, size: tuple[int, int], sampler: Sample
 
 
 def degrade_image(x: Tensor, preset: dict, sampler: Sampler) -> Tensor:
-    """Two stages of blur, resize, noise and JPEG; the second JPEG comes before or after the own size."""
+    """Two stages of blur, resize, noise and JPEG; the last JPEG is before or after the own size."""
     size = (x.shape[-2], x.shape[-1])
     x = filter_image(x, sample_kernel(preset, min(size), sampler))
     x = resize_image(x, sample_sides(preset, size, "", sampler), sampler)
@@ -203,7 +203,7 @@ def closest_preset(values: dict) -> tuple[str, list[str]]:
 
 
 class Degraded(Physics):
-    """y = the image through two random stages of blur, resize, noise and JPEG; y is the first image."""
+    """y = the image after two stages of blur, resize, noise and JPEG; y is the first image."""
 
     measures_images = True
 

@@ -30,7 +30,7 @@ def hadamard_2d(x: Tensor) -> Tensor:
 
 
 def along(x: Tensor, n: int, inner: int) -> Tensor:
-    """H = H_r ⊗ H_q ⊗ ... along an axis of n entries, with `inner` entries behind each in memory."""
+    """H = H_r ⊗ H_q ⊗ ... along an axis of n entries, each of `inner` values in memory."""
     shape, bits = x.shape, n.bit_length() - 1
     parts = ceil(bits / RADIX_BITS)
     for k in range(parts):

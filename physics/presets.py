@@ -43,8 +43,8 @@ REAL_ESRGAN = {
 
 PRESETS = {
     "real_esrgan": REAL_ESRGAN,
-    # For images of about 32 x 32: half the kernel's size and width, half the noise and half as often
-    # a second blur; scales and the lowest quality half as far from 1 and 100.
+    # For images of about 32 x 32: half the kernel's size and width, half the noise, half as often a
+    # second blur; scales and the lowest quality half as far from 1 and 100.
     "mild": REAL_ESRGAN
     | {
         "blur_kernel_size": 11,

@@ -149,7 +149,7 @@ class SmallImage(Linear):
 
 
 class Blurred(Linear):
-    """y = the image filtered, mirrored at the border; the blurred image is itself the first image."""
+    """y = the image filtered, mirrored at the border; y is the first image."""
 
     measures_images = True
 

@@ -18,11 +18,11 @@ from torch import Tensor
 from core.errors import UserError
 from core.inputs import check_dense, check_patterns, check_side, existing_file
 from core.registry import ORDERINGS, look_up
-from data.images import BAD_ARRAY, array_in
+from data.arrays import BAD_ARRAY, read_npy
 from physics.base import Linear, Operator, Physics, describe_first_image
 from physics.hadamard import hadamard_2d
 
-# ---------------------------------------------------------------- orderings: (n, n) places, of which 0 is measured first
+# -------------------------------- orderings: places (n, n), of which 0 is measured first
 
 
 def _places(order: np.ndarray, n: int) -> Tensor:
@@ -93,7 +93,7 @@ def file_patterns(path: str, n: int, m: int) -> Tensor:
     where = f"ordering 'file:{path}'"
     existing_file(path, "ordering file")
     try:
-        array = array_in(path)
+        array = read_npy(path)
     except BAD_ARRAY as error:
         raise UserError(f"{where} is not an .npy array of numbers ({error})") from None
     numeric = array.dtype == bool or np.issubdtype(array.dtype, np.integer)

@@ -32,7 +32,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from core import flags  # noqa: E402
+from cli import flags  # noqa: E402
 from core.errors import UserError  # noqa: E402
 from core.runtime import SIGNALS  # noqa: E402
 from training import checkpoint, loop, tracking  # noqa: E402
@@ -618,7 +618,7 @@ def strange_picture(folder: Path, chance: random.Random, number: int) -> None:
     code, said = ran(script, [*words, "--on_bad_image", "skip"], folder)
     assert (
         code == 0
-        and f"pictures left out, broken or too small: 1 ({path})"
+        and f"1 pictures are left out as broken or too small: {path}"
         in (folder / "stdout.txt").read_text()
     ), said
 

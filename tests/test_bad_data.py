@@ -20,7 +20,7 @@ import main_unet
 import predict
 import progressive_distill
 import visualize_mask_spc
-from core import flags
+from cli import flags
 from core.errors import UserError
 from core.registry import LABELLED
 from data import images
@@ -154,7 +154,7 @@ def test_a_broken_picture_is_named_and_stops_or_is_left_out_and_counted(
     code, said, error = ran(script, [*words, "--on_bad_image", "skip"], monkeypatch, capsys)
     assert (
         code == 0
-        and f"pictures left out, broken or too small: 1 ({path})" in said
+        and f"1 pictures are left out as broken or too small: {path}" in said
         and said.count("left out") == 1
     ), error
     assert not Path("results").exists()
@@ -207,7 +207,7 @@ def test_many_are_counted_and_a_split_of_broken_ones_alone_is_refused(tmp_path, 
     assert [len(images) for images in build_splits(request).values()] == [1, 6, 6]
     assert (
         capsys.readouterr().out
-        == f"pictures left out, broken or too small: 5 ({', '.join(map(str, paths[:3]))}, ...)\n"
+        == f"5 pictures are left out as broken or too small: {', '.join(map(str, paths[:3]))}, ...\n"
     )
     for path in paths[6:12]:
         path.write_text("text")
@@ -259,9 +259,9 @@ def test_a_picture_is_decoded_once_unless_it_changes(tmp_path):
     folder(tmp_path)
     request = Request("folder", 16, 3, str(tmp_path))
     build_splits(request)
-    known = images.decoded.cache_info()
+    known = images.decoded_size.cache_info()
     build_splits(request)
-    assert images.decoded.cache_info().misses == known.misses
+    assert images.decoded_size.cache_info().misses == known.misses
     (tmp_path / "07.png").write_text("text")
     with pytest.raises(UserError, match=r"07\.png"):
         build_splits(request)
@@ -273,12 +273,12 @@ def test_a_picture_is_decoded_once_unless_it_changes(tmp_path):
         (
             main_unet,
             ["--cr", "0.1", "--data_root", "x"],
-            "dataset 'photos' does not read --data_root: mnist, fashion_mnist",
+            "dataset 'photos' does not read --data_root: it is for mnist, fashion_mnist",
         ),
         (
             main_unet,
             ["--cr", "0.1", "--dataset", "digits", "--download"],
-            "dataset 'digits' does not read --download: mnist",
+            "dataset 'digits' does not read --download: it is for mnist",
         ),
         (
             main_unet,
@@ -288,7 +288,7 @@ def test_a_picture_is_decoded_once_unless_it_changes(tmp_path):
         (
             main_unet,
             ["--cr", "0.1", "--dataset", "npz", "--data_root", "x.npz", "--on_bad_image", "skip"],
-            "does not read --on_bad_image: folder",
+            "does not read --on_bad_image: it is for folder",
         ),
         (
             main_unet,
@@ -314,7 +314,7 @@ def test_a_picture_is_decoded_once_unless_it_changes(tmp_path):
         (
             main_classify,
             ["--dataset", "folder", "--download"],
-            "dataset 'folder' does not read --download: mnist",
+            "dataset 'folder' does not read --download: it is for mnist",
         ),
     ],
 )

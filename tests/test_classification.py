@@ -363,7 +363,7 @@ def test_several_teachers_count_as_told(teacher):
     with open(f"{done['run']}/metrics.csv", newline="") as file:
         row = next(csv.DictReader(file))
     assert {"train_distill/0/kd/output", "train_distill/1/kd/output"} <= row.keys()
-    with pytest.raises(UserError, match="teacher_weights 1: one for each of 2 teachers"):
+    with pytest.raises(UserError, match="teacher_weights 1: give one for each of 2 teachers"):
         call(
             main_classify_dist,
             *TINY,
@@ -896,7 +896,7 @@ def test_a_wrong_flag_is_one_line(words, message, capsys):
             "standardise True: only kd reads --standardise",
         ),
         (["--dkd_beta", "2"], "dkd_beta 2.0: only dkd reads --dkd_beta"),
-        (["--loss_distill", "kd", "kd:2"], "a loss is named twice"),
+        (["--loss_distill", "kd", "kd:2"], "is given twice"),
         (
             ["--loss_distill", "kd", "dist", "--type_dist", "all"],
             "type_dist all: only mse, hint, at, .* reads --type_dist",

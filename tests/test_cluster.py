@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cli.flags import add_cluster
+from cli.parser import Parser
 from core.ending import STOPPED
 from core.errors import UserError
-from core.flags import add_cluster
-from core.parser import Parser
 from core.registry import CLUSTERS
 from study.cluster import Asked, ranges, script, submit
 

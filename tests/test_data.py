@@ -10,7 +10,8 @@ from torchvision.datasets import MNIST
 from torchvision.transforms import Compose, Resize, ToTensor
 
 from core.errors import UserError
-from data.batches import build_loader, symmetries_of
+from data.augment import symmetries_of
+from data.batches import build_loader
 from data.datasets import PHOTOGRAPHS
 from data.images import to_tensor
 from data_loader import Request, build_splits
@@ -179,7 +180,7 @@ class TestFolder:
         assert len(build_splits(request, wanted=("test",))["test"]) == 2
         with pytest.raises(
             UserError,
-            match="holds 2 images, too few for training: 0 for training, 0 for validation, 2 for test",
+            match="has 2 images, too few for training: 0 for training, 0 for validation, 2 for test",
         ):
             build_splits(request)
 
@@ -236,7 +237,7 @@ def test_what_is_missing_is_said(changes, message):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"x_test": None}, "lacks x_test; it holds x_train"),
+        ({"x_test": None}, "lacks x_test; it has x_train"),
         ({"x_train": np.zeros((4, 9, 9))}, "x_train is float64"),
     ],
 )

@@ -20,7 +20,7 @@ from algo_functions import build_physics
 from core import runtime
 from core.errors import Diverged, UserError
 from data import batches
-from data.batches import build_loader, room_on
+from data.batches import build_loader, free_memory
 from data_loader import Request, build_splits
 from training import checkpoint, loop
 from training.cache import Memory, Views
@@ -60,7 +60,7 @@ class TestHeldImages:
             )["train"]
 
         decoded, held = split(), split()
-        held.hold(CPU, room_on)
+        held.hold(CPU, free_memory)
         held.source = None
         for images in (decoded, held):
             images.epoch = 2
@@ -89,7 +89,7 @@ class TestHeldImages:
     def test_memory_is_held_where_the_system_lacks_the_calls_of_linux(self, monkeypatch):
         monkeypatch.delattr(batches.os, "posix_fallocate")
         monkeypatch.delattr(batches.os, "sysconf")
-        assert 2**20 < room_on(CPU) < 2**50
+        assert 2**20 < free_memory(CPU) < 2**50
         images = build_splits(Request(n=16, limit_train=20), ["train"])["train"]
         expected = images.stack()
         images.hold(CPU, lambda _: 0)
@@ -99,7 +99,7 @@ class TestHeldImages:
     @pytest.mark.parametrize("workers", ["0", "2"])
     def test_a_run_is_the_same_from_any_place(self, workers, monkeypatch):
         whole = train("--results", "a", *NOISY)
-        monkeypatch.setattr(loop, "room_on", lambda _: 0)
+        monkeypatch.setattr(loop, "free_memory", lambda _: 0)
         assert rows(train("--results", "b", "--num_workers", workers, *NOISY)["run"]) == rows(
             whole["run"]
         )

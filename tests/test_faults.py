@@ -113,7 +113,7 @@ def test_a_file_is_never_without_content_while_its_predecessor_is_kept(tmp_path,
 def test_no_name_leads_out_of_its_folder(tmp_path, name):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "link").symlink_to(tmp_path)
-    with pytest.raises(UserError, match="leads out of"):
+    with pytest.raises(UserError, match="is outside of"):
         files.inside(tmp_path / "a", name)
 
 
@@ -121,7 +121,7 @@ def test_a_record_cannot_export_elsewhere():
     done = train("--epochs", "1", "--run_name", "r")
     record = Path(done["run"]) / "run.json"
     record.write_text(record.read_text().replace('"export": "', '"export": "../../../'))
-    with pytest.raises(UserError, match="leads out of"):
+    with pytest.raises(UserError, match="is outside of"):
         train("--epochs", "1", "--run_name", "r")
 
 

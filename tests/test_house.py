@@ -11,6 +11,7 @@ from core.errors import UserError
 ROOT = Path(__file__).parents[1]
 LEVELS = {  # nothing imports upward, and two packages of one level do not import each other
     "core": 0,
+    "cli": 1,
     "models": 1,
     "data": 1,
     "physics": 2,

@@ -13,12 +13,13 @@ from sklearn.model_selection import train_test_split
 
 from core import registry
 from core.errors import UserError
-from data.batches import build_loader, draw_shift, shifted
-from data.splits import hold_out_of_each, stratified
+from data.augment import sample_shift, shift_images
+from data.batches import build_loader
+from data.splits import hold_out_per_class, stratified_order
 from data_loader import Request, build_splits
 
 TABLE = {
-    name: f"data_loader:{name}"
+    name: f"data.datasets:{name}"
     for name in ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "npz")
 } | {
     "folder": "data.labelled:class_folder",
@@ -205,7 +206,7 @@ def test_labels_are_known_without_what_the_images_show(layout, monkeypatch):
 @pytest.mark.parametrize("sizes", [(60, 30, 10), (50, 50), (97, 1, 2, 40), (1, 1, 1)])
 def test_every_beginning_of_the_stratified_order_holds_the_classes_in_their_shares(sizes):
     labels = np.repeat(np.arange(len(sizes)), sizes)
-    order = stratified(labels)
+    order = stratified_order(labels)
     assert sorted(order.tolist()) == list(range(len(labels)))
     shares = np.array(sizes) / len(labels)
     for length in range(len(sizes), len(labels) + 1):
@@ -219,7 +220,7 @@ def test_every_beginning_of_the_stratified_order_holds_the_classes_in_their_shar
 
 def test_a_class_gives_no_image_away_that_training_needs():
     for parts in (1, 2):
-        groups = hold_out_of_each([0] + [1] * 2 + [2] * 3 + [3] * 40, parts)
+        groups = hold_out_per_class([0] + [1] * 2 + [2] * 3 + [3] * 40, parts)
         assert sorted(i for group in groups for i in group) == list(range(46))
         labels = [{0: 0, 1: 1, 2: 1}.get(i, 2 if i < 6 else 3) for i in range(46)]
         counts = [Counter(labels[i] for i in group) for group in groups]
@@ -274,9 +275,10 @@ class TestShift:
     @pytest.mark.parametrize("n, offsets", [(4, 1), (8, 9), (16, 25)])
     def test_an_image_moves_by_up_to_an_eighth_of_its_side(self, n, offsets):
         image = torch.rand(3, n, n)
-        corners = torch.tensor([draw_shift(np.random.default_rng(k), n) for k in range(400)])
+        corners = torch.tensor([sample_shift(np.random.default_rng(k), n) for k in range(400)])
         found = {
-            moved.numpy().tobytes() for moved in shifted(image.expand(400, -1, -1, -1), corners)
+            moved.numpy().tobytes()
+            for moved in shift_images(image.expand(400, -1, -1, -1), corners)
         }
         assert found == set(self.windows(image)) and len(found) == offsets
 
@@ -395,26 +397,26 @@ WRONG = {
         moved("test/bee", "test/wasp"),
         r"class wasp of \S*/test is not in \S*/train, which has ant, bee, cow",
     ),
-    "an empty class": ("flat tree", folder("dog"), r"/dog holds no pictures"),
+    "an empty class": ("flat tree", folder("dog"), r"/dog has no pictures"),
     "no training folder": (
         "three splits",
         moved("train", "learn"),
-        r"has no class folders in train/: expected train/<class>/\*",
+        r"has no class folders in train/: expected are train/<class>/\*",
     ),
     "a test folder without classes": (
         "train alone",
         folder("test"),
-        r"/test has no class folders: expected \S*/test/<class>/\*",
+        r"/test has no class folders: expected are \S*/test/<class>/\*",
     ),
     "one class": (
         "flat tree",
         lambda root: [shutil.rmtree(root / name) for name in ("ant", "bee")],
-        r"has 1 class folders: expected .* two classes or more",
+        r"has 1 class folders: expected are .* at least two classes",
     ),
     "an unlabelled npz": (
         "npz",
         resaved(y_test=None),
-        r"set\.npz lacks y_test; it holds x_train, x_test, y_train, classes",
+        r"set\.npz lacks y_test; it has x_train, x_test, y_train, classes",
     ),
     "labels of another length": (
         "npz",
@@ -454,17 +456,17 @@ WRONG = {
     "no annotation": (
         "aircraft",
         moved(f"{VARIANTS}/variants.txt", "gone.txt"),
-        r"fgvc-aircraft-2013b lacks files or holds damaged ones; .* or give --download",
+        r"fgvc-aircraft-2013b lacks files or has damaged ones; .* or give --download",
     ),
     "an aircraft without a file": (
         "aircraft",
         moved(f"{VARIANTS}/images/0000003.jpg", "gone.jpg"),
-        r"0000003\.jpg is listed and does not exist",
+        r"0000003\.jpg is listed but does not exist",
     ),
     "an aircraft out of the folder": (
         "aircraft",
         replaced(f"{VARIANTS}/images_variant_val.txt", "0000001", "../0000001"),
-        r"lies outside",
+        r"is outside of",
     ),
     "an aircraft in two splits": (
         "aircraft",
@@ -479,12 +481,12 @@ WRONG = {
     "a path out of the folder": (
         "cub",
         replaced("images.txt", "ant/1.jpg", "../images.txt"),
-        r"/images\.txt is listed and lies outside \S*/images",
+        r"/images\.txt is listed but is outside of \S*/images",
     ),
     "an absolute path": (
         "cub",
         replaced("images.txt", "ant/1.jpg", "/etc/hosts"),
-        r"/etc/hosts is listed and lies outside \S*/images",
+        r"/etc/hosts is listed but is outside of \S*/images",
     ),
     "a picture twice": (
         "cub",
@@ -494,7 +496,7 @@ WRONG = {
     "a picture that is missing": (
         "cub",
         replaced("images.txt", "ant/1.jpg", "ant/x.jpg"),
-        r"ant/x\.jpg is listed and does not exist",
+        r"ant/x\.jpg is listed but does not exist",
     ),
     "a line of one word": (
         "cub",
@@ -504,12 +506,12 @@ WRONG = {
     "a number twice": (
         "cub",
         replaced("image_class_labels.txt", "\n2 1", "\n1 1"),
-        r"image_class_labels\.txt, line 2: '1 1' is not 'number text' with a number of its own",
+        r"image_class_labels\.txt, line 2: '1 1' is not 'number text' with a new number",
     ),
     "an image without a label": (
         "cub",
         replaced("image_class_labels.txt", "\n2 1", ""),
-        r"image_class_labels\.txt: image 2 must stand both here and in images\.txt",
+        r"image_class_labels\.txt: image 2 must be both here and in images\.txt",
     ),
     "an unknown class": (
         "cub",

@@ -80,12 +80,12 @@ def wrong(networks):
 
 CAUSES = {
     "nowhere": ": no such file",
-    "folder": "folder is a folder, a file is needed",
-    "run": "run is a folder, a file is needed; give run/best.pth",
+    "folder": "folder is a folder, but a file is needed",
+    "run": "run is a folder, but a file is needed; give run/best.pth",
     "empty": "empty is an empty file",
     "text": "text is not a checkpoint: torch.save did not write it",
-    "old.pth": "old.pth is a pickle, as torch wrote before version 1.6",
-    "cut.pth": "cut.pth is cut off: its end is missing",
+    "old.pth": "old.pth is a pickle, which torch wrote before version 1.6",
+    "cut.pth": "cut.pth is cut off at its end",
 }
 TAKERS = {
     "teacher": (main_unet_dist, ["--cr", "0.1", *SMALL, "--teacher"]),
@@ -184,14 +184,14 @@ def test_no_message_advises_to_run_what_is_in_a_file(wrong, tmp_path, monkeypatc
 
 DATA = {
     "npz nowhere.npz": "--data_root nowhere.npz: no such file",
-    "npz folder": "--data_root folder is a folder, a file is needed",
+    "npz folder": "--data_root folder is a folder, but a file is needed",
     "npz empty": "--data_root empty is an empty file",
     "npz text": "--data_root text is not an .npz file: numpy.savez did not write it",
     "folder nowhere": "--data_root nowhere: no such folder",
-    "folder text": "--data_root text is a file, a folder is needed",
-    "folder none": "none holds no pictures (files that end in .bmp",
-    "folder two": "two holds 2 images, too few for training: 0 for training, 1 for validation, 1 for test",
-    "mnist text": "--data_root text is a file, a folder is needed",
+    "folder text": "--data_root text is a file, but a folder is needed",
+    "folder none": "none has no pictures (files that end in .bmp",
+    "folder two": "two has 2 images, too few for training: 0 for training, 1 for validation, 1 for test",
+    "mnist text": "--data_root text is a file, but a folder is needed",
     "cifar10 nowhere": "no files in nowhere/cifar-10-batches-py; put them there or give --download",
 }
 
@@ -213,8 +213,8 @@ def test_two_pictures_are_enough_to_be_tested_on(wrong):
 
 CONFIGS = {
     "epochs: [1, 2]": "--config c.yml: epochs takes one value, not the list [1, 2]",
-    "tensorboard: 3": "--config c.yml: tensorboard is true or false, not 3",
-    "hello": "expected settings 'name: value', found hello",
+    "tensorboard: 3": "--config c.yml: tensorboard must be true or false, not 3",
+    "hello": "must have settings 'name: value', but it has hello",
 }
 
 
@@ -229,7 +229,7 @@ def test_a_wrong_value_in_a_file_of_settings_is_named(text, monkeypatch, capsys)
     "path, cause",
     [
         ("nowhere", "--config nowhere: no such file"),
-        ("folder", "--config folder is a folder, a file is needed"),
+        ("folder", "--config folder is a folder, but a file is needed"),
         ("empty", "--config empty is an empty file"),
         ("binary.yml", "--config binary.yml is not a text file: JSON or YAML is needed"),
     ],
@@ -303,11 +303,11 @@ from contextlib import redirect_stderr
 for line in sys.stdin.read().splitlines():
     sys.argv = line.split()
     script = importlib.import_module(sys.argv[0].removesuffix(".py"))
-    from core import flags as options
+    from cli import flags
     said, code = io.StringIO(), 0
     with redirect_stderr(said):
         try:
-            options.run(script.parse, script.main)
+            flags.run(script.parse, script.main)
         except SystemExit as end:
             code = end.code
     heavy = [name for name in {heavy} if name in sys.modules]

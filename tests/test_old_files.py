@@ -13,7 +13,7 @@ import main_unet
 import main_unet_dist
 import sweep
 import test_UNet
-from core import flags
+from cli import flags
 from models import build_network
 from training import checkpoint
 

@@ -171,7 +171,7 @@ class TestSplits:
         for k in range(20):
             (tmp_path / "lq" / f"{k:02d}.png").rename(tmp_path / "lq" / f"dark_{k:02d}.png")
         with pytest.raises(
-            UserError, match=r"00\.png has no picture of its name in .*; 0 pairs match"
+            UserError, match=r"00\.png has no picture of the same name in .*; 0 pairs match"
         ):
             build_splits(pairs)
         (tmp_path / "list.txt").write_text(
@@ -268,15 +268,15 @@ class TestMixture:
         (lambda root, r: r._replace(crop="none"), "crop none: .* cut into pieces"),
         (
             lambda root, r: (root / "lq" / "07.png").unlink(),
-            r"gt/07\.png has no picture of its name in .*lq; 19 pairs match",
+            r"gt/07\.png has no picture of the same name in .*lq; 19 pairs match",
         ),
         (
             lambda root, r: (root / "gt" / "07.png").unlink(),
-            r"lq/07\.png has no picture of its name in .*gt; 19 pairs match",
+            r"lq/07\.png has no picture of the same name in .*gt; 19 pairs match",
         ),
         (
             lambda root, r: write(root / "gt" / "07.bmp", np.zeros((22, 27), np.uint8)),
-            r"gt/07\.png and .*gt/07\.bmp have one name",
+            r"gt/07\.png and .*gt/07\.bmp have the same name",
         ),
         (
             lambda root, r: write(root / "lq" / "07.png", np.zeros((27, 22), np.uint8)),
@@ -298,7 +298,7 @@ class TestMixture:
         ),
         (
             lambda root, r: r._replace(pairs=str(root / "void" / "missing.txt")),
-            r"there is no .*gt/99\.png",
+            r"gt/99\.png does not exist",
         ),
         (
             lambda root, r: r._replace(pairs=str(root / "void" / "twice.txt")),
@@ -319,7 +319,7 @@ class TestMixture:
         ),
         (
             lambda root, r: mixture(r)._replace(unpaired=str(root / "void" / "missing.txt")),
-            r"--unpaired .*missing\.txt: there is no .*void/99\.png",
+            r"--unpaired .*missing\.txt: .*void/99\.png does not exist",
         ),
         (
             lambda root, r: mixture(r)._replace(unpaired=str(root / "void" / "again.txt")),
@@ -432,7 +432,7 @@ def test_flags_that_do_not_go_with_the_data_are_one_line(pairs, capsys):
     for words, message in (
         (
             [*flags_of(pairs), "--cr", "0.1"],
-            "dataset 'paired' brings its degraded pictures: it goes with --physics given, not spc",
+            "dataset 'paired' has its own degraded pictures: it needs --physics given, not spc",
         ),
         ([*flags_of(pairs), *NOISY], "it goes with --physics given, not denoise"),
         (

@@ -193,7 +193,7 @@ def test_a_picture_of_less_than_half_a_side_is_refused_or_left_out(labelled, tmp
         splits = build_splits(skipping, wanted, **table)
         assert sum(map(len, splits.values())) == 20 - 2 * labelled  # a tenth is for the test
     said = capsys.readouterr().out
-    assert said.count("pictures left out, broken or too small: 1 (") == 2
+    assert said.count("1 pictures are left out as broken or too small: ") == 2
     assert said.count(f"{tmp_path}: 10 of 20 pictures are smaller than n 32 and are enlarged") == 1
 
 

@@ -9,7 +9,7 @@ from test_training import rows, same, weights
 import main_classify
 import main_classify_dist
 import main_unet
-from core import flags
+from cli import flags
 from training import loop
 
 FEW = ["--n", "16", "--width", "4", "--batch_size", "10", "--warmup", "0"]

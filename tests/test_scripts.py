@@ -22,7 +22,7 @@ import progressive_distill
 import test_UNet
 import visualize_mask_spc
 from algo_functions import build_physics
-from core import flags
+from cli import flags
 from core.registry import DATASETS, LOSSES, ORDERINGS, SELECTIONS, TASK_LOSSES
 from evaluation import restoration
 from models import build_network
@@ -846,7 +846,7 @@ WRONG = [
     (main_unet, ["--cr", "0.1", "--optimizer", "lion"], "choose from adam, adamw, sgd"),
     (main_unet, ["--cr", "0.1", "--batch_norm", "yes"], "choose from off, on, bias-free"),
     (main_unet, ["--cr", "0.1", "--padding", "mirror"], "choose from zeros, circular, release"),
-    (main_unet, ["--cr", "0.1", "--device", "tpu"], "device 'tpu': allowed are auto, cpu"),
+    (main_unet, ["--cr", "0.1", "--device", "tpu"], "unknown device 'tpu': choose from auto, cpu"),
     (main_unet, ["--cr", "0.1", "--epochs", "0"], "0 is outside [1"),
     (main_unet, ["--cr", "0.1", "--lr", "-1"], "-1 is outside (0"),
     (
@@ -906,7 +906,7 @@ WRONG = [
     (
         main_unet_dist,
         ["--cr", "0.1", "--cr_teacher", "0.5", "--loss_distill", "mse", "mse:2"],
-        "a loss is named twice",
+        "is given twice",
     ),
     (
         main_unet_dist,

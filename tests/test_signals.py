@@ -50,7 +50,10 @@ def test_a_signal_that_is_not_obeyed_in_time_ends_the_process(work):
     process.send_signal(signal.SIGTERM)
     said = ended(process)
     assert process.returncode == 75
-    assert said == "-c: stopped: SIGTERM was not obeyed within 1 s; what was saved is whole\n"
+    assert (
+        said
+        == "-c: stopped: no end of the step within 1 s after SIGTERM; what was saved is intact\n"
+    )
 
 
 def test_a_second_signal_ends_a_process_that_hangs_at_once():

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from algo_functions import ClassMeter
-from core.checks import balanced, class_loss_options, weights_of
+from cli.checks import balanced, class_loss_options, weights_of
 from core.errors import UserError
 from core.registry import (
     ALPHA_SCHEDULES,

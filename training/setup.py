@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from algo_functions import build_physics
-from core.checks import loss_options, named_losses
+from cli.checks import loss_options, named_losses
 from core.errors import UserError
 from core.registry import (
     ALPHA_SCHEDULES,

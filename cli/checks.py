@@ -1,0 +1,163 @@
+"""Checks of flags that cannot go together; parsers call them before torch is imported."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from core.errors import UserError
+from core.inputs import NAME_RULE, check_patterns, is_name
+from core.registry import (
+    BALANCES,
+    CLASS_LOSSES,
+    CLASS_OPTIONS,
+    LOSS_OPTIONS,
+    LOSSES,
+    TASK_LOSSES,
+    label_of,
+    words,
+)
+
+
+def check_run_name(name: str) -> None:
+    if not is_name(name):
+        raise UserError(f"run_name '{name}' is not a name: {NAME_RULE}")
+
+
+def check_physics_side(args: Namespace) -> None:
+    """Refuses a side that the patterns of a single-pixel camera cannot have."""
+    if args.physics == "spc":
+        check_patterns(args.ordering, args.n)
+
+
+# ---------------------------------------------------------------- losses
+
+
+def named_losses(args: Namespace) -> dict[str, float | None]:
+    """The distillation losses with the weights of the command line."""
+    losses: dict[str, float | None] = {}
+    for word in args.loss_distill:
+        name, _, weight = word.partition(":")
+        if name in losses:
+            raise UserError(f"loss_distill {' '.join(args.loss_distill)}: '{name}' is given twice")
+        losses[name] = float(weight) if weight else None
+    return losses
+
+
+def loss_options(args: Namespace) -> dict:
+    """The options of losses; one that no loss of this run reads is refused."""
+    distilled = [word.partition(":")[0] for word in getattr(args, "loss_distill", [])]
+    task = args.loss_gt if hasattr(args, "loss_gt") else args.loss
+    read = set(TASK_LOSSES[task].options)
+    for name in distilled:
+        read |= set(LOSSES[name].options)
+    return read_options(args, LOSS_OPTIONS, read, LOSSES)
+
+
+def class_loss_options(args: Namespace) -> dict:
+    """The same for the losses of classifiers."""
+    read = {option for name in named_losses(args) for option in CLASS_LOSSES[name].options}
+    return read_options(args, CLASS_OPTIONS, read, CLASS_LOSSES)
+
+
+def read_options(args: Namespace, defaults: dict, read: set[str], table: dict) -> dict:
+    """The options of losses with their defaults; one that is not read is refused."""
+    values = {}
+    for option, default in defaults.items():
+        value = getattr(args, option, None)
+        if value is not None and option not in read:
+            readers = ", ".join(name for name, loss in table.items() if option in loss.options)
+            raise UserError(f"{option} {value}: only {readers} reads --{option}")
+        values[option] = default if value is None else value
+    return values
+
+
+# ---------------------------------------------------------------- distillation
+
+
+def check_distillation(args: Namespace) -> None:
+    """Refuses flags of the distillation of a restorer that cannot go together."""
+    named_losses(args)
+    loss_options(args)
+    if args.shuffle_teacher and getattr(args, "online", False):
+        raise UserError(
+            "shuffle_teacher: with --online the teacher would train on shuffled images too"
+        )
+    check_shuffled(args)
+    if args.awgn_teacher and args.awgn_snr is None:
+        raise UserError("awgn_teacher needs a noise level: give --awgn_snr")
+
+
+def check_shuffled(args: Namespace) -> None:
+    if args.shuffle_teacher and args.batch_size * args.accumulate == 1:
+        raise UserError(
+            "shuffle_teacher: a batch of one image cannot be shuffled; choose a larger --batch_size"
+        )
+
+
+def check_class_distillation(args: Namespace) -> None:
+    """Refuses flags of the distillation of a classifier that cannot go together."""
+    class_loss_options(balanced(args))
+    check_shuffled(args)
+    weights_of(args)
+    if args.assistant and len(args.teacher) > 1:
+        raise UserError(f"assistant: it needs one teacher, not {len(args.teacher)}")
+    if args.assistant and args.teacher_weights:
+        raise UserError(
+            f"teacher_weights {args.teacher_weights[0]:g}: with --assistant there is one teacher"
+        )
+
+
+def balanced(args: Namespace) -> Namespace:
+    """The flags with the values of --balance, or with the default losses."""
+    if not args.balance:
+        losses = args.loss_distill or ["kd"]
+        beta = 1.0 if args.beta is None else args.beta
+        return Namespace(**vars(args) | {"loss_distill": losses, "beta": beta})
+    for name in BALANCES[args.balance]:
+        if getattr(args, name) is not None:
+            raise UserError(f"balance {args.balance} sets --{name}: give one of them")
+    return Namespace(**vars(args) | BALANCES[args.balance] | {"balance": None})
+
+
+def weights_of(args: Namespace) -> list[float]:
+    """The weight of each teacher."""
+    count = len(args.teacher)
+    weights = args.teacher_weights or [1 / count] * count
+    if len(weights) != count:
+        listed = " ".join(f"{weight:g}" for weight in weights)
+        raise UserError(f"teacher_weights {listed}: give one for each of {count} teachers")
+    return weights
+
+
+# ---------------------------------------------------------------- the teacher's file
+
+
+def export_name(network: str, label: str) -> str:
+    """The exported file of a teacher or baseline."""
+    return f"{network.upper()}_{label}.pth"
+
+
+def teacher_path(args: Namespace) -> Path | None:
+    """The file of --teacher or of the teacher's ratios; None for a new online teacher."""
+    if args.teacher:
+        return Path(args.teacher)
+    if args.ordering_teacher:
+        raise UserError(
+            f"ordering_teacher {args.ordering_teacher}: it is only for a --teacher that is a "
+            "bare .pth of the original release"
+        )
+    if args.cr_teacher is None:
+        raise UserError(
+            "which teacher? give --teacher PATH, "
+            "or for a single-pixel camera --cr_teacher or --crs_expert_teacher"
+        )
+    if args.online:
+        return None
+    name = export_name("unet", label_of({"name": "spc", "cr": args.cr_teacher}))
+    path = Path(args.results) / "trained_models" / name
+    if not path.is_file():
+        ratio = words(args.cr_teacher).replace("_", " ")
+        raise UserError(
+            f"no teacher {path}: train it with main_unet.py --cr {ratio}, "
+            "or give one with --teacher PATH"
+        )
+    return path

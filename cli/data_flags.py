@@ -1,0 +1,148 @@
+"""The flags of datasets, loading, and bare files of weights."""
+
+from argparse import Namespace
+
+from cli.parser import Parser
+from cli.values import counting, natural, one_of, ordering, ratio, within
+from core.inputs import check_data
+from core.registry import DATASETS, LABELLED, PADDINGS, READERS, Entry
+
+# What a bare file of weights may lack.
+BARE = ("n", "cr", "ordering", "scales", "width", "padding")
+
+
+def defaults_of(flag: str, table: dict) -> str:
+    """For the help: which entries of a table read a flag, and with what default."""
+    defaults = {name: entry.flags[flag] for name, entry in table.items() if flag in entry.flags}
+    readers = [
+        name if default in (..., None) else f"{name} {default}"
+        for name, default in defaults.items()
+    ]
+    return f"({', '.join(readers)})"
+
+
+def add_data(
+    parser: Parser,
+    n_default: int | None = 32,
+    c_default: int | None = 1,
+    crop_default: str | None = "center",
+    limits: tuple[str, ...] = ("train", "val", "test"),
+    whole: bool = False,
+    table: dict = DATASETS,
+) -> None:
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--dataset",
+        type=one_of(table, "dataset"),
+        default=next(iter(table)),
+        help=f"one of {', '.join(table)}",
+    )
+    group.add_argument(
+        "--data_root",
+        default="data",
+        help="folder with the dataset's files; for npz the file itself",
+    )
+    group.add_argument(
+        "--download", action="store_true", help="download a torchvision dataset if it is missing"
+    )
+    group.add_argument(
+        "--on_bad_image",
+        choices=("stop", "skip"),
+        default="stop",
+        help="stop at a picture that is broken or smaller than half of n, or skip it",
+    )
+    group.add_argument(
+        "--n", type=within(2, 4096, int), default=n_default, help="side of the images in pixels"
+    )
+    group.add_argument(
+        "--c",
+        type=int,
+        choices=(1, 3),
+        default=c_default,
+        help="channels, 1 for grey and 3 for RGB; transparent pixels become white",
+    )
+    crops = {"center": "resize the central square", "none": "resize the whole picture"}
+    if whole:
+        crops["whole"] = "test on all pictures of dataset folder in their own sizes"
+    group.add_argument(
+        "--crop",
+        choices=crops,
+        default=crop_default,
+        help="; ".join(f"{name}: {what}" for name, what in crops.items()),
+    )
+    add_pairs(parser, group, table)
+
+    def check_readers(args: Namespace) -> None:
+        for flag, readers in READERS.items():
+            if getattr(args, flag) == parser.get_default(flag) or args.dataset in readers:
+                continue
+            if not (flag == "download" and getattr(args, "pretrained", False)):
+                listed = ", ".join(name for name in readers if name in table)
+                parser.error(f"dataset '{args.dataset}' does not read --{flag}: it is for {listed}")
+
+    parser.rules.append(check_readers)
+    parser.files.append(check_data)
+    names = {"train": "training", "val": "validation", "test": "test"}
+    for split in limits:
+        group.add_argument(
+            f"--limit_{split}",
+            type=counting,
+            help=f"use only this many {names[split]} images, a fixed random subset",
+        )
+
+
+def add_pairs(parser: Parser, group, table: dict) -> None:
+    lines = {name: line for name, line in table.items() if isinstance(line, Entry)}
+    if not lines:
+        return
+    parser.choosers["dataset"] = {
+        name: lines.get(name) or Entry(path=line, flags={}) for name, line in table.items()
+    }
+    helps = {
+        "gt": "folder with the clean pictures of pairs",
+        "lq": "folder with their degraded pictures, the inputs of the network",
+        "pairs": "file with a line 'gt_name, lq_name', or one name for both, for each pair",
+        "unpaired": "folder, or list of paths, of clean pictures that --physics degrades",
+        "paired_share": "share of pairs among the training items",
+    }
+    metavars = {"gt": "DIR", "lq": "DIR", "pairs": "FILE", "unpaired": "DIR|FILE"}
+    for flag, text in helps.items():
+        text = f"{text} {defaults_of(flag, lines)}"
+        if flag in metavars:
+            group.add_argument(f"--{flag}", metavar=metavars[flag], help=text)
+        else:
+            group.add_argument(f"--{flag}", type=within(0, 1), help=text)
+
+
+def add_labelled(
+    parser: Parser, limits: tuple[str, ...] = ("train", "val", "test"), **defaults
+) -> None:
+    add_data(parser, limits=limits, table=LABELLED, **defaults)
+
+
+def add_bare(parser: Parser, n: bool = False) -> None:
+    group = parser.add_argument_group(
+        "values that a bare .pth of the original release lacks; other files must agree"
+    )
+    if n:
+        group.add_argument("--n", type=within(2, 4096, int), help="side of the images in pixels")
+    group.add_argument("--cr", type=ratio, help="ratio of measurements to pixels")
+    group.add_argument(
+        "--ordering", type=ordering, help="ordering of the patterns; that of the release is strip"
+    )
+    group.add_argument("--scales", type=within(2, 5, int), help="resolutions of the U-Net")
+    group.add_argument("--width", type=counting, help="channels at full resolution")
+    group.add_argument(
+        "--padding", type=one_of(PADDINGS, "padding"), help="padding of the convolutions"
+    )
+
+
+def add_loading(parser: Parser) -> None:
+    group = parser.add_argument_group("loading")
+    group.add_argument("--batch_size", type=counting, default=16, help="images in a batch")
+    group.add_argument(
+        "--num_workers",
+        type=natural,
+        default=0,
+        help="processes that load data; 0 loads in the main process",
+    )

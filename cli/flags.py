@@ -1,0 +1,154 @@
+"""Everything that a script's parser is made of; importing it takes no time."""
+
+from argparse import BooleanOptionalAction
+
+from cli.data_flags import BARE, add_bare, add_data, add_labelled, add_loading, defaults_of
+from cli.distillation_flags import (
+    add_class_distillation,
+    add_class_teacher,
+    add_class_training,
+    add_distillation,
+    add_style,
+    add_teacher,
+    checkpoints,
+)
+from cli.parser import Distinct, Parser, Several
+from cli.physics_flags import add_classifier, add_network, add_patterns, add_physics
+from cli.training_flags import (
+    LATER,
+    RENAMED,
+    TECHNICAL,
+    add_cluster,
+    add_config,
+    add_device,
+    add_results,
+    add_run,
+    add_training,
+    identity,
+)
+from cli.values import (
+    assignment,
+    counting,
+    name,
+    natural,
+    noise_level,
+    number_or_auto,
+    one_of,
+    ratio,
+    side,
+    sigma,
+    weighted,
+    within,
+)
+from core.ending import run
+from core.errors import UserError
+from core.registry import (
+    BALANCES,
+    CLASS_LOSSES,
+    CLASSIFIERS,
+    EXPORTS,
+    LABELLED,
+    NETWORKS,
+    PHYSICS,
+    STORIES,
+    TASK_LOSSES,
+    TRAINING,
+)
+
+gain = number_or_auto  # of predict.py's --scale
+
+
+def add_scoring(parser: Parser) -> None:
+    group = parser.add_argument_group("scores")
+    group.add_argument(
+        "--crop_border",
+        type=natural,
+        default=0,
+        metavar="PIXELS",
+        help="border of the images that is left out of the scores",
+    )
+    group.add_argument("--y_channel", action="store_true", help="score only the luma of RGB images")
+
+
+def add_evaluation(parser: Parser):
+    group = parser.add_argument_group("evaluation")
+    group.add_argument(
+        "--awgn_snr",
+        type=noise_level,
+        nargs="+",
+        action=Distinct,
+        help="noise levels in dB, or none for no noise; without it the checkpoint's",
+    )
+    group.add_argument(
+        "--sigma",
+        type=sigma,
+        nargs="+",
+        action=Distinct,
+        help="noise levels of physics denoise, on the 0..255 scale",
+    )
+    group.add_argument("--seed", type=natural, default=42, help="seed of the noise")
+    add_device(parser, group)
+    add_results(parser, group)
+    add_config(group)
+    return group
+
+
+__all__ = [
+    "BALANCES",
+    "BARE",
+    "CLASSIFIERS",
+    "CLASS_LOSSES",
+    "EXPORTS",
+    "LABELLED",
+    "LATER",
+    "NETWORKS",
+    "PHYSICS",
+    "RENAMED",
+    "STORIES",
+    "TASK_LOSSES",
+    "TECHNICAL",
+    "TRAINING",
+    "BooleanOptionalAction",
+    "Distinct",
+    "Parser",
+    "Several",
+    "UserError",
+    "add_bare",
+    "add_class_distillation",
+    "add_class_teacher",
+    "add_class_training",
+    "add_classifier",
+    "add_cluster",
+    "add_config",
+    "add_data",
+    "add_device",
+    "add_distillation",
+    "add_evaluation",
+    "add_labelled",
+    "add_loading",
+    "add_network",
+    "add_patterns",
+    "add_physics",
+    "add_results",
+    "add_run",
+    "add_scoring",
+    "add_style",
+    "add_teacher",
+    "add_training",
+    "assignment",
+    "checkpoints",
+    "counting",
+    "defaults_of",
+    "gain",
+    "identity",
+    "name",
+    "natural",
+    "noise_level",
+    "one_of",
+    "ratio",
+    "run",
+    "side",
+    "sigma",
+    "weighted",
+    "within",
+]

@@ -1,0 +1,194 @@
+"""The flags of physics and networks."""
+
+from argparse import BooleanOptionalAction, Namespace
+
+from cli import checks
+from cli.data_flags import defaults_of
+from cli.parser import Parser, Several
+from cli.values import (
+    counting,
+    decibels,
+    degradation,
+    one_of,
+    ordering,
+    physics_of,
+    positive,
+    ratio,
+    sigma,
+    within,
+)
+from core.registry import (
+    BATCH_NORMS,
+    CLASSIFIERS,
+    DEGRADATIONS,
+    FIRST_IMAGES,
+    KERNELS,
+    MASK_TYPES,
+    NETWORKS,
+    ORDERINGS,
+    PADDINGS,
+    RESIZES,
+    RESTORED,
+)
+
+
+def add_patterns(parser: Parser) -> None:
+    group = parser.add_argument_group("patterns")
+    group.add_argument(
+        "--ordering", type=ordering, default="xy", help=f"{', '.join(ORDERINGS)} or file:PATH.npy"
+    )
+
+
+def add_physics(parser: Parser, table: dict = RESTORED, default: str = "spc") -> None:
+    """The flags of every physics; the table says which of them a physics reads."""
+    parser.choosers["physics"] = table
+
+    def check_pairs(args: Namespace) -> None:
+        if args.dataset == "paired" and args.physics != "given":
+            parser.error(
+                "dataset 'paired' has its own degraded pictures: "
+                f"it needs --physics given, not {args.physics}"
+            )
+
+    def check_side(args: Namespace) -> None:
+        if parser.demanding:  # else the physics may be a checkpoint's
+            checks.check_physics_side(args)
+
+    parser.rules.append(check_pairs)
+    parser.checks.append(check_side)
+    group = parser.add_argument_group(
+        "physics; in brackets are the physics that read a flag, with their defaults"
+    )
+    group.add_argument(
+        "--physics",
+        type=physics_of(table),
+        default=default,
+        help=f"how images are measured: {', '.join(table)}",
+    )
+
+    def add(flag: str, text: str, **how) -> None:
+        if any(flag[2:] in entry.flags for entry in table.values()):
+            group.add_argument(flag, help=f"{text} {defaults_of(flag[2:], table)}", **how)
+
+    add_ratios(group, table)
+    add("--ordering", f"{', '.join(ORDERINGS)} or file:PATH.npy", type=ordering)
+    add(
+        "--sigma",
+        "noise on the 0..255 scale; of two values, each image gets one between them",
+        type=sigma,
+        nargs="+",
+        action=Several,
+    )
+    add("--factor", "how many times smaller the image is along a side", type=within(2, 16, int))
+    add("--kernel", f"one of {', '.join(KERNELS)}", type=one_of(KERNELS, "kernel"))
+    add(
+        "--blur_width",
+        "deviation of a Gaussian, side of a box or length of a motion, in pixels",
+        type=positive,
+    )
+    add("--acceleration", "how many times fewer lines of k-space", type=within(2, 64, int))
+    add(
+        "--mask_type",
+        f"choice of the lines beside the central ones: {', '.join(MASK_TYPES)}",
+        type=one_of(MASK_TYPES, "mask_type"),
+    )
+    add(
+        "--degradation",
+        f"strengths: {', '.join(DEGRADATIONS)}, or your own in file:PATH.yml",
+        type=degradation,
+    )
+    add("--lessen_ratio", "how many times smaller along a side", type=within(1, 4096))
+    add("--resize", f"one of {', '.join(RESIZES)}", type=one_of(RESIZES, "resize"))
+    add(
+        "--x0",
+        "first image, which is the network's input: adjoint or lmmse",
+        type=one_of(FIRST_IMAGES, "first image"),
+    )
+    add(
+        "--awgn_snr",
+        "signal-to-noise ratio of the measurements in dB; without it there is no noise",
+        type=decibels,
+    )
+
+
+def add_ratios(group, table: dict) -> None:
+    ratios = group.add_mutually_exclusive_group()
+    how = {"dest": "cr", "type": ratio, "nargs": "+", "action": Several, "metavar": "CR"}
+    ratios.add_argument(
+        "--cr",
+        "--cr_student",
+        **how,
+        help=f"measurements / pixels, in (0, 1] {defaults_of('cr', table)}",
+    )
+    ratios.add_argument(
+        "--crs_expert",
+        **how,
+        help="several ratios for one network: a mixture, of which every batch gets one",
+    )
+
+
+def add_network(parser: Parser, student: bool = False) -> None:
+    """The flags of every network; the table says which of them a network reads."""
+    parser.choosers["network"] = NETWORKS
+    group = parser.add_argument_group("network (the student's)" if student else "network")
+
+    def add(flag: str, text: str, old: tuple[str, ...] = (), **how) -> None:
+        names = (flag, *old)
+        flags = [f"--{name}" for name in names]
+        if student:
+            flags += [f"--student_{name}" for name in names]
+        readers = "" if flag == "network" else f" {defaults_of(flag, NETWORKS)}"
+        group.add_argument(*flags, dest=flag, help=text + readers, **how)
+
+    names = ", ".join(NETWORKS)
+    add("network", f"one of {names}", type=one_of(NETWORKS, "network"), default="unet")
+    add("scales", "number of resolutions", type=within(2, 5, int))
+    add("width", "channels at full resolution, doubled at each further one", type=counting)
+    add("channels", "channels of all blocks", old=("features",), type=counting)
+    add("blocks", "number of blocks, or of blocks at each resolution", type=counting)
+    add("growth", "channels that each convolution of a dense block adds", type=counting)
+    norms, paddings = ", ".join(BATCH_NORMS), ", ".join(PADDINGS)
+    add("batch_norm", f"one of {norms}", type=one_of(BATCH_NORMS, "batch_norm"))
+    add("padding", f"one of {paddings}", type=one_of(PADDINGS, "padding"))
+
+
+def add_classifier(parser: Parser) -> None:
+    """The flags of every classifier; `--model` selects it."""
+    parser.choosers["network"] = CLASSIFIERS
+    group = parser.add_argument_group("classifier")
+
+    def add(flag: str, text: str, **how) -> None:
+        group.add_argument(f"--{flag}", help=f"{text} {defaults_of(flag, CLASSIFIERS)}", **how)
+
+    group.add_argument(
+        "--model",
+        dest="network",
+        type=one_of(CLASSIFIERS, "model"),
+        default="resnet8",
+        help=f"one of {', '.join(CLASSIFIERS)}",
+    )
+    add("width", "channels of the first stage; the defaults are the published ones", type=counting)
+    add(
+        "stem",
+        "large: 7 x 7 with stride 2 and pooling; small: 3 x 3; auto: small below 64 pixels",
+        choices=("auto", "large", "small"),
+    )
+    add("batch_norm", "whether batches are normalised", choices=("on", "off"))
+    add("patch", "side of a patch in pixels", type=counting)
+    add(
+        "pretrained",
+        "begin with published weights, which are cached or fetched by --download",
+        action=BooleanOptionalAction,
+    )
+    group.add_argument(
+        "--label_smoothing",
+        type=within(0, 1),
+        default=0.0,
+        help="share of the target that is spread over all classes",
+    )
+    group.add_argument(
+        "--augment",
+        action=BooleanOptionalAction,
+        default=True,
+        help="shift training images, and mirror them unless they are digits",
+    )
