@@ -296,7 +296,7 @@ def build_loader(
     return loader
 
 
-def to_batch(items: dict[str, Tensor]) -> Batch:
+def to_batch(items: dict[str, Any]) -> Batch:
     """The tensors that a dataset gives for some places, as a batch."""
     return Batch(**items)
 

@@ -72,7 +72,7 @@ class Tracker:
                 name=name,
                 id=key,
                 resume="allow",
-                mode=mode,
+                mode="online" if mode == "online" else "offline",
                 dir=str(folder),
                 config=config,
                 settings=settings,
