@@ -56,13 +56,13 @@ PIXELS = {
     "seeds": [0, 1, 2],
 }
 RANKED = ["kd", "dkd", "dist", "at", "sp", "rkd", "ickd", "crd", "ft", "tucker", "isrd:50"]
-STORIES = {  # of the demo
+DEMOS = {  # of the demo
     "reconstruct": Entry(
-        "evaluation.demo:tell",
+        "evaluation.demo:report_restoration",
         {"cr": 0.1, "cr_teacher": 0.5, "epochs": 6, "width": 16, "pictures": 4, "seed": 42},
     ),
     "classify": Entry(
-        "evaluation.demo_classes:tell",
+        "evaluation.demo_classes:report_classification",
         FEW
         | {
             "model_teacher": "vgg16",
@@ -73,7 +73,9 @@ STORIES = {  # of the demo
             "seed": 42,
         },
     ),
-    "benchmark": Entry("evaluation.demo_classes:rank", FEW | PIXELS | {"loss_distill": RANKED}),
+    "benchmark": Entry(
+        "evaluation.demo_classes:report_losses", FEW | PIXELS | {"loss_distill": RANKED}
+    ),
 }
 
 QUEUED = {

@@ -1,4 +1,4 @@
-"""A network that is shown larger pictures block by block, as its camera sees them."""
+"""A network for images larger than its physics, which measures them block by block."""
 
 from torch import Tensor, nn
 
@@ -7,7 +7,7 @@ from physics.mosaic import assembled, blocks
 
 
 class Piecewise(Restorer):
-    """The network's taps of every n x n block, put together."""
+    """The network's features of every n x n block, put together."""
 
     def __init__(self, network: nn.Module, n: int):
         super().__init__(network.c)
@@ -15,7 +15,5 @@ class Piecewise(Restorer):
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         rows, columns = (side // self.n for side in x.shape[-2:])
-        return {
-            name: assembled(layer, rows, columns)
-            for name, layer in self.network.features(blocks(x, self.n)).items()
-        }
+        features = self.network.features(blocks(x, self.n))
+        return {layer: assembled(f, rows, columns) for layer, f in features.items()}

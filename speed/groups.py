@@ -11,7 +11,7 @@ from torch.multiprocessing import get_context
 
 from algo_functions import build_physics
 from core.errors import UserError
-from core.registry import CLASS_LOSSES, CLASS_OPTIONS, LOSS_OPTIONS, LOSSES, Loss
+from core.registry import CLASS_LOSSES, CLASS_OPTIONS, LOSS_OPTIONS, LOSSES, LossSpec
 from distill import build_task, build_term
 from distill.task import Distillation, Guide
 from models import build_network
@@ -234,7 +234,7 @@ def losses(bench: Bench) -> list[dict]:
 
 def comparing(
     name: str,
-    table: dict[str, Loss],
+    table: dict[str, LossSpec],
     options: dict,
     student: nn.Module,
     teacher: nn.Module,

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from core.files import folder_for, write_csv, write_text
-from report.figures import COLORS, SMALLEST, plain_numbers, save
+from report.figures import COLORS, SMALLEST, save_figure, use_decimal_labels
 from report.tables import markdown
 
 COLUMNS = (
@@ -167,7 +167,7 @@ def draw(rows: list[dict], path: Path) -> None:
         panels[name](axis, some)
         axis.set_title(name)
         axis.grid()
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def ratios(axis: plt.Axes, rows: list[dict]) -> None:
@@ -183,7 +183,7 @@ def ratios(axis: plt.Axes, rows: list[dict]) -> None:
     axis.set_yticks(range(len(rows)), names, fontsize=SMALLEST)
     axis.axvline(1, color="black", lw=0.8, ls="-")
     axis.set(xscale="log", xlabel="time / time of the first of its case")
-    plain_numbers(axis.xaxis)
+    use_decimal_labels(axis.xaxis)
     axis.invert_yaxis()
 
 
@@ -204,7 +204,7 @@ def over_sizes(axis: plt.Axes, rows: list[dict]) -> None:
             label=name,
         )
     axis.set(xscale="log", yscale="log", xlabel="side n (pixels)", ylabel="ms an image")
-    plain_numbers(axis.yaxis)
+    use_decimal_labels(axis.yaxis)
     sides = sorted({row["n"] for row in rows})
     axis.set_xticks(sides, map(str, sides))
     axis.minorticks_off()

@@ -233,7 +233,7 @@ def draw_runs(axis: plt.Axes, found: Findings, runs: list[Planned], name: str, k
     scores = np.array([[row[f"val_{found.metric}"] for row in rows] for rows in read])
     how = {"color": figures.COLORS[k], "ls": figures.DASHES[k]}
     axis.plot(epochs, scores.mean(0), marker=".", label=name, **how)
-    figures.over_epochs(axis, epochs)
+    figures.set_epoch_ticks(axis, epochs)
     axis.fill_between(epochs, scores.min(0), scores.max(0), color=how["color"], alpha=0.15, lw=0)
 
 
@@ -278,9 +278,9 @@ def pictures(found: Findings, plan: Plan, count: int = 3) -> plt.Figure | None:
             )
         )
         truth, estimates[name] = batch["image"], output
-    places = figures.detailed(truth, count)
+    places = figures.select_detailed(truth, count)
     columns = {name: output[places] for name, output in estimates.items()}
-    return figures.grid(columns, truth[places], figures.notes_of(columns, truth[places]))
+    return figures.plot_grid(columns, truth[places], figures.psnr_notes(columns, truth[places]))
 
 
 # ---------------------------------------------------------------- the report

@@ -18,7 +18,7 @@ from core.runtime import DROPOUT, NOISE, PROBE, Stop, compiled, data_seed, preci
 from data.batches import Images, build_loader, room_on
 from models.base import FirstImage
 from physics.paired import physics_for
-from report.figures import detailed, draw_grid, notes_of
+from report.figures import draw_grid, psnr_notes, select_detailed
 from training import checkpoint
 from training.cache import Memory, Views, on, size_of
 from training.pretrain import prepare
@@ -510,7 +510,7 @@ class Fit:
         if count:
             camera, images, kept = self.camera.parts[0], self.splits["val"], {}
             some = (images[k]["image"] for k in range(min(len(images), CHOICE * count)))
-            places = detailed(some, count)
+            places = select_detailed(some, count)
             views = Views(camera, self.val, self.device, self.data_seed)
             for batch, y, output in outputs(self.network, views):
                 seen = zip(batch["image"], camera.back_projection(y), output, strict=True)
@@ -520,7 +520,7 @@ class Fit:
             truth, first, output = zip(*(kept[k] for k in places), strict=True)
             columns = {"first image": first, "network": output}
             path = self.run.folder / "images" / f"step_{self.steps:07d}.png"
-            draw_grid(columns, truth, path, notes_of(columns, truth))
+            draw_grid(columns, truth, path, psnr_notes(columns, truth))
 
     def line(self, row: dict) -> str:
         """An epoch in one line."""
