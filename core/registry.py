@@ -93,7 +93,7 @@ CLUSTERS = {
 }
 
 BENCHES = {
-    name: f"speed.groups:{name}"
+    name: f"speed.groups:time_{name}"
     for name in ("training", "inference", "physics", "losses", "scaling", "peak")
 }
 

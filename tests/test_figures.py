@@ -378,12 +378,12 @@ def every_figure() -> list[plt.Figure]:
 
 def test_no_letter_of_any_picture_is_smaller_than_eight_points(drawn):
     rows = [
-        {"group": group, "case": "step", "contender": name, "seconds": 1.0, "ratio": 1.0}
+        {"group": group, "case": "step", "candidate": name, "seconds": 1.0, "ratio": 1.0}
         | {"n": 8, "batch": 1, "GFLOP/s": 1.0}
         for group in ("training", "physics", "peak")
-        for name in ("ours", "plain loop")
+        for name in ("ours", "baseline loop")
     ]
-    report.draw(rows, "figure.png")
+    report.draw_benchmark(rows, "figure.png")
     figures.draw_curves(curve_rows(True), ("psnr",), "curves.png", {"psnr": 24.5})
     figures.draw_lines([{"epoch": 1, "ft/latent": 0.5}], "epoch", "lines.png")
     assert "ft of latent" in words(drawn[-1]) and list(drawn[-1].axes[0].get_xticks()) == [1]
