@@ -93,7 +93,7 @@ def physics_at_levels(physics: Physics, args: Namespace) -> list[Physics]:
             raise UserError(
                 f"{flag}: the noise of physics '{physics.config['name']}' is set by {source}"
             )
-    levels = physics.level and getattr(args, physics.level)
+    levels = getattr(args, physics.level) if physics.level else None
     return [physics.at_noise(level) for level in levels] if levels else [physics]
 
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from report.figures import SMALLEST, panels, save_figure
@@ -18,7 +18,7 @@ def draw_confusion(answers: Tensor, labels: Tensor, classes: list[str], path: Pa
     save_figure(plot_confusion(answers, labels, classes), path)
 
 
-def plot_confusion(answers: Tensor, labels: Tensor, classes: list[str]) -> plt.Figure:
+def plot_confusion(answers: Tensor, labels: Tensor, classes: list[str]) -> Figure:
     """Rows are true classes, columns answers, colours shares of the true class."""
     from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 

@@ -5,9 +5,9 @@ import weakref
 from argparse import Namespace
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -146,7 +146,7 @@ def write_comparison(rows: list[dict], batch: int, folder: Path) -> None:
     save_figure(plot_comparison(rows, batch), folder / "models.png")
 
 
-def plot_comparison(rows: list[dict], batch: int) -> plt.Figure:
+def plot_comparison(rows: list[dict], batch: int) -> Figure:
     """PSNR over latency with half its interquartile range; the numbers are explained below."""
     figure, (axis,) = panels(1, 1, 6.5, 4)
     column, most = f"ms, batch {batch}", max(row["parameters"] for row in rows)

@@ -6,7 +6,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -39,7 +41,7 @@ def color_of(k: int) -> str:
     return COLORS[k % len(COLORS)]
 
 
-def write_legend(figure: plt.Figure, subjects: list[Subject]) -> None:
+def write_legend(figure: Figure, subjects: list[Subject]) -> None:
     """The networks' names below a figure."""
     write_below(figure, [f"{subject.letter}: {subject.name}" for subject in subjects])
 
@@ -47,7 +49,7 @@ def write_legend(figure: plt.Figure, subjects: list[Subject]) -> None:
 # ---------------------------------------------------------------- measures and histograms
 
 
-def plot_measures(rows: list[dict], subjects: list[Subject]) -> plt.Figure:
+def plot_measures(rows: list[dict], subjects: list[Subject]) -> Figure:
     """Every measure over the layers: the median of the channels, and their quartiles as a bar."""
     positions = {layer: k for k, layer in enumerate(layers_in(rows))}
     measures = list(dict.fromkeys(row["measure"] for row in rows))
@@ -77,7 +79,7 @@ def plot_measures(rows: list[dict], subjects: list[Subject]) -> plt.Figure:
     return figure
 
 
-def plot_histograms(statistics: Statistics, subjects: list[Subject]) -> plt.Figure:
+def plot_histograms(statistics: Statistics, subjects: list[Subject]) -> Figure:
     """The densities of the values of every layer, without the outermost thousandths."""
     names = merge_names(statistics)
     figure, axes = panels(len(names), 3, 3.4, 2.4)
@@ -91,8 +93,11 @@ def plot_histograms(statistics: Statistics, subjects: list[Subject]) -> plt.Figu
         bins = np.linspace(low, high, 61) if high > low else np.array([low - 0.5, low + 0.5])
         for k, own in values.items():
             heights = np.histogram(own, bins)[0] / len(own) / np.diff(bins)
-            style = {"fill": True, "alpha": 0.35} if k == 0 else {"ls": DASHES[k % len(DASHES)]}
-            axis.stairs(heights, bins, color=color_of(k), label=subjects[k].letter, **style)
+            color, label, dash = color_of(k), subjects[k].letter, DASHES[k % len(DASHES)]
+            if k == 0:
+                axis.stairs(heights, bins, color=color, label=label, fill=True, alpha=0.35)
+            else:
+                axis.stairs(heights, bins, color=color, label=label, linestyle=dash)
         axis.set(title=name, xlabel="value", ylabel="density", yscale="log")
         axis.xaxis.set_major_locator(MaxNLocator(5))
         use_decimal_labels(axis.yaxis)
@@ -107,7 +112,7 @@ def plot_histograms(statistics: Statistics, subjects: list[Subject]) -> plt.Figu
 
 def plot_similarities(
     statistics: Statistics, similarities: list[Tensor], subjects: list[Subject]
-) -> plt.Figure:
+) -> Figure:
     """CKA of the first network's layers with those of each other, all on one scale."""
     reference = list(statistics[0])
     width, height = 1.2 + 0.5 * max(map(len, statistics)), 1.0 + 0.4 * len(reference)
@@ -171,7 +176,7 @@ def draw_channels(
 ) -> None:
     """Maps and Fourier transforms of one image: a line a network, a column a channel."""
     owners = [k for k, layers in enumerate(statistics) if name in layers]
-    maps, named = [statistics[k][name].example for k in owners], [subjects[k] for k in owners]
+    maps, named = [statistics[k][name].maps for k in owners], [subjects[k] for k in owners]
     selection = select_channels(maps, count)
     scale = "each channel on one scale" if selection.common else "each on its own scale"
     figures = {
@@ -193,7 +198,7 @@ def draw_channels(
 
 def channel_axes(
     maps: list[Tensor], named: list[Subject], selection: ChannelSelection
-) -> tuple[plt.Figure, list[tuple[plt.Axes, int, Tensor]]]:
+) -> tuple[Figure, list[tuple[Axes, int, Tensor]]]:
     """An axis for each channel, a line for each network; the channel's number and its map."""
     across = max(map(len, selection.channels))
     size = (max(1.3 * across, 4.5), 1.65 * len(maps) + 0.4)
@@ -211,7 +216,7 @@ def channel_axes(
     return figure, cells
 
 
-def plot_maps(maps: list[Tensor], named: list[Subject], selection: ChannelSelection) -> plt.Figure:
+def plot_maps(maps: list[Tensor], named: list[Subject], selection: ChannelSelection) -> Figure:
     """The maps; a channel has one scale where all networks have the same ones."""
     figure, cells = channel_axes(maps, named, selection)
     for axis, channel, values in cells:
@@ -224,7 +229,7 @@ def plot_maps(maps: list[Tensor], named: list[Subject], selection: ChannelSelect
 
 def plot_fourier_transforms(
     maps: list[Tensor], named: list[Subject], selection: ChannelSelection
-) -> plt.Figure:
+) -> Figure:
     """|Fourier transform| of the maps, each on a logarithmic scale below its largest value."""
     figure, cells = channel_axes(maps, named, selection)
     for axis, _, values in cells:

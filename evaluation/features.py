@@ -150,6 +150,12 @@ class LayerStatistics:
         self.samples: list[Tensor] = []  # for a histogram
         self.example: Tensor | None = None  # the maps (C, H, W) of one image
 
+    @property
+    def maps(self) -> Tensor:
+        """The maps (C, H, W) of the example image."""
+        assert self.example is not None, "no batch was added yet"
+        return self.example
+
     def add(self, f: Tensor, reference: Tensor | None, example: int) -> None:
         if self.example is None:
             self.example = f[example].cpu()

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from deepinv.physics.singlepixel import hadamard_2d, hadamard_2d_shift
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -91,14 +91,15 @@ def draw_energies(energies: dict[str, Tensor], m: int, path: Path) -> None:
     save_figure(plot_energies(energies, m), path)
 
 
-def plot_energies(energies: dict[str, Tensor], m: int) -> plt.Figure:
+def plot_energies(energies: dict[str, Tensor], m: int) -> Figure:
     """The energy not measured over the number of measurements, and its excess over the best."""
     figure, (left, right) = panels(2, 2, WIDE / 2, 3.6)
     lost = {name: (1 - energy[:-1]).clamp_min(1e-15).numpy() for name, energy in energies.items()}
     for name, share in lost.items():
         measurements = np.arange(1, len(share) + 1)
-        style = {"color": "0.35", "ls": ":"} if name == BEST else {}
-        left.plot(measurements, share, label=name, **style)
+        (line,) = left.plot(measurements, share, label=name)
+        if name == BEST:
+            line.set(color="0.35", linestyle=":")
         excess = 100 * (share / lost[BEST] - 1)
         right.plot(measurements, np.where(excess > 0.01, excess, np.nan))
     left.set(ylabel="share of the energy that is not measured", yscale="log")

@@ -2,19 +2,23 @@
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+from cycler import cycler
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 from PIL import Image
 from torch import Tensor
@@ -36,8 +40,10 @@ LABELS = {  # of columns of metrics.csv
 }
 TASK = ("train_task_loss", "val_task_loss")
 WEIGHTED = ("train_loss", "train_task")  # sums with weights, which validation does not have
-STYLE = {  # Okabe and Ito's colours, which the colour-blind can distinguish, each with a dash
-    "axes.prop_cycle": plt.cycler(color=COLORS) + plt.cycler(linestyle=DASHES),
+STYLE: dict[
+    Any, Any
+] = {  # Okabe and Ito's colours, which the colour-blind can distinguish, each with a dash
+    "axes.prop_cycle": cycler(color=COLORS) + cycler(linestyle=DASHES),
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,
@@ -52,14 +58,12 @@ STYLE = {  # Okabe and Ito's colours, which the colour-blind can distinguish, ea
 plt.rcParams.update(STYLE)
 
 
-def save_figure(figure: plt.Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     durable(path, lambda temporary: figure.savefig(temporary, dpi=DPI, bbox_inches="tight"))
     plt.close(figure)
 
 
-def panels(
-    count: int, columns: int, width: float, height: float
-) -> tuple[plt.Figure, list[plt.Axes]]:
+def panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     """A number of axes, in lines of at most `columns`."""
     columns = min(count, columns)
     lines = -(-count // columns)
@@ -70,7 +74,7 @@ def panels(
     return figure, [*axes.flat[:count]]
 
 
-def write_below(figure: plt.Figure, lines: Iterable[str]) -> None:
+def write_below(figure: Figure, lines: Iterable[str]) -> None:
     """Lines of text below a figure, wrapped to its width."""
     letters = int(figure.get_figwidth() * 14)  # of 8 points that an inch holds
     text = "\n".join(
@@ -95,7 +99,7 @@ def column_values(rows: list[dict], column: str) -> list[float]:
     return [row.get(column, math.nan) for row in rows]
 
 
-def plot(axis: plt.Axes, rows: list[dict], column: str, **how) -> None:
+def plot(axis: Axes, rows: list[dict], column: str, **how) -> None:
     axis.plot(column_values(rows, "epoch"), column_values(rows, column), marker=".", **how)
 
 
@@ -127,7 +131,7 @@ def draw_curves(
     save_figure(figure, path)
 
 
-def set_epoch_ticks(axis: plt.Axes, epochs: list[float]) -> None:
+def set_epoch_ticks(axis: Axes, epochs: list[float]) -> None:
     """Labels the axis of epochs, with ticks at whole ones."""
     axis.set_xlabel("epoch")
     whole = all(float(epoch).is_integer() for epoch in epochs)
@@ -146,7 +150,7 @@ def loss_columns(row: dict) -> list[str]:
     return [*TASK, *(name for name in terms if name not in WEIGHTED)]
 
 
-def draw_losses(axis: plt.Axes, rows: list[dict]) -> None:
+def draw_losses(axis: Axes, rows: list[dict]) -> None:
     """A colour for each loss, solid in training; the task's is dashed in validation."""
     training, validation, *terms = loss_columns(rows[-1])
     task = readable_name("task_loss")
@@ -172,7 +176,7 @@ def use_decimal_labels(axis: Axis) -> None:
 
 
 def draw_scores(
-    axis: plt.Axes,
+    axis: Axes,
     rows: list[dict],
     scores: Sequence[str],
     split: str,
@@ -220,6 +224,8 @@ def draw_lines(rows: list[dict], over: str, path: Path) -> None:
 
 # ---------------------------------------------------------------- images
 
+Images = Tensor | Sequence[Tensor]  # (N, C, H, W), or images of their own sizes
+
 
 def to_bytes(image: Tensor) -> np.ndarray:
     """(C, H, W) on the fixed scale [0, 1] as bytes (H, W) or (H, W, 3)."""
@@ -246,8 +252,8 @@ def select_detailed(images: Iterable[Tensor], count: int) -> list[int]:
 
 
 def psnr_notes(
-    columns: dict[str, Sequence[Tensor]],
-    truth: Sequence[Tensor],
+    columns: Mapping[str, Images],
+    truth: Images,
     border: int = 0,
     luma: bool = False,
 ) -> dict[str, list[str]]:
@@ -268,8 +274,8 @@ def error_map(estimate: Tensor, truth: Tensor) -> np.ndarray:
 
 
 def draw_grid(
-    columns: dict[str, Sequence[Tensor]],
-    truth: Sequence[Tensor] | None,
+    columns: Mapping[str, Images],
+    truth: Images | None,
     path: Path,
     notes: dict[str, list[str]] | None = None,
 ) -> None:
@@ -303,10 +309,10 @@ class GridLayout:
 
 
 def plot_grid(
-    columns: dict[str, Sequence[Tensor]],
-    truth: Sequence[Tensor] | None,
+    columns: Mapping[str, Images],
+    truth: Images | None,
     notes: dict[str, list[str]] | None = None,
-) -> plt.Figure:
+) -> Figure:
     """A line an image, a column an estimate, with a note below each, and errors if there is a truth.
 
     The errors of up to three estimates stand beside them, those of more below them.
@@ -349,10 +355,10 @@ def error_axes(axes: np.ndarray, layout: GridLayout, names: Iterable[str]) -> np
 
 
 def draw_errors(
-    figure: plt.Figure,
+    figure: Figure,
     axes: np.ndarray,
-    columns: dict[str, Sequence[Tensor]],
-    truth: Sequence[Tensor],
+    columns: Mapping[str, Images],
+    truth: Images,
 ) -> None:
     """Absolute errors of estimates (columns) of images (lines), all on one scale with its bar.
 

@@ -175,7 +175,7 @@ def test_isrd_paints_what_each_teachers_normalisation_makes_of_its_image(c, mean
         )
 
 
-@pytest.mark.parametrize("taps, stem", [(None, False), ("all", True)])
+@pytest.mark.parametrize("layers, stem", [(None, False), ("all", True)])
 def test_attention_is_compared_behind_the_stem_unless_all_maps_are_asked_for(layers, stem):
     torch.manual_seed(0)
     seen = build_physics(
