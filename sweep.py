@@ -2,6 +2,8 @@
 
 from argparse import ArgumentTypeError
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from core import flags
 
@@ -19,7 +21,7 @@ def parse(argv=None):
         "--tiny", action="store_true", help="take the study's section 'tiny', which takes minutes"
     )
     group.add_argument("--script", help="the training script (default: main_unet_dist.py)")
-    values = {
+    values: dict[str, Any] = {
         "type": flags.assignment,
         "nargs": "+",
         "action": "extend",
@@ -37,7 +39,7 @@ def parse(argv=None):
         **values,
         help="flags of the teacher's training besides the shared ones; 'same' is the student's value",
     )
-    seeds = {"type": flags.natural, "nargs": "+", "action": flags.Distinct}
+    seeds: dict[str, Any] = {"type": flags.natural, "nargs": "+", "action": flags.Distinct}
     group.add_argument("--seeds", **seeds, help="seeds of the students")
     group.add_argument(
         "--shuffled",
@@ -106,7 +108,7 @@ def build_plan(args):
     return planning.build_study(text, name, results, load_script, shared, check)
 
 
-def load_script(name: str):
+def load_script(name: str) -> ModuleType:
     """A training script."""
     from importlib import import_module
 

@@ -46,6 +46,7 @@ def main(args) -> dict:
     from core import runtime
     from data_loader import build_splits
     from evaluation import patterns
+    from physics.single_pixel import SinglePixel
     from report.tables import markdown
     from training import setup
 
@@ -55,6 +56,7 @@ def main(args) -> dict:
     setup.check_physics(args, config)
     images = build_splits(setup.request_of(args), wanted=("train",))["train"].stack
     physics = build_physics(config, images=images)
+    assert isinstance(physics, SinglePixel), "its config is that of a single-pixel camera"
     print(f"physics: {physics.describe()}")
     ordering = args.ordering.replace("/", "_").replace(":", "_")
     folder = Path(args.results) / "masks" / f"{ordering}_cr_{args.cr:g}_n_{args.n}"

@@ -1,6 +1,7 @@
 """What explains a classifier: confusion matrix, scores of its classes, summary of its layers."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,14 +49,12 @@ def format_class_report(answers: Tensor, labels: Tensor, classes: list[str]) -> 
     """Precision, recall and F1 of every class."""
     from sklearn.metrics import classification_report
 
-    report = classification_report(
-        labels,
-        answers,
-        labels=range(len(classes)),
-        target_names=classes,
-        digits=4,
-        zero_division=0,
-    )
+    options: dict[str, Any] = {
+        "labels": range(len(classes)),
+        "target_names": classes,
+        "zero_division": 0,
+    }
+    report = classification_report(labels, answers, digits=4, **options)
     return str(report)
 
 

@@ -17,7 +17,7 @@ from report.figures import draw_grid, psnr_notes, select_detailed
 from report.statistics import paired
 from report.tables import markdown
 from training.cache import Views
-from training.checkpoint import restore
+from training.checkpoint import restore_with_physics
 from training.loop import outputs
 from training.setup import request_of
 
@@ -72,7 +72,7 @@ This is one seed: the gain can have the other sign with another seed."""
 def build_estimators(trained: dict[str, str], train: Images) -> dict[str, Estimator]:
     """The baselines of the students' physics, the students, the teacher's baselines, the teacher."""
     teacher, alone, distilled = trained
-    checkpoints = {name: restore(path) for name, path in trained.items()}
+    checkpoints = {name: restore_with_physics(path, {}) for name, path in trained.items()}
     estimators = {}
     for owner, names in ((alone, (alone, distilled)), (teacher, (teacher,))):
         physics = checkpoints[owner].physics

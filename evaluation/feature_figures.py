@@ -70,7 +70,7 @@ def plot_measures(rows: list[dict], subjects: list[Subject]) -> Figure:
                 capsize=2,
                 linewidth=1,
             )
-        axis.set_title(TITLES.get(measure, measure.replace("_", " ")))
+        axis.set_title(str(TITLES.get(measure, measure.replace("_", " "))))
         rotation = 45 if len(positions) > 6 else 0
         axis.set_xticks(range(len(positions)), list(positions), rotation=rotation)
         axis.grid()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -56,7 +57,8 @@ def paired(a: ArrayLike, b: ArrayLike, test: str = "t") -> Summary:
         statistic = abs(summary.mean) / (summary.std / np.sqrt(summary.n))
         p = 2 * stats.t.sf(statistic, summary.n - 1)
     else:
-        _, p = stats.wilcoxon(d, zero_method="zsplit")
+        result: Any = stats.wilcoxon(d, zero_method="zsplit")
+        p = result.pvalue
     return replace(summary, p=float(p))
 
 

@@ -4,6 +4,7 @@ import math
 from argparse import Namespace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,9 +43,8 @@ class DigitImages(Dataset):
 
 def build_operator(mask: Tensor) -> SinglePixelCamera:
     """deepinv's single-pixel camera with the coefficients (n, n) of a mask."""
-    operator = SinglePixelCamera(
-        m=int(mask.sum()), img_size=(1, *mask.shape), fast=True, ordering="zig_zag"
-    )
+    size: Any = (1, *mask.shape)  # which deepinv declares as a tuple of one number
+    operator = SinglePixelCamera(int(mask.sum()), size, fast=True, ordering="zig_zag")
     operator.mask = mask.float()[None, None]
     return operator
 

@@ -12,6 +12,7 @@ from io import StringIO
 from itertools import count as numbers
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +66,8 @@ def digit_images() -> np.ndarray:
     """1,797 images of bytes (28, 28)."""
     from sklearn.datasets import load_digits
 
-    small = torch.from_numpy(load_digits().images).float()[:, None] * (255 / 16)
+    digits: Any = load_digits()
+    small = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)
     return nn.functional.interpolate(small, 28, mode="bilinear").round().byte()[:, 0].numpy()
 
 

@@ -20,6 +20,7 @@ from physics.base import Physics
 from speed.baseline import build_operator, observe_image
 from speed.candidates import CASES, CHECKED_STEPS, CR, TOLERANCE, Bench, Case, N, mask_of
 from speed.timing import (
+    Work,
     count_flops,
     process_memory_peak,
     time_interleaved,
@@ -322,7 +323,7 @@ def time_batch_sizes(bench: Bench) -> list[dict]:
         name: bench.train_steps(CASES["distilled"], width, 4 * size, size)
         for name, size in sizes.items()
     }
-    steps = {name: ours.step for name, ours in trainings.items()}
+    steps: dict[str, Work] = {name: ours.step for name, ours in trainings.items()}
     times = time_interleaved(steps, args.rounds, bench.device, args.steps)
     times = {name: [s / sizes[name] for s in seconds] for name, seconds in times.items()}
     top = max(rate for name, rate in bench.rates.items() if "matrices" in name)

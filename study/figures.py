@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import nn
 
 from data.batches import build_loader
 from models.base import FirstImage
+from physics.base import Physics
 from report import figures
 from report.statistics import Summary
 from study.planning import Plan, PlannedRun
@@ -231,7 +233,8 @@ def plot_examples(results: Results, plan: Plan, count: int = 3) -> Figure | None
     student = checkpoints["student alone"]
     images = load_run_images(student, args, results.study.limit_test)
     first_image = FirstImage(images[0]["image"].shape[0])
-    estimators = {"first image": (first_image, student.physics.parts[0])}
+    estimators: dict[str, tuple[nn.Module, Physics]] = {}
+    estimators["first image"] = (first_image, student.physics.parts[0])
     for name, one in checkpoints.items():
         estimators[name] = (one.network, one.physics.parts[0])
     truth, columns = torch.empty(0), {}

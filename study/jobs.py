@@ -8,6 +8,7 @@ import time
 import traceback
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import ModuleType
 
 from core.errors import Diverged, UserError, in_a_line
 from core.files import lock
@@ -107,7 +108,7 @@ def train_and_score(study: Study, plan: Plan, runs: list[PlannedRun]) -> None:
         write_status(study, key, DONE, **status)
 
 
-def train_together(script, every_args: list, device) -> list[dict]:
+def train_together(script: ModuleType, every_args: list, device) -> list[dict]:
     """The results of runs of one script, trained together where the script can do so."""
     if not hasattr(script, "learner"):
         results = [script.main(args) for args in every_args]

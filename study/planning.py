@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from core.errors import UserError, in_a_line
 from core.files import inside
-from core.parser import ITSELF
+from core.parser import ITSELF, Parser
 from core.registry import ALONE
 from study.question import (
     as_list,
@@ -72,7 +73,7 @@ class Plan:
     """
 
     def __init__(
-        self, text: dict, folder: Path, load_script: Callable[[str], object], shared_flags: dict
+        self, text: dict, folder: Path, load_script: Callable[[str], ModuleType], shared_flags: dict
     ):
         self.text, self.folder = text, folder
         self.load_script, self.shared_flags = load_script, shared_flags
@@ -87,7 +88,7 @@ class Plan:
             self.grids.append((without(grid, "teacher"), teacher))
         self.varying = varying_flags([grid for grid, _ in self.grids])
         self.runs: dict[str, PlannedRun] = {}
-        self.parsers: dict[str, object] = {}
+        self.parsers: dict[str, Parser] = {}
         self.parser(self.script)
         self.check()
 
@@ -124,7 +125,7 @@ class Plan:
         if not self.grids or [] in values:
             raise UserError("study: its grid is empty")
 
-    def parser(self, script: str):
+    def parser(self, script: str) -> Parser:
         if script not in self.parsers:
             self.parsers[script] = self.load_script(script).parse(ITSELF)
         return self.parsers[script]
@@ -228,7 +229,7 @@ def build_study(
     text: dict,
     name: str,
     results: Path,
-    load_script: Callable[[str], object],
+    load_script: Callable[[str], ModuleType],
     shared_flags: dict,
     check: bool = True,
 ) -> tuple[Study, Plan]:

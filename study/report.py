@@ -118,9 +118,7 @@ def build_page(
         rows = [{"run": key, "error": reason} for key, reason in failed.items()]
         parts.append(Section("Failed runs", render_table(rows)))
     minutes = sum(row["seconds in all"] for row in every["costs"]) / 60
-    total = render_paragraph(
-        f"The training of all runs took {minutes:.1f} minutes of process time."
-    )
+    total = render_paragraph(f"Training took {minutes:.1f} minutes, summed over all runs.")
     parts.append(Section("Costs", render_table(results.join_settings(every["costs"])), total))
     commands = [repeat_command(study), *run_commands(study, plan)]
     facts = render_facts(collect_facts(results, plan))

@@ -65,7 +65,8 @@ class Results:
         """The difference of the mean scores of pairs of runs."""
         if not pairs:
             return None
-        return paired(*([self.mean(pair[k]) for pair in pairs] for k in (0, 1)))
+        first, second = ([self.mean(pair[k]) for pair in pairs] for k in (0, 1))
+        return paired(first, second)
 
     def gain_by_image(self, runs: list[PlannedRun]) -> Summary | None:
         """The gain over the student alone, image by image, each the mean over the seeds."""

@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import cast
 
 from core.ending import STOPPED
 from core.errors import Stopped
@@ -82,7 +83,7 @@ class Pool:
                 self.stop(self.signals[0])
             while left and self.idle:
                 self.assign(*left.pop())
-            for pipe in wait(list(self.busy), timeout=0.5):
+            for pipe in cast(list[Connection], wait(list(self.busy), timeout=0.5)):
                 done = self.busy.pop(pipe)
                 result = self.receive(done)
                 if ELSEWHERE in result.values() and not done.wait:

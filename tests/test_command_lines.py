@@ -41,7 +41,7 @@ SETTINGS = st.recursive(
 NAMES = sorted(
     {
         name
-        for table in vars(importlib.import_module("tables")).values()
+        for table in vars(importlib.import_module("core.registry")).values()
         if isinstance(table, dict)
         for name in table
     }

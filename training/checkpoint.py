@@ -5,7 +5,7 @@ import io
 import math
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -28,11 +28,14 @@ SEAL = 64  # hexadecimal digits of a sha256
 LARGEST = 4096  # number in a recipe, unless a tensor of the file has such a side
 
 
-class Restored(NamedTuple):
-    """What a checkpoint gives back."""
+P = TypeVar("P", bound=Physics | None)
+
+
+class Restored(NamedTuple, Generic[P]):
+    """What a checkpoint gives back; a bare file has no physics."""
 
     network: nn.Module
-    physics: Physics | None
+    physics: P
     content: dict
     digest: str
 
@@ -154,7 +157,7 @@ def restore(
     given: dict | None = None,
     camera: dict | None = None,
     kind: str | None = None,
-) -> Restored:
+) -> Restored[Physics | None]:
     """The network, in eval mode, and the physics of a checkpoint, which may have to be a RESTORER or a CLASSIFIER.
 
     `given` are values of n, c, cr, ordering, scales, width, padding that the user named: they must not contradict the file,
@@ -217,14 +220,14 @@ def restore(
 
 def restore_with_physics(
     path: str | Path, given: dict, camera: dict | None = None, kind: str | None = None
-) -> Restored:
+) -> Restored[Physics]:
     """A checkpoint that must say, or be told, what its network sees."""
     restored = restore(path, given, camera, kind)
     if restored.physics is None:
         raise UserError(
             f"checkpoint {path} is a bare file of the original release and carries no physics: n, cr and ordering must be given"
         )
-    return restored
+    return Restored(restored.network, restored.physics, restored.content, restored.digest)
 
 
 def check_sizes(recipe: dict, weights: dict, path: str | Path) -> None:
