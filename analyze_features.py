@@ -1,4 +1,4 @@
-"""What is in the features of networks: a teacher's and a student's, tap by tap, of the same images."""
+"""Compare the features of networks layer by layer on the same images: measures, CKA, changes."""
 
 from cli import flags
 from core.registry import DATASETS, FEATURE_MEASURES, LABELLED
@@ -11,7 +11,7 @@ def build_parser() -> flags.Parser:
         nargs="+",
         action=flags.Distinct,
         metavar="PATH",
-        help="the first one, the teacher, is what the others are held against",
+        help="the others are compared with the first one, as students with a teacher",
     )
     flags.add_data(
         parser,
@@ -34,10 +34,13 @@ def build_parser() -> flags.Parser:
         action=flags.Distinct,
         default=every,
         metavar="NAME",
-        help=f"of {names}",
+        help=f"measures of feature maps, some of {names}",
     )
     group.add_argument(
-        "--channels", type=flags.within(1, 32, int), default=8, help="of every tap that are drawn"
+        "--channels",
+        type=flags.within(1, 32, int),
+        default=8,
+        help="channels of every layer in the figures",
     )
     parser.files.append(flags.checkpoints("checkpoints"))
     return parser
@@ -52,34 +55,37 @@ def main(args) -> dict:
 
     from core import runtime
     from core.files import folder_for
-    from evaluation import feature_figures, feature_report, features, restoration
+    from evaluation import feature_report, features
+    from evaluation.checkpoints import checkpoint_names, format_paths, open_checkpoint
+    from evaluation.feature_figures import draw_features
 
     device = runtime.start(args.device)
-    found = {path: restoration.opened(path, args) for path in args.checkpoints}
-    images = features.images_of(found, args)
-    subjects = features.subjects_of(found, images, args, device)
-    folder = folder_for(
-        Path(args.results) / "features",
-        feature_report.folder_name([*restoration.names_of(found).values()]),
-    )
-    batches = features.walk(subjects, images, args, device)
-    layers = features.gathered(subjects, batches, args.measures, args.seed)
-    grams = features.grams(batches, len(images))
-    similarities = [features.cka([*grams[0].values()], [*own.values()]) for own in grams[1:]]
+    checkpoints = {path: open_checkpoint(path, args) for path in args.checkpoints}
+    images = features.load_common_images(checkpoints, args)
+    subjects = features.build_subjects(checkpoints, images, args, device)
+    names = checkpoint_names(checkpoints)
+    folder_name = feature_report.folder_name([*names.values()])
+    folder = folder_for(Path(args.results) / "features", folder_name)
+    batches = features.iterate_features(subjects, images, args, device)
+    statistics = features.collect_statistics(subjects, batches, args.measures, args.seed)
+    reference, *grams = features.compute_grams(batches, len(images))
+    similarities = [features.cka([*reference.values()], [*own.values()]) for own in grams]
     weights = [
         features.weight_changes(subject.network, subjects[0].network) for subject in subjects[1:]
     ]
     tables = {
-        "measures": feature_report.measure_rows(subjects, layers),
-        "cka": feature_report.similarity_rows(subjects, layers, similarities),
-        "layers": feature_report.layer_rows(subjects, layers, weights),
-        "channels": feature_report.channel_rows(subjects, layers),
+        "measures": feature_report.measure_rows(subjects, statistics),
+        "cka": feature_report.similarity_rows(subjects, statistics, similarities),
+        "layers": feature_report.layer_rows(subjects, statistics, weights),
+        "channels": feature_report.channel_rows(subjects, statistics),
     }
-    print(f"{len(images)} test images of {args.dataset}\n{feature_report.told(subjects, tables)}")
-    feature_report.write(tables, args.measures, folder)
-    feature_figures.draw(subjects, layers, similarities, tables["measures"], args.channels, folder)
+    print(f"{format_paths(names)}\n{len(images)} test images of {args.dataset}")
+    print(feature_report.format_summary(subjects, tables))
+    feature_report.write_tables(tables, args.measures, folder)
+    draw_features(subjects, statistics, similarities, tables["measures"], args.channels, folder)
     print(
-        f"\n{folder}: measures, cka, layers and channels.csv, measures, histograms and cka.png, maps and fourier_<tap>.png written"
+        f"\n{folder}: measures, cka, layers and channels.csv, "
+        "measures, histograms and cka.png, maps and fourier_<layer>.png written"
     )
     return tables | {"folder": folder}
 

@@ -62,13 +62,13 @@ PIXELS = {
     "seeds": [0, 1, 2],
 }
 RANKED = ["kd", "dkd", "dist", "at", "sp", "rkd", "ickd", "crd", "ft", "tucker", "isrd:50"]
-STORIES = {  # of the demo
+DEMOS = {  # of the demo
     "reconstruct": Entry(
-        path="evaluation.demo:tell",
+        path="evaluation.demo:report_restoration",
         flags={"cr": 0.1, "cr_teacher": 0.5, "epochs": 6, "width": 16, "pictures": 4, "seed": 42},
     ),
     "classify": Entry(
-        path="evaluation.demo_classes:tell",
+        path="evaluation.demo_classes:report_classification",
         flags=FEW
         | {
             "model_teacher": "vgg16",
@@ -80,7 +80,7 @@ STORIES = {  # of the demo
         },
     ),
     "benchmark": Entry(
-        path="evaluation.demo_classes:rank", flags=FEW | PIXELS | {"loss_distill": RANKED}
+        path="evaluation.demo_classes:report_losses", flags=FEW | PIXELS | {"loss_distill": RANKED}
     ),
 }
 
@@ -99,7 +99,7 @@ CLUSTERS = {
 }
 
 BENCHES = {
-    name: f"speed.groups:{name}"
+    name: f"speed.groups:time_{name}"
     for name in ("training", "inference", "physics", "losses", "scaling", "peak")
 }
 

@@ -1,21 +1,21 @@
-"""Numbered jobs for the scheduler of a cluster: a script that saves before its time is over and is queued again."""
+"""Numbered jobs for the scheduler of a cluster, which save before their time limit and are queued again."""
 
 import re
 import shlex
 import signal
 import subprocess
+from argparse import Namespace
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
 
 from core.ending import STOPPED
 from core.errors import UserError, in_a_line
 from core.files import write_text
 from core.registry import CLUSTERS, look_up
 
-UNHEARD = (
-    128 + signal.SIGUSR1
-)  # the exit code of a program that the signal ended, as it was not listening yet
+# the exit code of a program that the signal ended before it had a handler
+NOT_HANDLED = 128 + signal.SIGUSR1
 
 TEMPLATE = """\
 #!/bin/bash
@@ -34,15 +34,16 @@ while kill -0 "$work" 2> /dev/null; do wait "$work"; done  # a signal ends a wai
 wait "$work"
 code=$?
 # What ended well, failed, or was cancelled (TERM) is not queued again.
-if [ -n "$again" ] && {{ [ "$code" -eq {stopped} ] || [ "$code" -eq {unheard} ]; }}; then
+if [ -n "$again" ] && {{ [ "$code" -eq {stopped} ] || [ "$code" -eq {not_handled} ]; }}; then
     {requeue}
 fi
 exit "$code"
 """
 
 
-class Asked(NamedTuple):
-    """What every job asks of the cluster, by the names of the flags."""
+@dataclass(frozen=True)
+class Resources:
+    """The resources of every job, by the names of the flags."""
 
     time: str
     partition: str | None = None
@@ -62,31 +63,34 @@ class Slurm:
     program = "sbatch"
     number = "task=$SLURM_ARRAY_TASK_ID"
 
-    def directives(self, name: str, asked: Asked) -> list[str]:
-        asks = [
+    def directives(self, name: str, resources: Resources) -> list[str]:
+        directives = [
             f"--job-name={name}",
-            f"--time={asked.time}",
-            f"--nodes=1 --ntasks=1 --cpus-per-task={asked.cpus}",
-            asked.gpus and f"--gres=gpu:{asked.gpus}",
-            asked.memory and f"--mem={asked.memory}",
-            asked.partition and f"--partition={asked.partition}",
-            f"--requeue --signal=B:USR1@{asked.signal_before}",
+            f"--time={resources.time}",
+            f"--nodes=1 --ntasks=1 --cpus-per-task={resources.cpus}",
+            resources.gpus and f"--gres=gpu:{resources.gpus}",
+            resources.memory and f"--mem={resources.memory}",
+            resources.partition and f"--partition={resources.partition}",
+            f"--requeue --signal=B:USR1@{resources.signal_before}",
             "--output=logs/%a.log --open-mode=append",
         ]
-        return [f"#SBATCH {ask}" for ask in asks if ask]
+        return [f"#SBATCH {directive}" for directive in directives if directive]
 
-    def clock(self, asked: Asked) -> str:
+    def clock(self, resources: Resources) -> str:
         return "# SLURM itself sends USR1 before the time limit."
 
     def requeue(self, path: Path) -> str:
         return 'scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"'
 
     def words(self, numbers: list[int], at_once: int | None, after: str | None) -> list[str]:
-        """Those that wait begin when all before them have ended, well or not: one failure must not hold up what does not need it."""
+        """Words for the program that queues jobs, which begin after all jobs of `after` have ended.
+
+        It does not matter how these ended: one failure must not block jobs that do not need it.
+        """
         limit = f"%{at_once}" if at_once else ""
         return [
             "--parsable",
-            f"--array={ranges(numbers)}{limit}",
+            f"--array={format_ranges(numbers)}{limit}",
             *([f"--dependency=afterany:{after.split(';')[0]}"] if after else []),
         ]
 
@@ -100,26 +104,27 @@ class PBS:
     program = "qsub"
     number = 'IFS=: read -r -a tasks <<< "$TASKS"\ntask=${tasks[${PBS_ARRAY_INDEX:-0}]}'
 
-    def directives(self, name: str, asked: Asked) -> list[str]:
-        gpus = f":ngpus={asked.gpus}" if asked.gpus else ""
-        memory = f":mem={asked.memory.lower()}b" if asked.memory else ""
-        asks = [
+    def directives(self, name: str, resources: Resources) -> list[str]:
+        gpus = f":ngpus={resources.gpus}" if resources.gpus else ""
+        memory = f":mem={resources.memory.lower()}b" if resources.memory else ""
+        directives = [
             f"-N {name}",
-            f"-l walltime={asked.time}",
-            f"-l select=1:ncpus={asked.cpus}{gpus}{memory}",
-            asked.partition and f"-q {asked.partition}",
+            f"-l walltime={resources.time}",
+            f"-l select=1:ncpus={resources.cpus}{gpus}{memory}",
+            resources.partition and f"-q {resources.partition}",
             "-r y",
             "-S /bin/bash",
             "-j oe",
             "-o logs/",
         ]
-        return [f"#PBS {ask}" for ask in asks if ask]
+        return [f"#PBS {directive}" for directive in directives if directive]
 
-    def clock(self, asked: Asked) -> str:
+    def clock(self, resources: Resources) -> str:
         return "\n".join(
             [
-                "# PBS sends nothing before the time limit, and TERM at it is followed by KILL within seconds: the script has its own clock.",
-                f"""( trap 'kill "$!"' TERM; sleep {asked.seconds - asked.signal_before} & wait "$!" && kill -USR1 "$$" ) &""",
+                "# PBS sends nothing before the time limit, and KILL follows TERM within seconds:",
+                "# the script has its own clock.",
+                f"""( trap 'kill "$!"' TERM; sleep {resources.seconds - resources.signal_before} & wait "$!" && kill -USR1 "$$" ) &""",
                 """trap "kill $! 2> /dev/null" EXIT""",
             ]
         )
@@ -139,65 +144,77 @@ class PBS:
         ]
 
 
-def ranges(numbers: Iterable[int]) -> str:
+def resources_of(args: Namespace) -> Resources:
+    return Resources(**{field.name: getattr(args, field.name) for field in fields(Resources)})
+
+
+def format_ranges(numbers: Iterable[int]) -> str:
     """0-3,7 for 0, 1, 2, 3, 7."""
-    found: list[list[int]] = []
+    spans: list[list[int]] = []
     for number in sorted(set(numbers)):
-        if found and number == found[-1][-1] + 1:
-            found[-1][1:] = [number]
+        if spans and number == spans[-1][-1] + 1:
+            spans[-1][1:] = [number]
         else:
-            found.append([number])
-    return ",".join("-".join(map(str, ends)) for ends in found)
+            spans.append([number])
+    return ",".join("-".join(map(str, ends)) for ends in spans)
 
 
-def check(asked: Asked) -> None:
-    if not re.fullmatch(r"[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]", asked.time):
-        raise UserError(f"time {asked.time}: a time limit is HH:MM:SS")
-    if asked.seconds <= asked.signal_before:
+def check_resources(resources: Resources) -> None:
+    if not re.fullmatch(r"[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]", resources.time):
+        raise UserError(f"time {resources.time}: a time limit is HH:MM:SS")
+    if resources.seconds <= resources.signal_before:
         raise UserError(
-            f"time {asked.time} is not longer than the {asked.signal_before} seconds before its end in which a job saves"
+            f"time {resources.time}: it must be longer than the {resources.signal_before} seconds "
+            "before the time limit in which a job saves"
         )
-    if asked.memory and not re.fullmatch(r"[1-9][0-9]*[KMGT]", asked.memory):
-        raise UserError(f"memory {asked.memory}: a whole number and K, M, G or T, such as 16G")
-    if asked.partition and not re.fullmatch(r"[A-Za-z0-9_.,@-]+", asked.partition):
-        raise UserError(f"partition {asked.partition}: letters, digits and _ . , @ - only")
+    if resources.memory and not re.fullmatch(r"[1-9][0-9]*[KMGT]", resources.memory):
+        raise UserError(f"memory {resources.memory}: a whole number and K, M, G or T, such as 16G")
+    if resources.partition and not re.fullmatch(r"[A-Za-z0-9_.,@-]+", resources.partition):
+        raise UserError(f"partition {resources.partition}: letters, digits and _ . , @ - only")
 
 
 def script_path(kind: str, folder: Path) -> Path:
     return folder.resolve() / f"job.{kind}"
 
 
-def script(kind: str, name: str, command: Sequence[str], asked: Asked, folder: Path) -> str:
-    """The script of all jobs: runs `command --task NUMBER` here, writes to `folder/logs/NUMBER.log`."""
-    check(asked)
+def build_script(
+    kind: str, name: str, command: Sequence[str], resources: Resources, folder: Path
+) -> str:
+    """The script of all jobs.
+
+    It runs `command --task NUMBER` here, and writes to `folder/logs/NUMBER.log`.
+    """
+    check_resources(resources)
     cluster = look_up(CLUSTERS, kind, "cluster")()
     path = script_path(kind, folder)
+    job_name = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "study"
     return TEMPLATE.format(
-        directives="\n".join(
-            cluster.directives(re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "study", asked)
-        ),
+        directives="\n".join(cluster.directives(job_name, resources)),
         here=shlex.quote(str(Path.cwd())),
-        environment="\n".join(asked.environment) or "# no --environment",
+        environment="\n".join(resources.environment) or "# no --environment",
         number=cluster.number,
         command=shlex.join(command),
         logs=shlex.quote(str(path.parent / "logs")),
-        clock=cluster.clock(asked),
+        clock=cluster.clock(resources),
         stopped=STOPPED,
-        unheard=UNHEARD,
+        not_handled=NOT_HANDLED,
         requeue=cluster.requeue(path),
     )
 
 
 def submit(
-    kind: str, text: str, folder: Path, stages: Iterable[Iterable[int]], at_once: int | None = None
+    kind: str, text: str, folder: Path, groups: Iterable[Iterable[int]], at_once: int | None = None
 ) -> list[str]:
-    """Queues the numbers of every stage, each stage behind the one before it; the scheduler's ids, of stages that are not empty."""
+    """Queues groups of jobs, each after the one before it; returns the scheduler's ids.
+
+    Empty groups are not queued.
+    """
     cluster = look_up(CLUSTERS, kind, "cluster")()
     path = script_path(kind, folder)
     write_text(path, text)
     (path.parent / "logs").mkdir(exist_ok=True)
     ids: list[str] = []
-    for numbers in filter(None, (sorted(set(stage)) for stage in stages)):
+    for numbers in filter(None, (sorted(set(group)) for group in groups)):
         words = [
             cluster.program,
             *cluster.words(numbers, at_once, ids[-1] if ids else None),
@@ -215,10 +232,10 @@ def submit(
             )
         except FileNotFoundError:
             raise UserError(
-                f"cluster {kind}: there is no program {cluster.program} here{queued}"
+                f"cluster {kind}: the program {cluster.program} is not installed here{queued}"
             ) from None
         if answer.returncode:
-            said = " ".join(answer.stderr.split()) or f"exit code {answer.returncode}"
-            raise UserError(in_a_line(f"{cluster.program} refused: {said}{queued}"))
+            reason = " ".join(answer.stderr.split()) or f"exit code {answer.returncode}"
+            raise UserError(in_a_line(f"{cluster.program} refused: {reason}{queued}"))
         ids.append(answer.stdout.strip())
     return ids

@@ -40,7 +40,7 @@ from training import checkpoint, loop, tracking  # noqa: E402
 for name in (
     "main_classify",
     "training.classification",
-    "evaluation.grading",
+    "evaluation.classification",
     "sklearn.covariance",
     "sklearn.datasets",
     "torch._dynamo",

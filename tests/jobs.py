@@ -3,17 +3,18 @@
 import os
 
 from study import workers
+from study.status import DONE, ELSEWHERE
 
 
 def serve(pipe, place) -> None:
-    workers.settle(place)
-    workers.serve(pipe, job)
+    workers.take_place(place)
+    workers.serve_jobs(pipe, job)
 
 
-def job(keys: list[str], patient: bool) -> dict[str, str]:
+def job(keys: list[str], wait: bool) -> dict[str, str]:
     if keys[0] == "dies":
         os._exit(9)
     if keys[0] == "full":
         raise OSError(28, "not written, No space left on device", "log.txt")
-    state = workers.ELSEWHERE if keys[0] == "elsewhere" and not patient else workers.DONE
+    state = ELSEWHERE if keys[0] == "elsewhere" and not wait else DONE
     return dict.fromkeys(keys, state)

@@ -486,11 +486,11 @@ def test_noise_levels_of_the_camera_are_graded_each(teacher, capsys):
         test_classify, "--checkpoint", *paths, *TEST, "--splits", "test", "--sigma", "5", "90"
     )
     cameras, said = ["denoise sigma 5", "denoise sigma 90"], capsys.readouterr().out
-    assert [row["camera"] for row in result["rows"]] == 2 * cameras and list(
+    assert [row["physics"] for row in result["rows"]] == 2 * cameras and list(
         result["top1"]
     ) == cameras
     for camera in cameras:
-        tops = [row["top-1"] for row in result["rows"] if row["camera"] == camera]
+        tops = [row["top-1"] for row in result["rows"] if row["physics"] == camera]
         assert (
             f"test top-1, {camera}: {np.mean(tops):.2f} ± {np.std(tops, ddof=1):.2f} (n = 2) %"
             in said

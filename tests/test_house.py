@@ -27,7 +27,7 @@ LEVELS = {  # nothing imports upward, and two packages of one level do not impor
 }
 SCRIPT = 8
 TABLES = [
-    "NETWORKS", "MODELS", "PHYSICS", "ORDERINGS", "DATASETS", "LABELLED", "LOSSES", "CLASS_LOSSES", "TASK_LOSSES", "OPTIMIZERS", "STORIES",
+    "NETWORKS", "MODELS", "PHYSICS", "ORDERINGS", "DATASETS", "LABELLED", "LOSSES", "CLASS_LOSSES", "TASK_LOSSES", "OPTIMIZERS", "DEMOS",
     "FEATURE_MEASURES", "CLUSTERS",
 ]  # fmt: skip
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py") if path.stem not in LEVELS)

@@ -406,7 +406,7 @@ def test_ctrl_c_where_nothing_can_go_on_is_one_line(when, networks, monkeypatch,
 
     if when == "evaluation":
         script, words = test_UNet, ["--checkpoint", networks["unet"], *TEN]
-        monkeypatch.setattr("evaluation.restoration.anchors", interrupt)
+        monkeypatch.setattr("evaluation.restoration.estimate_baselines", interrupt)
     else:
         script, words = main_unet, ["--cr", "0.5", *SHORT]
         monkeypatch.setattr(loop.Stop, "check_alone", loop.Stop.check)

@@ -70,7 +70,7 @@ def test_networks_whose_channels_were_called_features_are_rebuilt_and_resumed(tm
     content = {"format": 1, "weights": network.state_dict(), "network": old, "config": {}}
     checkpoint.write(tmp_path / "old.pth", content)
     restored = checkpoint.restore(tmp_path / "old.pth")
-    assert restored.content["network"]["channels"] == 4
+    assert restored.network_config["channels"] == 4
     image = torch.rand(1, 1, 16, 16)
     assert torch.equal(restored.network(image), network(image))
 

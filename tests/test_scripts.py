@@ -222,7 +222,7 @@ def test_a_mixture_of_ratios_is_trained_exported_tested_and_teaches():
         "5",
         "--no-anchors",
     )
-    assert [row["camera"] for row in result["rows"]] == ["cr 0.25", "cr 0.5"]
+    assert [row["physics"] for row in result["rows"]] == ["cr 0.25", "cr 0.5"]
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_a_denoiser_is_tested_at_other_levels_and_only_at_its_own_kind():
         "50",
         "--no-anchors",
     )
-    assert [row["camera"] for row in result["rows"]] == ["denoise sigma 5", "denoise sigma 50"]
+    assert [row["physics"] for row in result["rows"]] == ["denoise sigma 5", "denoise sigma 50"]
     assert result["rows"][0]["PSNR"] > result["rows"][1]["PSNR"] + 5
     with pytest.raises(flags.UserError, match="is set by --sigma"):
         call(test_UNet, "--checkpoint", scores["export"], "--dataset", "digits", "--awgn_snr", "20")

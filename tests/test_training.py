@@ -24,7 +24,7 @@ from core import runtime
 from core.errors import Diverged, Stopped, UserError
 from distill.task import Progress
 from models import build_network
-from report.figures import losses_of, save_image
+from report.figures import loss_columns, save_image
 from training import checkpoint, loop, plots, run, tracking
 from training.cache import Views
 from training.run import Run
@@ -411,7 +411,7 @@ def test_shares_of_the_gradient_add_up_and_name_every_term():
     )
     ours, theirs = (f"{split}_task_loss" for split in ("train", "val"))
     terms = [name for name in row if name.startswith("train_distill/")]
-    assert losses_of(row) == [ours, theirs, *terms] and len(terms) == 2
+    assert loss_columns(row) == [ours, theirs, *terms] and len(terms) == 2
 
 
 def test_curves_are_drawn_once_where_a_run_ends(monkeypatch):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from core.runtime import Stop
 from models.base import FirstImage
-from report.figures import detailed, draw_grid, notes_of
+from report.figures import draw_grid, psnr_notes, select_detailed
 from training.cache import Views
 from training.validation import evaluate, outputs
 
@@ -49,7 +49,7 @@ class Plots:
             return
         physics, images, kept = fit.val_physics.parts[0], fit.splits["val"], {}
         candidates = (images[k]["image"] for k in range(min(len(images), CANDIDATES * count)))
-        places = detailed(candidates, count)
+        places = select_detailed(candidates, count)
         views = Views(physics, fit.val, fit.device, fit.data_seed)
         for batch, y, output in outputs(fit.network, views):
             shown = zip(batch.image, physics.back_projection(y), output, strict=True)
@@ -59,7 +59,7 @@ class Plots:
         truth, first, output = zip(*(kept[k] for k in places), strict=True)
         columns: dict[str, Sequence[Tensor]] = {"first image": first, "network": output}
         path = fit.run.folder / "images" / f"step_{fit.steps:07d}.png"
-        draw_grid(columns, truth, path, notes_of(columns, truth))
+        draw_grid(columns, truth, path, psnr_notes(columns, truth))
 
 
 def score_first_image(fit: "Fit", stop: Stop) -> dict[str, float] | None:

@@ -1,6 +1,7 @@
 """A network's outputs on a split, and their scores."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -9,6 +10,8 @@ from algo_functions import ClassMeter, Meter
 from data.batches import Batch
 from models.base import Network
 from training.cache import View
+
+M = TypeVar("M", bound=Meter | ClassMeter)
 
 
 def outputs(network: Network, views: Iterable[View]) -> Iterator[tuple[Batch, Tensor, Tensor]]:
@@ -23,9 +26,9 @@ def outputs(network: Network, views: Iterable[View]) -> Iterator[tuple[Batch, Te
 def evaluate(
     network: Network,
     views: Iterable[View],
-    meter: Meter | ClassMeter,
+    meter: M,
     check: Callable[[], None] = lambda: None,
-) -> Meter | ClassMeter:
+) -> M:
     """The scores of every image of a split, once for each part of the physics."""
     for batch, _, output in outputs(network, views):
         meter.add(output, batch.of_target(meter.target))
