@@ -127,7 +127,7 @@ class Stop:
 
     def check(self) -> None:
         asked = [
-            name for name in distributed.everything(self.asked) if name
+            name for name in distributed.gather_objects(self.asked) if name
         ]  # several processes stop after the same step
         if asked:
             self.watch.close()
