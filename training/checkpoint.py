@@ -88,7 +88,7 @@ def pack(network: nn.Module, recipe: dict, physics: Physics, config: dict, **mor
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in network.state_dict().items()
     }
-    seen = {"recipe": physics.recipe, "state": physics.state()}
+    seen = {"recipe": physics.config, "state": physics.state()}
     return {
         "format": FORMAT,
         "weights": weights,
