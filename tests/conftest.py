@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 
 torch.set_flush_denormal(True)
 torch.set_num_threads(1)
@@ -20,6 +22,28 @@ RECIPE = {
     "x0": "adjoint",
     "awgn_snr": None,
 }
+
+
+class Figures:
+    """Figures are composed in every test, and rendered where a test is marked `pictures`: a tiny training is faster than its curves."""
+
+    render = Figure.savefig
+    rendered = True
+
+    @staticmethod
+    def save(figure: Figure, file, **how) -> None:
+        if Figures.rendered:
+            return Figures.render(figure, file, **how)
+        size = [round(inches * how.get("dpi", figure.dpi)) for inches in figure.get_size_inches()]
+        return Image.new("L", size, 255).save(file, "PNG", compress_level=1)
+
+
+Figure.savefig = Figures.save
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    Figures.rendered = item.get_closest_marker("pictures") is not None
 
 
 @pytest.fixture

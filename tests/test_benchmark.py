@@ -36,6 +36,7 @@ def bench(tmp_path):
     )
 
 
+@pytest.mark.pictures
 def test_everything_is_timed_and_written(bench, tmp_path):
     result = benchmark.main(
         benchmark.parse(

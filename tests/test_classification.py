@@ -200,6 +200,7 @@ def test_attention_is_compared_behind_the_stem_unless_all_maps_are_asked_for(lay
         assert torch.isclose(terms[f"distill/at/{name}"], expected, rtol=1e-4)
 
 
+@pytest.mark.pictures
 def test_training_rows_have_the_columns_of_validation_and_losses_that_compare(teacher):
     words = ["--teacher", teacher, "--beta", "0.1", "--label_smoothing", "0.2"]
     done = call(main_classify_dist, *TINY, *words)
@@ -592,6 +593,7 @@ def test_a_teacher_that_was_moved_is_the_same_teacher(teacher, capsys):
     assert json.loads((Path(done["run"]) / "config.json").read_text())["teacher"] == [teacher]
 
 
+@pytest.mark.pictures
 def test_everything_that_explains_a_classifier_is_written(teacher, capsys):
     result = call(test_classify, "--checkpoint", teacher, *TEST, "--seed", "7")
     folder = Path("results/test") / Path(teacher).stem
@@ -726,6 +728,7 @@ def test_class_trees_may_have_pictures_of_the_same_name(teacher, tmp_path):
     ]
 
 
+@pytest.mark.pictures
 def test_names_of_classes_are_drawn_as_they_are(tmp_path):
     draw_confusion(
         torch.tensor([0, 1]),
@@ -766,6 +769,7 @@ def test_what_contradicts_a_classifier_is_refused(words, teacher):
         call(test_classify, "--checkpoint", teacher, *TEST, *words)
 
 
+@pytest.mark.pictures
 def test_the_demo_tells_the_story_of_classes(capsys):
     flags = ["--limit_train", "40", "--epochs", "1", "--results", "demo"]
     result = call(
@@ -793,6 +797,7 @@ def test_the_demo_tells_the_story_of_classes(capsys):
     assert "95 % interval" in capsys.readouterr().out
 
 
+@pytest.mark.pictures
 def test_the_demo_ranks_losses():
     flags = [
         "--limit_train",

@@ -17,6 +17,7 @@ from PIL import Image
 from report.page import CSS, SCRIPT, commands, facts, figure, page, paragraph, section, small, table
 from report.tables import latex, number, numeric
 
+pytestmark = pytest.mark.pictures
 VILE = "<script>alert(\"x\")</script> & 'quotes' </style></table>"
 VOID = {"meta", "link", "img", "wbr"}
 ROWS = [

@@ -100,6 +100,7 @@ def test_both_spellings_of_every_flag_work(script):
         assert parser._spelling("--" + flag[2:].replace("-", "_")) == flag
 
 
+@pytest.mark.pictures
 def test_teacher_then_student_then_evaluation(student):
     assert (
         Path(student["export"])
@@ -707,6 +708,7 @@ class TestProgressive:
 
 
 class TestPatterns:
+    @pytest.mark.pictures
     def test_draws_counts_and_exports_pairs_that_measure_what_the_camera_measures(self, capsys):
         result = call(
             visualize_mask_spc,
@@ -744,6 +746,7 @@ class TestPatterns:
         physics = build_physics(manifest["config"])
         assert np.allclose(measured, physics.values(physics.operator.A(scene))[0, 0], atol=1e-4)
 
+    @pytest.mark.pictures
     @pytest.mark.parametrize("ordering", ["random", "variance", "strip"])
     def test_every_kind_of_pattern_is_drawn(self, ordering):
         assert (
@@ -760,6 +763,7 @@ class TestPatterns:
             == 51
         )
 
+    @pytest.mark.pictures
     def test_names_of_files_are_drawn_as_they_are(self):
         np.save("$x{$.npy", np.arange(256).reshape(16, 16) < 51)
         assert (
@@ -794,6 +798,7 @@ class TestPatterns:
         assert not Path("results").exists() and not Path("dmd").exists()
 
 
+@pytest.mark.pictures
 def test_the_demo_tells_the_whole_story(capsys):
     result = call(
         demo,
