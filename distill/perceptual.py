@@ -30,13 +30,15 @@ def load_vgg() -> nn.Module:
             f"loss 'perceptual' needs the weights of VGG-19 in {path}: "
             "python -c \"import torchvision; torchvision.models.vgg19(weights='DEFAULT')\" fetches them"
         )
-    vgg = vgg19(weights=None)
+    with torch.device("meta"):  # its 144 million weights are not drawn, they are those of the file
+        vgg = vgg19(weights=None)
     vgg.load_state_dict(
         weights_in(
             path, lambda: torch.load(path, map_location="cpu", weights_only=True), vgg.state_dict()
-        )
+        ),
+        assign=True,
     )
-    layers = vgg.features[: max(LAYERS) + 1].eval().requires_grad_(False)
+    layers = vgg.features[: max(LAYERS) + 1].float().eval().requires_grad_(False)
     for layer in layers:
         if isinstance(layer, nn.ReLU):
             layer.inplace = False  # what is compared stands before it
