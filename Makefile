@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 REQUIREMENTS := -r requirements.txt -r requirements-dev.txt -c constraints.txt
 
-.PHONY: setup test demo clean
+.PHONY: setup test test-all demo clean
 
 setup: $(VENV)/installed
 
@@ -24,6 +24,9 @@ test: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/python -m pytest
+
+test-all: setup
+	$(VENV)/bin/python -m pytest -m ""
 
 demo: setup
 	$(VENV)/bin/python demo.py

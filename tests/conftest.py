@@ -4,10 +4,9 @@ import os
 import signal
 from pathlib import Path
 
+import blank
 import pytest
 import torch
-from matplotlib.figure import Figure
-from PIL import Image
 
 torch.set_flush_denormal(True)
 torch.set_num_threads(1)
@@ -24,26 +23,24 @@ RECIPE = {
 }
 
 
-class Figures:
-    """Figures are composed in every test, and rendered where a test is marked `pictures`: a tiny training is faster than its curves."""
-
-    render = Figure.savefig
-    rendered = True
-
-    @staticmethod
-    def save(figure: Figure, file, **how) -> None:
-        if Figures.rendered:
-            return Figures.render(figure, file, **how)
-        size = [round(inches * how.get("dpi", figure.dpi)) for inches in figure.get_size_inches()]
-        return Image.new("L", size, 255).save(file, "PNG", compress_level=1)
-
-
-Figure.savefig = Figures.save
+def pytest_collection_modifyitems(config, items):
+    """The files that take the longest come first, so that both workers end together; of the long tests those of LONG_SHARE."""
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else 99)
+    share, count = map(int, os.environ.get("LONG_SHARE", "0/1").split("/"))
+    long = [item for item in items if item.get_closest_marker("long")]
+    left_out = {*long} - {*long[share % count :: count]}
+    if left_out:
+        config.hook.pytest_deselected(items=[*left_out])
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    Figures.rendered = item.get_closest_marker("pictures") is not None
+    """Before its fixtures: figures are rendered where a test is marked `pictures`, and only composed elsewhere."""
+    blank.render(item.get_closest_marker("pictures") is not None)
+
+
+FIRST = ["test_study", "test_training", "test_classification"]  # files that take the longest
 
 
 @pytest.fixture
