@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import blank
 import numpy as np
 import pytest
 import torch
@@ -31,6 +32,7 @@ from core.registry import CLASS_LOSSES, CLASS_OPTIONS, CLASSIFIERS
 from core.runtime import Stop
 from distill import build_term
 from distill.task import Distillation, Guide
+from evaluation import demo_classes
 from evaluation.class_report import draw_confusion
 from models import build_network
 from models.library import load_pretrained
@@ -769,8 +771,8 @@ def test_what_contradicts_a_classifier_is_refused(words, teacher):
         call(test_classify, "--checkpoint", teacher, *TEST, *words)
 
 
-@pytest.mark.pictures
-def test_the_demo_tells_the_story_of_classes(capsys):
+def test_the_demo_tells_the_story_of_classes(capsys, monkeypatch):
+    blank.rendered_by(monkeypatch, demo_classes, "draw")
     flags = ["--limit_train", "40", "--epochs", "1", "--results", "demo"]
     result = call(
         demo,
@@ -797,8 +799,8 @@ def test_the_demo_tells_the_story_of_classes(capsys):
     assert "95 % interval" in capsys.readouterr().out
 
 
-@pytest.mark.pictures
-def test_the_demo_ranks_losses():
+def test_the_demo_ranks_losses(monkeypatch):
+    blank.rendered_by(monkeypatch, demo_classes, "draw_ranking")
     flags = [
         "--limit_train",
         "30",
