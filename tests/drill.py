@@ -35,6 +35,7 @@ sys.path[:0] = [str(ROOT)]
 from cli import flags  # noqa: E402
 from core.errors import UserError  # noqa: E402
 from core.runtime import SIGNALS  # noqa: E402
+from tests import blank  # noqa: E402
 from training import checkpoint, loop, tracking  # noqa: E402
 
 for name in (
@@ -927,6 +928,7 @@ def main() -> None:
     if args.list:
         print("\n".join(fault.name for fault in FAULTS))
         return
+    blank.render(False)  # a picture that is written at the end of a run is a file like any other
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)  # sums of several threads round in another order
     began, lost = time.monotonic(), []

@@ -11,6 +11,36 @@ def serve(pipe, place) -> None:
     workers.serve_jobs(pipe, job)
 
 
+def serve_blank(pipe, place, args) -> None:
+    """What sweep.py's processes do, with figures that are not rendered."""
+    import blank
+
+    import sweep
+
+    blank.render(False)
+    sweep.serve(pipe, place, args)
+
+
+class Here:
+    """A pool of sweep.py whose jobs are done one by one in this process."""
+
+    def __init__(self, count, serve, given):
+        self.given = given
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def run(self, jobs, finished) -> None:
+        import sweep
+
+        study, plan = sweep.planned(*self.given)
+        for keys in jobs:
+            finished(keys, workers.do(study, plan, keys))
+
+
 def job(keys: list[str], wait: bool) -> dict[str, str]:
     if keys[0] == "dies":
         os._exit(9)

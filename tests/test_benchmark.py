@@ -36,6 +36,18 @@ def bench(tmp_path):
     )
 
 
+def test_a_group_alone_is_timed_and_written(tmp_path):
+    words = [*TINY, "--results", str(tmp_path / "results"), "--only", "physics"]
+    rows = benchmark.main(benchmark.parse(words))["rows"]
+    assert {row["group"] for row in rows} == {"physics"}
+    folder = tmp_path / "results" / "benchmark"
+    assert "| ours" in (folder / "report.md").read_text()
+    with open(folder / "table.csv", newline="") as file:
+        assert len([*csv.DictReader(file)]) == len(rows)
+
+
+@pytest.mark.long
+@pytest.mark.pictures
 def test_everything_is_timed_and_written(bench, tmp_path):
     result = benchmark.main(
         benchmark.parse(

@@ -47,6 +47,7 @@ def test_latencies_are_as_many_as_asked_and_grow_with_the_work():
     assert len(a) == 11 and len(b) == 5 and (a > 0).all() and np.median(b) > np.median(a)
 
 
+@pytest.mark.pictures
 def test_models_are_compared_with_the_first():
     large = call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY)
     light = call(
@@ -130,6 +131,7 @@ def test_basicsrs_large_network_is_compared_where_size_and_noise_are_told():
     assert rows[0]["parameters"] == sum(w.numel() for w in network.parameters())
 
 
+@pytest.mark.pictures
 def test_names_of_models_are_drawn_as_they_are():
     write_comparison(
         [{"model": "$x{$", "parameters": 1, "ms, batch 1": 1.0, "PSNR": 30.0}], 1, Path("compare")

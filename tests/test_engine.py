@@ -276,7 +276,7 @@ class TestBesideEachOther:
             "--data_seed",
             "7",
             "--steps",
-            "20",
+            "8",
             "--loss_distill",
             "mse",
             "hint",
@@ -350,6 +350,7 @@ class TestPrecision:
         assert all(tensor.dtype == torch.float32 for tensor in weights(b["export"]).values())
         assert a["val_psnr"] == pytest.approx(b["val_psnr"], abs=0.1)
 
+    @pytest.mark.long  # a compiler of C++ takes most of it
     def test_a_compiled_network_computes_the_same(self):
         a = train("--results", "a", "--epochs", "1")
         try:

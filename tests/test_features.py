@@ -336,6 +336,7 @@ def rows_of(result, name):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.pictures
 def test_teacher_and_student_are_held_against_each_other(capsys):
     teacher = call(main_unet, "--cr", "0.5", *TINY)["export"]
     student = call(main_unet_dist, "--cr", "0.25", "--cr_teacher", "0.5", *TINY)["export"]

@@ -22,6 +22,7 @@ from report import figures
 from speed import report
 from training import plots
 
+pytestmark = pytest.mark.pictures
 IMAGES = torch.linspace(0, 1, 12)[:, None, None, None] * torch.rand(
     12, 1, 16, 16, generator=torch.Generator().manual_seed(0)
 )

@@ -29,6 +29,7 @@ from report.page import (
 )
 from report.tables import latex, number, numeric
 
+pytestmark = pytest.mark.pictures
 VILE = "<script>alert(\"x\")</script> & 'quotes' </style></table>"
 VOID = {"meta", "link", "img", "wbr"}
 ROWS = [

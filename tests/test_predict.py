@@ -124,6 +124,7 @@ def test_an_unknown_gain_is_found_and_a_known_one_applied():
     assert not np.allclose(frames[0], frames[2], atol=1e-3)
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("words", [["denoise", "--sigma", "25"], ["sr", "--factor", "2"], ["blur"]])
 def test_pictures_of_any_size_are_restored_tiled_or_whole(words):
     scores = call(

@@ -1,6 +1,7 @@
 """Studies: what is planned, done once, scored, compared and reported."""
 
 import csv
+import io
 import json
 import math
 import os
@@ -12,9 +13,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import redirect_stderr, redirect_stdout
 from html.parser import HTMLParser
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 
+import blank
 import jobs
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,6 +33,7 @@ from scipy import stats
 import sweep
 from algo_functions import build_physics
 from algo_functions import score as scores_of
+from core import flags
 from core.errors import UserError
 from core.files import lock, write_csv
 from core.registry import TRAINING
@@ -568,15 +574,23 @@ class TestLedger:
         assert decompose_error(camera, torch.randn(2, 1, 16, 16))["unmeasured"].max() < 1e-10
 
 
-def call(*words, **more):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "sweep.py", *map(str, words)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        **more,
+def call(*words, pool=workers.Pool):
+    """sweep.py as its user calls it: how it ends, and what it says."""
+    said, code = {"stdout": io.StringIO(), "stderr": io.StringIO()}, 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(said["stdout"]),
+        redirect_stderr(said["stderr"]),
+    ):
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setattr(sweep, "serve", jobs.serve_blank)
+        patch.setattr(workers, "Pool", pool)
+        try:
+            flags.run(lambda: sweep.parse([str(word) for word in words]), sweep.main)
+        except SystemExit as end:
+            code = end.code
+    return SimpleNamespace(
+        returncode=code, **{name: stream.getvalue() for name, stream in said.items()}
     )
 
 
@@ -816,16 +830,21 @@ class TestPool:
         found, _ = sweep.build_plan(sweep.parse([str(path), "--results", str(tmp_path / "r")]))
         teacher = found.jobs[0][0]
         held = lock(found.folder / teacher / ".job.lock")
-        with subprocess.Popen(
-            [sys.executable, "sweep.py", path, "--results", tmp_path / "r", "--jobs", "1"], cwd=ROOT
-        ) as process:
+        waited = []
+
+        def release():
             deadline = time.time() + 120
             while not (found.folder / "study.yml").is_file() and time.time() < deadline:
                 time.sleep(0.1)
             time.sleep(8)
-            assert process.poll() is None and not (found.folder / teacher / "status.json").exists()
+            waited.append(not (found.folder / teacher / "status.json").exists())
             held.lock.release()
-            assert process.wait(400) == 0
+
+        thread = Thread(target=release)
+        thread.start()
+        ended = call(path, "--results", tmp_path / "r", "--jobs", "1")
+        assert waited == [True] and ended.returncode == 0
+        thread.join()
         assert set(status.states(found).values()) == {"done"}
 
 
@@ -850,8 +869,12 @@ def finished(tmp_path_factory):
     before = {
         file: file.stat().st_mtime_ns for file in (folder / "a").glob("sweeps/mini/*/scores.csv")
     }
-    again = call(path, "--results", folder / "a", "--jobs", "2")
-    whole = call(path, "--results", folder / "b", "--jobs", "2")
+    with blank.rendered(True):
+        again = call(path, "--results", folder / "a", "--jobs", "2")
+    with blank.rendered(False):
+        torch.set_num_threads(len(workers.places(2)[0]["cores"]))  # as each of two processes
+        whole = call(path, "--results", folder / "b", "--jobs", "2", pool=jobs.Here)
+        torch.set_num_threads(1)
     return {"folder": folder, "path": path, "before": before, "again": again, "whole": whole}
 
 
@@ -908,6 +931,7 @@ class TestWork:
         next(teacher.glob("runs/*/best.pth")).unlink()
         assert told("--limit_test", "7") == {"waiting": 15}
 
+    @pytest.mark.pictures  # the report is that of the tests below
     def test_status_and_collect_read_the_files_alone(self, finished):
         status = call(finished["path"], "--results", finished["folder"] / "a", "--status")
         assert "15 done of 15 runs in 8 jobs" in status.stdout
@@ -991,7 +1015,7 @@ class TestWork:
             "seeds": [0],
         }
         path.write_text(yaml.safe_dump(bad))  # perceptual has no weights here
-        ended = call(path, "--results", tmp_path / "r", "--jobs", "1")
+        ended = call(path, "--results", tmp_path / "r", "--jobs", "1", pool=jobs.Here)
         assert (
             ended.returncode == 2
             and "1 of 4 runs failed" in ended.stderr

@@ -305,6 +305,7 @@ def test_the_exported_network_scores_what_the_table_says():
     assert math.isclose(torch.cat(errors).mean(), noiseless["val_task_loss"], rel_tol=1e-5)
 
 
+@pytest.mark.pictures
 def test_the_run_folder_holds_what_the_readme_says():
     scores = train("--run_name", "mine")
     folder = {path.name for path in Path("results/runs/mine").iterdir()}
@@ -414,6 +415,7 @@ def test_shares_of_the_gradient_add_up_and_name_every_term():
     assert loss_columns(row) == [ours, theirs, *terms] and len(terms) == 2
 
 
+@pytest.mark.pictures
 def test_curves_are_drawn_once_where_a_run_ends(monkeypatch):
     drawn, draw = [], run.draw_curves
 
@@ -529,6 +531,7 @@ def test_the_loop_tells_the_stage_how_far_it_is(monkeypatch):
     assert np.allclose(seen, [0, 0.2, 0.4, 0.6, 0.8])
 
 
+@pytest.mark.pictures
 def test_training_by_steps_validates_logs_and_draws_when_told(capsys):
     scores = train("--steps", "8", "--val_every", "3", "--log_every", "4", "--save_images", "2")
     table = rows(scores["run"])
