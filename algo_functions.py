@@ -135,12 +135,11 @@ class Meter:
 
     def gathered(self) -> Self:
         """With the scores of all processes."""
-        found = distributed.gather_objects(
-            {name: [torch.cat(values).cpu()] for name, values in self.rows.items()}
-        )
+        own = {name: [torch.cat(values).cpu()] for name, values in self.rows.items()}
+        of_all = distributed.gather_objects(own)
+        names = dict.fromkeys(name for rows in of_all for name in rows)
         self.rows = {
-            name: [part for rows in found for part in rows.get(name, [])]
-            for name in dict.fromkeys(name for rows in found for name in rows)
+            name: [part for rows in of_all for part in rows.get(name, [])] for name in names
         }
         return self
 
@@ -270,8 +269,8 @@ class ClassMeter:
 
     def gathered(self) -> Self:
         """With the answers of all processes."""
-        found = distributed.gather_objects(self.both() if self.logits else None)
-        self.logits, self.labels = ([both[k] for both in found if both] for k in (0, 1))
+        of_all = distributed.gather_objects(self.both() if self.logits else None)
+        self.logits, self.labels = ([both[k] for both in of_all if both] for k in (0, 1))
         return self
 
     def both(self) -> tuple[Tensor, Tensor]:

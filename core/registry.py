@@ -1,4 +1,4 @@
-"""Every name a user can type and where its code lives; nothing here is imported until it is used."""
+"""Every name that a user can type, and where its code is, which is imported when it is used."""
 
 import hashlib
 import json
@@ -191,10 +191,8 @@ PHYSICS = {
 }
 RESTORED = {
     name: line for name, line in PHYSICS.items() if name != "image"
-}  # what images are restored from
-CLASSIFIED = {
-    name: line for name, line in PHYSICS.items() if name != "given"
-}  # what classes are told from
+}  # of networks that restore images
+CLASSIFIED = {name: line for name, line in PHYSICS.items() if name != "given"}  # of classifiers
 
 KERNELS = ("bicubic", "bilinear", "box", "gaussian", "motion")
 MASK_TYPES = ("gaussian", "uniform", "random")
@@ -418,7 +416,7 @@ LOSS_OPTIONS = {
     "gamma": "auto",
     "temperature": 4.0,
     "style_weight": 0.0,
-}  # and what they are unless told
+}  # options and their defaults
 CLASS_OPTIONS = {
     "gamma": "auto",
     "temperature": 4.0,
@@ -437,7 +435,7 @@ CLASS_OPTIONS = {
     "tucker_space": "projected",
     "tucker_over": "batch",
 }
-PREPARE_EPOCHS = 5  # unless told
+PREPARE_EPOCHS = 5  # the default of --prepare_epochs
 BALANCES = {  # of the documents: weight of the labels, of `kd`, and its temperature
     "halves": {"beta": 0.5, "loss_distill": ["kd:0.5"], "temperature": 2.0},
     "pixel": {"beta": 0.1, "loss_distill": ["kd:0.9"], "temperature": 4.0},
@@ -513,7 +511,7 @@ OPTIMIZERS = {
 
 
 def words(value) -> str:
-    """A number, a name, or several numbers, in a file name; of the user's own values a digest."""
+    """A value in a file name: a number, a name, several numbers, or a digest of a dict."""
     if isinstance(value, dict):
         text = json.dumps(value, sort_keys=True)
         return f"own_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -523,7 +521,7 @@ def words(value) -> str:
 
 
 def label_of(config: dict) -> str:
-    """A camera in file names: cr_0.1, crs_0.1_0.3 for a mixture of ratios, denoise_sigma_25, ..."""
+    """A physics in file names: cr_0.1, crs_0.1_0.3 for a mixture, denoise_sigma_25, ..."""
     template = PHYSICS[config["name"]].label
     if isinstance(config.get("cr"), list):
         template = template.replace("cr_", "crs_", 1)
@@ -539,14 +537,14 @@ def load(path: str):
 
 
 def bound(table: dict, name: str, args) -> Callable:
-    """A function of a table, with the flags that its line lists."""
+    """A function of a table with the flags of its line bound to it."""
     return partial(
         look_up(table, name, "entry"), **{flag: getattr(args, flag) for flag in table[name].flags}
     )
 
 
 def look_up(table: dict, name: str, what: str):
-    """The object behind a table's name, or an error that lists the names."""
+    """The object of a table's name, or an error that lists the names."""
     if name not in table:
         raise UserError(f"unknown {what} '{name}': choose from {', '.join(table)}")
     entry = table[name]

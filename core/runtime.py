@@ -106,12 +106,12 @@ class Stop:
     """
 
     def __init__(self):
-        self.asked = ""
+        self.received = ""
         self.before: dict = {}
         self.watch: Watch | None = None
 
     def __enter__(self) -> "Stop":
-        self.asked = ""
+        self.received = ""
         self.before = {number: signal.signal(number, self.ask) for number in SIGNALS}
         self.watch = Watch()
         return self
@@ -126,7 +126,7 @@ class Stop:
         self.watch.close()
 
     def ask(self, number: int, _) -> None:
-        self.asked = signal.Signals(number).name
+        self.received = signal.Signals(number).name
         for other in SIGNALS:
             signal.signal(other, signal.SIG_DFL)
 
@@ -137,7 +137,7 @@ class Stop:
 
     def check(self) -> None:
         # All processes stop after the same step.
-        signals = [name for name in distributed.gather_objects(self.asked) if name]
+        signals = [name for name in distributed.gather_objects(self.received) if name]
         if signals:
             self.close_watch()
             raise Stopped(signals[0])

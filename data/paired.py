@@ -48,15 +48,16 @@ def cut_piece(pair: Pair, request: Request, rng: np.random.Generator | None) -> 
         left, top = (int(rng.integers(side - n + 1)) for side in pair.size)
     box = (left, top, left + n, top + n)
     image = open_image(pair.clean, request, box)
-    seen = torch.zeros_like(image)
+    degraded = torch.zeros_like(image)
     if pair.degraded is not None:
-        seen = open_image(pair.degraded, request, box)
+        degraded = open_image(pair.degraded, request, box)
     if rng is not None:
-        both = torch.stack((image, seen))
+        both = torch.stack((image, degraded))
         for sample, change in ((sample_mirror, mirror), (sample_turn, turn)):
             both = change(both, torch.tensor([sample(rng, n)] * 2))
-        image, seen = both
-    return {"image": image, "degraded": seen, "paired": torch.tensor(pair.degraded is not None)}
+        image, degraded = both
+    has_partner = torch.tensor(pair.degraded is not None)
+    return {"image": image, "degraded": degraded, "paired": has_partner}
 
 
 def paired(request: Request) -> dict[str, Source]:

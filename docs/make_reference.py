@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
-from cli.parser import Parser
 from core import registry
 
 PATH = Path(__file__).with_name("reference.md")
@@ -35,8 +34,7 @@ VALUES = {
     "degradation": "a preset, or `file:PATH.yml`",
     "selection": "a selection, by number or name",
     "noise_level": "dB, or `none`",
-    "gain": "a number > 0, or `auto`",
-    "gamma": "a number > 0, or `auto`",
+    "number_or_auto": "a number > 0, or `auto`",
     "side": "a power of two",
     "name": "letters, digits, `_`, `-`, `.`, `+`",
     "assignment": "`NAME=VALUE`",
@@ -147,26 +145,6 @@ FILES = {
 # ---------------------------------------------------------------- the parsers
 
 
-class Caught(Exception):
-    """Carries a parser out of a script's `parse`, before it reads anything."""
-
-
-def parser_of(script: str) -> ArgumentParser:
-    """The parser that a script builds."""
-
-    def catch(parser, *_):
-        raise Caught(parser)
-
-    kept, Parser.parse_args = Parser.parse_args, catch
-    try:
-        import_module(script).parse([])
-    except Caught as caught:
-        return caught.args[0]
-    finally:
-        Parser.parse_args = kept
-    raise AssertionError(f"{script}.parse never calls parse_args")
-
-
 def actions_of(parser: ArgumentParser) -> Iterator[tuple[str, list[Action]]]:
     """The groups of a parser, as --help shows them, with their flags."""
     for group in parser._action_groups:
@@ -183,7 +161,7 @@ def kind_of(read: Callable, text: str) -> str:
     """The values that a function of argparse reads; names that the help lists are not repeated."""
     inside = inspect.getclosurevars(read).nonlocals if hasattr(read, "__closure__") else {}
     if {"low", "high", "kind"} <= inside.keys():
-        return interval(**inside)
+        return interval(inside["low"], inside["high"], inside["kind"], inside["open_low"])
     names = inside.get("names") or inside.get("table")
     if names:
         weight = "[:WEIGHT]" if read.__name__.startswith("weighted") else ""
@@ -244,7 +222,7 @@ def names_of(action: Action) -> str:
 
 def script_page(script: str) -> Iterator[str]:
     """One script: what it does, and its flags."""
-    parser = parser_of(script)
+    parser = import_module(script).build_parser()
     yield f"### {script}.py"
     yield f"`python {script}.py`: {parser.description}"
     for title, actions in actions_of(parser):

@@ -304,7 +304,7 @@ def test_a_preparation_that_is_stopped_is_taken_up_at_its_pass(teacher, monkeypa
 
     def asked(self):
         calls.append(1)
-        self.asked = (
+        self.received = (
             "SIGTERM" if len(calls) == 7 else ""
         )  # the third batch of the second pass of four
         check(self)

@@ -74,7 +74,7 @@ def commands_of(path: Path) -> Iterator[tuple[str, list[str]]]:
 @cache
 def options_of(script: str) -> frozenset[str]:
     """The flags of a script, with underscores."""
-    options = make_reference.parser_of(script)._option_string_actions
+    options = import_module(script).build_parser()._option_string_actions
     return frozenset(option.replace("-", "_") for option in options)
 
 
@@ -177,7 +177,7 @@ def test_pages_name_every_script_and_every_flag():
     options = {
         option
         for script in SCRIPTS
-        for action in make_reference.parser_of(script)._actions
+        for action in import_module(script).build_parser()._actions
         for option in action.option_strings[:1]
     }
     asked = [*(f"{script}.py" for script in SCRIPTS), *sorted(options - {"-h", "--help"})]

@@ -67,7 +67,7 @@ def test_a_second_signal_ends_a_process_that_hangs_at_once():
 
 def test_a_signal_that_is_obeyed_leaves_all_the_time_to_save():
     work = """
-    while not stop.asked: time.sleep(0.01)
+    while not stop.received: time.sleep(0.01)
     try:
         stop.check()
     except Stopped as error:
