@@ -81,7 +81,9 @@ def check_one_use(args, parser: flags.Parser) -> None:
     if bool(args.inputs) + bool(args.measurements) + bool(args.export) != 1:
         parser.error("give one of images, --measurements FILE, --export FORM")
     use = "images" if args.inputs else "--measurements" if args.measurements else "--export"
-    users: dict[str, str] = dict.fromkeys(("simulate", "truth", "sigma", "tile", "overlap"), "images")
+    users: dict[str, str] = dict.fromkeys(
+        ("simulate", "truth", "sigma", "tile", "overlap"), "images"
+    )
     users["scale"] = "--measurements"
     for flag, user in users.items():
         value = getattr(args, flag)

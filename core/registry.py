@@ -88,8 +88,8 @@ QUEUED = {
     "signal_before": 120,
 }
 CLUSTERS = {
-    "slurm": Entry("study.cluster:Slurm", QUEUED),
-    "pbs": Entry("study.cluster:PBS", QUEUED),
+    "slurm": Entry("runners.cluster:Slurm", QUEUED),
+    "pbs": Entry("runners.cluster:PBS", QUEUED),
 }
 
 BENCHES = {
@@ -109,7 +109,7 @@ ALONE = {
     "main_classify_dist": "main_classify",
 }  # scripts that distil, and those that train the same student alone
 FEATURE_MEASURES = {  # of a map of features
-    name: f"evaluation.feature_measures:{name}"
+    name: f"features.measures:{name}"
     for name in (
         "wavelet", "high_frequency", "low_pass_residual", "spectral_entropy", "std", "skewness", "kurtosis", "iqr", "variation",
     )

@@ -4,14 +4,13 @@ from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
-from torch import nn
-
 from algo_functions import Meter
 from core.errors import UserError
 from core.flags import BARE
 from data.batches import Images
 from data_loader import build_splits
 from evaluation.piecewise import Piecewise
+from models.base import Network
 from physics.base import Physics
 from physics.mosaic import Mosaic
 from training.checkpoint import RESTORER, Restored, restore_with_physics
@@ -75,9 +74,7 @@ def load_test_images(args: Namespace, physics: Physics) -> Images:
     return build_splits(request, wanted=("test",))["test"]
 
 
-def fit_to_images(
-    network: nn.Module, physics: Physics, images: Images
-) -> tuple[nn.Module, Physics]:
+def fit_to_images(network: Network, physics: Physics, images: Images) -> tuple[Network, Physics]:
     """Both block by block where the images are larger than the n x n pixels of the physics."""
     n = physics.config["n"]
     if images.alike or physics.step < n:

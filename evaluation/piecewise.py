@@ -1,15 +1,15 @@
 """A network for images larger than its physics, which measures them block by block."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.base import Restorer
+from models.base import Network, Restorer
 from physics.mosaic import assembled, blocks
 
 
 class Piecewise(Restorer):
     """The network's features of every n x n block, put together."""
 
-    def __init__(self, network: nn.Module, n: int):
+    def __init__(self, network: Network, n: int):
         super().__init__(network.c)
         self.network, self.n = network, n
 

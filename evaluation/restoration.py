@@ -25,7 +25,7 @@ from evaluation.checkpoints import (
     load_test_images,
     physics_at_levels,
 )
-from models.base import FirstImage
+from models.base import FirstImage, Network
 from physics.base import LARGEST_LMMSE, MOST_LMMSE, Linear, Physics
 from physics.paired import physics_for
 from report.figures import draw_grid, psnr_notes, save_image, select_detailed, stretch_contrast
@@ -167,7 +167,7 @@ def load_lmmse_images(checkpoint: Restored, args: Namespace, test: Images) -> Te
 class PhysicsResult:
     """The estimates of a network and of the baselines from the measurements of one physics."""
 
-    network: nn.Module
+    network: Network
     physics: Physics
     condition: str  # the physics and its noise, in file names
     estimate: Estimate

@@ -17,6 +17,7 @@ from torch.multiprocessing import get_context
 from torch.utils.data import Dataset, default_collate
 
 from core.errors import UserError
+from models.base import Network
 from training.loop import learning_rate
 
 # layers and weights of --type_dist output_latent --loss_distill mse
@@ -62,9 +63,9 @@ class BaselineLoop:
         args: Namespace,
         train: DigitImages,
         val: DigitImages,
-        student: nn.Module,
+        student: Network,
         mask: Tensor,
-        teacher: nn.Module | None = None,
+        teacher: Network | None = None,
         mask_t: Tensor | None = None,
         device: torch.device | str = "cpu",
         bf16: bool = False,

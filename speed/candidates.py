@@ -22,8 +22,9 @@ from core.errors import UserError
 from core.runtime import Stop
 from data.splits import hold_out
 from models import build_network
-from models.base import to_device
+from models.base import Network, to_device
 from physics.base import Physics
+from physics.single_pixel import SinglePixel
 from speed.baseline import BaselineProcess, DigitImages
 from speed.timing import Times, Work, peak_work, time_interleaved
 from training.checkpoint import Restored, read, restore_with_physics, write
@@ -290,7 +291,7 @@ class Bench:
         return self.peaks[max(names, key=lambda name: self.rates[name])]
 
 
-def copy_network(network: nn.Module, config: dict) -> nn.Module:
+def copy_network(network: nn.Module, config: dict) -> Network:
     """A network of its own with the same weights, in torch's default memory format."""
     copy = build_network(config)
     weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
@@ -300,6 +301,7 @@ def copy_network(network: nn.Module, config: dict) -> nn.Module:
 
 def mask_of(physics: Physics) -> Tensor:
     """The Hadamard coefficients (n, n) that a single-pixel camera measures."""
+    assert isinstance(physics, SinglePixel), "the benchmark has no other physics"
     return physics.patterns.cpu() < physics.m
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.multiprocessing import get_context
 
 from algo_functions import build_physics
@@ -15,7 +15,7 @@ from core.registry import CLASS_LOSSES, CLASS_OPTIONS, LOSS_OPTIONS, LOSSES, Los
 from distill import build_task, build_term
 from distill.task import Distillation, Guide
 from models import build_network
-from models.base import to_device
+from models.base import Network, to_device
 from physics.base import Physics
 from speed.baseline import build_operator, observe_image
 from speed.candidates import CASES, CHECKED_STEPS, CR, TOLERANCE, Bench, Case, N, mask_of
@@ -248,8 +248,8 @@ def build_distillation(
     name: str,
     table: dict[str, LossSpec],
     options: dict,
-    student: nn.Module,
-    teacher: nn.Module,
+    student: Network,
+    teacher: Network,
     physics: Physics,
     labels: list[int],
 ) -> Distillation | None:

@@ -2,13 +2,14 @@
 
 import os
 
-from study import workers
-from study.status import DONE, ELSEWHERE
+from runners import pool
+from runners.pool import ELSEWHERE
+from study.status import DONE
 
 
 def serve(pipe, place) -> None:
-    workers.take_place(place)
-    workers.serve_jobs(pipe, job)
+    pool.take_place(place)
+    pool.serve_jobs(pipe, job)
 
 
 def job(keys: list[str], wait: bool) -> dict[str, str]:

@@ -34,7 +34,8 @@ from core.registry import TRAINING
 from data_loader import Request, build_splits
 from models.base import FirstImage
 from report.statistics import gap_closed, holm, paired, summarize, verdict
-from study import answer, figures, planning, question, status, tables, workers
+from runners.pool import Pool
+from study import answer, figures, planning, question, status, tables
 from study import jobs as jobs_of_study
 from study.results import Results
 from study.scoring import decompose_error, score_images
@@ -781,7 +782,7 @@ class TestPool:
         self,
     ):
         told = {}
-        with workers.Pool(1, jobs.serve, ()) as pool:
+        with Pool(1, jobs.serve, ()) as pool:
             pool.run(
                 [["elsewhere"], ["a", "b"], ["dies"], ["full"], ["c"]],
                 lambda keys, result: told.update(result),

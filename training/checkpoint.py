@@ -15,6 +15,7 @@ from core.errors import CONTROL, UserError
 from core.files import durable
 from core.inputs import checkpoint_file, existing_file
 from models import build_network, rrdbnet, unet
+from models.base import Network
 from models.weights import UNREADABLE, reason
 from physics.base import Physics
 
@@ -34,7 +35,7 @@ P = TypeVar("P", bound=Physics | None)
 class Restored(NamedTuple, Generic[P]):
     """What a checkpoint gives back; a bare file has no physics."""
 
-    network: nn.Module
+    network: Network
     physics: P
     content: dict
     digest: str
