@@ -303,11 +303,11 @@ from contextlib import redirect_stderr
 for line in sys.stdin.read().splitlines():
     sys.argv = line.split()
     script = importlib.import_module(sys.argv[0].removesuffix(".py"))
-    from training import options
+    from core import flags
     said, code = io.StringIO(), 0
     with redirect_stderr(said):
         try:
-            options.run(script.parse, script.main)
+            flags.run(script.parse, script.main)
         except SystemExit as end:
             code = end.code
     heavy = [name for name in {heavy} if name in sys.modules]
