@@ -55,34 +55,34 @@ def main(args) -> dict:
 
     from core import runtime
     from core.files import folder_for
-    from evaluation import feature_report, features
     from evaluation.checkpoints import checkpoint_names, format_paths, open_checkpoint
-    from evaluation.feature_figures import draw_features
+    from features import report, statistics, subjects
+    from features.figures import draw_features
 
     device = runtime.start(args.device)
     checkpoints = {path: open_checkpoint(path, args) for path in args.checkpoints}
-    images = features.load_common_images(checkpoints, args)
-    subjects = features.build_subjects(checkpoints, images, args, device)
+    images = subjects.load_common_images(checkpoints, args)
+    networks = subjects.build_subjects(checkpoints, images, args, device)
     names = checkpoint_names(checkpoints)
-    folder_name = feature_report.folder_name([*names.values()])
+    folder_name = report.folder_name([*names.values()])
     folder = folder_for(Path(args.results) / "features", folder_name)
-    batches = features.iterate_features(subjects, images, args, device)
-    statistics = features.collect_statistics(subjects, batches, args.measures, args.seed)
-    reference, *grams = features.compute_grams(batches, len(images))
-    similarities = [features.cka([*reference.values()], [*own.values()]) for own in grams]
+    batches = subjects.iterate_features(networks, images, args, device)
+    layers = statistics.collect_statistics(networks, batches, args.measures, args.seed)
+    reference, *grams = statistics.compute_grams(batches, len(images))
+    similarities = [statistics.cka([*reference.values()], [*own.values()]) for own in grams]
     weights = [
-        features.weight_changes(subject.network, subjects[0].network) for subject in subjects[1:]
+        statistics.weight_changes(other.network, networks[0].network) for other in networks[1:]
     ]
     tables = {
-        "measures": feature_report.measure_rows(subjects, statistics),
-        "cka": feature_report.similarity_rows(subjects, statistics, similarities),
-        "layers": feature_report.layer_rows(subjects, statistics, weights),
-        "channels": feature_report.channel_rows(subjects, statistics),
+        "measures": report.measure_rows(networks, layers),
+        "cka": report.similarity_rows(networks, layers, similarities),
+        "layers": report.layer_rows(networks, layers, weights),
+        "channels": report.channel_rows(networks, layers),
     }
     print(f"{format_paths(names)}\n{len(images)} test images of {args.dataset}")
-    print(feature_report.format_summary(subjects, tables))
-    feature_report.write_tables(tables, args.measures, folder)
-    draw_features(subjects, statistics, similarities, tables["measures"], args.channels, folder)
+    print(report.format_summary(networks, tables))
+    report.write_tables(tables, args.measures, folder)
+    draw_features(networks, layers, similarities, tables["measures"], args.channels, folder)
     print(
         f"\n{folder}: measures, cka, layers and channels.csv, "
         "measures, histograms and cka.png, maps and fourier_<layer>.png written"

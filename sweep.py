@@ -126,11 +126,12 @@ def load_script(name: str) -> ModuleType:
 
 def serve(pipe, place, args) -> None:
     """A process of its own that does jobs."""
-    from study import jobs, workers
+    from runners import pool
+    from study import jobs
 
-    workers.take_place(place if args.device == "auto" else place | {"gpu": None})
+    pool.take_place(place if args.device == "auto" else place | {"gpu": None})
     study, plan = build_plan(args)
-    workers.serve_jobs(pipe, lambda keys, wait: jobs.do_job(study, plan, keys, wait))
+    pool.serve_jobs(pipe, lambda keys, wait: jobs.do_job(study, plan, keys, wait))
 
 
 def main(args) -> dict:
@@ -145,8 +146,8 @@ def main(args) -> dict:
 
         return print_states(study)
     if args.dry_run:
+        from runners.pool import default_jobs
         from study.costs import print_costs
-        from study.workers import default_jobs
 
         return print_costs(study, plan, args.jobs or default_jobs())
     if not args.collect:
@@ -162,7 +163,7 @@ def queue(args, study) -> dict:
     import sys
 
     from core.files import write_text
-    from study import cluster
+    from runners import cluster
     from study.status import format_study, is_done, write_study
 
     # A copy of the study for the queued jobs: their numbers belong to this text, whatever the
@@ -209,9 +210,9 @@ def do_task(args, study, plan) -> None:
 
 def train(args, study) -> None:
     """Does the jobs that are not done: first those of teachers."""
+    from runners.pool import Pool, default_jobs
     from study.jobs import Progress
     from study.status import is_done, write_study
-    from study.workers import Pool, default_jobs
 
     write_study(study)
     left = [keys for keys in study.jobs if not all(is_done(study, key) for key in keys)]

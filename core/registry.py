@@ -94,8 +94,8 @@ QUEUED = {
     "signal_before": 120,
 }
 CLUSTERS = {
-    "slurm": Entry(path="study.cluster:Slurm", flags=QUEUED),
-    "pbs": Entry(path="study.cluster:PBS", flags=QUEUED),
+    "slurm": Entry(path="runners.cluster:Slurm", flags=QUEUED),
+    "pbs": Entry(path="runners.cluster:PBS", flags=QUEUED),
 }
 
 BENCHES = {
@@ -115,7 +115,7 @@ ALONE = {
     "main_classify_dist": "main_classify",
 }  # scripts that distil, and those that train the same student alone
 FEATURE_MEASURES = {  # of a map of features
-    name: f"evaluation.feature_measures:{name}"
+    name: f"features.measures:{name}"
     for name in (
         "wavelet", "high_frequency", "low_pass_residual", "spectral_entropy", "std", "skewness", "kurtosis", "iqr", "variation",
     )

@@ -12,10 +12,10 @@ from types import ModuleType
 
 from core.errors import Diverged, UserError, in_a_line
 from core.files import lock
+from runners.pool import ELSEWHERE
 from study.planning import Plan, PlannedRun, Study
 from study.status import (
     DONE,
-    ELSEWHERE,
     FAILED,
     LOCK,
     RUNNING,

@@ -11,7 +11,7 @@ from report.tables import markdown
 from study.planning import PlannedRun, Study
 from study.question import format_setting
 
-DONE, FAILED, RUNNING, ELSEWHERE = "done", "failed", "running", "elsewhere"
+DONE, FAILED, RUNNING = "done", "failed", "running"
 LOCK = ".job.lock"
 
 

@@ -2,13 +2,14 @@
 
 import os
 
-from study import workers
-from study.status import DONE, ELSEWHERE
+from runners import pool
+from runners.pool import ELSEWHERE
+from study.status import DONE
 
 
 def serve(pipe, place) -> None:
-    workers.take_place(place)
-    workers.serve_jobs(pipe, job)
+    pool.take_place(place)
+    pool.serve_jobs(pipe, job)
 
 
 def serve_blank(pipe, place, args) -> None:
@@ -35,10 +36,11 @@ class Here:
 
     def run(self, jobs, finished) -> None:
         import sweep
+        from study.jobs import do_job
 
-        study, plan = sweep.planned(*self.given)
+        study, plan = sweep.build_plan(*self.given)
         for keys in jobs:
-            finished(keys, workers.do(study, plan, keys))
+            finished(keys, do_job(study, plan, keys))
 
 
 def job(keys: list[str], wait: bool) -> dict[str, str]:

@@ -23,7 +23,7 @@ from cli.parser import Parser
 from core.ending import STOPPED
 from core.errors import UserError
 from core.registry import CLUSTERS
-from study.cluster import Resources, build_script, format_ranges, resources_of, submit
+from runners.cluster import Resources, build_script, format_ranges, resources_of, submit
 
 ASKED = Resources("01:00:00")
 TEXT = st.text(st.characters(exclude_characters="\0\r", exclude_categories=["Cs"]), max_size=12)

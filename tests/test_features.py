@@ -21,9 +21,9 @@ import main_unet_dist
 from core.errors import UserError
 from core.registry import FEATURE_MEASURES, look_up
 from data_loader import Request, build_splits
-from evaluation import feature_measures
-from evaluation.feature_report import folder_name, merge_names
-from evaluation.features import (
+from features import measures as feature_measures
+from features.report import folder_name, merge_names
+from features.statistics import (
     LayerStatistics,
     cka,
     compute_grams,

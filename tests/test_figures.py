@@ -13,9 +13,11 @@ from matplotlib.text import Text
 
 from algo_functions import Meter
 from data.batches import Batch
-from evaluation import class_report, compare, demo_classes, feature_figures, patterns, restoration
-from evaluation.feature_report import measure_rows
-from evaluation.features import LayerStatistics, Subject
+from evaluation import class_report, compare, demo_classes, patterns, restoration
+from features import figures as feature_figures
+from features.report import measure_rows
+from features.statistics import LayerStatistics
+from features.subjects import Subject
 from models.base import FirstImage
 from physics.base import Physics
 from report import figures

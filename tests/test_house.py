@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = {  # nothing imports upward, and two packages of one level do not import each other
     "core": 0,
     "cli": 1,
+    "runners": 1,
     "models": 1,
     "data": 1,
     "physics": 2,
@@ -21,6 +22,7 @@ LEVELS = {  # nothing imports upward, and two packages of one level do not impor
     "report": 4,
     "training": 5,
     "evaluation": 6,
+    "features": 7,
     "study": 7,
     "speed": 7,
     "docs": 9,  # above the scripts, whose parsers the reference is made of

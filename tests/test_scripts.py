@@ -179,7 +179,7 @@ def test_the_contact_sheet_shows_the_more_detailed_images_beside_lmmse(student, 
     originals = Path("results/test", Path(student["export"]).stem, "originals").iterdir()
     detail = sorted(np.asarray(Image.open(path)).std() / 255 for path in originals)
     shown = [image.std(correction=0).item() for image in truth]
-    assert len(detail) == 12 and len(shown) == restoration.GRID
+    assert len(detail) == 12 and len(shown) == restoration.EXAMPLES
     assert min(shown) > detail[5] - 1e-3 and max(shown) > detail[-1] - 1e-3
 
 
@@ -244,7 +244,7 @@ def test_a_mixture_of_ratios_is_trained_exported_tested_and_teaches():
         "digits",
         "--limit_test",
         "5",
-        "--no-anchors",
+        "--no-baselines",
     )
     assert [row["physics"] for row in result["rows"]] == ["cr 0.25", "cr 0.5"]
 
@@ -399,7 +399,7 @@ def test_a_denoiser_is_tested_at_other_levels_and_only_at_its_own_kind():
         "--sigma",
         "5",
         "50",
-        "--no-anchors",
+        "--no-baselines",
     )
     assert [row["physics"] for row in result["rows"]] == ["denoise sigma 5", "denoise sigma 50"]
     assert result["rows"][0]["PSNR"] > result["rows"][1]["PSNR"] + 5
@@ -431,9 +431,9 @@ def test_basicsrs_files_are_tested_and_teach(key):
         "digits",
         "--limit_test",
         "4",
-        "--no-anchors",
+        "--no-baselines",
     )
-    assert result["rows"][0]["camera"] == "denoise sigma 25"
+    assert result["rows"][0]["physics"] == "denoise sigma 25"
     with pytest.raises(flags.UserError, match="a bare file is told a denoiser's --n and --sigma"):
         call(test_UNet, "--checkpoint", "large.pth", "--dataset", "digits")
     words = [
@@ -489,7 +489,7 @@ def test_equal_names_are_told_apart_and_old_pictures_go(teacher):
         "digits",
         "--limit_test",
         "4",
-        "--no-anchors",
+        "--no-baselines",
     )
     assert len(list(Path("results/test").glob("UNET_cr_0.5_*/per_image.csv"))) == 2
     for count in (5, 3):

@@ -33,14 +33,15 @@ from scipy import stats
 import sweep
 from algo_functions import build_physics
 from algo_functions import score as scores_of
-from core import flags
+from cli import flags
 from core.errors import UserError
 from core.files import lock, write_csv
 from core.registry import TRAINING
 from data_loader import Request, build_splits
 from models.base import FirstImage
 from report.statistics import gap_closed, holm, paired, summarize, verdict
-from study import answer, figures, planning, question, status, tables, workers
+from runners.pool import Pool, places
+from study import answer, figures, planning, question, status, tables
 from study import jobs as jobs_of_study
 from study.results import Results
 from study.scoring import decompose_error, score_images
@@ -574,7 +575,7 @@ class TestLedger:
         assert decompose_error(camera, torch.randn(2, 1, 16, 16))["unmeasured"].max() < 1e-10
 
 
-def call(*words, pool=workers.Pool):
+def call(*words, pool_type=Pool):
     """sweep.py as its user calls it: how it ends, and what it says."""
     said, code = {"stdout": io.StringIO(), "stderr": io.StringIO()}, 0
     with (
@@ -584,7 +585,7 @@ def call(*words, pool=workers.Pool):
     ):
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setattr(sweep, "serve", jobs.serve_blank)
-        patch.setattr(workers, "Pool", pool)
+        patch.setattr("runners.pool.Pool", pool_type)
         try:
             flags.run(lambda: sweep.parse([str(word) for word in words]), sweep.main)
         except SystemExit as end:
@@ -795,7 +796,7 @@ class TestPool:
         self,
     ):
         told = {}
-        with workers.Pool(1, jobs.serve, ()) as pool:
+        with Pool(1, jobs.serve, ()) as pool:
             pool.run(
                 [["elsewhere"], ["a", "b"], ["dies"], ["full"], ["c"]],
                 lambda keys, result: told.update(result),
@@ -872,8 +873,8 @@ def finished(tmp_path_factory):
     with blank.rendered(True):
         again = call(path, "--results", folder / "a", "--jobs", "2")
     with blank.rendered(False):
-        torch.set_num_threads(len(workers.places(2)[0]["cores"]))  # as each of two processes
-        whole = call(path, "--results", folder / "b", "--jobs", "2", pool=jobs.Here)
+        torch.set_num_threads(len(places(2)[0]["cores"]))  # as each of two processes
+        whole = call(path, "--results", folder / "b", "--jobs", "2", pool_type=jobs.Here)
         torch.set_num_threads(1)
     return {"folder": folder, "path": path, "before": before, "again": again, "whole": whole}
 
@@ -1015,7 +1016,7 @@ class TestWork:
             "seeds": [0],
         }
         path.write_text(yaml.safe_dump(bad))  # perceptual has no weights here
-        ended = call(path, "--results", tmp_path / "r", "--jobs", "1", pool=jobs.Here)
+        ended = call(path, "--results", tmp_path / "r", "--jobs", "1", pool_type=jobs.Here)
         assert (
             ended.returncode == 2
             and "1 of 4 runs failed" in ended.stderr

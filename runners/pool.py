@@ -1,4 +1,4 @@
-"""Processes that do the jobs of a study, each on cores or a GPU of its own."""
+"""A pool of processes, each on cores or a GPU of its own, that does jobs of several runs."""
 
 import ctypes
 import os
@@ -14,8 +14,8 @@ from typing import cast
 
 from core.ending import STOPPED
 from core.errors import Stopped
-from study.status import ELSEWHERE
 
+ELSEWHERE = "elsewhere"  # the state of a run on which another process works
 PARENT_DIED = 1  # Linux's PR_SET_PDEATHSIG: a signal to this process when its parent ends
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from core.files import table, write_text
-from evaluation.features import LayerStatistics, Subject, relative_change
+from features.statistics import LayerStatistics, relative_change
+from features.subjects import Subject
 from report.tables import cell, markdown
 
 LARGEST = 5  # changes in the summary

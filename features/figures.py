@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from evaluation.feature_measures import fourier
-from evaluation.feature_report import QUARTILES, Statistics, layers_in, merge_names
-from evaluation.features import Subject
+from features.measures import fourier
+from features.report import QUARTILES, Statistics, layers_in, merge_names
+from features.subjects import Subject
 from report.figures import (
     COLORS,
     DASHES,
