@@ -1,4 +1,8 @@
-"""The Hadamard transform of images, of memory linear in the pixels."""
+"""The Hadamard transform of images, by matrix products and with memory linear in the pixels.
+
+It is written by hand since deepinv's, in a loop over the bits, took 15 times as long (one CPU core,
+16 images of 32 x 32 and of 128 x 128).
+"""
 
 from functools import cache
 from math import ceil, sqrt
