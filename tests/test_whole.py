@@ -199,7 +199,10 @@ def test_what_cannot_be_scored_is_refused(words, message, folder):
         call(test_UNet, "--checkpoint", scores["export"], *words)
 
 
-@pytest.mark.parametrize("name, count", [("set11", 11), ("set12", 12), ("bsd68", 68)])
+@pytest.mark.parametrize(
+    "name, count",
+    [("set11", 11), ("set12", 12), pytest.param("bsd68", 68, marks=pytest.mark.long)],
+)
 def test_the_fields_test_sets(name, count, shared):
     scores = call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY)
     result = call(
