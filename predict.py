@@ -107,12 +107,12 @@ def check_inputs(args) -> None:
 def main(args) -> dict:
     from functools import partial
 
+    from checkpoints.checkpoint import restore
     from core import runtime
     from core.files import folder_for
     from evaluation.checkpoints import checkpoint_name
     from evaluation.export import export_network
     from evaluation.predict import classify_files, restore_files, restore_measurements
-    from training.checkpoint import restore
 
     device = runtime.start(args.device)
     values = {name: getattr(args, name) for name in flags.BARE}

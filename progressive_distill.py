@@ -195,8 +195,8 @@ def go_on(args) -> dict:
 
 def prepare_checkpoints(args, device):
     """A trained student or a hybrid, with the physics of its checkpoint, ready to be trained."""
+    from checkpoints.checkpoint import RESTORER, restore
     from training import setup
-    from training.checkpoint import RESTORER, restore
 
     typed = {
         name: getattr(args, name) for name in ("n", "c", "cr", "ordering") if name in args.typed

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from algo_functions import Meter
+from checkpoints.checkpoint import RESTORER, Checkpoint, restore
 from cli.flags import BARE
 from core.errors import UserError
 from data.batches import Images
@@ -13,7 +14,6 @@ from evaluation.piecewise import Piecewise
 from models.base import Network
 from physics.base import Physics
 from physics.mosaic import Mosaic
-from training.checkpoint import RESTORER, Checkpoint, restore
 from training.setup import request_of
 
 GENERIC_NAMES = ("best", "last", "last_before", "teacher")  # of files that every run folder has

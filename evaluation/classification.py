@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from algo_functions import ClassMeter
+from checkpoints.checkpoint import Checkpoint
 from core.files import append_csv, check_header, folder_for, significant, write_csv, write_text
 from core.registry import LABELLED
 from data.batches import Images, build_loader
@@ -17,7 +18,6 @@ from evaluation.checkpoints import physics_at_levels
 from evaluation.class_report import draw_confusion, format_class_report, summarize_layers
 from training import setup
 from training.cache import Views
-from training.checkpoint import Checkpoint
 from training.classification import in_order
 from training.validation import evaluate
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from checkpoints.checkpoint import Checkpoint
 from core.files import write_csv
 from data.batches import build_loader
 from evaluation.checkpoints import (
@@ -26,7 +27,6 @@ from evaluation.checkpoints import (
 from physics.paired import physics_for
 from report.figures import COLORS, panels, save_figure, use_decimal_labels, write_below
 from training.cache import Views
-from training.checkpoint import Checkpoint
 from training.validation import evaluate
 
 

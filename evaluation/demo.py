@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from algo_functions import Meter
+from checkpoints.checkpoint import restore
 from core.files import write_csv, write_text
 from data.batches import Images, build_loader
 from data_loader import build_splits
@@ -17,7 +18,6 @@ from report.figures import draw_grid, psnr_notes, select_detailed
 from report.statistics import paired
 from report.tables import markdown
 from training.cache import Views
-from training.checkpoint import restore
 from training.setup import request_of
 from training.validation import outputs
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from checkpoints.checkpoint import Checkpoint
 from core.errors import UserError
 from core.files import durable
 from core.registry import EXPORTS, look_up
 from models import build_network
-from training.checkpoint import Checkpoint
 
 TOLERANCE = 1e-5
 

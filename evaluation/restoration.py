@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from algo_functions import Meter
+from checkpoints.checkpoint import Checkpoint
 from core.errors import CONTROL, UserError
 from core.files import append_csv, check_header, folder_for, inside, significant, write_csv
 from core.registry import FETCHED
@@ -29,7 +30,6 @@ from physics.base import LARGEST_LMMSE, MOST_LMMSE, Linear, Physics
 from physics.paired import physics_for
 from report.figures import draw_grid, psnr_notes, save_image, select_detailed, stretch_contrast
 from training.cache import Views
-from training.checkpoint import Checkpoint
 from training.setup import request_of
 from training.validation import outputs
 

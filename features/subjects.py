@@ -8,6 +8,7 @@ from string import ascii_lowercase
 import torch
 from torch import Tensor
 
+from checkpoints.checkpoint import Checkpoint
 from core.errors import UserError
 from core.registry import LABELLED
 from data.batches import Images, build_loader
@@ -22,7 +23,6 @@ from models.base import Network
 from physics.base import Physics
 from physics.paired import physics_for
 from training.cache import Views
-from training.checkpoint import Checkpoint
 from training.classification import check_crop
 from training.setup import request_of
 

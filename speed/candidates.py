@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from checkpoints.checkpoint import Checkpoint, read, restore, write
 from core.errors import UserError
 from core.runtime import Stop
 from data.splits import hold_out
@@ -27,7 +28,6 @@ from physics.base import Physics
 from physics.single_pixel import SinglePixel
 from speed.baseline import BaselineProcess, DigitImages
 from speed.timing import Times, Work, peak_work, time_interleaved
-from training.checkpoint import Checkpoint, read, restore, write
 from training.loop import Fit
 
 N, CR, CR_TEACHER = 32, 0.1, 0.9

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.multiprocessing import get_context
 
 from algo_functions import build_physics
+from checkpoints.checkpoint import RESTORER, restore
 from core.errors import UserError
 from core.registry import CLASS_LOSSES, CLASS_OPTIONS, LOSS_OPTIONS, LOSSES, LossSpec
 from distill import build_loss, build_task_loss
@@ -28,7 +29,6 @@ from speed.timing import (
     timing_rows,
 )
 from training.cache import Views
-from training.checkpoint import RESTORER, restore
 from training.loop import Fit
 from training.validation import evaluate
 

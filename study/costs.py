@@ -9,10 +9,10 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+from checkpoints.checkpoint import write
 from report.tables import markdown
 from study.planning import Plan, PlannedRun, Study
 from study.status import DONE, describe_run, is_done, read_status, states
-from training.checkpoint import write
 
 SAME_COST = (  # flags that hardly change the cost of a run
     "seed", "data_seed", "cr", "ordering", "type_dist", "loss_distill", "alpha", "beta", "gamma",

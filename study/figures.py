@@ -8,6 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from checkpoints.checkpoint import restore
 from data.batches import build_loader
 from models.base import FirstImage, Network
 from physics.base import Physics
@@ -19,7 +20,6 @@ from study.results import Results
 from study.scoring import BATCH, NOISE_SEED, load_run_images
 from study.status import run_folder
 from training.cache import Views
-from training.checkpoint import restore
 from training.validation import outputs
 
 LINES = 6  # in a panel

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from algo_functions import ClassMeter, score
+from checkpoints.checkpoint import Checkpoint, restore
 from core.files import significant
 from core.registry import DATASETS, LABELLED
 from data.batches import Images, build_loader
@@ -16,7 +17,6 @@ from physics.base import Physics
 from physics.paired import physics_for
 from training import setup
 from training.cache import Views
-from training.checkpoint import Checkpoint, restore
 from training.classification import in_order
 from training.validation import evaluate, outputs
 

@@ -14,9 +14,9 @@ from test_whole import picture, save
 
 import test_UNet
 from algo_functions import build_physics
+from checkpoints import checkpoint
 from data_loader import Request, build_splits
 from models import build_network
-from training import checkpoint
 
 DIGITS = ["--dataset", "digits", "--limit_test", "3"]
 

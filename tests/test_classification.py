@@ -28,6 +28,7 @@ import predict
 import test_classify
 import test_UNet
 from algo_functions import ClassMeter, build_physics, class_scores
+from checkpoints import checkpoint
 from core.errors import Stopped, UserError
 from core.registry import CLASS_LOSSES, CLASS_OPTIONS, CLASSIFIERS
 from core.runtime import Stop
@@ -37,7 +38,7 @@ from evaluation import demo_classes
 from evaluation.class_report import draw_confusion
 from models import build_network
 from models.pretrained import load_pretrained
-from training import checkpoint, classification, setup
+from training import classification, setup
 
 DATA = ["--dataset", "digits", "--n", "16", "--limit_train", "40", "--limit_val", "20"]
 TINY = [*DATA, "--epochs", "1", "--model", "resnet8", "--width", "4"]

@@ -17,12 +17,13 @@ import main_classify_dist
 import main_unet
 import main_unet_dist
 from algo_functions import build_physics
+from checkpoints import checkpoint
 from core import runtime
 from core.errors import Diverged, UserError
 from data import batches
 from data.batches import build_loader, free_memory
 from data_loader import Request, build_splits
-from training import checkpoint, loop
+from training import loop
 from training.cache import Memory, Views
 
 CPU = torch.device("cpu")

@@ -13,10 +13,11 @@ import torch
 from test_training import TINY, same, train
 
 from algo_functions import build_physics
+from checkpoints import checkpoint
 from core import files
 from core.errors import Diverged, Stopped, UserError
 from models import build_network
-from training import checkpoint, loop
+from training import loop
 
 DENOISE = {"name": "denoise", "n": 16, "c": 1, "sigma": 25.0, "x0": "adjoint"}
 UNET = {"name": "unet", "c": 1, "width": 4}

@@ -18,6 +18,7 @@ import analyze_features
 import main_classify
 import main_unet
 import main_unet_dist
+from checkpoints import checkpoint
 from core.errors import UserError
 from core.registry import FEATURE_MEASURES, look_up
 from data_loader import Request, build_splits
@@ -31,7 +32,6 @@ from features.statistics import (
     weight_changes,
     weight_matrices,
 )
-from training import checkpoint
 
 LOOK = ["--dataset", "digits", "--limit_test", "12", "--batch_size", "5", "--channels", "2"]
 SHARES = ("wavelet", "high_frequency", "low_pass_residual")

@@ -20,6 +20,7 @@ LEVELS = {  # nothing imports upward, and two packages of one level do not impor
     "distill": 3,
     "algo_functions": 3,
     "report": 4,
+    "checkpoints": 4,
     "training": 5,
     "evaluation": 6,
     "features": 7,

@@ -28,10 +28,11 @@ import progressive_distill
 import test_classify
 import test_UNet
 import visualize_mask_spc
+from checkpoints import checkpoint
 from core.errors import UserError
 from data_loader import Request, build_splits
 from models import weights
-from training import checkpoint, loop
+from training import loop
 
 SMALL = ["--n", "16", "--width", "4", "--dataset", "digits", "--limit_train", "20"]
 SHORT = [*SMALL, "--limit_val", "5", "--epochs", "1", "--wandb", "disabled", "--device", "cpu"]

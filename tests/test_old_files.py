@@ -13,9 +13,9 @@ import main_unet
 import main_unet_dist
 import sweep
 import test_UNet
+from checkpoints import checkpoint
 from cli import flags
 from models import build_network
-from training import checkpoint
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "de914fc.tar.xz"
 TEACHER = "results/trained_models/UNET_cr_0.5.pth"

@@ -15,6 +15,7 @@ import main_unet
 import main_unet_dist
 import test_UNet
 from algo_functions import build_physics
+from checkpoints import checkpoint
 from core.errors import UserError
 from data.batches import build_loader
 from data_loader import Request, build_splits
@@ -23,7 +24,6 @@ from distill.task import Supervised
 from models import build_network
 from models.base import FirstImage
 from physics.paired import Given
-from training import checkpoint
 
 NET = [
     "--network",

@@ -18,13 +18,13 @@ import main_unet
 import predict
 import visualize_mask_spc
 from algo_functions import build_physics
+from checkpoints import checkpoint
 from core.errors import UserError
 from core.registry import EXPORTS
 from evaluation import export
 from evaluation import predict as prediction
 from evaluation.predict import GRID, apply_in_tiles, tile_starts
 from models import build_network
-from training import checkpoint
 
 
 def scene(height=16, width=16, seed=0):

@@ -20,10 +20,11 @@ import main_classify_dist
 import main_unet
 import main_unet_dist
 from algo_functions import ClassMeter
+from checkpoints import checkpoint
 from core.registry import LABELLED
 from data.batches import build_loader
 from data_loader import Request, build_splits
-from training import checkpoint, loop
+from training import loop
 from training.cache import Views
 
 DATA = [

@@ -24,12 +24,12 @@ import progressive_distill
 import test_UNet
 import visualize_mask_spc
 from algo_functions import build_physics
+from checkpoints import checkpoint
 from cli import flags
 from core.registry import DATASETS, LOSSES, ORDERINGS, SELECTIONS, TASK_LOSSES
 from evaluation import demo as story
 from evaluation import restoration
 from models import build_network
-from training import checkpoint
 
 DATA = [
     "--dataset",

@@ -20,12 +20,13 @@ from test_house import ROOT
 import main_unet
 import main_unet_dist
 from algo_functions import Meter, build_physics
+from checkpoints import checkpoint
 from core import runtime
 from core.errors import Diverged, Stopped, UserError
 from distill.task import Progress
 from models import build_network
 from report.figures import loss_columns, save_image
-from training import checkpoint, loop, plots, run, tracking
+from training import loop, plots, run, tracking
 from training.cache import Views
 from training.run import Run
 

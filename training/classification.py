@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from algo_functions import ClassMeter
+from checkpoints import checkpoint
+from checkpoints.checkpoint import Checkpoint
 from cli.checks import balanced, class_loss_options, weights_of
 from core.errors import UserError
 from core.registry import (
@@ -29,8 +31,7 @@ from models.base import Network, to_device
 from models.classifier import Classifier
 from models.pretrained import load_pretrained
 from physics.base import Physics
-from training import checkpoint, setup
-from training.checkpoint import Checkpoint
+from training import setup
 from training.loop import Fit
 
 SMALL = 64  # pixels a side, below which a stem of 7 x 7 with stride and pooling leaves too little

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from algo_functions import ClassMeter, Meter
+from checkpoints import checkpoint
 from core import distributed
 from core.errors import Diverged, Stopped, UserError
 from core.registry import OPTIMIZERS, bound
@@ -19,7 +20,6 @@ from data.batches import Batch, Images, build_loader, bytes_of, free_memory
 from distill.task import Losses, Progress, Task, total_of
 from models.base import Network
 from physics.paired import physics_for
-from training import checkpoint
 from training.cache import Memory, Views
 from training.closing import closing_lines
 from training.plots import Plots

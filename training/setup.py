@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from algo_functions import build_physics
+from checkpoints import checkpoint
+from checkpoints.checkpoint import Checkpoint
 from cli.checks import loss_options, named_losses
 from core.errors import UserError
 from core.registry import (
@@ -36,8 +38,6 @@ from models.base import Network, to_device
 from models.hybrid_unet import graft
 from physics.base import Physics
 from physics.paired import physics_for
-from training import checkpoint
-from training.checkpoint import Checkpoint
 from training.loop import Fit, train
 from training.run import Run
 

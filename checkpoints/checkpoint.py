@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from algo_functions import build_physics
+from checkpoints.old_formats import upgraded
 from core.errors import CONTROL, UserError
 from core.files import durable
 from core.inputs import checkpoint_file, existing_file
@@ -19,14 +20,13 @@ from models import build_network, current_config, rrdbnet, unet
 from models.base import Network
 from models.weights import UNREADABLE, describe_unreadable
 from physics.base import Physics
-from training.old_formats import upgraded
 
 RESTORER, CLASSIFIER = "a network that restores images", "a classifier"
 READERS = {  # of the two kinds, for those who took one for the other
     RESTORER: "main_unet_dist.py --teacher, progressive_distill.py and test_UNet.py",
     CLASSIFIER: "main_classify_dist.py --teacher and test_classify.py",
 }
-FORMAT = 3  # see `training.old_formats`
+FORMAT = 3  # see `checkpoints.old_formats`
 SEALED = 2  # the first format with a digest
 SEAL = 64  # hexadecimal digits of a sha256
 LARGEST = 4096  # number in a config, unless a tensor of the file has such a side
