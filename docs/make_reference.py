@@ -133,7 +133,11 @@ FILES = {
         ("`report.html`", "the report, one file that needs no network"),
         ("`tables/<table>.csv`, `<table>.md`, `<table>.tex`", "the tables of the report"),
         ("`costs.csv`", "what each run took"),
-        ("`<run>/status.json`, `log.txt`, `scores.csv`, `baseline_<name>.csv`, of earlier versions `anchor_<name>.csv`", "state, output, test scores, baselines"),
+        (
+            "`<run>/status.json`, `log.txt`, `scores.csv`, `baseline_<name>.csv`, "
+            "of earlier versions `anchor_<name>.csv`",
+            "state, output, test scores, baselines",
+        ),
         ("`<run>/runs/<run>/`, `<run>/trained_models/`", "the run itself, as above"),
         ("`job.slurm` or `job.pbs`, `queued_<hash>.yml`, `logs/<job>.log`", "with `--cluster`"),
     ],

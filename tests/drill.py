@@ -32,11 +32,12 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
+from checkpoints import checkpoint  # noqa: E402
 from cli import flags  # noqa: E402
 from core.errors import UserError  # noqa: E402
 from core.runtime import SIGNALS  # noqa: E402
 from tests import blank  # noqa: E402
-from training import checkpoint, loop, tracking  # noqa: E402
+from training import loop, tracking  # noqa: E402
 
 for name in (
     "main_classify",
