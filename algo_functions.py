@@ -146,13 +146,16 @@ class Meter:
     @staticmethod
     def format_row(row: dict) -> str:
         """An epoch's row in words."""
-        return f"train {row['train_psnr']:.2f} dB  val {row['val_psnr']:.2f} dB  ssim {row['val_ssim']:.4f}"
+        return (
+            f"train {row['train_psnr']:.2f} dB  val {row['val_psnr']:.2f} dB  "
+            f"ssim {row['val_ssim']:.4f}"
+        )
 
     def per_image(self) -> dict[str, Tensor]:
         return {name: torch.cat(values).cpu() for name, values in self.rows.items()}
 
     def summary(self) -> dict[str, float]:
-        """Means over the images, the deviation of PSNR, and the pooled PSNR of the mean squared error."""
+        """Means over the images, the deviation of PSNR, and the PSNR of the mean squared error."""
         rows = self.per_image()
         mean = {name: values.double().mean().item() for name, values in rows.items()}
         mse = rows["mse"].double().mean()
@@ -200,7 +203,7 @@ def roc_areas(logits: Tensor, labels: Tensor) -> tuple[float, float, float]:
 def class_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Cross-entropy, top-1 and top-3 in per cent, and scikit-learn's averages of the others.
 
-    The others are precision, recall, F1 and the area under ROC curves. A class that a split lacks has
+    The others are precision, recall, F1 and the area under ROC curves. A class without images has
     no ROC curve, and is left out of the averages of areas.
     """
     from sklearn.metrics import precision_recall_fscore_support
@@ -292,4 +295,7 @@ class ClassMeter:
     @staticmethod
     def format_row(row: dict) -> str:
         """An epoch's row in words."""
-        return f"top-1 train {row['train_top1']:.1f} %  val {row['val_top1']:.1f} %  top-3 val {row['val_top3']:.1f} %"
+        return (
+            f"top-1 train {row['train_top1']:.1f} %  val {row['val_top1']:.1f} %  "
+            f"top-3 val {row['val_top3']:.1f} %"
+        )

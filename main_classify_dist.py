@@ -1,4 +1,4 @@
-"""Distil one or several classifiers into a student that is smaller, sees a smaller image, or only a few measurements."""
+"""Distil classifiers into one that is smaller, or sees a smaller image or few measurements."""
 
 from cli import flags
 

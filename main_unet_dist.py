@@ -1,4 +1,4 @@
-"""Distil a frozen teacher, or one that learns beside it (--online), into a student that measures less."""
+"""Distil a teacher, frozen or learning too (--online), into a student that measures less."""
 
 from cli import checks, flags
 

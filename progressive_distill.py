@@ -1,4 +1,4 @@
-"""A ladder of students, each teaching the next; a trained student distilled again; a hybrid of two checkpoints."""
+"""Distil in steps: a ladder of students, a trained student again, or a hybrid of two networks."""
 
 from argparse import Namespace
 
@@ -106,7 +106,7 @@ def check(args) -> None:
         raise flags.UserError(f"cr {args.cr}: the ladder's ratios are --ladder")
     if args.ladder and sorted(set(args.ladder), reverse=True) != args.ladder:
         raise flags.UserError(
-            f"ladder {' '.join(map(str, args.ladder))}: each rung measures less than the one above it"
+            f"ladder {' '.join(map(str, args.ladder))}: each ratio must be below the one before it"
         )
     if (args.cr_teacher or args.ordering_teacher) and not args.teacher:
         raise flags.UserError(
@@ -116,11 +116,11 @@ def check(args) -> None:
         raise flags.UserError("a hybrid needs both --encoder_from and --decoder_from")
     if args.freeze != "none" and not args.encoder_from:
         raise flags.UserError(
-            f"freeze '{args.freeze}': only a hybrid (--encoder_from, --decoder_from) has a part to freeze"
+            f"freeze '{args.freeze}': only a part of a hybrid (--encoder_from) can be frozen"
         )
     if args.warm_start and not args.ladder:
         raise flags.UserError(
-            "warm_start belongs to --ladder: --redistill and hybrids begin with their checkpoints' weights"
+            "warm_start belongs to --ladder: other ways begin with their checkpoints' weights"
         )
     if args.redistill and not args.teacher:
         raise flags.UserError("redistill: which teacher? give --teacher PATH")
@@ -143,7 +143,7 @@ def check(args) -> None:
 
 
 def settings(script, required: list[str], args, **changes) -> Namespace:
-    """The arguments of another script: its defaults, what this command line shares with them, and changes."""
+    """The arguments of another script: its defaults, the flags it shares, and changes."""
     theirs = vars(script.parse(required))
     return Namespace(
         **theirs | {name: value for name, value in vars(args).items() if name in theirs} | changes
@@ -151,7 +151,7 @@ def settings(script, required: list[str], args, **changes) -> Namespace:
 
 
 def climb(args) -> list[dict]:
-    """Trains the rungs from the top; a finished rung of the same configuration is not trained again."""
+    """Trains the rungs from the top; a finished rung is not trained again."""
     import main_unet
     import main_unet_dist
 
@@ -163,7 +163,8 @@ def climb(args) -> list[dict]:
                 settings(main_unet, ["--cr", "1"], args, loss=args.loss_gt, **name)
             )
         else:
-            told = {} if teacher == args.teacher else {"cr_teacher": None, "ordering_teacher": None}
+            # A rung's own file names its ratio and ordering.
+            bare = {} if teacher == args.teacher else {"cr_teacher": None, "ordering_teacher": None}
             begin = teacher if args.warm_start else None
             rung = main_unet_dist.main(
                 settings(
@@ -172,7 +173,7 @@ def climb(args) -> list[dict]:
                     args,
                     teacher=teacher,
                     init_student=begin,
-                    **told,
+                    **bare,
                     **name,
                 )
             )

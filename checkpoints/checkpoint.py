@@ -68,7 +68,7 @@ class Content:
 
 
 def write(path: Path, content: dict, before: Path | None = None) -> None:
-    """Saves so that a reader finds the old file or the new one, never a part; the old one may be kept as `before`."""
+    """Saves a file as a whole or not at all; the old one may be kept as `before`."""
     torch.save(content, buffer := io.BytesIO())
     durable(path, lambda temporary: temporary.write_bytes(sealed(buffer.getvalue())), before)
 
@@ -77,12 +77,15 @@ def sealed(archive: bytes) -> bytes:
     """A zip archive whose comment is the sha256 of all that stands before it."""
     archive = archive[:-2] + SEAL.to_bytes(
         2, "little"
-    )  # the end of an archive tells the length of its comment
+    )  # the end of an archive holds the length of its comment
     return archive + hashlib.sha256(archive).hexdigest().encode()
 
 
 def read(path: str | Path) -> dict:
-    """The plain data of a checkpoint that is what was written; nothing in the file is ever executed, nothing in it is larger than the file."""
+    """The plain data of a checkpoint, which must be what was written.
+
+    Nothing in the file is executed, and nothing in it may be larger than the file.
+    """
     data = checkpoint_file(path).read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -250,8 +253,8 @@ def rebuild_network(content: Content) -> Network:
 def rebuild_physics(content: Content) -> Physics:
     if content.physics is None:
         raise UserError(
-            f"checkpoint {content.path} is a bare file of the original release, which does not name "
-            "its physics: n, cr and ordering must be given"
+            f"checkpoint {content.path} is a bare file of the original release, which does not "
+            "name its physics: n, cr and ordering must be given"
         )
     with naming(content.path):
         return build_physics(content.physics["config"], state=content.physics["state"])
@@ -310,7 +313,8 @@ def check_weights(network: Network, weights: dict, path: str | Path) -> None:
             name for name in sorted({*expected, *found}) if expected.get(name) != found.get(name)
         )
         raise UserError(
-            f"checkpoint {path} is of another network: {name} is {found.get(name)}, expected {expected.get(name)}"
+            f"checkpoint {path} holds another network: {name} is {found.get(name)}, "
+            f"expected {expected.get(name)}"
         )
 
 

@@ -28,7 +28,7 @@ def build_loss(
     layers: str | None = None,
     **options,
 ) -> WeightedLoss:
-    """The distillation loss of a name, with the table's weight and layers unless others are given."""
+    """The distillation loss of a name, with the table's weight and layers or with others."""
     spec = table[name]
     if spec.adapter == "own":
         loss = look_up(table, name, "loss")
@@ -45,7 +45,7 @@ def build_task_loss(name: str, table: dict[str, LossSpec] = TASK_LOSSES, **optio
 
 
 def with_options(table: dict[str, LossSpec], name: str, options: dict) -> Callable:
-    """A loss of a table with those of the options that it reads: a class is made, a function bound."""
+    """A loss of a table with the options that it reads: a class is made, a function bound."""
     loss = look_up(table, name, "loss")
     read = {option: options[option] for option in table[name].options}
     return loss(**read) if isinstance(loss, type) else partial(loss, **read)

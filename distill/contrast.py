@@ -1,4 +1,4 @@
-"""A loss that tells the teacher's view of an image from its views of others, with a memory of all images."""
+"""Contrastive distillation: an image's features against those of others, from a memory."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ MOMENTUM = 0.5  # of the memory
 
 
 class Embedding(nn.Module):
-    """A tap, averaged over its places, as a unit vector."""
+    """A layer, averaged over its pixels and projected to a unit vector."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -25,10 +25,11 @@ class Embedding(nn.Module):
 
 
 class CRD(nn.Module):
-    """- mean_i [log D(positive) + sum over negatives of log(1 - D)], D = P / (P + K / N), P = exp(v · m / tau) / Z (arXiv:1910.10699)
+    """- mean_i [log D(positive) + sum over negatives of log(1 - D)] (arXiv:1910.10699)
 
-    The student's v against the memory m of the teacher, and the reverse; K negatives of other classes, N - 1 at most, N the
-    number of training images. Z is fixed by the first batch that trains.
+    with D = P / (P + K / N) and P = exp(v · m / tau) / Z, for the student's v against the teacher's
+    memory m and the reverse; N training images, K negatives of other classes, N - 1 at most. The
+    first batch that trains fixes Z.
     """
 
     order: Tensor  # (N,) the images class by class
@@ -53,13 +54,13 @@ class CRD(nn.Module):
         count = len(labels)
         if count < 2 or crd_negatives < 1 or crd_tau <= 0:
             raise UserError(
-                f"loss 'crd' tells images apart: {count} training images, crd_negatives {crd_negatives} and crd_tau {crd_tau:g} cannot; "
-                "give two images, one negative and a tau above 0 at least"
+                "loss 'crd' needs two training images, one negative and a tau above 0 at least: "
+                f"got {count} images, crd_negatives {crd_negatives} and crd_tau {crd_tau:g}"
             )
         if min(labels) == max(labels):
             raise UserError(
-                f"loss 'crd' tells images of one class from those of others: all {count} training images are of one; "
-                "give a larger --limit_train"
+                f"loss 'crd' contrasts images of different classes, but all {count} training "
+                "images are of one class: give a larger --limit_train"
             )
         self.tau, self.negatives = crd_tau, min(crd_negatives, count - 1)
         self._sort(torch.tensor(labels))
@@ -71,7 +72,7 @@ class CRD(nn.Module):
             )  # of Z / N; Z = 0 before the first batch
 
     def _sort(self, labels: Tensor) -> None:
-        """Lays the images out class by class, so that those of other classes stand around one gap."""
+        """Orders the images by class: those of other classes stand before and behind a gap."""
         _, classes, sizes = labels.unique(return_inverse=True, return_counts=True)
         size, gap = sizes[classes], (sizes.cumsum(0) - sizes)[classes]
         layout = {"order": classes.argsort(stable=True), "size": size, "gap": gap}
@@ -80,10 +81,10 @@ class CRD(nn.Module):
         self.some_have_enough = (len(labels) - sizes >= self.negatives).any().item()
 
     def others(self, index: Tensor, generator: Generator | None) -> Tensor:
-        """K images of other classes (B, K), each at most once, or where there are fewer than K of them drawn with replacement."""
+        """K images of other classes (B, K): each at most once, or repeated if fewer exist."""
         shape, count, device = (len(index), self.negatives), len(self.order), index.device
         seed = int(torch.randint(2**62, (), generator=generator))
-        rng = Generator(device).manual_seed(seed)  # numbers for all images are drawn where they are
+        rng = Generator(device).manual_seed(seed)  # random numbers of many images, on their device
         size, gap = self.size[index, None], self.gap[index, None]
         left = count - size
         draws = torch.rand(shape, generator=rng, device=device, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Losses that compare factors of two maps: learnt ones, or those of a Tucker decomposition."""
+"""Losses that compare factors of two maps: trained ones, or those of a Tucker decomposition."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -30,9 +30,10 @@ def convolutions(*channels: int) -> nn.Sequential:
 
 
 class FT(nn.Module):
-    """mean |n(translator(s)) - n(paraphraser(t))|, the paraphraser learnt first as half of an autoencoder (arXiv:1802.04977)
+    """mean |n(translator(s)) - n(paraphraser(t))| (arXiv:1802.04977)
 
-    A factor has `ft_rate` times the teacher's channels.
+    The paraphraser is trained first, as half of an autoencoder. A factor has `ft_rate` times the
+    channels of the teacher.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class FT(nn.Module):
         super().__init__()
         if ft_rate <= 0:
             raise UserError(
-                f"ft_rate {ft_rate:g}: the share of the teacher's channels that a factor has is above 0"
+                f"ft_rate {ft_rate:g}: a factor has a share above 0 of the teacher's channels"
             )
         c_s, c_t, c = s[1], t[1], max(1, round(ft_rate * t[1]))
         self.paraphraser, self.decoder = convolutions(c_t, c_t, c, c), convolutions(c, c, c_t, c_t)
@@ -72,7 +73,10 @@ class FT(nn.Module):
 
 @torch.no_grad()
 def leading(x: Tensor, share: float) -> Tensor:
-    """A share of the left singular vectors of (..., n, m), the largest, from the smaller Gram matrix; a direction that x lacks is zero."""
+    """The leading share of the left singular vectors of (..., n, m).
+
+    They come from the smaller Gram matrix; a direction that x lacks is zero.
+    """
     n, m = x.shape[-2:]
     rank = min(max(1, round(share * n)), m)
     wide = x.double()
@@ -91,22 +95,25 @@ def multiplied(f: Tensor, matrix: Tensor, mode: int) -> Tensor:
 def tucker(
     s: Tensor, t: Tensor, *, tucker_ranks: float, tucker_space: str, tucker_over: str
 ) -> Tensor:
-    """mean |n(s x Uᵀ) - n(t x Uᵀ)|, or with U Uᵀ in Uᵀ's place where the space is `projected` and no core
+    """mean |n(s x Uᵀ) - n(t x Uᵀ)|, with U Uᵀ instead of Uᵀ where the space is `projected`
 
-    U: the teacher's truncated factors (HOSVD) of channels, rows and columns, of the whole batch or of each sample, in both;
-    with factors of its own a student's core would be turned against the teacher's.
+    U are the truncated factors (HOSVD) of the teacher: channels, rows and columns, of the batch or
+    of each sample. The student has no factors of its own: its core would be rotated against the
+    teacher's.
     """
     if not 0 < tucker_ranks <= 1:
         raise UserError(
-            f"tucker_ranks {tucker_ranks:g}: the share of each mode that is kept is above 0 and at most 1"
+            f"tucker_ranks {tucker_ranks:g}: the kept share of a mode is above 0 and at most 1"
         )
     if tucker_space not in ("core", "projected") or tucker_over not in ("batch", "sample"):
         raise UserError(
-            f"tucker_space '{tucker_space}', tucker_over '{tucker_over}': choose core or projected, and batch or sample"
+            f"tucker_space '{tucker_space}', tucker_over '{tucker_over}': "
+            "choose core or projected, and batch or sample"
         )
     if tucker_over == "sample" and s.shape[-2:] == (1, 1):
         raise UserError(
-            "loss 'tucker' of a sample needs a map of several places: choose --tucker_over batch, or --type_dist latent"
+            "loss 'tucker' of a sample needs a map of several pixels: choose --tucker_over batch, "
+            "or --type_dist latent"
         )
     unfolded = {mode: t.movedim(mode, 1).flatten(2) for mode in (1, 2, 3)}  # (B, n, m)
     factors = {

@@ -1,4 +1,4 @@
-"""Losses that compare one layer of the student with the same layer of the teacher; means over the batch."""
+"""Losses between a layer of the student and the same layer of the teacher, means over the batch."""
 
 import torch.nn.functional as F
 from torch import Tensor

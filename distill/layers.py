@@ -1,4 +1,4 @@
-"""Which layers of student and teacher are compared, and the adapters between layers of different shapes."""
+"""Which layers are compared, what losses need of them, and the adapters between shapes."""
 
 from collections.abc import Callable, Sequence
 
@@ -22,7 +22,7 @@ GROUPS: dict[str, Callable[[str], bool]] = {  # which layers a group of a select
 def selected_layers(selection: str, student: Sequence[str], teacher: Sequence[str]) -> list[str]:
     """The layers of a selection that both networks have, in the student's order.
 
-    U-Nets of different depth share enc1, latent, dec1, head, output and the levels of the shallower.
+    U-Nets of different depth share enc1, latent, dec1, head, output and what the shallower has.
     """
     groups = (SELECTIONS | CLASS_SELECTIONS)[selection]
     shared = [layer for layer in student if layer in teacher]
@@ -30,7 +30,7 @@ def selected_layers(selection: str, student: Sequence[str], teacher: Sequence[st
 
 
 class Adapter(nn.Module):
-    """Gives the student's map the teacher's channels by a 1x1 convolution, and pools the larger map down to the smaller.
+    """Gives the student's map the teacher's channels by a 1x1 convolution, and both the smaller size.
 
     `always`: a convolution even where the channels agree.
     """
@@ -55,16 +55,16 @@ def need_map(loss: str, s: Tensor, t: Tensor) -> None:
 def need_places(loss: str, s: Tensor, t: Tensor) -> None:
     if all(min(sides) == 1 for sides in zip(s.shape[-2:], t.shape[-2:], strict=True)):
         raise UserError(
-            f"loss '{loss}' compares the pixels of a feature map, but a selected layer has only one: "
-            "choose another --type_dist, or fewer --scales"
+            f"loss '{loss}' compares the pixels of a feature map, but a selected layer has only "
+            "one: choose another --type_dist, or fewer --scales"
         )
 
 
 def need_channels(loss: str, s: Tensor, t: Tensor) -> None:
     if t.shape[1] == 1 or s.shape[1] == 1:
         raise UserError(
-            f"loss '{loss}' compares the channels of a layer, but 'output' and 'head' of grey images "
-            "have one: choose --type_dist latent"
+            f"loss '{loss}' compares the channels of a layer, but 'output' and 'head' of grey "
+            "images have one: choose --type_dist latent"
         )
 
 

@@ -21,7 +21,10 @@ def standardised(f: Tensor) -> Tensor:
 
 
 def kd(s: Tensor, t: Tensor, *, temperature: float, standardise: bool) -> Tensor:
-    """T² KL(softmax(t / T) || softmax(s / T)), of logits z-scored row by row where standardised (arXiv:2403.01427)"""
+    """T² KL(softmax(t / T) || softmax(s / T))
+
+    of logits that are z-scored row by row if standardised (arXiv:2403.01427)
+    """
     if standardise:
         s, t = standardised(s), standardised(t)
     return soft(s, t, temperature)
@@ -38,7 +41,10 @@ def dkd(
     dkd_beta: float,
     dkd_warmup: float,
 ) -> Tensor:
-    """min(epoch / warmup, 1) T² [a KL(b_t || b_s) + b KL(q_t || q_s)], b = [p_y, 1 - p_y], q the softmax of the other classes (arXiv:2203.08679)"""
+    """min(epoch / warmup, 1) T² [a KL(b_t || b_s) + b KL(q_t || q_s)] (arXiv:2203.08679)
+
+    with b = [p_y, 1 - p_y] and q the softmax of the other classes
+    """
     others = torch.arange(s.shape[1] - 1, device=s.device).expand(len(s), -1)
     others = others + (others >= label[:, None])  # (B, classes - 1)
     log_b, log_q = [], []
@@ -60,6 +66,6 @@ def decorrelation(p: Tensor, q: Tensor, axis: int) -> Tensor:
 
 
 def dist(s: Tensor, t: Tensor, *, dist_beta: float, dist_gamma: float) -> Tensor:
-    """b mean_i (1 - corr of rows) + g mean_j (1 - corr of columns) of the softmaxes (arXiv:2205.10536)"""
+    """b mean (1 - corr of rows) + g mean (1 - corr of columns) of softmaxes (arXiv:2205.10536)"""
     s, t = s.softmax(1), t.softmax(1)
     return dist_beta * decorrelation(s, t, 1) + dist_gamma * decorrelation(s, t, 0)

@@ -10,9 +10,10 @@ from core.errors import UserError
 
 
 class ISRD(nn.Module):
-    """mean |crop(PReLU(PixelShuffle_r(conv1x1(s)))) - teacher_input|, r the smallest whole factor that covers `teacher_input` (Pixel Distillation)
+    """mean |crop(PReLU(PixelShuffle_r(conv1x1(s)))) - x_t| (Pixel Distillation)
 
-    `teacher_input` is the teacher's input as its normalisation gives it; the convolution has no bias, and PReLU a slope for each colour.
+    x_t is the teacher's normalised input, and r the smallest factor by which the map covers it. The
+    convolution has no bias, and PReLU a slope for each colour.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from distill.layers import need_samples
 
 
 def squared_distances(f: Tensor) -> Tensor:
-    """‖f_i - f_j‖² between the samples, (B, B); the mean is taken out first, which keeps near samples exact."""
+    """‖f_i - f_j‖² between the samples (B, B), without their mean, which keeps near ones exact."""
     f = f.flatten(1)
     f = f - f.mean(0)
     squares = f.square().sum(1)
@@ -33,8 +33,8 @@ def inverse_median(distances: Tensor) -> Tensor:
 def comb_matrix(s: Tensor, t: Tensor, gamma: float | str = "auto") -> Tensor:
     """‖K(s) - K(t)‖_F with K_ij = exp(-gamma ‖f_i - f_j‖²)
 
-    auto: gamma = 1 / median squared distance of the teacher's samples; of each side's own where the shapes differ, since
-    distances in different spaces have no common unit and K would be all zeros or all ones.
+    auto: gamma = 1 / median squared distance of the teacher's samples. Where the shapes differ each
+    side has its own gamma: distances in different spaces have no common unit.
     """
     d_s, d_t = squared_distances(s), squared_distances(t)
     auto = isinstance(gamma, str)
@@ -67,7 +67,10 @@ def sp(s: Tensor, t: Tensor) -> Tensor:
 
 
 def geometry(f: Tensor) -> tuple[Tensor, Tensor]:
-    """d_ij / mean d, and the cosine of the angle that samples j and k subtend at i by the law of cosines; zero where two of them are one."""
+    """d_ij / mean d, and the cosine of the angle that samples j and k subtend at i.
+
+    The cosines come from the law of cosines, and are zero where two of the three are the same.
+    """
     squares = squared_distances(f)
     others = 1 - torch.eye(len(f), dtype=squares.dtype, device=f.device)
     d = squares.clamp_min(1e-12).sqrt()  # no gradient between samples that agree
@@ -82,7 +85,7 @@ def geometry(f: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rkd(s: Tensor, t: Tensor, *, rkd_distance: float, rkd_angle: float) -> Tensor:
-    """w_d Huber(distances) + w_a Huber(cosines), means over all pairs and triples (arXiv:1904.05068)"""
+    """w_d Huber(distances) + w_a Huber(cosines), means over pairs and triples (arXiv:1904.05068)"""
     (d_s, cosines_s), (d_t, cosines_t) = geometry(s), geometry(t)
     return rkd_distance * F.smooth_l1_loss(d_s, d_t) + rkd_angle * F.smooth_l1_loss(
         cosines_s, cosines_t
@@ -90,7 +93,10 @@ def rkd(s: Tensor, t: Tensor, *, rkd_distance: float, rkd_angle: float) -> Tenso
 
 
 class ICKD(nn.Module):
-    """sum (G_s - G_t)² / (C B), G_s and G_t the CxC correlations of BN(conv1x1(s)) and of t with unit rows (arXiv:2202.03680)"""
+    """sum (G_s - G_t)² / (C B) (arXiv:2202.03680)
+
+    with G_s and G_t the C x C correlations of BN(conv1x1(s)) and of t, with unit rows
+    """
 
     def __init__(
         self, s: torch.Size, t: torch.Size, labels: Sequence[int], teacher_input: torch.Size

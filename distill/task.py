@@ -34,7 +34,7 @@ BEGINNING = Progress()
 
 
 class Losses(TypedDict):
-    """What a task gives back: `loss` is the sum of `terms`; `metrics` are logged and teach nothing."""
+    """What a task returns: `loss` is the sum of `terms`; `metrics` are logged and teach nothing."""
 
     loss: Tensor
     output: Tensor
@@ -133,7 +133,7 @@ class Comparison(NamedTuple):
 
 
 class Distillation(Task):
-    """loss = beta L(student(x0_s), target) + alpha(progress) sum_i v_i sum_j w_j sum_k D_j(s_k, t_ik)
+    """loss = beta L(student(x0_s), target) + alpha(progress) sum_ijk v_i w_j D_j(s_k, t_ik)
 
     over teachers i, losses j and the layers k that a selection names; s_k passes an adapter where
     the two shapes differ. A loss of weight 0 is a metric: it is computed and logged, and teaches

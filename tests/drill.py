@@ -478,7 +478,7 @@ def damaged_state(folder: Path, chance: random.Random, number: int) -> None:
     content[chance.randrange(len(content))] ^= 255
     last.write_bytes(content)
     goes_on_equal(script, folder)
-    assert "the one before it is good" in (folder / "stdout.txt").read_text()
+    assert "the run resumes from the state before it" in (folder / "stdout.txt").read_text()
 
 
 class Canary:

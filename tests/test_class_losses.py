@@ -618,7 +618,7 @@ REFUSED = {
     ),
     "crd of one image": (
         lambda: CRD(VECTOR, VECTOR, [0], SEEN, crd_tau=0.07, crd_negatives=4),
-        "'crd' tells images apart: 1 training images",
+        "'crd' needs two training images",
     ),
     "crd of no negatives": (
         lambda: CRD(VECTOR, VECTOR, range(9), SEEN, crd_tau=0.07, crd_negatives=0),

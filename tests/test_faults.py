@@ -164,7 +164,7 @@ def test_a_file_of_the_first_format_still_loads(tmp_path):
     "network, physics, said",
     [
         ({"width": 10**9}, {}, "absurd config: width 1000000000"),
-        ({"width": 4096, "scales": 5}, {}, "is of another network"),
+        ({"width": 4096, "scales": 5}, {}, "holds another network"),
         ({"name": "dncnn", "channels": 4, "blocks": 10**9}, {}, "absurd config: blocks"),
         ({}, {"n": 10**9}, "absurd config: n"),
         (
@@ -247,7 +247,7 @@ def test_two_damaged_states_are_one_line(monkeypatch):
         Path(f"results/runs/r/{name}.pth").write_text("nothing")
     with pytest.raises(
         UserError,
-        match=r"last\.pth .*last_before\.pth .*: nothing to resume from, --no-resume starts again",
+        match=r"last\.pth .*last_before\.pth .*: there is nothing to resume from, --no-resume starts again",
     ):
         train("--run_name", "r")
 

@@ -195,7 +195,7 @@ def test_a_finished_run_exports_again_what_is_gone_but_not_over_another():
     assert train("--epochs", "1", cr="0.5") == first and same(weights(first["export"]), kept)
     Path(first["export"]).unlink()
     other = train("--epochs", "1", "--lr", "0.01", cr="0.5")
-    with pytest.raises(UserError, match="is of another configuration"):
+    with pytest.raises(UserError, match="has another configuration"):
         train("--epochs", "1", cr="0.5")
     assert other["export"] == first["export"] and not same(weights(first["export"]), kept)
     train("--epochs", "1", "--overwrite", cr="0.5")
@@ -355,7 +355,7 @@ def test_another_configuration_is_not_written_over():
     with pytest.raises(UserError, match=r"holds another configuration \(lr 0.002 != 0.01\)"):
         train("--run_name", "mine", "--lr", "0.01")
     with pytest.raises(
-        UserError, match=r"UNET_cr_0.25.pth is of another configuration \(it differs in lr\)"
+        UserError, match=r"UNET_cr_0.25.pth has another configuration than run .* \(different: lr\)"
     ):
         train("--lr", "0.01")
     replaced = train("--run_name", "mine", "--lr", "0.01", "--overwrite")
@@ -782,7 +782,7 @@ class TestCheckpoint:
 
     def test_weights_of_another_shape_are_refused(self, tmp_path):
         path, *_ = self.saved(tmp_path)
-        with pytest.raises(UserError, match="is of another network: Conv"):
+        with pytest.raises(UserError, match="holds another network: Conv"):
             checkpoint.load_weights(
                 build_network({"name": "unet", "scales": 3, "width": 8}), weights(path), path
             )

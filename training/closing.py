@@ -52,7 +52,7 @@ def describe_scores(fit: "Fit", scores: dict) -> str:
 
 
 def psnr_of_lmmse(fit: "Fit") -> float | None:
-    """The validation PSNR of the best linear estimate, where it is cheap and another first image."""
+    """The validation PSNR of the best linear estimate, if cheap and not the first image."""
     physics = fit.val_physics
     config = physics.config
     if not isinstance(physics, Linear) or config["n"] > CHEAP_LMMSE or config.get("x0") == "lmmse":

@@ -491,7 +491,8 @@ class Fit:
         epochs = self.total / self.steps_per_epoch
         return (
             f"epoch {row['epoch']:>3g}/{epochs:g}  loss {row['train_loss']:.3e}  "
-            f"{self.meter.format_row(row)}  {row['seconds']:.1f} s  left {left // 60}:{left % 60:02d}"
+            f"{self.meter.format_row(row)}  {row['seconds']:.1f} s  "
+            f"left {left // 60}:{left % 60:02d}"
         )
 
 

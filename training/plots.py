@@ -1,4 +1,4 @@
-"""The pictures of a training: its curves beside the score of the first image, and validation images."""
+"""The pictures of a training: its curves with the first image's score, and validation images."""
 
 import time
 from collections.abc import Sequence

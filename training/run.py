@@ -29,43 +29,39 @@ class Run:
     def __init__(
         self, args: Namespace, stem: str, export: str, inputs: dict[str, str | Path | None]
     ):
-        """`inputs` are files whose content belongs to the configuration; `{hash}` in `export` becomes the short hash."""
+        """`stem` is the name without its hash; `{hash}` in `export` becomes the hash.
+
+        The content of `inputs`, which are files, belongs to the configuration.
+        """
         self.args = args
-        self.identity = identity(args) | {
-            k: path and checkpoint.digest(path) for k, path in inputs.items()
-        }
-        self.hash = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[
-            :8
-        ]
+        digests = {name: path and checkpoint.digest(path) for name, path in inputs.items()}
+        self.identity = identity(args) | digests
+        text = json.dumps(self.identity, sort_keys=True)
+        self.hash = hashlib.sha256(text.encode()).hexdigest()[:8]
         self.name = args.run_name or f"{stem}_{self.hash}"
         check_run_name(self.name)
         self.folder = inside(Path(args.results) / "runs", self.name)
-        self.found = self._read_record()
-        self.record = dict(self.found)
-        found = self.record.get("identity", self.identity)
-        if found != self.identity and not args.overwrite:
-            names = sorted({*found, *self.identity})
-            differ = [
-                f"{k} {found.get(k)} != {self.identity.get(k)}"
-                for k in names
-                if found.get(k) != self.identity.get(k)
+        self.record_before = self._read_record()
+        self.record = dict(self.record_before)
+        before = self.record.get("identity", self.identity)
+        if before != self.identity and not args.overwrite:
+            different = [
+                f"{name} {before.get(name)} != {self.identity.get(name)}"
+                for name in sorted({*before, *self.identity})
+                if before.get(name) != self.identity.get(name)
             ]
             raise UserError(
-                f"run folder {self.folder} holds another configuration ({'; '.join(differ)}): --overwrite replaces it"
+                f"run folder {self.folder} holds another configuration "
+                f"({'; '.join(different)}): --overwrite replaces it"
             )
-        self.fresh = found != self.identity or not args.resume
+        self.fresh = before != self.identity or not args.resume
         if self.fresh:
             self.record = {}
-        self.export = inside(
-            Path(args.results) / "trained_models",
-            self.record.get("export", export.format(hash=self.hash)),
-        )
+        file = self.record.get("export", export.format(hash=self.hash))
+        self.export = inside(Path(args.results) / "trained_models", file)
         self._guard_export()
-        self.unlock = (
-            None
-            if distributed.rank() or args.dry_run or self.finished or not self.folder.is_dir()
-            else self._lock()
-        )
+        writes = not (distributed.rank() or args.dry_run or self.finished)
+        self.unlock = self._lock() if writes and self.folder.is_dir() else None
 
     def _read_record(self) -> dict:
         path = self.folder / "run.json"
@@ -75,32 +71,34 @@ class Run:
             if self.args.overwrite:
                 return {"identity": None}
             raise UserError(
-                f"{path} is damaged ({error}): --overwrite or another --run_name starts afresh"
+                f"{path} is damaged ({error}): --overwrite or another --run_name starts again"
             ) from None
 
     def _guard_export(self) -> None:
-        """A file of another configuration is not exported over unless told to."""
+        """Refuses to export over the network of another configuration, without --overwrite."""
         if self.args.overwrite or not self.export.is_file():
             return
         other = checkpoint.read(self.export).get("config")
-        if other != self.identity:
-            differ = [
-                k
-                for k in self.identity
-                if not isinstance(other, dict) or other.get(k) != self.identity[k]
-            ]
-            kept = f"; the network of this run is kept in {self.best}" if self.finished else ""
-            raise UserError(
-                f"{self.export} is of another configuration (it differs in {', '.join(differ)}) than run {self.name}{kept}: "
-                "--overwrite replaces it, --results keeps both"
-            )
+        if other == self.identity:
+            return
+        different = [
+            name
+            for name, value in self.identity.items()
+            if not isinstance(other, dict) or other.get(name) != value
+        ]
+        kept = f"; the network of this run is kept in {self.best}" if self.finished else ""
+        raise UserError(
+            f"{self.export} has another configuration than run {self.name} "
+            f"(different: {', '.join(different)}){kept}: "
+            "--overwrite replaces it, --results with another folder keeps both"
+        )
 
     @property
     def finished(self) -> bool:
         return "scores" in self.record and not self.args.dry_run
 
     def export_best(self) -> None:
-        """Copies the best checkpoint to the exported file, unless that has become another run's meanwhile."""
+        """Copies the best checkpoint to the exported file, unless another run took its name."""
         if distributed.rank():
             return
         with lock(self.export.parent / ".lock", wait=True):
@@ -108,7 +106,7 @@ class Run:
             checkpoint.write(self.export, checkpoint.read(self.best))
 
     def already(self) -> dict:
-        """What a finished run answers when it is asked for again; its exported file is there afterwards."""
+        """The scores of a finished run, whose exported file is written again if it is gone."""
         self.export_best()
         print(f"run {self.name} is finished: {self.folder} (--no-resume trains it again)")
         return self.scores()
@@ -155,11 +153,11 @@ class Run:
         return self._saved() if distributed.rank() else saved
 
     def _claim(self) -> dict | None:
-        """Locks the folder, empties it where the run is afresh, and says in it what the run is."""
+        """Locks the folder, empties it where the run starts again, and writes what the run is."""
         self.unlock = self.unlock or self._lock()
-        if self._read_record() != self.found:
+        if self._read_record() != self.record_before:
             raise UserError(
-                f"run folder {self.folder} was written to meanwhile: repeat the command"
+                f"run folder {self.folder} was changed by another process: repeat the command"
             )
         for path in list(self.folder.iterdir()) if self.fresh else ():
             if path.name != ".lock":
@@ -179,21 +177,21 @@ class Run:
 
     def _saved(self) -> dict | None:
         """The last state, or where that is damaged the one before it."""
-        there, damaged = [path for path in (self.last, self.before) if path.is_file()], []
-        for path in there:
+        files, damaged = [path for path in (self.last, self.before) if path.is_file()], []
+        for path in files:
             try:
                 content = checkpoint.read(path)
             except UserError as error:
                 damaged.append(str(error))
                 continue
             if damaged:
-                print(f"{damaged[0]}; the one before it is good")
+                print(f"{damaged[0]}; the run resumes from the state before it")
             if path == self.before:
                 os.replace(path, self.last)
             return content
-        if there:
+        if files:
             raise UserError(
-                f"{'; '.join(damaged)}: nothing to resume from, --no-resume starts again"
+                f"{'; '.join(damaged)}: there is nothing to resume from, --no-resume starts again"
             )
         return None
 

@@ -1,4 +1,4 @@
-"""From the command line to a training: data, physics, networks, tasks, and the runs of all seeds."""
+"""From the command line to a training: data, physics, networks, tasks, and all seeds."""
 
 import statistics
 from argparse import Namespace
@@ -100,7 +100,8 @@ def network_of(args: Namespace, **more) -> tuple[Network, dict]:
         count = sum(w.numel() for w in build_network(config).parameters())
     if count > LARGEST:
         raise UserError(
-            f"network '{args.network}' would have {count:,} parameters; at most {LARGEST:,} are allowed"
+            f"network '{args.network}' would have {count:,} parameters; "
+            f"at most {LARGEST:,} are allowed"
         )
     torch.manual_seed(args.seed)
     return apply_checkpointing(build_network(config), args), config
@@ -111,7 +112,8 @@ def apply_checkpointing(network: Network, args: Namespace) -> Network:
     network.checkpointing = args.gradient_checkpointing
     if args.gradient_checkpointing and not network.can_checkpoint:
         raise UserError(
-            f"gradient_checkpointing saves nothing in a {type(network).__name__}: choose another network"
+            f"gradient_checkpointing saves nothing in a {type(network).__name__}: "
+            "choose another network"
         )
     return network
 
@@ -364,7 +366,7 @@ def run_once(prepare: Prepare, args: Namespace) -> dict:
 
 
 def train_together(prepare: Prepare, runs: list[Namespace]) -> list[dict]:
-    """The scores of several runs; those that are not finished share what they compute of a batch."""
+    """The scores of several runs; the unfinished ones share what they compute of a batch."""
     outcomes: list[Fit | dict] = []
     for args in runs:
         companion = next((fit for fit in outcomes if isinstance(fit, Fit)), None)

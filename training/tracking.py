@@ -6,7 +6,8 @@ from pathlib import Path
 
 from core.distributed import rank
 
-RELEASE_KEYS = {  # the original release's names; its "Test" is the pass after every epoch, here over the validation split
+# The original release's names. Its "Test" is the pass after every epoch, here over validation.
+RELEASE_KEYS = {
     "train_loss": "Student/Train Loss",
     "train_psnr": "Student/Train PSNR",
     "train_ssim": "Student/Train SSIM",
@@ -30,7 +31,10 @@ def logged_in() -> bool:
 
 
 class Tracker:
-    """A W&B run, or nothing where that is off, not installed or without a login; and TensorBoard's files where asked for."""
+    """A W&B run, unless it is off, not installed or without a login, and TensorBoard's files.
+
+    A logger that fails is switched off, and the training goes on.
+    """
 
     def __init__(
         self,
