@@ -22,6 +22,7 @@ from evaluation.checkpoints import (
     fit_to_images,
     load_test_images,
     physics_at_levels,
+    short_name,
 )
 from physics.paired import physics_for
 from report.figures import COLORS, panels, save_figure, use_decimal_labels, write_below
@@ -123,7 +124,7 @@ def comparison_row(name: str, checkpoint: Restored, args: Namespace, device: tor
         evaluate(fitted_network, Views(part, loader, device, args.seed), meter)
     x = physics.parts[0].example(device)
     row = {
-        "model": name,
+        "model": short_name(name),
         "physics": physics.condition.replace("_", " "),
         "parameters": sum(w.numel() for w in network.parameters()),
         "MFLOPs": count_flops(network, x) / 1e6,
