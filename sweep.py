@@ -44,7 +44,7 @@ def parse(argv=None):
     group.add_argument("--seeds", **seeds, help="seeds of the students")
     group.add_argument(
         "--shuffled",
-        help="settings with a shuffled control: every, none, or a flag (one setting for each value)",
+        help="settings with a shuffled control: every, none, or a flag (one for each value)",
     )
     group.add_argument(
         "--limit_test",

@@ -1,4 +1,4 @@
-"""Checkpoints of an evaluation: opened, named, checked against each other, and set to the test images."""
+"""Checkpoints of an evaluation: opening, naming and comparing them, and their test images."""
 
 import hashlib
 from argparse import Namespace

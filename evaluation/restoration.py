@@ -1,4 +1,4 @@
-"""Scores and example images of a checkpoint on the test set, with baselines that need no training."""
+"""Scores and example images of a checkpoint on the test set, and training-free baselines."""
 
 import shutil
 from argparse import Namespace
