@@ -64,7 +64,7 @@ class LiveMemory(TorchDispatchMode):
 
 
 @torch.no_grad()
-def count_flops(network: nn.Module, x: Tensor) -> int:
+def count_pass_flops(network: nn.Module, x: Tensor) -> int:
     """Multiplications and additions of one pass, by torch's counter."""
     with FlopCounterMode(display=False) as counter:
         network(x)
@@ -127,7 +127,7 @@ def comparison_row(name: str, checkpoint: Restored, args: Namespace, device: tor
         "model": short_name(name),
         "physics": physics.condition.replace("_", " "),
         "parameters": sum(w.numel() for w in network.parameters()),
-        "MFLOPs": count_flops(network, x) / 1e6,
+        "MFLOPs": count_pass_flops(network, x) / 1e6,
         "memory (MB)": peak_memory(network, x) / 1e6,
     }
     for size in args.batches:
