@@ -16,7 +16,7 @@ def build_parser() -> flags.Parser:
         metavar="STUDY.yml",
         help="the study; the flags below change it, or describe one without a file",
     )
-    group = parser.add_argument_group("the question")
+    group = parser.add_argument_group("study")
     group.add_argument(
         "--tiny", action="store_true", help="take the study's section 'tiny', which takes minutes"
     )
@@ -44,7 +44,7 @@ def build_parser() -> flags.Parser:
     group.add_argument("--seeds", **seeds, help="seeds of the students")
     group.add_argument(
         "--shuffled",
-        help="settings with a shuffled control: every, none, or a flag (one setting for each value)",
+        help="settings with a shuffled control: every, none, or a flag (one for each value)",
     )
     group.add_argument(
         "--limit_test",
@@ -56,7 +56,7 @@ def build_parser() -> flags.Parser:
         type=flags.name,
         help="name of the folder in results/sweeps (default: the study file's)",
     )
-    group = parser.add_argument_group("how")
+    group = parser.add_argument_group("run")
     group.add_argument(
         "--jobs",
         type=flags.counting,

@@ -50,7 +50,7 @@ def main(args) -> dict:
     names = checkpoint_names(checkpoints)
     print(format_paths(names))
     rows = []
-    with tables.printed(rows):
+    with tables.print_at_end(rows):
         for path, name in names.items():
             result = evaluate_checkpoint(path, name, checkpoints[path], args, device)
             rows += result.rows

@@ -1,4 +1,4 @@
-"""Evaluate classifiers: scores of every split, confusion matrices, and the mean over checkpoints."""
+"""Evaluate classifiers: scores of every split, confusion matrices, means over checkpoints."""
 
 from cli import flags
 
@@ -51,7 +51,7 @@ def main(args) -> dict:
     names = checkpoint_names(checkpoints)
     print(format_paths(names))
     rows = []
-    with tables.printed(rows):
+    with tables.print_at_end(rows):
         for path, name in names.items():
             result = evaluate_classifier(path, name, checkpoints[path], args, device)
             rows += result.rows

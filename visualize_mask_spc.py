@@ -1,4 +1,4 @@
-"""Draw the sensing patterns of a single-pixel camera and the energy they measure, or export them."""
+"""Draw the patterns of a single-pixel camera and the energy they measure, or export them."""
 
 from cli import flags
 from core.inputs import check_patterns, folder_to_write

@@ -1,5 +1,6 @@
-"""Checkpoints of an evaluation: opened, named, checked against each other, and set to the test images."""
+"""Checkpoints of an evaluation: opening, naming and comparing them, and their test images."""
 
+import hashlib
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ from physics.base import Physics
 from physics.mosaic import Mosaic
 from training.setup import request_of
 
+LONGEST_NAME = 40  # letters of a row's name in a printed table
 GENERIC_NAMES = ("best", "last", "last_before", "teacher")  # of files that every run folder has
 
 
@@ -62,9 +64,17 @@ def checkpoint_names(checkpoints: dict[str, Checkpoint]) -> dict[str, str]:
     }
 
 
+def short_name(name: str) -> str:
+    """A name as a row of a printed table has it: a long one is cut and gets a digest of itself."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:6]
+    return f"{name[: LONGEST_NAME - 7]}_{digest}"
+
+
 def format_paths(names: dict[str, str]) -> str:
-    """The full path of each short name, a line each."""
-    return "\n".join(f"{name}: {path}" for path, name in names.items())
+    """The full path of each short name, a line each, to be printed once beside a table."""
+    return "\n".join(f"{short_name(name)}: {path}" for path, name in names.items())
 
 
 def load_test_images(args: Namespace, physics: Physics) -> Images:

@@ -14,7 +14,7 @@ from core.files import append_csv, check_header, folder_for, significant, write_
 from core.registry import LABELLED
 from data.batches import Images, build_loader
 from data_loader import build_splits
-from evaluation.checkpoints import physics_at_levels
+from evaluation.checkpoints import physics_at_levels, short_name
 from evaluation.class_report import draw_confusion, format_class_report, summarize_layers
 from training import setup
 from training.cache import Views
@@ -63,7 +63,7 @@ class ClassifierResult:
                 "split": part.split,
                 "physics": part.condition.replace("_", " "),
                 **{title: part.scores[key] for title, key in SCORES.items()},
-                "network": self.name,
+                "network": short_name(self.name),
             }
             for part in self.parts.values()
         ]

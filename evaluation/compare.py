@@ -23,6 +23,7 @@ from evaluation.checkpoints import (
     fit_to_images,
     load_test_images,
     physics_at_levels,
+    short_name,
 )
 from physics.paired import physics_for
 from report.figures import COLORS, panels, save_figure, use_decimal_labels, write_below
@@ -63,7 +64,7 @@ class LiveMemory(TorchDispatchMode):
 
 
 @torch.no_grad()
-def count_flops(network: nn.Module, x: Tensor) -> int:
+def count_pass_flops(network: nn.Module, x: Tensor) -> int:
     """Multiplications and additions of one pass, by torch's counter."""
     with FlopCounterMode(display=False) as counter:
         network(x)
@@ -125,10 +126,10 @@ def comparison_row(
         evaluate(fitted_network, Views(part, loader, device, args.seed), meter)
     x = physics.parts[0].example(device)
     row = {
-        "model": name,
+        "model": short_name(name),
         "physics": physics.condition.replace("_", " "),
         "parameters": sum(w.numel() for w in network.parameters()),
-        "MFLOPs": count_flops(network, x) / 1e6,
+        "MFLOPs": count_pass_flops(network, x) / 1e6,
         "memory (MB)": peak_memory(network, x) / 1e6,
     }
     for size in args.batches:

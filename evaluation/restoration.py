@@ -1,4 +1,4 @@
-"""Scores and example images of a checkpoint on the test set, with baselines that need no training."""
+"""Scores and example images of a checkpoint on the test set, and training-free baselines."""
 
 import shutil
 from argparse import Namespace
@@ -24,6 +24,7 @@ from evaluation.checkpoints import (
     fit_to_images,
     load_test_images,
     physics_at_levels,
+    short_name,
 )
 from models.base import FirstImage, Network
 from physics.base import LARGEST_LMMSE, MOST_LMMSE, Linear, Physics
@@ -199,7 +200,7 @@ class CheckpointResult:
                 rows.append(row)
             parameters = sum(w.numel() for w in part.network.parameters())
             scores = part.estimate.meter.summary()
-            rows.append(restoration_row(self.name, part.physics, scores, parameters))
+            rows.append(restoration_row(short_name(self.name), part.physics, scores, parameters))
         return rows
 
 
@@ -241,7 +242,7 @@ def evaluate_checkpoint(
     for part in (part for level in physics_at_levels(physics, args) for part in level.parts):
         condition = part.condition
         fitted_network, part = fit_to_images(network, part.to(device), test)
-        print(f"{name}: {part.describe()}")
+        print(f"{short_name(name)}: {part.describe()}")
         baselines = {}
         if args.baselines:
             baselines = estimate_baselines(part, train, loader, args, device, examples)

@@ -11,7 +11,7 @@ from torch import Tensor
 from core.files import table, write_text
 from features.statistics import LayerStatistics, relative_change
 from features.subjects import Subject
-from report.tables import cell, markdown
+from report.tables import format_cell, markdown
 
 LARGEST = 5  # changes in the summary
 QUARTILES = ("channel_q1", "channel_median", "channel_q3")  # of the channels' means over images
@@ -200,7 +200,7 @@ def format_changes(b: str, a: str, tables: dict[str, list[dict]]) -> Iterator[st
         (f"{row['layer']} {row['channel']}", row["change"]) for row in tables["channels"]
     ]
     columns = {
-        kind: [f"{name}: {cell(change)}" for name, change in rows[:LARGEST]]
+        kind: [f"{name}: {format_cell(change)}" for name, change in rows[:LARGEST]]
         for kind, rows in kinds.items()
         if rows
     }

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from report.tables import MINUS, cell, columns_of, number, numeric
+from report.tables import MINUS, columns_of, format_cell, is_numeric, number_of
 
 FOLDER = Path(__file__).parent
 CSS, SCRIPT = (
@@ -103,7 +103,7 @@ def render_table(rows: list[dict], caption: str = "", marked: Collection[int] = 
     A column whose cells begin with numbers is sorted by these; empty cells come last. Text in the
     first column is the name of its row.
     """
-    columns = [Column(name, numeric(rows, name)) for name in columns_of(rows)]
+    columns = [Column(name, is_numeric(rows, name)) for name in columns_of(rows)]
     lines = [
         Row([build_cell(row.get(column.name), column) for column in columns], i in marked)
         for i, row in enumerate(rows)
@@ -113,9 +113,9 @@ def render_table(rows: list[dict], caption: str = "", marked: Collection[int] = 
 
 def build_cell(value, column: Column) -> Cell:
     if not column.numeric:
-        return Cell(cell(value), False)
-    key = number(value)
-    text = MINUS.sub("−", cell(value))
+        return Cell(format_cell(value), False)
+    key = number_of(value)
+    text = MINUS.sub("−", format_cell(value))
     return Cell(text, True, None if key is None else str(key).replace("inf", "Infinity"))
 
 
@@ -155,4 +155,4 @@ def render_commands(lines: Sequence[str]) -> Markup:
 
 def render_facts(pairs: dict[str, str]) -> Markup:
     """Names and their values, as settings."""
-    return TEMPLATE.facts([(name, cell(value).split("/")) for name, value in pairs.items()])
+    return TEMPLATE.facts([(name, format_cell(value).split("/")) for name, value in pairs.items()])

@@ -1,4 +1,4 @@
-"""Tables for the terminal, for Markdown and for a paper; what their cells look like and count as."""
+"""Tables for the terminal, for Markdown and for a paper, and the format of their cells."""
 
 import math
 import re
@@ -6,25 +6,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 NUMBER = re.compile(
-    r"[^\w+\-−.]*([+\-−]?(?:\d{1,3}(?:,\d{3})+|\d+|(?=\.\d))(?:\.\d+)?(?:e[+-]\d+)?)(?=$|[\s%±×,;)]|x\b)",
+    r"[^\w+\-−.]*"  # brackets and the like before it
+    r"([+\-−]?(?:\d{1,3}(?:,\d{3})+|\d+|(?=\.\d))(?:\.\d+)?(?:e[+-]\d+)?)"
+    r"(?=$|[\s%±×,;)]|x\b)",
     re.IGNORECASE,
 )
 MISSING = re.compile(r"\W*|nan\b.*|n/a", re.IGNORECASE)
 MINUS = re.compile(r"(?<![\w\-])-(?=[\d.])|(?<=\de)-(?=\d)")
 
 
-def cell(value) -> str:
+def format_cell(value) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1 else f"{value:.2f}"
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def number(value) -> float | None:
-    """What a cell counts as: its own value, or the number that begins its text, as 0.02 in "+0.02 ± 0.05"; no number is None."""
+def number_of(value) -> float | None:
+    """The number by which a cell is sorted: its value, or the number that begins its text."""
     if isinstance(value, int | float):
         return None if math.isnan(value) else float(value)
-    found = NUMBER.match(cell(value))
-    return float(found[1].replace(",", "").replace("−", "-")) if found else None
+    match = NUMBER.match(format_cell(value))
+    return float(match[1].replace(",", "").replace("−", "-")) if match else None
 
 
 def columns_of(rows: list[dict]) -> list[str]:
@@ -32,10 +36,12 @@ def columns_of(rows: list[dict]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def numeric(rows: list[dict], column: str) -> bool:
+def is_numeric(rows: list[dict], column: str) -> bool:
     """Whether a column holds a number, and no text beside numbers and gaps ("", "-", nan, n/a)."""
     filled = [
-        number(row.get(column)) for row in rows if not MISSING.fullmatch(cell(row.get(column)))
+        number_of(row.get(column))
+        for row in rows
+        if not MISSING.fullmatch(format_cell(row.get(column)))
     ]
     return bool(filled) and None not in filled
 
@@ -43,7 +49,7 @@ def numeric(rows: list[dict], column: str) -> bool:
 def markdown(rows: list[dict]) -> str:
     """Rows as an aligned Markdown table, numbers to the right."""
     columns = columns_of(rows)
-    table = [columns] + [[cell(row.get(name)) for name in columns] for row in rows]
+    table = [columns] + [[format_cell(row.get(name)) for name in columns] for row in rows]
     widths = [max(len(line[j]) for line in table) for j in range(len(columns))]
     right = [all(isinstance(row.get(name), int | float | None) for row in rows) for name in columns]
 
@@ -59,8 +65,8 @@ def markdown(rows: list[dict]) -> str:
 
 
 @contextmanager
-def printed(rows: list[dict]) -> Iterator[None]:
-    """Prints the rows that there are at the end, whatever ends it, such as a full disk."""
+def print_at_end(rows: list[dict]) -> Iterator[None]:
+    """Prints the rows at the end, also those of a work that an error ends."""
     try:
         yield
     finally:
@@ -68,41 +74,30 @@ def printed(rows: list[dict]) -> Iterator[None]:
             print(markdown(rows))
 
 
-GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho varsigma sigma tau upsilon phi chi psi omega"
-GREEK += " Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"
-SYMBOLS = {
-    "±": r"\pm",
-    "−": "-",
-    "×": r"\times",
-    "·": r"\cdot",
-    "≤": r"\le",
-    "≥": r"\ge",
-    "≈": r"\approx",
-    "→": r"\to",
-    "∞": r"\infty",
+GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho varsigma "
+    "sigma tau upsilon phi chi psi omega "
+    "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"
+)
+LETTERS = "αβγδεζηθικλμνξπρςστυφχψωΓΔΘΛΞΠΣΥΦΨΩ"
+SYMBOLS = {  # in math mode
+    **{"±": r"\pm", "−": "-", "×": r"\times", "·": r"\cdot", "√": r"\surd", "∞": r"\infty"},
+    **{"≤": r"\le", "≥": r"\ge", "≈": r"\approx", "<": "<", ">": ">", "|": "|"},
+    **{"→": r"\to", "↑": r"\uparrow", "↓": r"\downarrow"},
+    **{letter: f"\\{name}" for letter, name in zip(LETTERS, GREEK.split(), strict=True)},
 }
-SYMBOLS |= {"↑": r"\uparrow", "↓": r"\downarrow", "√": r"\surd", "<": "<", ">": ">", "|": "|"}
-SYMBOLS |= {
-    letter: f"\\{name}"
-    for letter, name in zip("αβγδεζηθικλμνξπρςστυφχψωΓΔΘΛΞΠΣΥΦΨΩ", GREEK.split(), strict=True)
+TEX = {
+    **{letter: f"${name}$" for letter, name in SYMBOLS.items()},
+    **{letter: f"\\{letter}" for letter in "#$%&_{}"},
+    **{"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"},
+    **{"`": r"\textasciigrave{}", '"': "''"},
+    # they are an option of the line break before them, if they begin a line
+    **{letter: f"{{{letter}}}" for letter in "[]*"},
 }
-TEX = {letter: f"${name}$" for letter, name in SYMBOLS.items()} | {
-    letter: f"\\{letter}" for letter in "#$%&_{}"
-}
-TEX |= {
-    "\\": r"\textbackslash{}",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "`": r"\textasciigrave{}",
-    '"': "''",
-}
-TEX |= {
-    letter: f"{{{letter}}}" for letter in "[]*"
-}  # an option of the line break before them, if they begin a line
 TEX_TABLE = str.maketrans(TEX)
 
 
-def tex(text: str) -> str:
+def escape_tex(text: str) -> str:
     """Text as LaTeX prints it, letter by letter; two hyphens stay two."""
     words = " ".join(MINUS.sub("−", text).split())
     return re.sub("-(?=-)", "-{}", words.translate(TEX_TABLE))
@@ -113,10 +108,11 @@ def latex(rows: list[dict]) -> str:
     columns = columns_of(rows)
 
     def line(words: list[str]) -> str:
-        return f"{' & '.join(map(tex, words))} \\\\"
+        return f"{' & '.join(map(escape_tex, words))} \\\\"
 
-    body = [line([cell(row.get(name)) for name in columns]) for row in rows]
-    head = f"\\begin{{tabular}}{{@{{}}{''.join('r' if numeric(rows, name) else 'l' for name in columns)}@{{}}}}"
+    body = [line([format_cell(row.get(name)) for name in columns]) for row in rows]
+    alignment = "".join("r" if is_numeric(rows, name) else "l" for name in columns)
+    head = f"\\begin{{tabular}}{{@{{}}{alignment}@{{}}}}"
     return "\n".join(
         [head, "\\toprule", line(columns), "\\midrule", *body, "\\bottomrule", "\\end{tabular}"]
     )

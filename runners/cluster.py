@@ -1,4 +1,4 @@
-"""Numbered jobs for the scheduler of a cluster, which save before their time limit and are queued again."""
+"""Numbered jobs for a cluster; they save before their time limit and are queued again."""
 
 import re
 import shlex

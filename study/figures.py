@@ -37,7 +37,7 @@ def tested_settings(results: Results) -> list[tuple[list[PlannedRun], Summary]]:
 
 
 @dataclass(frozen=True)
-class Cell:
+class GainCell:
     """A gain in a map of gains."""
 
     row: str
@@ -54,7 +54,7 @@ def plot_heat_maps(results: Results) -> Figure | None:
         if ROWS in setting and COLUMNS in setting:
             row, column = (format_value(setting[name]) for name in (ROWS, COLUMNS))
             others = format_setting(without(without(setting, ROWS), COLUMNS))
-            cells.append(Cell(row, column, others, gain.mean))
+            cells.append(GainCell(row, column, others, gain.mean))
     if not cells:
         return None
     rows = list(dict.fromkeys(cell.row for cell in cells))

@@ -639,7 +639,7 @@ def test_one_picture_is_classified(teacher, capsys):
     chances = network(seen[None, None]).softmax(1)[0]
     assert [name for name, _ in answer] == [str(k) for k in chances.topk(3).indices.tolist()]
     assert answer[0][1] == pytest.approx(chances.max().item(), abs=1e-5)
-    with pytest.raises(UserError, match="tile: a classifier's camera looks at the whole picture"):
+    with pytest.raises(UserError, match="tile: a classifier takes the whole image"):
         call(predict, "--checkpoint", teacher, "three.png", "--tile", "32")
 
 

@@ -13,14 +13,14 @@ import compare_models
 import main_unet
 import test_UNet
 from core.errors import UserError
-from evaluation.compare import count_flops, peak_memory, time_passes, write_comparison
+from evaluation.compare import count_pass_flops, peak_memory, time_passes, write_comparison
 from models import build_network
 
 
 def test_flops_are_two_a_multiplication():
     network = build_network({"name": "dncnn", "c": 1, "channels": 8, "blocks": 3})
     convolutions = 2 * 9 * (1 * 8 + 3 * 8 * 8 + 8 * 1) * 16 * 16
-    assert count_flops(network, torch.rand(1, 1, 16, 16)) == convolutions
+    assert count_pass_flops(network, torch.rand(1, 1, 16, 16)) == convolutions
 
 
 def test_memory_is_what_lives_at_once():

@@ -27,7 +27,7 @@ from report.page import (
     render_paragraph,
     render_table,
 )
-from report.tables import latex, number, numeric
+from report.tables import is_numeric, latex, number_of
 
 pytestmark = pytest.mark.pictures
 VILE = "<script>alert(\"x\")</script> & 'quotes' </style></table>"
@@ -250,12 +250,12 @@ def test_cells_are_formatted_as_everywhere_and_sorted_by_their_numbers():
     ],
 )
 def test_a_cell_counts_as_the_number_it_begins_with(value, expected):
-    assert number(value) == expected
+    assert number_of(value) == expected
 
 
 def test_a_column_is_numeric_when_nothing_but_gaps_stands_beside_its_numbers():
     def column(*values):
-        return numeric([{"a": value} for value in values], "a")
+        return is_numeric([{"a": value} for value in values], "a")
 
     assert column(1, None, "+2 ± 1", math.nan, "n/a", "-", "")
     assert (
