@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 REQUIREMENTS := -r requirements.txt -r requirements-dev.txt -c constraints.txt
 
-.PHONY: setup test demo reference docs clean
+.PHONY: setup test test-all demo reference docs clean
 
 setup: $(VENV)/installed
 
@@ -25,6 +25,9 @@ test: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
 	$(VENV)/bin/python -m pytest
+
+test-all: setup
+	$(VENV)/bin/python -m pytest -m ""
 
 demo: setup
 	$(VENV)/bin/python demo.py

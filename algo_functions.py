@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -133,7 +133,7 @@ class Meter:
         """The mean PSNR of the last batch."""
         return self.rows["psnr"][-1].mean().item()
 
-    def gathered(self) -> "Meter":
+    def gathered(self) -> Self:
         """With the scores of all processes."""
         own = {name: [torch.cat(values).cpu()] for name, values in self.rows.items()}
         of_all = distributed.gather_objects(own)
@@ -267,7 +267,7 @@ class ClassMeter:
         """Top-1 of the last batch, in per cent."""
         return 100 * (self.logits[-1].argmax(1) == self.labels[-1]).double().mean().item()
 
-    def gathered(self) -> "ClassMeter":
+    def gathered(self) -> Self:
         """With the answers of all processes."""
         of_all = distributed.gather_objects(self.both() if self.logits else None)
         self.logits, self.labels = ([both[k] for both in of_all if both] for k in (0, 1))

@@ -1,4 +1,4 @@
-"""What is in the features of networks: a teacher's and a student's, tap by tap, of the same images."""
+"""Compare the features of networks layer by layer on the same images: measures, CKA, changes."""
 
 from cli import flags
 from core.registry import DATASETS, FEATURE_MEASURES, LABELLED
@@ -11,7 +11,7 @@ def build_parser() -> flags.Parser:
         nargs="+",
         action=flags.Distinct,
         metavar="PATH",
-        help="the first one, the teacher, is what the others are held against",
+        help="the others are compared with the first one, as students with a teacher",
     )
     flags.add_data(
         parser,
@@ -34,10 +34,13 @@ def build_parser() -> flags.Parser:
         action=flags.Distinct,
         default=every,
         metavar="NAME",
-        help=f"of {names}",
+        help=f"measures of feature maps, some of {names}",
     )
     group.add_argument(
-        "--channels", type=flags.within(1, 32, int), default=8, help="of every tap that are drawn"
+        "--channels",
+        type=flags.within(1, 32, int),
+        default=8,
+        help="channels of every layer in the figures",
     )
     parser.files.append(flags.checkpoints("checkpoints"))
     return parser
@@ -52,34 +55,37 @@ def main(args) -> dict:
 
     from core import runtime
     from core.files import folder_for
-    from evaluation import feature_figures, feature_report, features, restoration
+    from evaluation.checkpoints import checkpoint_names, format_paths, open_checkpoint
+    from features import report, statistics, subjects
+    from features.figures import draw_features
 
     device = runtime.start(args.device)
-    found = {path: restoration.opened(path, args) for path in args.checkpoints}
-    images = features.images_of(found, args)
-    subjects = features.subjects_of(found, images, args, device)
-    folder = folder_for(
-        Path(args.results) / "features",
-        feature_report.folder_name([*restoration.names_of(found).values()]),
-    )
-    batches = features.walk(subjects, images, args, device)
-    layers = features.gathered(subjects, batches, args.measures, args.seed)
-    grams = features.grams(batches, len(images))
-    similarities = [features.cka([*grams[0].values()], [*own.values()]) for own in grams[1:]]
+    checkpoints = {path: open_checkpoint(path, args) for path in args.checkpoints}
+    images = subjects.load_common_images(checkpoints, args)
+    networks = subjects.build_subjects(checkpoints, images, args, device)
+    names = checkpoint_names(checkpoints)
+    folder_name = report.folder_name([*names.values()])
+    folder = folder_for(Path(args.results) / "features", folder_name)
+    batches = subjects.iterate_features(networks, images, args, device)
+    layers = statistics.collect_statistics(networks, batches, args.measures, args.seed)
+    reference, *grams = statistics.compute_grams(batches, len(images))
+    similarities = [statistics.cka([*reference.values()], [*own.values()]) for own in grams]
     weights = [
-        features.weight_changes(subject.network, subjects[0].network) for subject in subjects[1:]
+        statistics.weight_changes(other.network, networks[0].network) for other in networks[1:]
     ]
     tables = {
-        "measures": feature_report.measure_rows(subjects, layers),
-        "cka": feature_report.similarity_rows(subjects, layers, similarities),
-        "layers": feature_report.layer_rows(subjects, layers, weights),
-        "channels": feature_report.channel_rows(subjects, layers),
+        "measures": report.measure_rows(networks, layers),
+        "cka": report.similarity_rows(networks, layers, similarities),
+        "layers": report.layer_rows(networks, layers, weights),
+        "channels": report.channel_rows(networks, layers),
     }
-    print(f"{len(images)} test images of {args.dataset}\n{feature_report.told(subjects, tables)}")
-    feature_report.write(tables, args.measures, folder)
-    feature_figures.draw(subjects, layers, similarities, tables["measures"], args.channels, folder)
+    print(f"{format_paths(names)}\n{len(images)} test images of {args.dataset}")
+    print(report.format_summary(networks, tables))
+    report.write_tables(tables, args.measures, folder)
+    draw_features(networks, layers, similarities, tables["measures"], args.channels, folder)
     print(
-        f"\n{folder}: measures, cka, layers and channels.csv, measures, histograms and cka.png, maps and fourier_<tap>.png written"
+        f"\n{folder}: measures, cka, layers and channels.csv, "
+        "measures, histograms and cka.png, maps and fourier_<layer>.png written"
     )
     return tables | {"folder": folder}
 

@@ -1,4 +1,4 @@
-"""Our speed beside a plain loop's, and beside what the machine can do."""
+"""Time training, inference, physics and losses against a baseline loop and the machine's limits."""
 
 from cli import flags
 from core.registry import BENCHES
@@ -6,7 +6,7 @@ from core.registry import BENCHES
 
 def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
-    group = parser.add_argument_group("what is timed")
+    group = parser.add_argument_group("benchmark")
     group.add_argument(
         "--only",
         choices=BENCHES,
@@ -14,7 +14,7 @@ def build_parser() -> flags.Parser:
         action=flags.Distinct,
         default=list(BENCHES),
         metavar="GROUP",
-        help=f"of {', '.join(BENCHES)}",
+        help=f"groups to run, some of {', '.join(BENCHES)}",
     )
     group.add_argument(
         "--width",
@@ -24,47 +24,47 @@ def build_parser() -> flags.Parser:
         default=[16, 64],
         help="channels of student and teacher at full resolution",
     )
-    group.add_argument("--batch_size", type=flags.counting, default=50, help="images a step")
+    group.add_argument("--batch_size", type=flags.counting, default=50, help="images in a step")
     group.add_argument(
         "--sizes",
         type=flags.side,
         nargs="+",
         action=flags.Distinct,
         default=[32, 64, 128, 256, 512, 1024],
-        help="sides of images for the physics",
+        help="sides of the images in the group physics",
     )
     group.add_argument(
         "--images",
         type=flags.counting,
         nargs="+",
         action=flags.Distinct,
-        help="training images, for scaling (1000 4000 16000, on CUDA 60000 too)",
+        help="numbers of training images in the group scaling (default: 1000 4000 16000, on CUDA also 60000)",
     )
     group.add_argument(
         "--batch_sizes",
         type=flags.counting,
         nargs="+",
         action=flags.Distinct,
-        help="for scaling (10 50 200, on CUDA 50 to 4000)",
+        help="batch sizes in the group scaling (default: 10 50 200, on CUDA 50 to 4000)",
     )
     group.add_argument(
         "--teacher",
         metavar="PATH",
-        help="time its distillation too; the plain loop takes its weights as they are",
+        help="also time the distillation of this checkpoint, which the baseline loop reads as it is",
     )
-    group = parser.add_argument_group("how")
+    group = parser.add_argument_group("measurement")
     group.add_argument(
         "--rounds",
         type=flags.counting,
         default=15,
-        help="in which the contenders take turns, after one to warm up",
+        help="rounds in which the candidates take turns, after one to warm up",
     )
     group.add_argument(
-        "--steps", type=flags.counting, help="of a contender in a round (1, on CUDA 20)"
+        "--steps",
+        type=flags.counting,
+        help="steps of a candidate in a round (default: 1, on CUDA 20)",
     )
-    group.add_argument(
-        "--precision", choices=("fp32", "bf16"), help="fp32, on CUDA bf16, without it"
-    )
+    group.add_argument("--precision", choices=("fp32", "bf16"), help="default: fp32, on CUDA bf16")
     group.add_argument(
         "--training_flags",
         default="",
@@ -84,8 +84,8 @@ def parse(argv=None):
     return build_parser().parse_args(argv)
 
 
-def settle(args, cuda: bool) -> None:
-    """What depends on the device, unless it is given."""
+def set_defaults(args, cuda: bool) -> None:
+    """Sets the defaults that depend on the device."""
     defaults = {
         "images": [1000, 4000, 16000] + [60000] * cuda,
         "batch_sizes": [50, 200, 1000, 4000] if cuda else [10, 50, 200],
@@ -106,32 +106,33 @@ def main(args) -> dict:
     import main_unet_dist
     from core import runtime
     from core.registry import look_up
-    from speed import report
-    from speed.groups import Bench
-    from speed.timing import facts
+    from speed.candidates import Bench
+    from speed.report import check_goals, format_benchmark, write_benchmark
+    from speed.timing import describe_machine
 
     began = time.perf_counter()
     device = runtime.start(args.device)
-    settle(args, device.type == "cuda")
+    set_defaults(args, device.type == "cuda")
     rows, scripts = [], {"supervised": main_unet, "distilled": main_unet_dist}
-    print(facts(device))
+    machine = describe_machine(device)
+    print(machine)
     with TemporaryDirectory() as folder:
         bench = Bench(args, device, scripts, Path(folder))
         for group in args.only:
-            done = look_up(BENCHES, group, "group")(bench)
-            print(
-                f"{group}: {len(done)} lines after {time.perf_counter() - began:.0f} s", flush=True
-            )
-            rows += done
-    asked = report.targets(rows, device.type)
-    head = f"{facts(device)}; {args.precision}, {args.rounds} rounds"
-    text = report.report(rows, head, asked)
+            timed = look_up(BENCHES, group, "group")(bench)
+            seconds = time.perf_counter() - began
+            print(f"{group}: {len(timed)} lines after {seconds:.0f} s", flush=True)
+            rows += timed
+    goals = check_goals(rows, device.type)
+    head = f"{machine}; {args.precision}, {args.rounds} rounds"
+    text = format_benchmark(rows, head, goals)
     print(f"\n{text}", flush=True)
-    report.write(rows, text, Path(args.results))
+    write_benchmark(rows, text, Path(args.results))
+    seconds = time.perf_counter() - began
     print(
-        f"{args.results}/benchmark/table.csv, figure.png, report.md written; {time.perf_counter() - began:.0f} s in all"
+        f"{args.results}/benchmark/table.csv, figure.png, report.md written; {seconds:.0f} s in all"
     )
-    return {"rows": rows, "targets": asked}
+    return {"rows": rows, "goals": goals}
 
 
 if __name__ == "__main__":

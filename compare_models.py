@@ -1,4 +1,4 @@
-"""Compare checkpoints: parameters, FLOPs, memory, latency and quality, and their ratios to the first."""
+"""Compare checkpoints: parameters, FLOPs, memory, latency, quality, and ratios to the first."""
 
 from cli import flags
 
@@ -10,7 +10,7 @@ def build_parser() -> flags.Parser:
         nargs="+",
         action=flags.Distinct,
         metavar="PATH",
-        help="the first one is what the others are compared with",
+        help="the others are compared with the first one",
     )
     flags.add_data(parser, n_default=None, c_default=None, limits=("test",), whole=True)
     flags.add_bare(parser)
@@ -21,10 +21,10 @@ def build_parser() -> flags.Parser:
         "--awgn_snr",
         type=flags.noise_level,
         nargs=1,
-        help="noise level in dB, or none; each checkpoint's own without it",
+        help="noise level in dB, or none (default: each checkpoint's own)",
     )
     group.add_argument(
-        "--sigma", type=flags.sigma, nargs=1, help="noise level of denoisers, on the 0..255 scale"
+        "--sigma", type=flags.sigma, nargs=1, help="noise level of a denoiser on the 0..255 scale"
     )
     group.add_argument(
         "--batches",
@@ -32,15 +32,15 @@ def build_parser() -> flags.Parser:
         nargs="+",
         action=flags.Distinct,
         default=[1, 16],
-        help="batch sizes of the latency",
+        help="batch sizes for the latency",
     )
     group.add_argument(
         "--runs",
         type=flags.counting,
         default=30,
-        help="timed passes of each, after a tenth as many to warm up",
+        help="timed passes for each batch size, after a tenth as many to warm up",
     )
-    group.add_argument("--seed", type=flags.natural, default=42, help="of the noise")
+    group.add_argument("--seed", type=flags.natural, default=42, help="seed of the noise")
     flags.add_device(parser, group)
     flags.add_results(parser, group)
     parser.files.append(flags.checkpoints("checkpoints"))
@@ -55,15 +55,17 @@ def main(args) -> dict:
     from pathlib import Path
 
     from core import runtime
-    from evaluation import compare, restoration
+    from evaluation.checkpoints import checkpoint_names, format_paths, open_restorer
+    from evaluation.compare import compare_checkpoints, write_comparison
     from report.tables import markdown
 
     device = runtime.start(args.device)
-    restored = {path: restoration.restored(path, args) for path in args.checkpoints}
-    rows = compare.compare(restored, args, device)
-    folder = Path(args.results) / "compare"
+    checkpoints = {path: open_restorer(path, args) for path in args.checkpoints}
+    print(format_paths(checkpoint_names(checkpoints)))
+    rows = compare_checkpoints(checkpoints, args, device)
     print(markdown(rows))
-    compare.write(rows, args.batches[0], folder)
+    folder = Path(args.results) / "compare"
+    write_comparison(rows, args.batches[0], folder)
     print(f"{folder}/models.csv, models.png written")
     return {"rows": rows}
 

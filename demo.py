@@ -1,52 +1,49 @@
-"""The whole story in one command: a teacher, a student alone and a distilled student, for images or for classes."""
+"""Train and compare a teacher, a student alone and a distilled student, for images or classes."""
 
 from cli import flags
 
 
 def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
-    parser.choosers["task"] = flags.STORIES
-    stories = ", ".join(flags.STORIES)
+    parser.choosers["task"] = flags.DEMOS
     parser.add_argument(
         "--task",
-        type=flags.one_of(flags.STORIES, "task"),
+        type=flags.one_of(flags.DEMOS, "task"),
         default="reconstruct",
-        help=f"one of {stories}; in brackets who reads a flag",
+        help=f"one of {', '.join(flags.DEMOS)}; the tasks that read a flag are in brackets",
     )
 
     def add(flag: str, text: str, **how) -> None:
-        parser.add_argument(
-            flag, help=f"{text} {flags.defaults_of(flag[2:], flags.STORIES)}", **how
-        )
+        parser.add_argument(flag, help=f"{text} {flags.defaults_of(flag[2:], flags.DEMOS)}", **how)
 
-    add("--cr", "the students' ratio", type=flags.ratio)
-    add("--cr_teacher", "the teacher's ratio", type=flags.ratio)
-    add("--dataset", "labelled images", type=flags.one_of(flags.LABELLED, "dataset"))
-    add("--data_root", "their folder")
+    add("--cr", "ratio of the students", type=flags.ratio)
+    add("--cr_teacher", "ratio of the teacher", type=flags.ratio)
+    add("--dataset", "data set of labelled images", type=flags.one_of(flags.LABELLED, "dataset"))
+    add("--data_root", "folder of the data set")
     add("--n", "side of the images in pixels", type=flags.within(2, 4096, int))
     add("--c", "channels: grey or RGB", type=int, choices=(1, 3))
-    add("--model_teacher", "the teacher", type=flags.one_of(flags.CLASSIFIERS, "model"))
-    add("--model", "the students", type=flags.one_of(flags.CLASSIFIERS, "model"))
-    add("--balance", "of labels and teacher", type=flags.one_of(flags.BALANCES, "balance"))
+    add("--model_teacher", "network of the teacher", type=flags.one_of(flags.CLASSIFIERS, "model"))
+    add("--model", "network of the students", type=flags.one_of(flags.CLASSIFIERS, "model"))
+    add("--balance", "weights of labels and teacher", type=flags.one_of(flags.BALANCES, "balance"))
     add(
         "--lessen_ratio",
-        "how many times smaller the students' images are along a side",
+        "factor by which the students' images are smaller along a side",
         type=flags.within(1, 4096),
     )
     add(
         "--loss_distill",
-        "what is compared",
+        "losses that are compared",
         type=flags.weighted(flags.CLASS_LOSSES),
         nargs="+",
         action=flags.Distinct,
         metavar="NAME[:WEIGHT]",
     )
     seeds = {"type": flags.natural, "nargs": "+", "action": flags.Distinct}
-    add("--seeds", "of the students; the teacher's is 0", **seeds)
-    add("--seed", "of weights, order and augmentation", type=flags.natural)
+    add("--seeds", "seeds of the students (the teacher has seed 0)", **seeds)
+    add("--seed", "seed of weights, order and augmentation", type=flags.natural)
     add("--epochs", "passes over the training images, for each network", type=flags.counting)
     add("--width", "channels of the networks at full resolution", type=flags.counting)
-    add("--pictures", "test images in the figure", type=flags.within(1, 12, int))
+    add("--pictures", "number of test images in the figure", type=flags.within(1, 12, int))
     parser.add_argument(
         "--limit_train", type=flags.counting, help="use only so many training images"
     )
@@ -69,74 +66,64 @@ def main(args) -> dict:
     began = time.perf_counter()
     device = runtime.start(args.device)
     folder = Path(args.results)
-    commands = {"reconstruct": images, "classify": classes, "benchmark": losses}[args.task](args)
+    builders = {"reconstruct": restorers, "classify": classifiers, "benchmark": losses}
     shared = ["--epochs", args.epochs, "--device", args.device, "--results", folder]
     shared += ["--overwrite"]  # another demo's networks in the same folder
     shared += ["--limit_train", args.limit_train] if args.limit_train else []
-    lines = {
-        name: (script, [str(word) for word in flags + shared])
-        for name, (script, flags) in commands.items()
+    commands = {
+        name: (script, [str(word) for word in words + shared])
+        for name, (script, words) in builders[args.task](args).items()
     }
-    for script, words in lines.values():
-        script.parse(words)  # a wrong one is said before the first network is trained
+    for script, words in commands.values():
+        script.parse(words)  # a wrong flag is reported before the first network is trained
     trained = {}
-    for name, (script, words) in lines.items():
+    for name, (script, words) in commands.items():
         words = [trained.get(word, word) for word in words]
         print(f"\n{name}: python {script.__name__}.py {' '.join(words)}")
-        done = script.main(script.parse(words))
-        trained[name] = done.get("checkpoint") or done["checkpoints"]
-    result = look_up(flags.STORIES, args.task, "task")(trained, args, folder, device)
-    print(
-        f"{folder}/table.csv, figure.png, report.md written; {time.perf_counter() - began:.0f} s in all"
-    )
+        result = script.main(script.parse(words))
+        trained[name] = result.get("checkpoint") or result["checkpoints"]
+    result = look_up(flags.DEMOS, args.task, "task")(trained, args, folder, device)
+    seconds = time.perf_counter() - began
+    print(f"{folder}/table.csv, figure.png, report.md written; {seconds:.0f} s in all")
     return result
 
 
-def images(args) -> dict:
-    """A teacher that measures much, and students that measure little."""
+def restorers(args) -> dict:
+    """A teacher of many measurements, and students of few."""
     import main_unet
     import main_unet_dist
 
-    how = ["--width", args.width, "--seed", args.seed]
+    shared = ["--width", args.width, "--seed", args.seed]
+    student = ["--cr", args.cr, *shared]
     return {
-        f"teacher, cr {args.cr_teacher:g}": (main_unet, ["--cr", args.cr_teacher, *how]),
-        f"student alone, cr {args.cr:g}": (main_unet, ["--cr", args.cr, *how]),
+        f"teacher, cr {args.cr_teacher:g}": (main_unet, ["--cr", args.cr_teacher, *shared]),
+        f"student alone, cr {args.cr:g}": (main_unet, student),
         f"student distilled, cr {args.cr:g}": (
             main_unet_dist,
-            ["--cr", args.cr, "--cr_teacher", args.cr_teacher, *how],
+            ["--cr_teacher", args.cr_teacher, *student],
         ),
     }
 
 
-def model(name: str, args) -> list:
-    """The flags of a classifier, which need not have a width."""
-    return [
-        "--model",
-        name,
-        *(["--width", args.width] if "width" in flags.CLASSIFIERS[name].flags else []),
-    ]
+def model_flags(name: str, args) -> list:
+    """The flags of a classifier; some have no width."""
+    has_width = "width" in flags.CLASSIFIERS[name].flags
+    return ["--model", name, *(["--width", args.width] if has_width else [])]
 
 
-def classes(args) -> dict:
+def data_flags(args) -> list:
+    return ["--dataset", args.dataset, "--data_root", args.data_root, "--n", args.n, "--c", args.c]
+
+
+def classifiers(args) -> dict:
     """A large classifier, and small ones."""
     import main_classify
     import main_classify_dist
 
-    data = [
-        "--dataset",
-        args.dataset,
-        "--data_root",
-        args.data_root,
-        "--n",
-        args.n,
-        "--c",
-        args.c,
-        "--seed",
-        args.seed,
-    ]
-    teacher, student = f"teacher, {args.model_teacher}", [*model(args.model, args), *data]
+    shared = [*data_flags(args), "--seed", args.seed]
+    teacher, student = f"teacher, {args.model_teacher}", [*model_flags(args.model, args), *shared]
     return {
-        teacher: (main_classify, [*model(args.model_teacher, args), *data]),
+        teacher: (main_classify, [*model_flags(args.model_teacher, args), *shared]),
         f"student alone, {args.model}": (main_classify, student),
         f"student distilled, {args.model}": (
             main_classify_dist,
@@ -146,27 +133,18 @@ def classes(args) -> dict:
 
 
 def losses(args) -> dict:
-    """One teacher of large images; students of small ones, alone and with every loss, for every seed."""
+    """A teacher of large images; students of small ones, alone and with every loss and seed."""
     import main_classify
     import main_classify_dist
 
-    data = ["--dataset", args.dataset, "--data_root", args.data_root, "--n", args.n, "--c", args.c]
-    student = [
-        *model(args.model, args),
-        *data,
-        "--lessen_ratio",
-        args.lessen_ratio,
-        "--seeds",
-        *args.seeds,
-    ]
-    taught = {
+    teacher = [*model_flags(args.model_teacher, args), *data_flags(args), "--seed", 0]
+    student = [*model_flags(args.model, args), *data_flags(args)]
+    student += ["--lessen_ratio", args.lessen_ratio, "--seeds", *args.seeds]
+    distilled = {
         loss: (main_classify_dist, [*student, "--teacher", "teacher", "--loss_distill", loss])
         for loss in args.loss_distill
     }
-    return {
-        "teacher": (main_classify, [*model(args.model_teacher, args), *data, "--seed", 0]),
-        "alone": (main_classify, student),
-    } | taught
+    return {"teacher": (main_classify, teacher), "alone": (main_classify, student)} | distilled
 
 
 if __name__ == "__main__":

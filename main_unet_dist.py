@@ -42,8 +42,8 @@ def prepare(args, device, companion=None):
     """A student and its teacher, ready to be trained."""
     from functools import cache
 
+    from checkpoints.checkpoint import pack, write
     from training import setup
-    from training.checkpoint import pack, write
 
     setup.check_losses(args)
     path = checks.teacher_path(args)

@@ -1,4 +1,4 @@
-"""Restore or classify pictures, or what a laboratory's detector measured, with a trained network; or export the network."""
+"""Restore or classify images or measurements with a trained network, or export the network."""
 
 from pathlib import Path
 
@@ -9,49 +9,50 @@ from core.inputs import existing_file
 def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     parser.add_argument(
-        "--checkpoint", required=True, metavar="PATH", help="it tells network and physics"
+        "--checkpoint",
+        required=True,
+        metavar="PATH",
+        help="contains the configs of network and physics",
     )
     parser.add_argument(
         "inputs",
         nargs="*",
-        metavar="PICTURE",
-        help="pictures, or folders of them, that the camera took",
+        metavar="IMAGE",
+        help="image files, or folders of them, as the physics measured them",
     )
-    group = parser.add_argument_group("pictures")
+    group = parser.add_argument_group("images")
     group.add_argument(
         "--simulate",
         action="store_true",
-        help="the pictures are clean scenes: measure them first (spc and mri always do)",
+        help="the images are clean: measure them first (always so with spc and mri)",
     )
     group.add_argument(
         "--truth",
         metavar="PATH",
-        help="the clean picture, or a folder with pictures of the same names",
+        help="the clean image, or a folder of clean images with the same names",
     )
     group.add_argument(
         "--sigma",
         type=flags.sigma,
-        help="the pictures' noise on the 0..255 scale, for networks that are told it",
+        help="noise of the images on the 0..255 scale, for networks that take a noise level",
     )
     group.add_argument(
         "--tile",
         type=flags.within(16, 4096, int),
-        help="larger pictures are cut into tiles of this side; 512",
+        help="side of the tiles into which larger images are cut (default: 512)",
     )
     group.add_argument(
         "--overlap",
         type=flags.natural,
-        help="pixels in which neighbouring tiles are blended; 32, simulated 0",
+        help="pixels in which neighbouring tiles are blended (default: 32, simulated 0)",
     )
     group = parser.add_argument_group("measurements")
     group.add_argument(
         "--measurements",
         metavar="FILE",
-        help=".npy: m values, or 2 m of complementary pairs, a frame; one frame or several",
+        help="a .npy file of one frame or several; each has m values, or 2 m of complementary pairs",
     )
-    group.add_argument(
-        "--scale", type=flags.gain, help="what values are multiplied by, or auto; see README"
-    )
+    group.add_argument("--scale", type=flags.gain, help="factor for the measured values, or auto")
     group = parser.add_argument_group("export")
     group.add_argument(
         "--export",
@@ -59,19 +60,19 @@ def build_parser() -> flags.Parser:
         nargs="+",
         action=flags.Distinct,
         default=[],
-        help=f"alone: {', '.join(flags.EXPORTS)}",
+        help=f"write the network alone, as {', '.join(flags.EXPORTS)}",
     )
     flags.add_bare(parser, n=True)
     group = parser.add_argument_group("run")
-    group.add_argument("--seed", type=flags.natural, default=42, help="of simulated noise")
+    group.add_argument("--seed", type=flags.natural, default=42, help="seed of the simulated noise")
     flags.add_device(parser, group)
     flags.add_results(parser, group)
 
-    def words_go_together(args) -> None:
-        check(args, parser)
+    def check_flags(args) -> None:
+        check_one_use(args, parser)
 
-    parser.checks.append(words_go_together)
-    parser.files += [flags.checkpoints("checkpoint"), inputs_are_there]
+    parser.checks.append(check_flags)
+    parser.files += [flags.checkpoints("checkpoint"), check_inputs]
     return parser
 
 
@@ -79,22 +80,23 @@ def parse(argv=None):
     return build_parser().parse_args(argv)
 
 
-def check(args, parser: flags.Parser) -> None:
-    """Refuses flags of one use in another one."""
+def check_one_use(args, parser: flags.Parser) -> None:
+    """Refuses a command line without exactly one use, or with flags of another one."""
     if bool(args.inputs) + bool(args.measurements) + bool(args.export) != 1:
-        parser.error("give one of pictures, --measurements FILE, --export FORM")
-    what = "pictures" if args.inputs else "--measurements" if args.measurements else "--export"
-    for flag, reader in dict.fromkeys(
-        ("simulate", "truth", "sigma", "tile", "overlap"), "pictures"
-    ).items() | {("scale", "--measurements")}:
-        if getattr(args, flag) is not None and getattr(args, flag) is not False and reader != what:
-            parser.error(
-                f"--{flag} {getattr(args, flag)}: it is read with {reader}, not with {what}"
-            )
+        parser.error("give one of images, --measurements FILE, --export FORM")
+    use = "images" if args.inputs else "--measurements" if args.measurements else "--export"
+    users: dict[str, str] = dict.fromkeys(
+        ("simulate", "truth", "sigma", "tile", "overlap"), "images"
+    )
+    users["scale"] = "--measurements"
+    for flag, user in users.items():
+        value = getattr(args, flag)
+        if value is not None and value is not False and user != use:
+            parser.error(f"--{flag} {value}: it is read with {user}, not with {use}")
 
 
-def inputs_are_there(args) -> None:
-    """Refuses pictures and measurements that are not where the command line says."""
+def check_inputs(args) -> None:
+    """Refuses image files and measurements that do not exist."""
     for path in args.inputs + [args.truth] * bool(args.truth):
         if not Path(path).is_dir():
             existing_file(path, "picture")
@@ -105,21 +107,24 @@ def inputs_are_there(args) -> None:
 def main(args) -> dict:
     from functools import partial
 
+    from checkpoints.checkpoint import restore
     from core import runtime
     from core.files import folder_for
-    from evaluation import export, prediction
-    from evaluation.restoration import name_of
-    from training.checkpoint import restore
+    from evaluation.checkpoints import checkpoint_name
+    from evaluation.export import export_network
+    from evaluation.predict import classify_files, restore_files, restore_measurements
 
     device = runtime.start(args.device)
-    restored = restore(args.checkpoint, {name: getattr(args, name) for name in flags.BARE})
-    folder = folder_for(Path(args.results) / "predict", name_of(args.checkpoint))
+    values = {name: getattr(args, name) for name in flags.BARE}
+    checkpoint = restore(args.checkpoint, values)
+    folder = folder_for(Path(args.results) / "predict", checkpoint_name(args.checkpoint))
     if args.export:
-        return {"exports": {kind: export.export(restored, kind, folder) for kind in args.export}}
-    work = prediction.from_measurements if args.measurements else prediction.from_pictures
-    if restored.is_classifier:
-        work = partial(prediction.classes_of, restored.classes, restored.crop)
-    return work(restored.network.to(device), restored.physics.to(device), args, folder, device)
+        return {"exports": {kind: export_network(checkpoint, kind, folder) for kind in args.export}}
+    predict = restore_measurements if args.measurements else restore_files
+    if checkpoint.is_classifier:
+        predict = partial(classify_files, checkpoint.classes, checkpoint.crop)
+    network, physics = checkpoint.network.to(device), checkpoint.physics.to(device)
+    return predict(network, physics, args, folder, device)
 
 
 if __name__ == "__main__":

@@ -195,17 +195,18 @@ def go_on(args) -> dict:
 
 def prepare_checkpoints(args, device):
     """A trained student or a hybrid, with the physics of its checkpoint, ready to be trained."""
+    from checkpoints.checkpoint import RESTORER, restore
     from training import setup
-    from training.checkpoint import RESTORER, restore
 
     typed = {
         name: getattr(args, name) for name in ("n", "c", "cr", "ordering") if name in args.typed
     }
     start = restore(args.redistill or args.encoder_from, typed, kind=RESTORER)
     physics, level = start.physics, start.physics.level
-    changed = level in args.typed and getattr(args, level) != physics.config[level]
+    noise = getattr(args, level) if level and level in args.typed else None
+    changed = level in args.typed and noise != physics.config[level]
     if changed:
-        physics = physics.at_noise(getattr(args, level))
+        physics = physics.at_noise(noise)
     args = with_settings_of(args, start.network_config, physics.config)
     if args.decoder_from:
         network, config = setup.hybrid_of(start, args.decoder_from, args.freeze)
@@ -254,9 +255,8 @@ def with_settings_of(args, network_config: dict, physics_config: dict) -> Namesp
                 f"{name} {getattr(args, name)} contradicts the checkpoint's {own[name]}"
             )
     # The test images are not part of the training.
-    changed = Namespace(**vars(args) | own | {"limit_test": None})
-    del changed.typed
-    return changed
+    changed = vars(args) | own | {"limit_test": None}
+    return Namespace(**{name: value for name, value in changed.items() if name != "typed"})
 
 
 if __name__ == "__main__":

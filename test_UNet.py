@@ -1,4 +1,4 @@
-"""Evaluate checkpoints on a test set: PSNR and SSIM into a CSV, reconstructions, the first feature, and training-free anchors."""
+"""Evaluate checkpoints on a test set: PSNR, SSIM, reconstructions, and training-free baselines."""
 
 from cli import flags
 
@@ -11,7 +11,7 @@ def build_parser() -> flags.Parser:
         action=flags.Distinct,
         required=True,
         metavar="PATH",
-        help="one or several; they tell network and physics",
+        help="one or several checkpoints, which contain the configs of network and physics",
     )
     flags.add_data(parser, n_default=None, c_default=None, limits=("train", "test"), whole=True)
     flags.add_loading(parser)
@@ -19,13 +19,17 @@ def build_parser() -> flags.Parser:
     flags.add_scoring(parser)
     group = flags.add_evaluation(parser)
     group.add_argument(
-        "--save_batches", type=flags.natural, default=1, help="batches whose pictures are written"
+        "--save_batches",
+        type=flags.natural,
+        default=1,
+        help="number of batches whose images are written",
     )
     group.add_argument(
+        "--baselines",
         "--anchors",
         action=flags.BooleanOptionalAction,
         default=True,
-        help="back-projection and LMMSE beside the network",
+        help="also evaluate back-projection and LMMSE, which need no training",
     )
     parser.files.append(flags.checkpoints("checkpoint"))
     return parser
@@ -37,17 +41,20 @@ def parse(argv=None):
 
 def main(args) -> dict:
     from core import runtime
-    from evaluation import restoration
+    from evaluation.checkpoints import checkpoint_names, format_paths, open_restorer
+    from evaluation.restoration import evaluate_checkpoint, write_restoration
     from report import tables
 
     device = runtime.start(args.device)
-    restored = {path: restoration.restored(path, args) for path in args.checkpoint}
+    checkpoints = {path: open_restorer(path, args) for path in args.checkpoint}
+    names = checkpoint_names(checkpoints)
+    print(format_paths(names))
     rows = []
     with tables.printed(rows):
-        for path, name in restoration.names_of(restored).items():
-            tests = restoration.test_checkpoint(path, name, restored[path], args, device)
-            rows += tests.rows
-            restoration.write(tests, args, device)
+        for path, name in names.items():
+            result = evaluate_checkpoint(path, name, checkpoints[path], args, device)
+            rows += result.rows
+            write_restoration(result, args, device)
     return {"rows": rows, "psnr": rows[-1]["PSNR"], "ssim": rows[-1]["SSIM"]}
 
 

@@ -1,4 +1,4 @@
-"""Evaluate classifiers: scores of every split into a CSV, confusion matrices, reports, and mean and deviation over checkpoints."""
+"""Evaluate classifiers: scores of every split, confusion matrices, and the mean over checkpoints."""
 
 from cli import flags
 
@@ -11,7 +11,7 @@ def build_parser() -> flags.Parser:
         action=flags.Distinct,
         required=True,
         metavar="PATH",
-        help="one or several; they tell network, physics and classes",
+        help="one or several checkpoints, which contain network, physics and classes",
     )
     flags.add_labelled(
         parser, limits=("train", "val", "test"), n_default=None, c_default=None, crop_default=None
@@ -24,7 +24,7 @@ def build_parser() -> flags.Parser:
         action=flags.Distinct,
         choices=("train", "val", "test"),
         default=["train", "val", "test"],
-        help="what is scored",
+        help="splits to evaluate",
     )
     parser.files.append(flags.checkpoints("checkpoint"))
     return parser
@@ -38,29 +38,31 @@ def main(args) -> dict:
     from statistics import mean
 
     from core import runtime
-    from evaluation import grading
-    from evaluation.restoration import names_of
+    from evaluation.checkpoints import checkpoint_names, format_paths
+    from evaluation.classification import evaluate_classifier, write_classification
     from report import tables
-    from training import classification, setup
+    from training.classification import restore_classifier
+    from training.setup import mean_and_deviation
 
     device = runtime.start(args.device)
-    found = {
-        path: classification.restore_classifier(path, args.n, args.c, args.crop)
-        for path in args.checkpoint
+    checkpoints = {
+        path: restore_classifier(path, args.n, args.c, args.crop) for path in args.checkpoint
     }
+    names = checkpoint_names(checkpoints)
+    print(format_paths(names))
     rows = []
     with tables.printed(rows):
-        for path, name in names_of(found).items():
-            grades = grading.grade(path, name, found[path], args, device)
-            rows += grades.rows
-            grading.write(grades, args, device)
-    tops = {}
+        for path, name in names.items():
+            result = evaluate_classifier(path, name, checkpoints[path], args, device)
+            rows += result.rows
+            write_classification(result, args, device)
+    last_split, tops = args.splits[-1], {}
     for row in rows:
-        if row["split"] == args.splits[-1]:
-            tops.setdefault(row["camera"], []).append(row["top-1"])
-    for camera, values in tops.items():
-        print(f"{args.splits[-1]} top-1, {camera}: {setup.mean_and_deviation(values)} %")
-    return {"rows": rows, "top1": {camera: mean(values) for camera, values in tops.items()}}
+        if row["split"] == last_split:
+            tops.setdefault(row["physics"], []).append(row["top-1"])
+    for physics, values in tops.items():
+        print(f"{last_split} top-1, {physics}: {mean_and_deviation(values)} %")
+    return {"rows": rows, "top1": {physics: mean(values) for physics, values in tops.items()}}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Look at the sensing patterns of a single-pixel camera, say what is really measured, and export the patterns."""
+"""Draw the sensing patterns of a single-pixel camera and the energy they measure, or export them."""
 
 from cli import flags
 from core.inputs import check_patterns, folder_to_write
@@ -13,7 +13,7 @@ def build_parser() -> flags.Parser:
     flags.add_patterns(parser)
     group = parser.add_argument_group("output")
     group.add_argument(
-        "--patterns", type=flags.counting, default=16, help="patterns drawn as images"
+        "--patterns", type=flags.counting, default=16, help="number of patterns in the figure"
     )
     group.add_argument(
         "--export",
@@ -24,11 +24,11 @@ def build_parser() -> flags.Parser:
         "--magnify",
         type=flags.counting,
         default=1,
-        help="micromirrors along the side of a pixel in exported patterns",
+        help="micromirrors along the side of a pixel, in exported patterns",
     )
     flags.add_results(parser, group)
     parser.checks.append(lambda args: check_patterns(args.ordering, args.n))
-    parser.files.append(export_can_be_written)
+    parser.files.append(check_export)
     return parser
 
 
@@ -36,7 +36,8 @@ def parse(argv=None):
     return build_parser().parse_args(argv)
 
 
-def export_can_be_written(args) -> None:
+def check_export(args) -> None:
+    """Refuses a folder that cannot be written."""
     if args.export:
         folder_to_write(args.export, "--export")
 
@@ -49,51 +50,39 @@ def main(args) -> dict:
     from core import runtime
     from data_loader import build_splits
     from evaluation import patterns
+    from physics.single_pixel import SinglePixel
     from report.tables import markdown
     from training import setup
 
     runtime.start("cpu")
-    config = setup.physics_config_of(
-        Namespace(**vars(args), physics="spc", x0="adjoint", awgn_snr=None)
-    )
+    flags_of_physics = Namespace(**vars(args), physics="spc", x0="adjoint", awgn_snr=None)
+    config = setup.physics_config_of(flags_of_physics)
     setup.check_physics(args, config)
     images = build_splits(setup.request_of(args), wanted=("train",))["train"].stack
     physics = build_physics(config, images=images)
+    assert isinstance(physics, SinglePixel), "its config is that of a single-pixel camera"
     print(f"physics: {physics.describe()}")
-    folder = (
-        Path(args.results)
-        / "masks"
-        / f"{args.ordering.replace('/', '_').replace(':', '_')}_cr_{args.cr:g}_n_{args.n}"
-    )
-    if args.export:  # first: nothing is written where the patterns cannot be shown
-        count = patterns.export(physics, Path(args.export), args.magnify)
+    ordering = args.ordering.replace("/", "_").replace(":", "_")
+    folder = Path(args.results) / "masks" / f"{ordering}_cr_{args.cr:g}_n_{args.n}"
+    if args.export:  # first: nothing is written where the patterns cannot be exported
+        count = patterns.export_patterns(physics, Path(args.export), args.magnify)
         print(f"exported {count} pairs of patterns to {args.export}")
-    energies = patterns.cumulative_energies(physics, images())
+    curves = patterns.cumulative_energies(physics, images())
+    energies = {name: 100 * curve[physics.m - 1].item() for name, curve in curves.items()}
     if energies:
         rows = [
-            {
-                "ordering": name,
-                "measurements": physics.m,
-                "energy measured (%)": 100 * e[physics.m - 1].item(),
-            }
-            for name, e in energies.items()
+            {"ordering": name, "measurements": physics.m, "energy measured (%)": energy}
+            for name, energy in energies.items()
         ]
         print(markdown(rows))
+        patterns.draw_energies(curves, physics.m, folder / "energy.png")
     else:
-        print(f"no energies: n {args.n} has no Hadamard patterns")
+        print(f"no energies, because there are no Hadamard patterns for n {args.n}")
     patterns.draw_mask(physics, folder / "mask.png")
     patterns.draw_patterns(physics, args.patterns, folder / "patterns.png")
-    if energies:
-        patterns.draw_energies(energies, physics.m, folder / "energy.png")
-    print(f"pictures: {folder}")
-    return {
-        "m": physics.m,
-        "energies": {
-            name: 100 * e[physics.m - 1].item()
-            for name, e in energies.items()
-            if name != patterns.BEST
-        },
-    }
+    print(f"figures: {folder}")
+    energies.pop(patterns.BEST, None)
+    return {"m": physics.m, "energies": energies}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import atexit
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -44,7 +44,7 @@ def total(x: Tensor) -> Tensor:
     return x
 
 
-def add_gradients(weights: list[Tensor]) -> None:
+def add_gradients(weights: Sequence[Tensor]) -> None:
     """Replaces every process's gradients by their sum."""
     if world() == 1:
         return

@@ -50,6 +50,8 @@ def keep(path: Path, name: Path) -> None:
         os.replace(path, name)
     else:
         os.replace(link, name)
+        with suppress(OSError):
+            link.unlink()  # it is still there where both names are of one file already
 
 
 @contextmanager

@@ -62,13 +62,13 @@ PIXELS = {
     "seeds": [0, 1, 2],
 }
 RANKED = ["kd", "dkd", "dist", "at", "sp", "rkd", "ickd", "crd", "ft", "tucker", "isrd:50"]
-STORIES = {  # of the demo
+DEMOS = {  # of the demo
     "reconstruct": Entry(
-        path="evaluation.demo:tell",
+        path="evaluation.demo:report_restoration",
         flags={"cr": 0.1, "cr_teacher": 0.5, "epochs": 6, "width": 16, "pictures": 4, "seed": 42},
     ),
     "classify": Entry(
-        path="evaluation.demo_classes:tell",
+        path="evaluation.demo_classes:report_classification",
         flags=FEW
         | {
             "model_teacher": "vgg16",
@@ -80,7 +80,7 @@ STORIES = {  # of the demo
         },
     ),
     "benchmark": Entry(
-        path="evaluation.demo_classes:rank", flags=FEW | PIXELS | {"loss_distill": RANKED}
+        path="evaluation.demo_classes:report_losses", flags=FEW | PIXELS | {"loss_distill": RANKED}
     ),
 }
 
@@ -94,12 +94,12 @@ QUEUED = {
     "signal_before": 120,
 }
 CLUSTERS = {
-    "slurm": Entry(path="study.cluster:Slurm", flags=QUEUED),
-    "pbs": Entry(path="study.cluster:PBS", flags=QUEUED),
+    "slurm": Entry(path="runners.cluster:Slurm", flags=QUEUED),
+    "pbs": Entry(path="runners.cluster:PBS", flags=QUEUED),
 }
 
 BENCHES = {
-    name: f"speed.groups:{name}"
+    name: f"speed.groups:time_{name}"
     for name in ("training", "inference", "physics", "losses", "scaling", "peak")
 }
 
@@ -115,7 +115,7 @@ ALONE = {
     "main_classify_dist": "main_classify",
 }  # scripts that distil, and those that train the same student alone
 FEATURE_MEASURES = {  # of a map of features
-    name: f"evaluation.feature_measures:{name}"
+    name: f"features.measures:{name}"
     for name in (
         "wavelet", "high_frequency", "low_pass_residual", "spectral_entropy", "std", "skewness", "kurtosis", "iqr", "variation",
     )

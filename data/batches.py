@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import psutil
@@ -17,8 +17,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from core.distributed import world
 from data.augment import symmetries_of
 
+T = TypeVar("T")
 
-def map_tensors(value, change: Callable[[Tensor], Tensor]):
+
+def map_tensors(value, change: Callable[[Tensor], Tensor]) -> Any:
     """A nest of lists and dicts with every tensor changed; one that stands in two places, once."""
     memo: dict[int, Tensor] = {}
 
@@ -45,6 +47,12 @@ def tensors_in(value) -> list[Tensor]:
         for item in value.values() if isinstance(value, dict) else value:
             tensors += tensors_in(item)
     return tensors
+
+
+def present(value: T | None) -> T:
+    """A field of a batch that is there by now."""
+    assert value is not None, "the batch lacks what the networks see of it"
+    return value
 
 
 def bytes_of(value) -> int:
@@ -264,17 +272,31 @@ class Order(Sampler):
             yield order[batch * self.batch_size : last].tolist()
 
 
+class Loader(DataLoader):
+    """Batches of a split; a pass over the images of a shuffled one can begin at any batch."""
+
+    images: Images
+
+    def begin_at(self, epoch: int, batch: int = 0) -> None:
+        """The next pass is that of an epoch, from a batch on."""
+        assert isinstance(self.batch_sampler, Order), "only a shuffled split has epochs"
+        self.images.epoch, self.batch_sampler.first = epoch, batch
+
+
 def build_loader(
     images: Images, batch_size: int, num_workers: int = 0, shuffle_seed: int | None = None
-) -> DataLoader:
+) -> Loader:
     """Batches of a split, in the order of a seed and the epoch, or of the split."""
     how = {"num_workers": num_workers, "worker_init_fn": ignore_signals, "collate_fn": to_batch}
     if shuffle_seed is None:
-        return DataLoader(images, batch_size if images.same_size else 1, **how)
-    return DataLoader(images, batch_sampler=Order(images, batch_size, shuffle_seed), **how)
+        loader = Loader(images, batch_size if images.same_size else 1, **how)
+    else:
+        loader = Loader(images, batch_sampler=Order(images, batch_size, shuffle_seed), **how)
+    loader.images = images
+    return loader
 
 
-def to_batch(items: dict[str, Tensor]) -> Batch:
+def to_batch(items: dict[str, Any]) -> Batch:
     """The tensors that a dataset gives for some places, as a batch."""
     return Batch(**items)
 

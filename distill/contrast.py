@@ -31,6 +31,14 @@ class CRD(nn.Module):
     number of training images. Z is fixed by the first batch that trains.
     """
 
+    order: Tensor  # (N,) the images class by class
+    size: Tensor  # (N,) of each image's class
+    gap: Tensor  # (N,) where its class begins in the order
+    memory_s: Tensor  # (N, FEATURES) of the student
+    memory_t: Tensor
+    log_z_s: Tensor
+    log_z_t: Tensor
+
     def __init__(
         self,
         s: torch.Size,
@@ -74,7 +82,7 @@ class CRD(nn.Module):
     def others(self, index: Tensor, generator: Generator | None) -> Tensor:
         """K images of other classes (B, K), each at most once, or where there are fewer than K of them drawn with replacement."""
         shape, count, device = (len(index), self.negatives), len(self.order), index.device
-        seed = torch.randint(2**62, (), generator=generator).item()
+        seed = int(torch.randint(2**62, (), generator=generator))
         rng = Generator(device).manual_seed(seed)  # numbers for all images are drawn where they are
         size, gap = self.size[index, None], self.gap[index, None]
         left = count - size

@@ -41,8 +41,11 @@ def smooth_l1(s: Tensor, t: Tensor) -> Tensor:
 
 def same_size(s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """The larger map pooled down to the smaller."""
-    size = [min(a, b) for a, b in zip(s.shape[-2:], t.shape[-2:], strict=True)]
-    s, t = (F.adaptive_avg_pool2d(f, size) if list(f.shape[-2:]) != size else f for f in (s, t))
+    height, width = (min(a, b) for a, b in zip(s.shape[-2:], t.shape[-2:], strict=True))
+    s, t = (
+        F.adaptive_avg_pool2d(f, (height, width)) if f.shape[-2:] != (height, width) else f
+        for f in (s, t)
+    )
     return s, t
 
 

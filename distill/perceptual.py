@@ -35,8 +35,10 @@ def load_vgg() -> nn.Module:
     def read() -> dict[str, Tensor]:
         return torch.load(path, map_location="cpu", weights_only=True)
 
-    vgg = vgg19(weights=None).eval().requires_grad_(False)
-    vgg.load_state_dict(read_weights(path, read, vgg.state_dict()))
+    with torch.device("meta"):  # its 144 million first weights are not drawn
+        vgg = vgg19(weights=None)
+    vgg.load_state_dict(read_weights(path, read, vgg.state_dict()), assign=True)
+    vgg = vgg.float().eval().requires_grad_(False)
     for layer in vgg.modules():
         if isinstance(layer, nn.ReLU):
             layer.inplace = False  # the features are compared as they are before the ReLU

@@ -37,8 +37,9 @@ def comb_matrix(s: Tensor, t: Tensor, gamma: float | str = "auto") -> Tensor:
     distances in different spaces have no common unit and K would be all zeros or all ones.
     """
     d_s, d_t = squared_distances(s), squared_distances(t)
-    gamma_t = inverse_median(d_t) if gamma == "auto" else gamma
-    gamma_s = inverse_median(d_s) if gamma == "auto" and s.shape != t.shape else gamma_t
+    auto = isinstance(gamma, str)
+    gamma_t = inverse_median(d_t) if isinstance(gamma, str) else gamma
+    gamma_s = inverse_median(d_s) if auto and s.shape != t.shape else gamma_t
     return (torch.exp(-gamma_s * d_s) - torch.exp(-gamma_t * d_t)).norm()
 
 

@@ -3,16 +3,17 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import Generator, Tensor, nn
 
 from core.distributed import gather_samples, single_process
-from data.batches import Batch
+from data.batches import Batch, present
 from distill import WeightedLoss
 from distill.layers import Adapter, check_layers, selected_layers
 from distill.schedule import constant
+from models.base import Network
 from physics.base import Physics
 
 TaskLoss = Callable[[Tensor, Tensor], Tensor]
@@ -45,7 +46,7 @@ class Losses(TypedDict):
 class Teacher:
     """A teacher: its network, its physics, and how much it counts among several."""
 
-    network: nn.Module
+    network: Network
     physics: Physics
     config: dict = field(default_factory=dict)  # what rebuilds the network
     weight: float = 1.0
@@ -62,9 +63,10 @@ class Task(nn.Module):
 
     teachers: tuple[Teacher, ...] = ()
 
-    def __init__(self, student: nn.Module, physics: Physics, task_loss: TaskLoss, target: str):
+    def __init__(self, student: Network, physics: Physics, task_loss: TaskLoss, target: str):
         super().__init__()
-        self.student, self.physics = student, physics
+        self.student: Network = student
+        self.physics: Physics = physics
         self.task_loss, self.target = task_loss, target
 
     def add_observations(self, batch: Batch, generator: Generator | None = None) -> Batch:
@@ -97,7 +99,7 @@ class Supervised(Task):
     """loss = L(student(x0), target)"""
 
     def __init__(
-        self, student: nn.Module, physics: Physics, task_loss: TaskLoss, target: str = "image"
+        self, student: Network, physics: Physics, task_loss: TaskLoss, target: str = "image"
     ):
         super().__init__(student, physics, task_loss, target)
 
@@ -110,7 +112,7 @@ class Supervised(Task):
         self, batch: Batch, generator: Generator | None = None, progress: Progress = BEGINNING
     ) -> Losses:
         batch = self.add_observations(batch, generator)
-        output = self.student(batch.x0)
+        output = self.student(present(batch.x0))
         loss = self.task_loss(output, batch.of_target(self.target))
         return {
             "loss": loss,
@@ -142,7 +144,7 @@ class Distillation(Task):
 
     def __init__(
         self,
-        student: nn.Module,
+        student: Network,
         physics: Physics,
         teachers: Sequence[Teacher],
         *,
@@ -221,7 +223,7 @@ class Distillation(Task):
 
     @staticmethod
     def _example(
-        network: nn.Module, physics: Physics, device: torch.device
+        network: Network, physics: Physics, device: torch.device
     ) -> tuple[dict[str, Tensor], Tensor]:
         """The layers of two black images, and the input of the network's first layer."""
         x0 = physics.to(device).parts[0].example(device)
@@ -265,11 +267,14 @@ class Distillation(Task):
 
         All that measure the same values get the same noise; what sees the same is computed once.
         """
-        before = generator and generator.get_state()
+        before = None if generator is None else generator.get_state()
         views = {id(self.physics): self.physics.observe_batch(batch, generator)}
         for teacher, same in zip(self.teachers, self.same_measurements, strict=True):
             if id(teacher.physics) not in views:
-                repeated = Generator().set_state(before) if same and generator else generator
+                repeated = generator
+                if same and before is not None:
+                    repeated = Generator()
+                    repeated.set_state(before)
                 views[id(teacher.physics)] = teacher.physics.observe_batch(batch, repeated)
         return views[id(self.physics)], [views[id(t.physics)] for t in self.teachers]
 
@@ -285,7 +290,7 @@ class Distillation(Task):
             return batch
         names = dict.fromkeys((*self.layers, "output"))
         answers = []
-        for teacher, x0 in zip(self.teachers, batch.teacher_x0, strict=True):
+        for teacher, x0 in zip(self.teachers, present(batch.teacher_x0), strict=True):
             features = teacher.network.features(x0)
             answers.append({name: features[name] for name in names})
         return batch.replace(teacher_features=answers)
@@ -301,7 +306,7 @@ class Distillation(Task):
     ) -> Losses:
         batch = self.add_teacher_features(self.add_observations(batch, generator))
         target = batch.of_target(self.target)
-        s = self.student.features(batch.x0)
+        s = self.student.features(present(batch.x0))
         t = [self._features_of_teacher(batch, i) for i in range(len(self.teachers))]
         loss = self.task_loss(s["output"], target if self.supervised else self.mean_output(t))
         # Against the truth and without a weight, as it is computed on validation images.
@@ -318,7 +323,7 @@ class Distillation(Task):
         for comparison in self.comparisons:
             teacher, weight = self.teachers[comparison.teacher], comparison.loss.weight
             if "teacher_input" in comparison.loss.spec.reads:
-                x0 = batch.teacher_x0[comparison.teacher]
+                x0 = present(batch.teacher_x0)[comparison.teacher]
                 context["teacher_input"] = teacher.network.normalise(x0)
             value = self.distance(comparison, s, t[comparison.teacher], context)
             if weight:
@@ -337,8 +342,8 @@ class Distillation(Task):
 
     def _features_of_teacher(self, batch: Batch, i: int) -> dict[str, Tensor]:
         if self.online:
-            return self.teachers[i].network.features(batch.teacher_x0[i])
-        return batch.teacher_features[i]
+            return self.teachers[i].network.features(present(batch.teacher_x0)[i])
+        return present(batch.teacher_features)[i]
 
     def mean_output(self, t: list[dict[str, Tensor]]) -> Tensor:
         """The teachers' weighted mean output."""
@@ -353,12 +358,17 @@ class Distillation(Task):
         return [c for c in self.comparisons if c.loss.spec.pretrain]
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
-        modules = [self.adapters[comparison.adapter] for comparison in self._pretraining()]
+        modules = [self._module_of(comparison) for comparison in self._pretraining()]
         return [weight for module in modules for weight in module.pretrained_parameters()]
+
+    def _module_of(self, comparison: Comparison) -> Any:
+        """The adapter of a comparison, or the loss's own module."""
+        return self.adapters[comparison.adapter]
 
     def pretrain(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
         batch = self.add_teacher_features(self.add_observations(batch, generator))
+        features = present(batch.teacher_features)
         return {
-            c.name: self.adapters[c.adapter].pretrain(batch.teacher_features[c.teacher][c.layer])
+            c.name: self._module_of(c).pretrain(features[c.teacher][c.layer])
             for c in self._pretraining()
         }

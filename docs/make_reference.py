@@ -73,7 +73,7 @@ TABLES = {
     "ALONE": ("Which script trains the student alone", "The control of a study that distils."),
     "CLUSTERS": ("Clusters", "`--cluster`."),
     "BENCHES": ("Groups of the benchmark", "`--only` of `benchmark.py`."),
-    "STORIES": ("Demos", "`--task` of `demo.py`."),
+    "DEMOS": ("Demos", "`--task` of `demo.py`."),
 }  # fmt: skip
 # Other constants of the registry, which are parts or views of the tables above.
 PARTS = {
@@ -133,7 +133,11 @@ FILES = {
         ("`report.html`", "the report, one file that needs no network"),
         ("`tables/<table>.csv`, `<table>.md`, `<table>.tex`", "the tables of the report"),
         ("`costs.csv`", "what each run took"),
-        ("`<run>/status.json`, `log.txt`, `scores.csv`, `anchor_<baseline>.csv`", "state, output, test scores, baselines"),
+        (
+            "`<run>/status.json`, `log.txt`, `scores.csv`, `baseline_<name>.csv`, "
+            "of earlier versions `anchor_<name>.csv`",
+            "state, output, test scores, baselines",
+        ),
         ("`<run>/runs/<run>/`, `<run>/trained_models/`", "the run itself, as above"),
         ("`job.slurm` or `job.pbs`, `queued_<hash>.yml`, `logs/<job>.log`", "with `--cluster`"),
     ],

@@ -1,34 +1,42 @@
-"""What a network costs and what it gives."""
+"""The cost and the quality of networks: parameters, FLOPs, memory, latency, PSNR and SSIM."""
 
 import time
 import weakref
 from argparse import Namespace
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from checkpoints.checkpoint import Checkpoint
 from core.files import write_csv
 from data.batches import build_loader
-from evaluation.restoration import at_levels, check_alike, fitted, meter_of, names_of, test_images
+from evaluation.checkpoints import (
+    build_meter,
+    check_same_images,
+    checkpoint_names,
+    fit_to_images,
+    load_test_images,
+    physics_at_levels,
+)
 from physics.paired import physics_for
-from report.figures import COLORS, panels, plain_numbers, save, write_below
+from report.figures import COLORS, panels, save_figure, use_decimal_labels, write_below
 from training.cache import Views
-from training.checkpoint import Checkpoint
 from training.validation import evaluate
 
 
 class LiveMemory(TorchDispatchMode):
-    """The bytes of the tensors that are alive at once while it is active, at their peak; the same on every device."""
+    """The peak of the bytes of all tensors alive at once; the same on every device."""
 
     def __init__(self):
         super().__init__()
-        self.now, self.peak, self.known = 0, 0, set()
+        self.now, self.peak = 0, 0
+        self.counted: set[int] = set()  # addresses of storages
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
@@ -42,20 +50,20 @@ class LiveMemory(TorchDispatchMode):
 
     def count(self, storage: torch.UntypedStorage, inputs: set[int]) -> None:
         key, size = storage._cdata, storage.nbytes()
-        if key in self.known or key in inputs:
+        if key in self.counted or key in inputs:
             return
-        self.known.add(key)
+        self.counted.add(key)
         self.now += size
         self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self.free, key, size)
 
     def free(self, key: int, size: int) -> None:
-        self.known.discard(key)
+        self.counted.discard(key)
         self.now -= size
 
 
 @torch.no_grad()
-def flops(network: nn.Module, x: Tensor) -> int:
+def count_flops(network: nn.Module, x: Tensor) -> int:
     """Multiplications and additions of one pass, by torch's counter."""
     with FlopCounterMode(display=False) as counter:
         network(x)
@@ -71,10 +79,10 @@ def peak_memory(network: nn.Module, x: Tensor) -> int:
 
 
 @torch.no_grad()
-def latencies(network: nn.Module, x: Tensor, runs: int) -> np.ndarray:
-    """Seconds of each of the timed passes, after a warm-up, each waited for."""
+def time_passes(network: nn.Module, x: Tensor, runs: int) -> np.ndarray:
+    """Seconds of each of the timed passes, after a warm-up."""
 
-    def once() -> float:
+    def time_pass() -> float:
         began = time.perf_counter()
         network(x)
         if x.is_cuda:
@@ -82,80 +90,87 @@ def latencies(network: nn.Module, x: Tensor, runs: int) -> np.ndarray:
         return time.perf_counter() - began
 
     for _ in range(max(3, runs // 10)):
-        once()
-    return np.array([once() for _ in range(runs)])
+        time_pass()
+    return np.array([time_pass() for _ in range(runs)])
 
 
-def compare(
+def compare_checkpoints(
     checkpoints: dict[str, Checkpoint], args: Namespace, device: torch.device
 ) -> list[dict]:
-    """A row a checkpoint; what is `x` counts against the first."""
-    rows = []
-    check_alike(checkpoints)
-    for path, name in names_of(checkpoints).items():
-        network, (physics,) = (
-            checkpoints[path].network.to(device),
-            at_levels(checkpoints[path].physics.to(device), args),
-        )
-        test, meter = test_images(args, physics), meter_of(args)
-        loader = build_loader(test, args.batch_size, args.num_workers)
-        for part in physics_for(test, physics, network).parts:
-            seeing, camera = fitted(network, part, test)
-            evaluate(seeing, Views(camera, loader, device, args.seed), meter)
-        scores = meter.summary()
-        first = physics.parts[0].example(device)
-        row = {
-            "model": name,
-            "camera": physics.condition.replace("_", " "),
-            "parameters": sum(w.numel() for w in network.parameters()),
-            "MFLOPs": flops(network, first) / 1e6,
-            "memory (MB)": peak_memory(network, first) / 1e6,
-        }
-        for size in args.batches:
-            times = 1e3 * latencies(network, first.expand(size, -1, -1, -1).contiguous(), args.runs)
-            low, middle, high = np.percentile(times, (25, 50, 75))
-            row |= {f"ms, batch {size}": float(middle), f"± batch {size}": float(high - low) / 2}
-        rows.append(
-            row | {"PSNR": scores["psnr"], "SSIM": scores["ssim"], "images": scores["images"]}
-        )
+    """A row a checkpoint; the ratios are to the first."""
+    check_same_images(checkpoints)
+    rows = [
+        comparison_row(name, checkpoints[path], args, device)
+        for path, name in checkpoint_names(checkpoints).items()
+    ]
+    first, latency = rows[0], f"ms, batch {args.batches[0]}"
     for row in rows:
-        row["x fewer parameters"] = rows[0]["parameters"] / row["parameters"]
-        row["x fewer FLOPs"] = rows[0]["MFLOPs"] / row["MFLOPs"]
-        row["x faster"] = (
-            rows[0][f"ms, batch {args.batches[0]}"] / row[f"ms, batch {args.batches[0]}"]
-        )
-        row["PSNR gained"] = row["PSNR"] - rows[0]["PSNR"]
+        row["x fewer parameters"] = first["parameters"] / row["parameters"]
+        row["x fewer FLOPs"] = first["MFLOPs"] / row["MFLOPs"]
+        row["x faster"] = first[latency] / row[latency]
+        row["PSNR gain"] = row["PSNR"] - first["PSNR"]
     return rows
 
 
-def write(rows: list[dict], batch: int, folder: Path) -> None:
-    """The table, and quality against latency."""
+def comparison_row(
+    name: str, checkpoint: Checkpoint, args: Namespace, device: torch.device
+) -> dict:
+    """The cost and the quality of one checkpoint."""
+    network = checkpoint.network.to(device)
+    (physics,) = physics_at_levels(checkpoint.physics.to(device), args)
+    test, meter = load_test_images(args, physics), build_meter(args)
+    loader = build_loader(test, args.batch_size, args.num_workers)
+    for part in physics_for(test, physics, network).parts:
+        fitted_network, part = fit_to_images(network, part, test)
+        evaluate(fitted_network, Views(part, loader, device, args.seed), meter)
+    x = physics.parts[0].example(device)
+    row = {
+        "model": name,
+        "physics": physics.condition.replace("_", " "),
+        "parameters": sum(w.numel() for w in network.parameters()),
+        "MFLOPs": count_flops(network, x) / 1e6,
+        "memory (MB)": peak_memory(network, x) / 1e6,
+    }
+    for size in args.batches:
+        batch = x.expand(size, -1, -1, -1).contiguous()
+        low, median, high = np.percentile(
+            1e3 * time_passes(network, batch, args.runs), (25, 50, 75)
+        )
+        row[f"ms, batch {size}"] = float(median)
+        row[f"± batch {size}"] = float(high - low) / 2
+    scores = meter.summary()
+    return row | {"PSNR": scores["psnr"], "SSIM": scores["ssim"], "images": scores["images"]}
+
+
+def write_comparison(rows: list[dict], batch: int, folder: Path) -> None:
+    """The table, and quality over latency."""
     write_csv(folder / "models.csv", rows)
-    save(draw(rows, batch), folder / "models.png")
+    save_figure(plot_comparison(rows, batch), folder / "models.png")
 
 
-def draw(rows: list[dict], batch: int) -> plt.Figure:
-    """PSNR against latency with half its interquartile range; networks have numbers, which the text below explains."""
+def plot_comparison(rows: list[dict], batch: int) -> Figure:
+    """PSNR over latency with half its interquartile range; the numbers are explained below."""
     figure, (axis,) = panels(1, 1, 6.5, 4)
-    column, most, lines = f"ms, batch {batch}", max(row["parameters"] for row in rows), []
+    column, most = f"ms, batch {batch}", max(row["parameters"] for row in rows)
+    legend = []
     for k, row in enumerate(rows):
-        place, color = (row[column], row["PSNR"]), COLORS[k % len(COLORS)]
+        point, color = (row[column], row["PSNR"]), COLORS[k % len(COLORS)]
         area = max(300 * row["parameters"] / most, 15)
         half = row.get(f"± batch {batch}", 0.0)
         bars = [[min(half, 0.95 * row[column])], [half]]  # no time is below zero
-        axis.errorbar(*place, xerr=bars, color=color, capsize=2)
-        axis.scatter(*place, s=area, color=color, alpha=0.5)
-        axis.annotate(str(k + 1), place, xytext=(0, 12), textcoords="offset points", ha="center")
-        about = [row["model"], row.get("camera"), f"{row['parameters']:,} parameters"]
-        about += [f"{row[column]:.3g} ms", f"{row['PSNR']:.2f} dB"]
-        lines.append(f"{k + 1}: {', '.join(filter(None, about))}")
+        axis.errorbar(*point, xerr=bars, color=color, capsize=2)
+        axis.scatter(*point, s=area, color=color, alpha=0.5)
+        axis.annotate(str(k + 1), point, xytext=(0, 12), textcoords="offset points", ha="center")
+        words = [row["model"], row.get("physics"), f"{row['parameters']:,} parameters"]
+        words += [f"{row[column]:.3g} ms", f"{row['PSNR']:.2f} dB"]
+        legend.append(f"{k + 1}: {', '.join(filter(None, words))}")
     axis.margins(0.15, 0.2)
     times = [row[column] for row in rows]
     if max(times) > 3 * min(times):
         axis.set_xscale("log")
-        plain_numbers(axis.xaxis)
+        use_decimal_labels(axis.xaxis)
     axis.set(xlabel=f"latency of a batch of {batch} (ms, median)", ylabel="PSNR (dB)")
     axis.set_title("area: number of parameters; bars: half the interquartile range")
     axis.grid()
-    write_below(figure, lines)
+    write_below(figure, legend)
     return figure

@@ -1,21 +1,19 @@
-"""A network that is shown larger pictures block by block, as its camera sees them."""
+"""A network for images larger than its physics, which measures them block by block."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.base import Restorer
+from models.base import Network, Restorer
 from physics.mosaic import assemble_blocks, split_blocks
 
 
 class Piecewise(Restorer):
-    """The network's taps of every n x n block, put together."""
+    """The network's features of every n x n block, put together."""
 
-    def __init__(self, network: nn.Module, n: int):
+    def __init__(self, network: Network, n: int):
         super().__init__(network.c)
         self.network, self.n = network, n
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         rows, columns = (side // self.n for side in x.shape[-2:])
-        return {
-            name: assemble_blocks(layer, rows, columns)
-            for name, layer in self.network.features(split_blocks(x, self.n)).items()
-        }
+        features = self.network.features(split_blocks(x, self.n))
+        return {layer: assemble_blocks(f, rows, columns) for layer, f in features.items()}

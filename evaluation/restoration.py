@@ -1,380 +1,336 @@
-"""Scores and pictures of a checkpoint on the test set, beside anchors that need no training."""
+"""Scores and example images of a checkpoint on the test set, with baselines that need no training."""
 
 import shutil
 from argparse import Namespace
-from collections import Counter
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import cast
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
 
 from algo_functions import Meter
-from cli.flags import BARE
+from checkpoints.checkpoint import Checkpoint
 from core.errors import CONTROL, UserError
 from core.files import append_csv, check_header, folder_for, inside, significant, write_csv
 from core.registry import FETCHED
-from data.batches import Images, build_loader
+from data.batches import Images, Loader, build_loader
 from data_loader import build_splits
-from evaluation.piecewise import Piecewise
-from models.base import FirstImage
+from evaluation.checkpoints import (
+    build_meter,
+    fit_to_images,
+    load_test_images,
+    physics_at_levels,
+)
+from models.base import FirstImage, Network
 from physics.base import LARGEST_LMMSE, MOST_LMMSE, Linear, Physics
-from physics.mosaic import Mosaic
 from physics.paired import physics_for
-from report.figures import detailed, draw_grid, notes_of, save_image, stretched
+from report.figures import draw_grid, psnr_notes, save_image, select_detailed, stretch_contrast
 from training.cache import Views
-from training.checkpoint import RESTORER, Checkpoint, restore
 from training.setup import request_of
 from training.validation import outputs
 
-GRID = 6  # pictures on the contact sheet
-CHOICE = 2000  # test images among which they are chosen
-LEARNT_FROM = {  # what a configuration says of the training images
-    "dataset": str, "data_root": str, "crop": str, "limit_train": int, "gt": str, "lq": str, "pairs": str, "unpaired": str,
+EXAMPLES = 6  # images on the contact sheet
+CANDIDATES = 2000  # test images among which the examples are selected
+TRAINING_DATA = {  # keys of a checkpoint's configuration that describe its training images
+    "dataset": str,
+    "data_root": str,
+    "crop": str,
+    "limit_train": int,
+    "gt": str,
+    "lq": str,
+    "pairs": str,
+    "unpaired": str,
     "paired_share": float,
-}  # fmt: skip
-KINDS = (
-    "originals",
-    "measurements_backprojection",
-    "reconstructions",
-    "features",
-)  # folders of pictures
+}
+IMAGE_FOLDERS = ("originals", "measurements_backprojection", "reconstructions", "features")
 COLUMNS = (  # of the results table; the first ten are the original release's
-    "Date/Time", "Image Dim", "Dataset", "Batch Size", "CR", "Channels", "Physics", "PSNR Global", "SSIM Global", "Saved Batches",
-    "Checkpoint", "Camera", "Ordering", "x0", "SNR", "Seed", "PSNR Clipped", "PSNR Pooled", "Images", "PSNR Back-projection", "PSNR LMMSE",
-    "Crop Border", "Y Channel", "LMMSE Images",
+    "Date/Time", "Image Dim", "Dataset", "Batch Size", "CR", "Channels", "Physics", "PSNR Global",
+    "SSIM Global", "Saved Batches", "Checkpoint", "Camera", "Ordering", "x0", "SNR", "Seed",
+    "PSNR Clipped", "PSNR Pooled", "Images", "PSNR Back-projection", "PSNR LMMSE", "Crop Border",
+    "Y Channel", "LMMSE Images",
 )  # fmt: skip
 
 
-Pictures = dict[int, Tensor]  # of the images on the contact sheet, by their places
+# ---------------------------------------------------------------- scores
 
 
-class Estimate(NamedTuple):
-    """How well images were estimated, and those of the contact sheet."""
+@dataclass(frozen=True)
+class Estimate:
+    """The scores of all estimated images, and the estimates of the examples by their index."""
 
     meter: Meter
-    pictures: Pictures
+    examples: dict[int, Tensor]
 
 
-def estimated(
-    network: nn.Module,
-    part: Physics,
-    loader: DataLoader,
+def estimate_images(
+    network: Network,
+    physics: Physics,
+    loader: Loader,
     args: Namespace,
     device: torch.device,
-    places: Collection[int],
+    examples: Collection[int] = (),
 ) -> Estimate:
-    """What a network makes of all images that a camera has measured."""
-    meter, pictures = meter_of(args), {}
-    for batch, _, output in outputs(network, Views(part.to(device), loader, device, args.seed)):
+    """Estimates and scores every image from its measurements."""
+    meter = build_meter(args)
+    kept = {}
+    for batch, _, output in outputs(network, Views(physics.to(device), loader, device, args.seed)):
         meter.add(output, batch.image)
-        indices = batch.index.tolist()
-        chosen = zip(indices, output, strict=True)
-        pictures |= {k: image.cpu() for k, image in chosen if k in places}
-    return Estimate(meter, pictures)
+        for index, image in zip(batch.index.tolist(), output, strict=True):
+            if index in examples:
+                kept[index] = image.cpu()
+    return Estimate(meter, kept)
 
 
-def baselines(
-    part: Physics,
+def estimate_baselines(
+    physics: Physics,
     train: Tensor | None,
-    loader: DataLoader,
+    loader: Loader,
     args: Namespace,
     device: torch.device,
-    places: Collection[int] = (),
+    examples: Collection[int] = (),
 ) -> dict[str, Estimate]:
-    """First images that need no training, of the same measurements of one camera."""
-    network = FirstImage(part.config["c"])
-    cameras = part.baselines(None if train is None else lambda: train)
+    """Estimates from the same measurements that need no trained network."""
+    network = FirstImage(physics.config["c"])
+    baselines = physics.baselines(None if train is None else lambda: train)
     return {
-        name: estimated(network, camera, loader, args, device, places)
-        for name, camera in cameras.items()
+        name: estimate_images(network, baseline, loader, args, device, examples)
+        for name, baseline in baselines.items()
     }
 
 
-def meter_of(args: Namespace) -> Meter:
-    return Meter(args.crop_border, args.y_channel)
+def training_data_of(config: dict, args: Namespace) -> dict:
+    """The training images that a checkpoint's configuration describes; empty if it names none.
 
-
-def test_images(args: Namespace, physics: Physics) -> Images:
-    """The test images that a camera can look at."""
-    n, c = physics.config["n"], physics.config["c"]
-    return build_splits(request_of(args, n=n, c=c, multiple=physics.step), wanted=("test",))["test"]
-
-
-def fitted(network: nn.Module, part: Physics, images: Images) -> tuple[nn.Module, Physics]:
-    """Network and camera as they look at the images: block by block where these are larger and the camera takes just n x n pixels."""
-    n = part.config["n"]
-    return (
-        (network, part)
-        if images.same_size or part.step < n
-        else (Piecewise(network, n), Mosaic(part))
-    )
-
-
-def opened(path: str, args: Namespace, kind: str | None = None) -> Checkpoint:
-    """A checkpoint, with what the flags tell of a bare one: a single-pixel camera, or the noise of a denoiser."""
-    given = {name: getattr(args, name) for name in ("c", *BARE)}
-    told = (
-        {"name": "denoise", "n": args.n, "sigma": args.sigma[0], "x0": "adjoint"}
-        if args.n and args.sigma
-        else None
-    )
-    return restore(path, given, told, kind)
-
-
-def restored(path: str, args: Namespace) -> Checkpoint:
-    """A checkpoint that restores images."""
-    return opened(path, args, RESTORER)
-
-
-def check_alike(checkpoints: dict[str, Checkpoint]) -> None:
-    """Refuses networks that cannot be shown the same clean images."""
-    sizes = {
-        path: (found.physics.config["n"], found.physics.config["c"])
-        for path, found in checkpoints.items()
-    }
-    first = next(iter(sizes))
-    for path, (n, c) in sizes.items():
-        if (n, c) != sizes[first]:
-            raise UserError(
-                f"{path} looks at images of {n} pixels and {c} channels, {first} of {sizes[first][0]} and {sizes[first][1]}"
-            )
-
-
-def learnt_from(trained_with: dict, args: Namespace) -> dict:
-    """What a checkpoint's configuration says of its training images, where it says anything.
-
-    A public dataset lies where the command line says; any other one where it lay, as another place may hold other images.
-    --limit_train asks for another number of them.
+    A public dataset is read from --data_root, any other one from where it was during training,
+    because another folder may hold other images. --limit_train overrides their number.
     """
-    if "dataset" not in trained_with:
+    if "dataset" not in config:
         return {}
-    given = {name: trained_with[name] for name in LEARNT_FROM if trained_with.get(name) is not None}
-    for name, value in given.items():
-        kind = LEARNT_FROM[name]
-        strange = kind is str and CONTROL.search(value) if type(value) is kind else True
-        if strange or (kind is int and value < 1):
+    values = {name: config[name] for name in TRAINING_DATA if config.get(name) is not None}
+    for name, value in values.items():
+        kind = TRAINING_DATA[name]
+        valid = type(value) is kind
+        if valid and kind is str:
+            valid = not CONTROL.search(value)
+        if valid and kind is int:
+            valid = value >= 1
+        if not valid:
             raise UserError(f"the checkpoint's configuration has {name} {value!r:.80}")
-    if given["dataset"] == args.dataset and args.dataset in FETCHED:
-        given["data_root"] = args.data_root
-    limit = {} if args.limit_train is None else {"limit_train": args.limit_train}
-    return {"crop": "center"} | given | limit
+    if values["dataset"] == args.dataset and args.dataset in FETCHED:
+        values["data_root"] = args.data_root
+    if args.limit_train is not None:
+        values["limit_train"] = args.limit_train
+    return {"crop": "center"} | values
 
 
-def training_images(found: Checkpoint, args: Namespace, test: Images) -> Tensor | None:
-    """What LMMSE is fitted to: images that the network learnt from; a line says which, or why there are none."""
-    config, camera = found.physics.config, found.physics.parts[0]
-    n, size = config["n"], f"{config['n']} x {config['n']}"
-    if test.paired or not isinstance(camera, Linear):
+def load_lmmse_images(checkpoint: Checkpoint, args: Namespace, test: Images) -> Tensor | None:
+    """The images to fit LMMSE to, those of the training; prints which, or why there are none."""
+    config, physics = checkpoint.physics.config, checkpoint.physics.parts[0]
+    n = config["n"]
+    if test.paired or not isinstance(physics, Linear):
         return None
     try:
         if n > LARGEST_LMMSE:
-            raise UserError(f"it is made for up to {LARGEST_LMMSE} pixels a side, not for {size}")
-        if not test.same_size and camera.step < n:
-            raise UserError(f"it restores {size} pixels, and these pictures have their own sizes")
-        asked = learnt_from(found.training_config, args)
-        request = request_of(args, **asked | {"n": n, "c": config["c"]})
+            raise UserError(
+                f"it is limited to {LARGEST_LMMSE} x {LARGEST_LMMSE} pixels, these are {n} x {n}"
+            )
+        if not test.same_size and physics.step < n:
+            raise UserError(
+                f"it estimates images of {n} x {n} pixels, and the test images have various sizes"
+            )
+        data = training_data_of(checkpoint.training_config, args)
+        request = request_of(args, **data | {"n": n, "c": config["c"]})
         images = build_splits(request, wanted=("train",))["train"].stack()[:MOST_LMMSE]
         if len(images) < 2:
-            raise UserError(f"the network learnt from {len(images)} image, and it needs two")
+            raise UserError(
+                f"it needs two training images, and the network was trained on {len(images)}"
+            )
     except (UserError, OSError) as error:
-        print(f"no LMMSE row: {error}")
+        print(f"no LMMSE baseline: {error}")
         return None
-    whose = "the network learnt from them"
-    if not asked:
-        whose = "the checkpoint does not say what the network learnt from"
+    if not data:
+        reason = "the checkpoint does not name its training images"
     elif args.limit_train is not None:
-        whose = f"--limit_train {args.limit_train}"
-    print(f"LMMSE is fitted to {len(images):,} training images of '{request.dataset}': {whose}")
+        reason = f"--limit_train {args.limit_train}"
+    else:
+        reason = "the network was trained on them"
+    print(f"LMMSE is fitted to {len(images):,} training images of '{request.dataset}' ({reason})")
     return images
 
 
-def name_of(path: str | Path) -> str:
-    """A checkpoint's name; the best and the last of a run are told apart by the run."""
-    path = Path(path)
-    return (
-        f"{path.parent.name}_{path.stem}"
-        if path.stem in ("best", "last", "last_before", "teacher")
-        else path.stem
-    )
+@dataclass(frozen=True)
+class PhysicsResult:
+    """The estimates of a network and of the baselines from the measurements of one physics."""
+
+    network: Network
+    physics: Physics
+    condition: str  # the physics and its noise, in file names
+    estimate: Estimate
+    baselines: dict[str, Estimate]
 
 
-def names_of(checkpoints: dict[str, Checkpoint]) -> dict[str, str]:
-    """A folder name for each path; equal names are told apart by the content."""
-    names = {path: name_of(path) for path in checkpoints}
-    counts = Counter(names.values())
-    return {
-        path: name if counts[name] == 1 else f"{name}_{checkpoints[path].digest}"
-        for path, name in names.items()
-    }
+@dataclass(frozen=True)
+class CheckpointResult:
+    """The results of a checkpoint with every physics of its own."""
+
+    path: str
+    name: str
+    loader: Loader
+    parts: list[PhysicsResult]
+    examples: list[int]  # the indices of the images on the contact sheet
+    lmmse_images: int | None  # training images that LMMSE was fitted to
+
+    @property
+    def images(self) -> Images:
+        return cast(Images, self.loader.dataset)
+
+    @property
+    def rows(self) -> list[dict]:
+        """The table of its scores."""
+        rows = []
+        for part in self.parts:
+            for name, baseline in part.baselines.items():
+                fitted_to = self.lmmse_images if name == "LMMSE" else None
+                row = restoration_row(name, part.physics, baseline.meter.summary(), 0, fitted_to)
+                rows.append(row)
+            parameters = sum(w.numel() for w in part.network.parameters())
+            scores = part.estimate.meter.summary()
+            rows.append(restoration_row(self.name, part.physics, scores, parameters))
+        return rows
 
 
-def table_row(
-    name: str, part: Physics, scores: dict, parameters: int, fitted_to: int | None = None
+def restoration_row(
+    name: str, physics: Physics, scores: dict, parameters: int, lmmse_images: int | None = None
 ) -> dict:
+    snr = physics.config.get("awgn_snr")
     return {
-        "camera": part.label.replace("_", " "),
-        "ordering": part.config.get("ordering"),
-        "SNR": f"{snr:g} dB" if (snr := part.config.get("awgn_snr")) is not None else None,
+        "physics": physics.label.replace("_", " "),
+        "ordering": physics.config.get("ordering"),
+        "SNR": f"{snr:g} dB" if snr is not None else None,
         "PSNR": scores["psnr"],
-        "± images": scores["psnr_std"],
+        "PSNR std": scores["psnr_std"],
         "SSIM": scores["ssim"],
         "PSNR clipped": scores["psnr_clipped"],
         "PSNR pooled": scores["psnr_pooled"],
         "parameters": parameters,
         "images": scores["images"],
-        "fitted to (images)": fitted_to,
+        "LMMSE images": lmmse_images,
         "estimate": name,
     }
 
 
-class Tested(NamedTuple):
-    """How well a network restores what one camera saw, beside first images that need no training."""
-
-    network: nn.Module
-    part: Physics
-    label: str
-    estimate: Estimate
-    beside: dict[str, Estimate]
-
-
-class Tests(NamedTuple):
-    """All cameras of a checkpoint, and the images that they looked at."""
-
-    path: str
-    name: str
-    loader: DataLoader
-    parts: list[Tested]
-    places: list[int]  # of the images on the contact sheet
-    fitted_to: int | None  # training images of LMMSE
-
-    @property
-    def rows(self) -> list[dict]:
-        """Its table."""
-        rows = []
-        for network, part, _, estimate, beside in self.parts:
-            for name, baseline in beside.items():
-                count = self.fitted_to if name == "LMMSE" else None
-                rows.append(table_row(name, part, baseline.meter.summary(), 0, count))
-            parameters = sum(w.numel() for w in network.parameters())
-            rows.append(table_row(self.name, part, estimate.meter.summary(), parameters))
-        return rows
-
-
-def test_checkpoint(
-    path: str, name: str, found: Checkpoint, args: Namespace, device: torch.device
-) -> Tests:
-    """Evaluates one checkpoint at every noise level and ratio; nothing is written yet."""
-    network = found.network.to(device)
-    test = test_images(args, found.physics)
-    physics = physics_for(test, found.physics, network)
+def evaluate_checkpoint(
+    path: str, name: str, checkpoint: Checkpoint, args: Namespace, device: torch.device
+) -> CheckpointResult:
+    """Evaluates a checkpoint at every noise level and ratio; writes nothing yet."""
+    network = checkpoint.network.to(device)
+    test = load_test_images(args, checkpoint.physics)
+    physics = physics_for(test, checkpoint.physics, network)
     loader = build_loader(test, args.batch_size, args.num_workers)
-    train = training_images(found, args, test) if args.baselines else None
-    candidates = (test[k]["image"] for k in range(min(len(test), CHOICE)))
-    places = detailed(candidates, GRID) if args.save_batches else []
-    check_header(results_of(args), COLUMNS)
+    train = load_lmmse_images(checkpoint, args, test) if args.baselines else None
+    examples = []
+    if args.save_batches:
+        candidates = (test[k]["image"] for k in range(min(len(test), CANDIDATES)))
+        examples = select_detailed(candidates, EXAMPLES)
+    check_header(results_table(args), COLUMNS)
     parts = []
-    for part in (part for camera in at_levels(physics, args) for part in camera.parts):
-        label = part.condition
-        seeing, part = fitted(network, part.to(device), test)
-        print(f"{path}: {part.describe()}")
-        beside = baselines(part, train, loader, args, device, places) if args.baselines else {}
-        estimate = estimated(seeing, part, loader, args, device, places)
-        parts.append(Tested(seeing, part, label, estimate, beside))
-    return Tests(path, name, loader, parts, places, None if train is None else len(train))
+    for part in (part for level in physics_at_levels(physics, args) for part in level.parts):
+        condition = part.condition
+        fitted_network, part = fit_to_images(network, part.to(device), test)
+        print(f"{name}: {part.describe()}")
+        baselines = {}
+        if args.baselines:
+            baselines = estimate_baselines(part, train, loader, args, device, examples)
+        estimate = estimate_images(fitted_network, part, loader, args, device, examples)
+        parts.append(PhysicsResult(fitted_network, part, condition, estimate, baselines))
+    lmmse_images = None if train is None else len(train)
+    return CheckpointResult(path, name, loader, parts, examples, lmmse_images)
 
 
-def results_of(args: Namespace) -> Path:
-    """The table that all evaluations add to."""
+# ---------------------------------------------------------------- files
+
+
+def results_table(args: Namespace) -> Path:
+    """The CSV file to which every evaluation adds rows."""
     return Path(args.results) / "test" / "psnr_results.csv"
 
 
-def write(tests: Tests, args: Namespace, device: torch.device) -> None:
-    """The folder of a checkpoint, and its rows in the table of all."""
-    folder, test = folder_for(Path(args.results) / "test", tests.name), tests.loader.dataset
-    for kind in KINDS:
-        for stale in list(folder.rglob(kind)):
+def write_restoration(result: CheckpointResult, args: Namespace, device: torch.device) -> None:
+    """Writes the folder of a checkpoint, and adds its rows to the results table."""
+    folder = folder_for(Path(args.results) / "test", result.name)
+    for name in IMAGE_FOLDERS:
+        for stale in list(folder.rglob(name)):
             shutil.rmtree(stale)
     per_image = []
-    for tested in tests.parts:
-        where = inside(folder, tested.label) if len(tests.parts) > 1 else folder
-        write_pictures(tested, tests.loader, where, args, device)
-        write_sheet(tested, tests, where)
-        append_result(tested, tests, args)
-        table = tested.estimate.meter.per_image()
-        for i in range(len(test)):
-            per_image.append(
-                {"image": test.name(i), "condition": tested.label}
-                | {name: significant(values[i].item()) for name, values in table.items()}
-            )
+    for part in result.parts:
+        part_folder = inside(folder, part.condition) if len(result.parts) > 1 else folder
+        write_first_batches(part, result.loader, part_folder, args, device)
+        write_contact_sheet(part, result, part_folder)
+        append_csv(results_table(args), COLUMNS, results_row(part, result, args))
+        scores = part.estimate.meter.per_image()
+        for i in range(len(result.images)):
+            row = {"image": result.images.name(i), "condition": part.condition}
+            row |= {name: significant(values[i].item()) for name, values in scores.items()}
+            per_image.append(row)
     write_csv(folder / "per_image.csv", per_image)
     print(f"written to {folder}")
 
 
-def at_levels(physics: Physics, args: Namespace) -> list[Physics]:
-    """The camera at the noise levels that the flags name, or as it is."""
-    for flag in ("awgn_snr", "sigma"):
-        if getattr(args, flag) and flag != physics.level:
-            raise UserError(
-                f"{flag}: the noise of physics '{physics.config['name']}' is set by {f'--{physics.level}' if physics.level else 'its config'}"
-            )
-    levels = physics.level and getattr(args, physics.level)
-    return [physics.at_noise(level) for level in levels] if levels else [physics]
-
-
-def write_pictures(
-    tested: Tested, loader: DataLoader, folder: Path, args: Namespace, device: torch.device
+def write_first_batches(
+    part: PhysicsResult, loader: Loader, folder: Path, args: Namespace, device: torch.device
 ) -> None:
-    """Pictures of the first batches, which are looked at again as they were."""
-    network, part, count = tested.network, tested.part, 0
-    passed = outputs(network, Views(part, loader, device, args.seed))
-    for batch, y, output in islice(passed, args.save_batches):
-        image, projection = batch.image, part.back_projection(y)
+    """Writes the images of the first batches, measured again with the same noise."""
+    network, physics = part.network, part.physics
+    count = 0
+    passes = outputs(network, Views(physics, loader, device, args.seed))
+    for batch, y, output in islice(passes, args.save_batches):
         with torch.no_grad():
-            features = network.features(part.first_image(y))["enc1"][:, :1]
-        for kind, pictures in zip(KINDS, (image, projection, output, features), strict=True):
-            for i, picture in enumerate(pictures):
-                save_image(
-                    stretched(picture) if kind == "features" else picture,
-                    folder / kind / f"{count + i:05d}.png",
-                )
-        count += len(image)
+            features = network.features(physics.first_image(y))["enc1"][:, :1]
+        kinds = (batch.image, physics.back_projection(y), output, features)
+        for name, images in zip(IMAGE_FOLDERS, kinds, strict=True):
+            for i, image in enumerate(images):
+                file = folder / name / f"{count + i:05d}.png"
+                save_image(stretch_contrast(image) if name == "features" else image, file)
+        count += len(output)
 
 
-def write_sheet(tested: Tested, tests: Tests, folder: Path) -> None:
-    """Some detailed images with their estimates and errors."""
-    if not tests.places:
+def write_contact_sheet(part: PhysicsResult, result: CheckpointResult, folder: Path) -> None:
+    """Draws the example images with their estimates and errors."""
+    if not result.examples:
         return
-    meter, estimates = tested.estimate.meter, tested.beside | {"network": tested.estimate}
+    meter, estimates = part.estimate.meter, part.baselines | {"network": part.estimate}
     columns = {
-        name: [estimate.pictures[k] for k in tests.places] for name, estimate in estimates.items()
+        name: [estimate.examples[k] for k in result.examples]
+        for name, estimate in estimates.items()
     }
-    clean = [tests.loader.dataset[k]["image"] for k in tests.places]
-    notes = notes_of(columns, clean, meter.border, meter.luma)
+    clean = [result.images[k]["image"] for k in result.examples]
+    notes = psnr_notes(columns, clean, meter.border, meter.luma)
     draw_grid(columns, clean, folder / "grid.png", notes)
 
 
-def append_result(tested: Tested, tests: Tests, args: Namespace) -> None:
-    """One row of the results table; the first columns are the original release's."""
-    part, beside, loader = tested.part, tested.beside, tests.loader
-    config, scores = part.config, tested.estimate.meter.summary()
-    row = {
+def results_row(part: PhysicsResult, result: CheckpointResult, args: Namespace) -> dict:
+    """A row of the results table."""
+    config, scores = part.physics.config, part.estimate.meter.summary()
+    baselines = {
+        name: estimate.meter.summary()["psnr"] for name, estimate in part.baselines.items()
+    }
+    return {
         "Date/Time": datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
-        "Image Dim": config["n"] if loader.dataset.same_size else "whole",
+        "Image Dim": config["n"] if result.images.same_size else "whole",
         "Dataset": args.dataset,
-        "Batch Size": loader.batch_size,
+        "Batch Size": result.loader.batch_size,
         "CR": config.get("cr"),
         "Channels": config["c"],
         "Physics": config["name"],
         "PSNR Global": scores["psnr"],
         "SSIM Global": scores["ssim"],
-        "Saved Batches": min(args.save_batches, len(loader)),
-        "Checkpoint": tests.path,
-        "Camera": part.label,
+        "Saved Batches": min(args.save_batches, len(result.loader)),
+        "Checkpoint": result.path,
+        "Camera": part.physics.label,
         "Ordering": config.get("ordering"),
         "x0": config.get("x0"),
         "SNR": config.get("awgn_snr"),
@@ -382,12 +338,9 @@ def append_result(tested: Tested, tests: Tests, args: Namespace) -> None:
         "PSNR Clipped": scores["psnr_clipped"],
         "PSNR Pooled": scores["psnr_pooled"],
         "Images": scores["images"],
-        "PSNR Back-projection": beside["back-projection"].meter.summary()["psnr"]
-        if beside
-        else None,
-        "PSNR LMMSE": beside["LMMSE"].meter.summary()["psnr"] if "LMMSE" in beside else None,
+        "PSNR Back-projection": baselines.get("back-projection"),
+        "PSNR LMMSE": baselines.get("LMMSE"),
         "Crop Border": args.crop_border,
         "Y Channel": args.y_channel,
-        "LMMSE Images": tests.fitted_to if "LMMSE" in beside else None,
+        "LMMSE Images": result.lmmse_images if "LMMSE" in baselines else None,
     }
-    append_csv(results_of(args), COLUMNS, row)

@@ -1,8 +1,10 @@
-"""The reference of the benchmark: training and evaluation as one writes them first, with nothing tuned and nothing remembered."""
+"""The reference of the benchmark: training and evaluation in the simplest way, without caches."""
 
 import math
 from argparse import Namespace
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,16 +17,15 @@ from torch.multiprocessing import get_context
 from torch.utils.data import Dataset, default_collate
 
 from core.errors import UserError
+from models.base import Network
 from training.schedule import learning_rate
 
-DISTILLED = {
-    "output": 0.1,
-    "latent": 0.1,
-}  # weights of --type_dist output_latent --loss_distill mse
+# layers and weights of --type_dist output_latent --loss_distill mse
+DISTILLED = {"output": 0.1, "latent": 0.1}
 
 
-class Pictures(Dataset):
-    """Bytes (N, H, W), decoded and resized one item at a time; with a seed mirrored at random, as `data_loader.Images` draws it."""
+class DigitImages(Dataset):
+    """Bytes (N, H, W), decoded and resized one at a time; with a seed some are mirrored, as ours."""
 
     def __init__(self, array: np.ndarray, n: int, seed: int | None = None):
         self.array, self.n, self.seed, self.epoch = array, n, seed, 0
@@ -35,57 +36,47 @@ class Pictures(Dataset):
     def __getitem__(self, i: int) -> Tensor:
         image = Image.fromarray(self.array[i]).resize((self.n, self.n), Image.Resampling.BILINEAR)
         x = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)[None]
-        if (
-            self.seed is not None
-            and np.random.default_rng((self.seed, self.epoch, i)).random() < 0.5
-        ):
-            x = x.flip(-1)
-        return x
+        if self.seed is None:
+            return x
+        mirrored = np.random.default_rng((self.seed, self.epoch, i)).random() < 0.5
+        return x.flip(-1) if mirrored else x
 
 
-def camera(mask: Tensor) -> SinglePixelCamera:
-    """deepinv's single-pixel camera with the cells (n, n) that a mask marks."""
-    operator = SinglePixelCamera(
-        m=int(mask.sum()), img_size=(1, *mask.shape), fast=True, ordering="zig_zag"
-    )
+def build_operator(mask: Tensor) -> SinglePixelCamera:
+    """deepinv's single-pixel camera with the coefficients (n, n) of a mask."""
+    size: Any = (1, *mask.shape)  # which deepinv declares as a tuple of one number
+    operator = SinglePixelCamera(int(mask.sum()), size, fast=True, ordering="zig_zag")
     operator.mask = mask.float()[None, None]
     return operator
 
 
-def observe(operator: SinglePixelCamera, x: Tensor) -> Tensor:
+def observe_image(operator: SinglePixelCamera, x: Tensor) -> Tensor:
     """x0 = Aᵀ A x"""
     return operator.A_adjoint(operator.A(x))
 
 
-class Plain:
-    """A network, with a teacher or alone, trained on batches of these places."""
+class BaselineLoop:
+    """A network, with a teacher or alone, trained on batches of given indices."""
 
     def __init__(
         self,
         args: Namespace,
-        train: Pictures,
-        val: Pictures,
-        student: nn.Module,
+        train: DigitImages,
+        val: DigitImages,
+        student: Network,
         mask: Tensor,
-        teacher: nn.Module | None = None,
+        teacher: Network | None = None,
         mask_t: Tensor | None = None,
         device: torch.device | str = "cpu",
         bf16: bool = False,
     ):
-        self.args, self.train, self.val, self.bf16, self.device = (
-            args,
-            train,
-            val,
-            bf16,
-            torch.device(device),
-        )
-        self.student, self.operator = student.to(self.device), camera(mask).to(self.device)
+        self.args, self.train, self.val, self.bf16 = args, train, val, bf16
+        self.device = torch.device(device)
+        self.student, self.operator = student.to(self.device), build_operator(mask).to(self.device)
         self.teacher = None
-        if teacher is not None:
-            self.teacher, self.operator_t = (
-                teacher.to(self.device).eval().requires_grad_(False),
-                camera(mask_t).to(self.device),
-            )
+        if teacher is not None and mask_t is not None:
+            self.teacher = teacher.to(self.device).eval().requires_grad_(False)
+            self.operator_t = build_operator(mask_t).to(self.device)
         self.optimizer = torch.optim.AdamW(
             self.student.parameters(), lr=args.lr, weight_decay=args.weight_decay
         )
@@ -95,25 +86,24 @@ class Plain:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def loss(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """loss = beta mean |s - x| + alpha sum over taps of w mean (s - t)², and the student's output"""
-        s = self.student.features(observe(self.operator, x))
+        """loss = beta mean |s - x| + alpha sum over layers of w mean (s - t)²; and the output s"""
+        s = self.student.features(observe_image(self.operator, x))
         if self.teacher is None:
             return F.l1_loss(s["output"], x), s["output"]
         with torch.no_grad():
-            t = self.teacher.features(observe(self.operator_t, x))
+            t = self.teacher.features(observe_image(self.operator_t, x))
         distance = sum(
             weight * F.mse_loss(s[layer], t[layer]) for layer, weight in DISTILLED.items()
         )
         return self.args.beta * F.l1_loss(s["output"], x) + self.args.alpha * distance, s["output"]
 
-    def step(self, places: list[int]) -> dict[str, float]:
-        """One update on the images at these places, and its scores."""
+    def step(self, indices: list[int]) -> dict[str, float]:
+        """One update on the images of these indices, and its scores."""
         self.train.epoch = self.steps // self.per_epoch
-        x = default_collate([self.train[i] for i in places]).to(self.device)
+        x = default_collate([self.train[i] for i in indices]).to(self.device)
+        epoch, epochs = (self.steps + 0.5) / self.per_epoch, self.args.steps / self.per_epoch
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(
-                self.args, (self.steps + 0.5) / self.per_epoch, self.args.steps / self.per_epoch
-            )
+            group["lr"] = learning_rate(self.args, epoch, epochs)
         self.student.train()
         with self.autocast():
             loss, output = self.loss(x)
@@ -122,7 +112,7 @@ class Plain:
         nn.utils.clip_grad_norm_(self.student.parameters(), self.args.grad_clip)
         self.optimizer.step()
         self.steps += 1
-        return {"loss": loss.item(), **scores(output, x)}
+        return {"loss": loss.item(), **score_batch(output, x)}
 
     def epoch(self, seed: int = 0) -> None:
         """Every training image once in a random order, and a validation."""
@@ -135,59 +125,62 @@ class Plain:
     def validate(self) -> dict[str, float]:
         """The mean scores of the validation images."""
         self.student.eval()
-        sums = {"psnr": 0.0, "ssim": 0.0}
-        for k in range(0, len(self.val), self.args.batch_size):
-            x = default_collate(
-                [self.val[i] for i in range(k, min(k + self.args.batch_size, len(self.val)))]
-            ).to(self.device)
+        sums, size = {"psnr": 0.0, "ssim": 0.0}, self.args.batch_size
+        for k in range(0, len(self.val), size):
+            indices = range(k, min(k + size, len(self.val)))
+            x = default_collate([self.val[i] for i in indices]).to(self.device)
             with self.autocast():
-                output = self.student(observe(self.operator, x))
-            for name, value in scores(output, x).items():
+                output = self.student(observe_image(self.operator, x))
+            for name, value in score_batch(output, x).items():
                 sums[name] += value * len(x)
         return {name: value / len(self.val) for name, value in sums.items()}
 
 
 @torch.no_grad()
-def scores(output: Tensor, x: Tensor) -> dict[str, float]:
+def score_batch(output: Tensor, x: Tensor) -> dict[str, float]:
     output = output.float()
     return {"psnr": PSNR()(output, x).mean().item(), "ssim": SSIM()(output, x).mean().item()}
 
 
-class Apart:
-    """A plain loop in a process of its own, in which nothing is set up as we do; with the weights of a teacher's file as they are."""
+class BaselineProcess:
+    """A baseline loop in a process of its own, without our settings of torch.
 
-    def __init__(self, path: str | Path | None, *what, **more):
+    It has the weights of a teacher's file exactly as they are in the file.
+    """
+
+    def __init__(self, path: str | Path | None, *arguments, **more):
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(
-            target=serve, args=(theirs, torch.get_num_threads(), path, what, more), daemon=True
-        )
+        settings = (theirs, torch.get_num_threads(), path, arguments, more)
+        self.process = context.Process(target=serve_loop, args=settings, daemon=True)
         self.process.start()
         theirs.close()
 
-    def step(self, places: list[int]) -> dict[str, float]:
-        return self._ask("step", places)
+    def step(self, indices: list[int]) -> dict[str, float]:
+        return self.call("step", indices)
 
     def epoch(self, seed: int) -> None:
-        return self._ask("epoch", seed)
+        return self.call("epoch", seed)
 
     def validate(self) -> dict[str, float]:
-        return self._ask("validate")
+        return self.call("validate")
 
-    def _ask(self, *what):
+    def call(self, *words):
         try:
-            self.pipe.send(what)
+            self.pipe.send(words)
             return self.pipe.recv()
         except (EOFError, BrokenPipeError):
-            raise UserError("the plain loop's process ended before its time") from None
+            raise UserError("the baseline loop's process ended too early") from None
 
     def close(self) -> None:
         self.pipe.close()
         self.process.join(60)
 
 
-def serve(pipe, threads: int, path: str | Path | None, what: tuple, more: dict) -> None:
-    """The other process: does what it is asked until the pipe is closed."""
+def serve_loop(
+    pipe: Connection, threads: int, path: str | Path | None, arguments: tuple, more: dict
+) -> None:
+    """The other process: calls methods of the loop until the pipe is closed."""
     torch.set_num_threads(threads)
     assert torch.full((1,), 1e-40).mul(0.5).item(), (
         "denormal numbers are flushed in the process that must not flush them"
@@ -195,10 +188,10 @@ def serve(pipe, threads: int, path: str | Path | None, what: tuple, more: dict) 
     if path is not None:
         weights = torch.load(path, map_location="cpu", weights_only=True)
         more["teacher"].load_state_dict(weights.get("weights", weights))
-    loop = Plain(*what, **more)
+    loop = BaselineLoop(*arguments, **more)
     while True:
         try:
-            name, *asked = pipe.recv()
+            method, *values = pipe.recv()
         except EOFError:
             return
-        pipe.send(getattr(loop, name)(*asked))
+        pipe.send(getattr(loop, method)(*values))

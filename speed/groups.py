@@ -1,4 +1,4 @@
-"""The groups of the benchmark: what is timed beside what; nothing is timed before both sides compute the same."""
+"""The groups of the benchmark; nothing is timed before both sides compute the same."""
 
 import time
 from collections.abc import Callable
@@ -6,112 +6,116 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.multiprocessing import get_context
 
 from algo_functions import build_physics
+from checkpoints.checkpoint import RESTORER, restore
 from core.errors import UserError
-from core.registry import CLASS_LOSSES, CLASS_OPTIONS, LOSS_OPTIONS, LOSSES, Loss
+from core.registry import CLASS_LOSSES, CLASS_OPTIONS, LOSS_OPTIONS, LOSSES, LossSpec
 from distill import build_loss, build_task_loss
 from distill.task import Distillation, Teacher
 from models import build_network
-from models.base import to_device
+from models.base import Network, to_device
 from physics.base import Physics
-from speed.baseline import camera, observe
-from speed.contenders import ALIKE, CASES, CR, TOLERANCE, Bench, Case, N, mask_of
-from speed.timing import count_flops, interleaved, lines, memory_peak, seconds
+from speed.baseline import build_operator, observe_image
+from speed.candidates import CASES, CHECKED_STEPS, CR, TOLERANCE, Bench, Case, N, mask_of
+from speed.timing import (
+    Work,
+    count_flops,
+    process_memory_peak,
+    time_interleaved,
+    time_work,
+    timing_rows,
+)
 from training.cache import Views
-from training.checkpoint import RESTORER, restore
 from training.loop import Fit
 from training.validation import evaluate
 
-LARGE = 256  # side from which on the memory of an observation is more than what threads take
+LARGE = 256  # side from which on the memory of an observation exceeds that of threads
 
 
-def training(bench: Bench) -> list[dict]:
-    """Steps and epochs of every case and width, and steps under --teacher."""
-    rows = []
-    if bench.args.teacher:  # first: a wrong one is said before minutes of timing
-        config = restore(bench.args.teacher, kind=RESTORER).network_config
+# ---------------------------------------------------------------- training
+
+
+def time_training(bench: Bench) -> list[dict]:
+    """Steps and epochs of every case and width, and steps with --teacher."""
+    rows, path, config = [], bench.args.teacher, {}
+    if path:  # first: a wrong one is reported before minutes of timing
+        config = restore(path, kind=RESTORER).network_config
         if config["name"] != "unet":
             raise UserError(
-                f"--teacher {bench.args.teacher} is a '{config['name']}': the plain loop has U-Nets only"
+                f"--teacher {path} is a '{config['name']}': the baseline loop supports U-Nets only"
             )
     for width in bench.args.width:
         for name, case in CASES.items():
-            rows += contest(bench, name, case, width)
-    if bench.args.teacher:
-        rows += contest(
-            bench,
-            f"distilled by {Path(bench.args.teacher).name}",
-            CASES["distilled"],
-            config["width"],
-            bench.args.teacher,
-        )
+            rows += time_case(bench, name, case, width)
+    if path:
+        name = f"distilled by {Path(path).name}"
+        rows += time_case(bench, name, CASES["distilled"], config["width"], path)
     return rows
 
 
-def contest(bench: Bench, name: str, case: Case, width: int, raw: str | None = None) -> list[dict]:
-    """Our step beside the plain loop's, the limit and the peak; and our epoch beside the plain loop's."""
-    pair, args = bench.pair(case, width, raw), bench.args
+def time_case(
+    bench: Bench, name: str, case: Case, width: int, teacher: str | None = None
+) -> list[dict]:
+    """Our step, the baseline loop's, the limit and the peak; and epochs of both sides."""
+    pair, args = bench.pair(case, width, teacher), bench.args
     pair.check(TOLERANCE[args.precision], f"{name}, width {width}")
-    print(f"{name}, width {width}: the same losses over {ALIKE} steps", flush=True)
+    print(f"{name}, width {width}: the same losses over {CHECKED_STEPS} steps", flush=True)
     limit, (work, flops) = bench.limit(pair.ours.fit, case.augmented), bench.convolution
-    contenders = {
+    candidates = {
         "ours": pair.ours.step,
-        "plain loop": pair.plain_step,
+        "baseline loop": pair.baseline_step,
         "limit (c)": limit,
         "limit (d)": work,
     }
-    times = interleaved(contenders, args.rounds, bench.device, args.steps)
+    times = time_interleaved(candidates, args.rounds, bench.device, args.steps)
     needed = count_flops(limit)
-    times["limit (d)"] = [taken * needed / flops for taken in times["limit (d)"]]
-    about = {"n": N, "width": width, "batch": args.batch_size}
-    rows = lines("training", f"{name}, step", times, args.batch_size, needed, **about)
-    if not (raw or case.augmented):
-        rounds, images = min(2, args.rounds), ALIKE * args.batch_size
-        ours, times = (
-            bench.in_epochs(case, width, images, args.batch_size, rounds),
-            {"ours": [], "ours, and what is written": [], "plain loop": []},
-        )
+    times["limit (d)"] = [seconds * needed / flops for seconds in times["limit (d)"]]
+    sizes = {"n": N, "width": width, "batch": args.batch_size}
+    rows = timing_rows("training", f"{name}, step", times, args.batch_size, needed, **sizes)
+    if not (teacher or case.augmented):
+        rounds, images = min(2, args.rounds), CHECKED_STEPS * args.batch_size
+        ours = bench.train_epochs(case, width, images, args.batch_size, rounds)
+        times = {"ours": [], "ours with writing": [], "baseline loop": []}
         for k in range(rounds):
             began = time.perf_counter()
             times["ours"].append(ours.epoch())
-            times["ours, and what is written"].append(time.perf_counter() - began)
-            times["plain loop"].append(seconds(lambda k=k: pair.plain.epoch(k), bench.device))
-        rows += lines("training", f"{name}, epoch of {ALIKE} steps", times, images, **about)
-    pair.plain.close()
+            times["ours with writing"].append(time.perf_counter() - began)
+            seconds = time_work(lambda k=k: pair.baseline.epoch(k), bench.device)
+            times["baseline loop"].append(seconds)
+        epoch = f"{name}, epoch of {CHECKED_STEPS} steps"
+        rows += timing_rows("training", epoch, times, images, **sizes)
+    pair.baseline.close()
     return rows
 
 
-def inference(bench: Bench) -> list[dict]:
+# ---------------------------------------------------------------- inference
+
+
+def time_inference(bench: Bench) -> list[dict]:
     """A pass over the validation images with its scores."""
     rows = []
     for width in bench.args.width:
         pair = bench.pair(CASES["supervised"], width)
         fit, count = pair.ours.fit, len(pair.ours.fit.splits["val"])
-        contenders = passes(bench, fit, count) | {"plain loop": pair.plain.validate}
-        times = interleaved(contenders, bench.args.rounds, bench.device)
-        needed = count_flops(contenders["limit (c)"])
-        pair.plain.close()
-        rows += lines(
-            "inference",
-            f"validation of {count} images",
-            times,
-            count,
-            needed,
-            n=N,
-            width=width,
-            batch=bench.args.batch_size,
-        )
+        candidates = validation_passes(bench, fit, count)
+        candidates["baseline loop"] = pair.baseline.validate
+        times = time_interleaved(candidates, bench.args.rounds, bench.device)
+        needed = count_flops(candidates["limit (c)"])
+        pair.baseline.close()
+        sizes = {"n": N, "width": width, "batch": bench.args.batch_size}
+        case = f"validation of {count} images"
+        rows += timing_rows("inference", case, times, count, needed, **sizes)
     return rows
 
 
-def passes(bench: Bench, fit: Fit, count: int) -> dict[str, Callable[[], None]]:
-    """Our evaluation, with observations made anew and with those that a training remembers; and forward passes alone."""
-    batches = bench.resident(count).split(bench.args.batch_size)
+def validation_passes(bench: Bench, fit: Fit, count: int) -> dict[str, Callable[[], object]]:
+    """Our evaluation with new and with cached observations, and forward passes alone."""
+    batches = bench.resident_batch(count).split(bench.args.batch_size)
 
-    def scored(views: Views) -> None:
+    def score(views: Views) -> None:
         with fit.in_precision():
             evaluate(fit.network, views, fit.meter()).summary()
 
@@ -122,137 +126,149 @@ def passes(bench: Bench, fit: Fit, count: int) -> dict[str, Callable[[], None]]:
                 fit.network(x0)
 
     return {
-        "ours": lambda: scored(Views(fit.val_physics, fit.val, bench.device, 0)),
-        "ours, observations remembered": lambda: scored(fit.views),
+        "ours": lambda: score(Views(fit.val_physics, fit.val, bench.device, 0)),
+        "ours, cached observations": lambda: score(fit.views),
         "limit (c)": limit,
     }
 
 
-def spc(n: int) -> Physics:
-    return build_physics(
-        {
-            "name": "spc",
-            "n": n,
-            "c": 1,
-            "cr": CR,
-            "ordering": "xy",
-            "x0": "adjoint",
-            "awgn_snr": None,
-        }
-    )
+# ---------------------------------------------------------------- physics
 
 
-def physics(bench: Bench) -> list[dict]:
-    """Measuring and the first image, beside deepinv's transform and one copy in memory; and the memory of the largest, if it is large."""
+def build_spc(n: int) -> Physics:
+    config = {"name": "spc", "n": n, "c": 1, "cr": CR, "ordering": "xy", "x0": "adjoint"}
+    return build_physics(config | {"awgn_snr": None})
+
+
+def time_physics(bench: Bench) -> list[dict]:
+    """Measuring and the first image, deepinv's transform, and one copy in memory.
+
+    And the memory of the largest observation, if it is large.
+    """
     rows = []
     for n in bench.args.sizes:
-        ours = spc(n)
-        theirs, ours = camera(mask_of(ours)).to(bench.device), ours.to(bench.device)
-        x = torch.rand(max(1, min(64, 2**20 // n**2)), 1, n, n, device=bench.device)
-        difference = (ours.observe(x) - observe(theirs, x)).abs().max().item()
+        ours = build_spc(n)
+        theirs, ours = build_operator(mask_of(ours)).to(bench.device), ours.to(bench.device)
+        count = max(1, min(64, 2**20 // n**2))
+        x = torch.rand(count, 1, n, n, device=bench.device)
+        difference = (ours.observe(x) - observe_image(theirs, x)).abs().max().item()
         if difference > 1e-4:
             raise UserError(
-                f"physics, n {n}: the first images differ by {difference:.1e} from deepinv's; nothing is timed"
+                f"physics, n {n}: the first images differ by {difference:.1e} from deepinv's; "
+                "nothing is timed"
             )
-        contenders = {
+        candidates = {
             "ours": lambda ours=ours, x=x: ours.observe(x),
-            "deepinv": lambda theirs=theirs, x=x: observe(theirs, x),
+            "deepinv": lambda theirs=theirs, x=x: observe_image(theirs, x),
             "limit: copy in memory": x.clone,
         }
-        times = interleaved(contenders, bench.args.rounds, bench.device, repeat=3)
-        rows += lines("physics", f"first image, {n} x {n}", times, len(x), n=n, batch=len(x))
+        times = time_interleaved(candidates, bench.args.rounds, bench.device, repeat=3)
+        rows += timing_rows("physics", f"first image, {n} x {n}", times, count, n=n, batch=count)
     n = max(bench.args.sizes)
-    if n < LARGE:
-        return rows
+    return rows + memory_rows(n) if n >= LARGE else rows
+
+
+def memory_rows(n: int) -> list[dict]:
+    """The memory of an observation, each measured in a process of its own."""
     with get_context("spawn").Pool(2) as pool:
-        memory = dict(
-            zip(("ours", "deepinv"), pool.starmap(grown, [(n, True), (n, False)], 1), strict=True)
-        )
-    about = {"group": "physics", "case": f"memory of an observation, {n} x {n}", "n": n, "batch": 1}
-    return rows + [
-        about | {"contender": name, "ratio": size / max(memory["ours"], 1), "MiB": size / 2**20}
-        for name, size in memory.items()
+        ours, theirs = pool.starmap(measure_memory, [(n, True), (n, False)], 1)
+    case = {"group": "physics", "case": f"memory of an observation, {n} x {n}", "n": n, "batch": 1}
+    return [
+        case | {"candidate": name, "ratio": size / max(ours, 1), "MiB": size / 2**20}
+        for name, size in (("ours", ours), ("deepinv", theirs))
     ]
 
 
-def grown(n: int, ours: bool) -> int:
-    """Bytes by which a process grows at most when a camera is made and observes one image."""
+def measure_memory(n: int, ours: bool) -> int:
+    """Bytes by which the peak of a process grows when a physics is built and observes an image."""
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-    before, seen = memory_peak(), spc(n)
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before, physics = process_memory_peak(), build_spc(n)
     with torch.no_grad():
         x = torch.rand(1, 1, n, n)
-        seen.observe(x) if ours else observe(camera(mask_of(seen)), x)
-    return memory_peak() - before
+        if ours:
+            physics.observe(x)
+        else:
+            observe_image(build_operator(mask_of(physics)), x)
+    return process_memory_peak() - before
 
 
-def losses(bench: Bench) -> list[dict]:
-    """Every loss, forward and backward, beside the student's own forward and backward pass."""
-    width, batch = bench.args.width[0], bench.args.batch_size
-    picture = build_physics(
-        {"name": "image", "n": N, "c": 1, "lessen_ratio": 1.0, "resize": "antialias"}
-    )
+# ---------------------------------------------------------------- losses
+
+
+def time_losses(bench: Bench) -> list[dict]:
+    """Every loss, forward and backward, and the student's own forward and backward pass."""
+    width = bench.args.width[0]
+    image = {"name": "image", "n": N, "c": 1, "lessen_ratio": 1.0, "resize": "antialias"}
+    unet = {"name": "unet", "c": 1, "width": width}
     resnet = {"name": "resnet8", "c": 1, "width": width, "side": N, "classes": list("0123456789")}
     kinds = {
-        "of images": (LOSSES, LOSS_OPTIONS, {"name": "unet", "c": 1, "width": width}, spc(N)),
-        "of classes": (CLASS_LOSSES, CLASS_OPTIONS, resnet, picture),
+        "of images": (LOSSES, LOSS_OPTIONS, unet, build_spc(N)),
+        "of classes": (CLASS_LOSSES, CLASS_OPTIONS, resnet, build_physics(image)),
     }
     rows = []
-    for kind, (table, options, config, seen) in kinds.items():
-        student, teacher = (to_device(build_network(config), bench.device) for _ in range(2))
-        x, index = bench.resident(batch), torch.arange(batch, device=bench.device)
-        label = index % 10
-        stages = {
-            name: comparing(
-                name, table, options, student, teacher, seen.to(bench.device), label.tolist()
-            )
-            for name in table
-        }
-        absent = [name for name, task in stages.items() if task is None]
-        if absent:
-            print(f"losses {kind} left out, because they cannot be had here: {', '.join(absent)}")
-        about = {
-            "label": label,
-            "index": index,
-            "epoch": 1.0,
-            "teacher_input": x,
-            "generator": torch.Generator().manual_seed(0),
-        }
-        contenders = {
-            "student, forward and backward": lambda student=student, x=x: (
-                student(x).square().mean().backward()
-            )
-        }
-        contenders |= {
-            name: distance_of(task, student.features(x), teacher.features(x), about)
-            for name, task in stages.items()
-            if task
-        }
-        times = interleaved(contenders, bench.args.rounds, bench.device, repeat=3)
-        rows += lines("losses", kind, times, n=N, width=width, batch=batch)
+    for kind, (table, options, config, physics) in kinds.items():
+        candidates = loss_candidates(bench, kind, table, options, config, physics)
+        times = time_interleaved(candidates, bench.args.rounds, bench.device, repeat=3)
+        rows += timing_rows("losses", kind, times, n=N, width=width, batch=bench.args.batch_size)
     return rows
 
 
-def comparing(
-    name: str,
-    table: dict[str, Loss],
+def loss_candidates(
+    bench: Bench,
+    kind: str,
+    table: dict[str, LossSpec],
     options: dict,
-    student: nn.Module,
-    teacher: nn.Module,
-    seen: Physics,
+    config: dict,
+    physics: Physics,
+) -> dict[str, Callable[[], object]]:
+    """The work of the student, and of every loss of a table that can be built here."""
+    batch = bench.args.batch_size
+    student, teacher = (to_device(build_network(config), bench.device) for _ in range(2))
+    x, index = bench.resident_batch(batch), torch.arange(batch, device=bench.device)
+    label, physics = index % 10, physics.to(bench.device)
+    tasks = {
+        name: build_distillation(name, table, options, student, teacher, physics, label.tolist())
+        for name in table
+    }
+    if missing := [name for name, task in tasks.items() if task is None]:
+        print(f"losses {kind} that cannot be built here are left out: {', '.join(missing)}")
+    generator = torch.Generator().manual_seed(0)
+    context = {
+        "label": label,
+        "index": index,
+        "epoch": 1.0,
+        "teacher_input": x,
+        "generator": generator,
+    }
+    candidates: dict[str, Callable[[], object]] = {
+        "student, forward and backward": lambda: student(x).square().mean().backward()
+    }
+    for name, task in tasks.items():
+        if task is not None:
+            s, t = student.features(x), teacher.features(x)
+            candidates[name] = distance_work(task, s, t, context)
+    return candidates
+
+
+def build_distillation(
+    name: str,
+    table: dict[str, LossSpec],
+    options: dict,
+    student: Network,
+    teacher: Network,
+    physics: Physics,
     labels: list[int],
 ) -> Distillation | None:
-    """A stage with one loss, on the taps of its own or on the first of latent and output that it can compare."""
+    """A distillation with one loss, on the first of latent and output that it can compare."""
     for selection in ("latent", "output"):
         with suppress(UserError):
-            term = build_loss(name, None, table, None, **options)
-            teachers = [Teacher(teacher, seen)]
             task = Distillation(
                 student,
-                seen,
-                teachers,
+                physics,
+                [Teacher(teacher, physics)],
                 selection=selection,
-                losses=[term],
+                losses=[build_loss(name, None, table, None, **options)],
                 task_loss=build_task_loss("mse"),
                 labels=labels,
             )
@@ -260,75 +276,74 @@ def comparing(
     return None
 
 
-def distance_of(
-    task: Distillation, s: dict[str, Tensor], t: dict[str, Tensor], about: dict
-) -> Callable[[], None]:
-    """The value of a stage's comparisons and its gradient at the student's taps."""
+def distance_work(
+    task: Distillation, s: dict[str, Tensor], t: dict[str, Tensor], context: dict
+) -> Callable[[], object]:
+    """The value of the comparisons, and its gradient at the student's features."""
     s = {layer: f.detach().requires_grad_() for layer, f in s.items()}
     t = {layer: f.detach() + 0.1 * torch.randn_like(f) for layer, f in t.items()}
-    return lambda: sum(
-        task.distance(comparison, s, t, about) for comparison in task.comparisons
-    ).backward()
+
+    def work() -> None:
+        distances = [task.distance(comparison, s, t, context) for comparison in task.comparisons]
+        torch.stack(distances).sum().backward()
+
+    return work
 
 
-def scaling(bench: Bench) -> list[dict]:
-    """The cost of an epoch over the number of images, and images a second over the batch size."""
-    args, case, cuda = bench.args, CASES["distilled"], bench.device.type == "cuda"
-    width, batch, rounds = (
-        args.width[-1 if cuda else 0],
-        max(args.batch_sizes) if cuda else args.batch_size,
-        min(args.rounds, 2),
-    )
-    runs = {
-        f"{count:,} images": bench.in_epochs(case, width, count, batch, 1 + rounds)
-        for count in args.images
+# ---------------------------------------------------------------- scaling and peak
+
+
+def time_scaling(bench: Bench) -> list[dict]:
+    """The cost of an epoch over the number of images, and of a step over the batch size."""
+    return time_image_counts(bench) + time_batch_sizes(bench)
+
+
+def scaling_width(bench: Bench) -> int:
+    return bench.args.width[-1 if bench.device.type == "cuda" else 0]
+
+
+def time_image_counts(bench: Bench) -> list[dict]:
+    args, cuda = bench.args, bench.device.type == "cuda"
+    batch = max(args.batch_sizes) if cuda else args.batch_size
+    width, rounds = scaling_width(bench), min(args.rounds, 2)
+    counts = {f"{count:,} images": count for count in args.images}
+    trainings = {
+        name: bench.train_epochs(CASES["distilled"], width, count, batch, 1 + rounds)
+        for name, count in counts.items()
     }
-    epochs = {name: [] for name in runs}
+    times = {name: [] for name in counts}
     for _ in range(rounds + cuda):  # the first epoch on CUDA warms up
-        for name, ours in runs.items():
-            epochs[name].append(seconds(ours.epoch, bench.device))
-    counts = dict(zip(runs, args.images, strict=True))
-    rows = lines(
-        "scaling",
-        "an image of an epoch",
-        {name: [s / counts[name] for s in taken[cuda:]] for name, taken in epochs.items()},
-        1,
-    )
-    rows = [
-        row
-        | {
-            "epoch (s)": row["seconds"] * counts[row["contender"]],
-            "n": N,
-            "width": width,
-            "batch": batch,
-        }
-        for row in rows
+        for name, ours in trainings.items():
+            times[name].append(time_work(ours.epoch, bench.device) / counts[name])
+    times = {name: seconds[cuda:] for name, seconds in times.items()}
+    sizes = {"n": N, "width": width, "batch": batch}
+    return [
+        row | {"epoch (s)": row["seconds"] * counts[row["candidate"]]} | sizes
+        for row in timing_rows("scaling", "an image of an epoch", times, 1)
     ]
-    runs = {
-        f"batch {size}": bench.stepping(case, width, 4 * size, size) for size in args.batch_sizes
+
+
+def time_batch_sizes(bench: Bench) -> list[dict]:
+    args, width = bench.args, scaling_width(bench)
+    sizes = {f"batch {size}": size for size in args.batch_sizes}
+    trainings = {
+        name: bench.train_steps(CASES["distilled"], width, 4 * size, size)
+        for name, size in sizes.items()
     }
-    times = interleaved(
-        {name: ours.step for name, ours in runs.items()}, args.rounds, bench.device, args.steps
-    )
-    sizes, top = (
-        dict(zip(runs, args.batch_sizes, strict=True)),
-        max(rate for name, rate in bench.rates.items() if "matrices" in name),
-    )
-    for row in lines(
-        "scaling",
-        "an image of a step",
-        {name: [s / sizes[name] for s in taken] for name, taken in times.items()},
-        1,
-        n=N,
-        width=width,
-    ):
-        size = sizes[row["contender"]]
-        rate = count_flops(bench.limit(runs[row["contender"]].fit)) / size / row["seconds"]
+    steps: dict[str, Work] = {name: ours.step for name, ours in trainings.items()}
+    times = time_interleaved(steps, args.rounds, bench.device, args.steps)
+    times = {name: [s / sizes[name] for s in seconds] for name, seconds in times.items()}
+    top = max(rate for name, rate in bench.rates.items() if "matrices" in name)
+    rows = []
+    for row in timing_rows("scaling", "an image of a step", times, 1, n=N, width=width):
+        size = sizes[row["candidate"]]
+        flops = count_flops(bench.limit(trainings[row["candidate"]].fit))
+        rate = flops / size / row["seconds"]
         rows.append(row | {"batch": size, "GFLOP/s": rate / 1e9, "of the matrix peak": rate / top})
     return rows
 
 
-def peak(bench: Bench) -> list[dict]:
-    """What convolutions and products of matrices reach at most."""
-    rows = lines("peak", f"{bench.device.type}, {bench.args.precision}", bench.peak_times)
-    return [row | {"ratio": None, "GFLOP/s": bench.rates[row["contender"]] / 1e9} for row in rows]
+def time_peak(bench: Bench) -> list[dict]:
+    """The highest rates of convolutions and products of matrices."""
+    rows = timing_rows("peak", f"{bench.device.type}, {bench.args.precision}", bench.peak_times)
+    return [row | {"ratio": None, "GFLOP/s": bench.rates[row["candidate"]] / 1e9} for row in rows]

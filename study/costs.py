@@ -1,6 +1,7 @@
-"""What the runs of a study may cost, by a few steps of one run of every kind."""
+"""The expected costs of a study's runs, by a few steps of one run of every kind."""
 
 import json
+import math
 import time
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -8,61 +9,50 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from study.planning import Plan, Planned, Study
-from study.workers import is_done, status_of
-from training.checkpoint import write
+from checkpoints.checkpoint import write
+from report.tables import markdown
+from study.planning import Plan, PlannedRun, Study
+from study.status import DONE, describe_run, is_done, read_status, states
 
-CHEAP = (
-    "seed",
-    "data_seed",
-    "cr",
-    "ordering",
-    "type_dist",
-    "loss_distill",
-    "alpha",
-    "beta",
-    "gamma",
-    "teacher",
-    "shuffle_teacher",
-    "lr",
-)
+SAME_COST = (  # flags that hardly change the cost of a run
+    "seed", "data_seed", "cr", "ordering", "type_dist", "loss_distill", "alpha", "beta", "gamma",
+    "teacher", "shuffle_teacher", "lr",
+)  # fmt: skip
 STEPS = 3  # that are timed, after one that is not
+FORWARD = 1 / 3  # of the cost of a step: a batch without a gradient
 
 
-def kind_of(run: Planned) -> str:
-    """Runs of which one kind are taken to cost the same."""
-    return json.dumps(
-        [run.script, {name: value for name, value in run.flags.items() if name not in CHEAP}],
-        sort_keys=True,
-        default=str,
-    )
+def kind_of(run: PlannedRun) -> str:
+    """What runs of the same cost have in common."""
+    flags = {name: value for name, value in run.flags.items() if name not in SAME_COST}
+    return json.dumps([run.script, flags], sort_keys=True, default=str)
 
 
-def estimate(study: Study, plan: Plan) -> dict[str, float]:
-    """Seconds of every run: what runs of its kind took, or else what a few of its steps take here."""
-    taken: dict[str, list[float]] = {}
+def estimate_seconds(study: Study, plan: Plan) -> dict[str, float]:
+    """Seconds of every run, from finished runs of its kind, or else from a few steps here."""
+    finished: dict[str, list[float]] = {}
     for key, run in study.runs.items():
         if is_done(study, key):
-            taken.setdefault(kind_of(run), []).append(status_of(study, key)["seconds"])
-    known = {kind: median(values) for kind, values in taken.items()}
+            finished.setdefault(kind_of(run), []).append(read_status(study, key)["seconds"])
+    seconds = {kind: median(values) for kind, values in finished.items()}
     with TemporaryDirectory() as folder:
         for run in study.runs.values():
-            if kind_of(run) not in known:
+            if kind_of(run) not in seconds:
                 with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-                    known[kind_of(run)] = timed(plan, run, Path(folder))
-    return {key: known[kind_of(run)] for key, run in study.runs.items()}
+                    seconds[kind_of(run)] = time_run(plan, run, Path(folder))
+    return {key: seconds[kind_of(run)] for key, run in study.runs.items()}
 
 
-def timed(plan: Plan, run: Planned, folder: Path) -> float:
-    """Seconds of a run by some of its steps; the teacher is one that has learnt nothing."""
+def time_run(plan: Plan, run: PlannedRun, folder: Path) -> float:
+    """Seconds of a run by some of its steps, with an untrained teacher; nan without steps."""
     from core import runtime
 
-    script = plan.script_of(run.script)
+    script = plan.load_script(run.script)
     flags = run.flags | {"results": str(folder / run.key)}
     if run.teacher:
-        flags["teacher"] = str(untaught(plan, plan.runs[run.teacher], folder))
+        flags["teacher"] = str(write_untrained(plan, plan.runs[run.teacher], folder))
     if not hasattr(script, "prepare"):
-        return float("nan")
+        return math.nan
     args = script.parse(plan.parser(run.script).words_of(flags, "study"))
     fit = script.prepare(args, runtime.start(args.device))
     batches, times = fit.batches(0), []
@@ -74,22 +64,47 @@ def timed(plan: Plan, run: Planned, folder: Path) -> float:
             fit.read()
         times.append(time.perf_counter() - began)
     validations = fit.total / (args.val_every or fit.steps_per_epoch)
-    return median(times[1:]) * (
-        fit.total + validations * len(fit.val) / 3
-    )  # without a gradient a batch costs a third
+    return median(times[1:]) * (fit.total + validations * len(fit.val) * FORWARD)
 
 
-def untaught(plan: Plan, run: Planned, folder: Path) -> Path:
+def write_untrained(plan: Plan, run: PlannedRun, folder: Path) -> Path:
     """A teacher's checkpoint before its training."""
     from core import runtime
 
     path = folder / f"{run.key}.pth"
     if not path.is_file():
-        script = plan.script_of(run.script)
-        args = script.parse(
-            plan.parser(run.script).words_of(
-                run.flags | {"results": str(folder / f"{run.key}_fresh")}, "study"
-            )
-        )
+        script = plan.load_script(run.script)
+        flags = run.flags | {"results": str(folder / f"{run.key}_fresh")}
+        args = script.parse(plan.parser(run.script).words_of(flags, "study"))
         write(path, script.prepare(args, runtime.start(args.device)).content())
     return path
+
+
+def print_costs(study: Study, plan: Plan, jobs: int) -> dict:
+    """Prints the runs and their expected costs."""
+    run_states, estimates = states(study), estimate_seconds(study, plan)
+    costs = {key: value for key, value in estimates.items() if not math.isnan(value)}
+    rows = []
+    for number, keys in enumerate(study.jobs):
+        row = {
+            "job": number,
+            "": describe_run(study.runs[keys[0]]),
+            "seeds": " ".join(str(study.runs[key].seed) for key in keys),
+            "estimate (s)": None,
+            "state": ", ".join(dict.fromkeys(run_states[key] for key in keys)),
+        }
+        if costs.keys() >= set(keys):
+            row["estimate (s)"] = round(sum(costs[key] for key in keys), 1)
+        rows.append(row)
+    print(markdown(rows))
+    left = [key for key in study.runs if run_states[key] != DONE]
+    minutes = sum(costs.get(key, 0) for key in left) / 60
+    parallel = minutes / min(jobs, len(study.jobs))
+    unknown = sum(key not in costs for key in left)
+    print(
+        f"{len(study.runs)} runs in {len(study.jobs)} jobs, {len(left)} not done; "
+        f"about {minutes:.1f} minutes of work, {parallel:.1f} with {jobs} jobs at a time"
+        + (f", without {unknown} runs that cannot be timed beforehand" if unknown else "")
+        + f"; results go to {study.folder}"
+    )
+    return {"runs": len(study.runs), "minutes": minutes}

@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import blank
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ torch.set_flush_denormal(True)
 torch.set_num_threads(1)
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+FIRST = ["test_study", "test_scripts", "test_classification", "test_engine", "test_ranks"]
 RECIPE = {
     "name": "spc",
     "n": 16,
@@ -20,6 +22,28 @@ RECIPE = {
     "x0": "adjoint",
     "awgn_snr": None,
 }
+
+
+def pytest_collection_modifyitems(config, items):
+    """The files that take the longest come first, so that both workers end together; of the long tests LONG_SHARE is kept."""
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else 99)
+    long = [item for item in items if item.get_closest_marker("long")]
+    left_out = {*long} - {*in_share(long, os.environ.get("LONG_SHARE", "0/1"))}
+    if left_out:
+        config.hook.pytest_deselected(items=[*left_out])
+        items[:] = [item for item in items if item not in left_out]
+
+
+def in_share(tests: list, share: str) -> list:
+    """Every fourth of them, from the third on, where the share is 2/4."""
+    first, step = map(int, share.split("/"))
+    return tests[first::step]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Before its fixtures: figures are rendered where a test is marked `pictures`, and only composed elsewhere."""
+    blank.render(item.get_closest_marker("pictures") is not None)
 
 
 @pytest.fixture

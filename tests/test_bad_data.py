@@ -20,6 +20,7 @@ import main_unet
 import predict
 import progressive_distill
 import visualize_mask_spc
+from checkpoints import checkpoint
 from cli import flags
 from core.errors import UserError
 from core.registry import LABELLED
@@ -27,7 +28,6 @@ from data import images
 from data.batches import build_loader
 from data.images import open_image, read_picture
 from data_loader import Request, build_splits
-from training import checkpoint
 
 SHORT = ["--n", "16", "--epochs", "1", "--batch_size", "8", "--width", "4"]
 

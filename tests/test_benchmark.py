@@ -16,11 +16,11 @@ from core.errors import UserError
 from core.registry import BENCHES
 from data.splits import hold_out
 from data_loader import Request, build_splits
-from speed import contenders, report
-from speed.baseline import Pictures, Plain, observe
-from speed.contenders import CASES, Bench, N, write_digits
-from speed.groups import grown
-from speed.timing import interleaved, lines
+from speed import candidates, report
+from speed.baseline import BaselineLoop, DigitImages, observe_image
+from speed.candidates import CASES, Bench, N, write_digits
+from speed.groups import measure_memory
+from speed.timing import time_interleaved, timing_rows
 from training.validation import evaluate
 
 TINY = ["--width", "2", "--batch_size", "4", "--rounds", "1", "--steps", "1", "--device", "cpu"]
@@ -36,6 +36,18 @@ def bench(tmp_path):
     )
 
 
+def test_a_group_alone_is_timed_and_written(tmp_path):
+    words = [*TINY, "--results", str(tmp_path / "results"), "--only", "physics"]
+    rows = benchmark.main(benchmark.parse(words))["rows"]
+    assert {row["group"] for row in rows} == {"physics"}
+    folder = tmp_path / "results" / "benchmark"
+    assert "| ours" in (folder / "report.md").read_text()
+    with open(folder / "table.csv", newline="") as file:
+        assert len([*csv.DictReader(file)]) == len(rows)
+
+
+@pytest.mark.long
+@pytest.mark.pictures
 def test_everything_is_timed_and_written(bench, tmp_path):
     result = benchmark.main(
         benchmark.parse(
@@ -43,19 +55,19 @@ def test_everything_is_timed_and_written(bench, tmp_path):
         )
     )
     assert {row["group"] for row in result["rows"]} == set(BENCHES)
-    assert {target[""] for target in result["targets"]} == {"not run"}, (
+    assert {target[""] for target in result["goals"]} == {"not run"}, (
         "the targets are of other sizes"
     )
     folder = tmp_path / "results" / "benchmark"
-    assert (folder / "figure.png").stat().st_size > 1000 and "| plain loop" in (
+    assert (folder / "figure.png").stat().st_size > 1000 and "| baseline loop" in (
         folder / "report.md"
     ).read_text()
     with open(folder / "table.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == report.COLUMNS and len(rows) == len(result["rows"])
     for case in (*CASES, "distilled by teacher_2.pth"):
-        contenders = [row["contender"] for row in rows if row["case"] == f"{case}, step"]
-        assert contenders == ["ours", "plain loop", "limit (c)", "limit (d)"]
+        candidates = [row["candidate"] for row in rows if row["case"] == f"{case}, step"]
+        assert candidates == ["ours", "baseline loop", "limit (c)", "limit (d)"]
     assert all(float(row["seconds"]) > 0 for row in rows)
     assert {path.name for path in tmp_path.iterdir()} == {"bench", "results"}, (
         "nothing is left elsewhere"
@@ -66,7 +78,9 @@ class TestBothSides:
     @pytest.fixture(autouse=True)
     def together(self, monkeypatch):
         """Both in this process, where they can be looked at."""
-        monkeypatch.setattr(contenders, "Apart", lambda _, *what, **sides: Plain(*what, **sides))
+        monkeypatch.setattr(
+            candidates, "BaselineProcess", lambda _, *what, **sides: BaselineLoop(*what, **sides)
+        )
 
     @pytest.mark.parametrize("case", CASES)
     def test_have_the_same_losses(self, bench, case):
@@ -79,50 +93,52 @@ class TestBothSides:
     )
     def test_are_not_timed_where_one_is_changed(self, bench, change):
         pair = bench.pair(CASES["distilled"], 2)
-        vars(pair.plain.args).update(change)
-        pair.plain.optimizer.param_groups[0].update(
+        vars(pair.baseline.args).update(change)
+        pair.baseline.optimizer.param_groups[0].update(
             {name: value for name, value in change.items() if name == "weight_decay"}
         )
-        with pytest.raises(UserError, match=r"the plain loop's .* nothing is timed"):
+        with pytest.raises(UserError, match=r"the baseline loop's .* nothing is timed"):
             pair.check(1e-4, "distilled")
 
     def test_see_the_same_images_physics_teacher_and_loss(self, bench):
         pair = bench.pair(CASES["distilled"], 2)
-        fit, plain = pair.ours.fit, pair.plain
+        fit, baseline = pair.ours.fit, pair.baseline
         batch = next(fit.batches(0))
-        x = torch.stack([plain.train[i] for i in batch.index.tolist()])
+        x = torch.stack([baseline.train[i] for i in batch.index.tolist()])
         assert torch.equal(x, batch.image)
-        teacher = fit.task.teachers[0]
+        teacher = fit.stage.teachers[0]
         for operator, camera in (
-            (plain.operator, fit.task.physics),
-            (plain.operator_t, teacher.physics),
+            (baseline.operator, fit.stage.physics),
+            (baseline.operator_t, teacher.physics),
         ):
-            torch.testing.assert_close(observe(operator, x), camera.observe(x), rtol=0, atol=1e-5)
+            torch.testing.assert_close(
+                observe_image(operator, x), camera.observe(x), rtol=0, atol=1e-5
+            )
         layers = (
             network.features(teacher.physics.observe(x))
-            for network in (plain.teacher, teacher.network)
+            for network in (baseline.teacher, teacher.network)
         )
         a, b = layers
         for layer in a:
             torch.testing.assert_close(a[layer], b[layer], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(plain.loss(x)[0], fit.task(batch)["loss"], rtol=1e-5, atol=0)
+        torch.testing.assert_close(baseline.loss(x)[0], fit.stage(batch)["loss"], rtol=1e-5, atol=0)
 
     def test_see_the_same_mirror_images(self, bench):
         pair = bench.pair(CASES["distilled, augmented"], 2)
         images = pair.ours.fit.splits["train"]
         for epoch in (0, 1):
-            images.epoch = pair.plain.train.epoch = epoch
+            images.epoch = pair.baseline.train.epoch = epoch
             for i in range(8):
-                assert torch.equal(pair.plain.train[i], images[i]["image"])
+                assert torch.equal(pair.baseline.train[i], images[i]["image"])
 
     def test_validate_alike(self, bench):
-        ours = bench.in_epochs(CASES["supervised"], 2, 16, 4, 1)
+        ours = bench.train_epochs(CASES["supervised"], 2, 16, 4, 1)
         pair = bench.pair(CASES["supervised"], 2)
-        pair.plain.student.load_state_dict(ours.fit.task.student.state_dict())
+        pair.baseline.student.load_state_dict(ours.fit.stage.student.state_dict())
         array = write_digits(16, bench.folder / "digits_16")
-        pair.plain.val = Pictures(array[hold_out(len(array))[1]], N)
+        pair.baseline.val = DigitImages(array[hold_out(len(array))[1]], N)
         expected = evaluate(ours.fit.network, ours.fit.views, ours.fit.meter()).summary()
-        found = pair.plain.validate()
+        found = pair.baseline.validate()
         assert found["psnr"] == pytest.approx(expected["psnr"], abs=1e-3) and found[
             "ssim"
         ] == pytest.approx(expected["ssim"], abs=1e-4)
@@ -130,13 +146,13 @@ class TestBothSides:
 
 def test_memory_of_an_observation_is_measured():
     with get_context("spawn").Pool(1) as pool:  # this process may have kept memory from before
-        theirs, ours = pool.starmap(grown, [(512, False), (1024, True)], 1)
+        theirs, ours = pool.starmap(measure_memory, [(512, False), (1024, True)], 1)
     assert 2**20 < theirs < 2**30, "deepinv's camera holds several images of a MiB"
     assert 2**20 < ours < 2**30
 
 
 def test_the_wait_for_its_turn_is_not_an_epochs(bench):
-    ours = bench.in_epochs(CASES["supervised"], 2, 8, 4, 2)
+    ours = bench.train_epochs(CASES["supervised"], 2, 8, 4, 2)
     ours.epoch()
     time.sleep(2)
     began = time.perf_counter()
@@ -155,7 +171,7 @@ def test_so_many_images_train(count, tmp_path):
 
 
 def test_ratios_are_medians_over_rounds():
-    rows = lines("g", "c", {"ours": [1.0, 2.0, 10.0], "other": [3.0, 2.0, 20.0]}, images=6)
+    rows = timing_rows("g", "c", {"ours": [1.0, 2.0, 10.0], "other": [3.0, 2.0, 20.0]}, images=6)
     assert [row["seconds"] for row in rows] == [2.0, 3.0]
     assert [row["ratio"] for row in rows] == [1.0, 2.0]
     assert [row["images/s"] for row in rows] == [3.0, 2.0]
@@ -163,33 +179,37 @@ def test_ratios_are_medians_over_rounds():
 
 def test_contenders_take_turns_and_the_first_round_does_not_count():
     called = []
-    times = interleaved(
+    times = time_interleaved(
         {name: lambda name=name: called.append(name) for name in "ab"}, 2, CPU, repeat=2
     )
     assert "".join(called) == "aabb" * 3 and [len(taken) for taken in times.values()] == [2, 2]
 
 
 def test_targets_are_met_missed_or_not_run():
-    def row(width, contender, ratio):
+    def row(width, candidate, ratio):
         return {
             "group": "training",
             "case": report.STEP,
             "n": 32,
             "width": width,
             "batch": 50,
-            "contender": contender,
+            "candidate": candidate,
             "seconds": 1.0,
             "ratio": ratio,
         }
 
-    rows = [row(64, "limit (c)", 0.95), row(64, "plain loop", 1.2), row(16, "plain loop", 2.5)]
-    assert [target[""] for target in report.targets(rows, "cpu")] == [
+    rows = [
+        row(64, "limit (c)", 0.95),
+        row(64, "baseline loop", 1.2),
+        row(16, "baseline loop", 2.5),
+    ]
+    assert [target[""] for target in report.check_goals(rows, "cpu")] == [
         "met",
         "missed",
         "met",
         *["not run"] * 4,
     ]
-    assert {target[""] for target in report.targets(rows, "cuda")} == {"not run"}, (
+    assert {target[""] for target in report.check_goals(rows, "cuda")} == {"not run"}, (
         "targets of a CPU are not met by a GPU"
     )
 
@@ -208,7 +228,7 @@ def test_digits_are_bytes_of_mnists_shape(tmp_path):
 @pytest.mark.parametrize("cuda", [False, True])
 def test_nothing_is_left_open_by_a_bare_command(cuda):
     args = benchmark.parse([])
-    benchmark.settle(args, cuda)
+    benchmark.set_defaults(args, cuda)
     assert (
         args.teacher is args.config is None
         and None not in (vars(args) | {"teacher": 0, "config": 0}).values()

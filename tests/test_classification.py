@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import blank
 import numpy as np
 import pytest
 import torch
@@ -27,15 +28,17 @@ import predict
 import test_classify
 import test_UNet
 from algo_functions import ClassMeter, build_physics, class_scores
+from checkpoints import checkpoint
 from core.errors import Stopped, UserError
 from core.registry import CLASS_LOSSES, CLASS_OPTIONS, CLASSIFIERS
 from core.runtime import Stop
 from distill import build_loss
 from distill.task import Distillation, Progress, Teacher
+from evaluation import demo_classes
 from evaluation.class_report import draw_confusion
 from models import build_network
 from models.pretrained import load_pretrained
-from training import checkpoint, classification, setup
+from training import classification, setup
 
 DATA = ["--dataset", "digits", "--n", "16", "--limit_train", "40", "--limit_val", "20"]
 TINY = [*DATA, "--epochs", "1", "--model", "resnet8", "--width", "4"]
@@ -196,6 +199,7 @@ def test_attention_is_compared_behind_the_stem_unless_all_maps_are_asked_for(lay
         assert torch.isclose(terms[f"distill/at/{name}"], expected, rtol=1e-4)
 
 
+@pytest.mark.pictures
 def test_training_rows_have_the_columns_of_validation_and_losses_that_compare(teacher):
     words = ["--teacher", teacher, "--beta", "0.1", "--label_smoothing", "0.2"]
     done = call(main_classify_dist, *TINY, *words)
@@ -486,11 +490,11 @@ def test_noise_levels_of_the_camera_are_graded_each(teacher, capsys):
         test_classify, "--checkpoint", *paths, *TEST, "--splits", "test", "--sigma", "5", "90"
     )
     cameras, said = ["denoise sigma 5", "denoise sigma 90"], capsys.readouterr().out
-    assert [row["camera"] for row in result["rows"]] == 2 * cameras and list(
+    assert [row["physics"] for row in result["rows"]] == 2 * cameras and list(
         result["top1"]
     ) == cameras
     for camera in cameras:
-        tops = [row["top-1"] for row in result["rows"] if row["camera"] == camera]
+        tops = [row["top-1"] for row in result["rows"] if row["physics"] == camera]
         assert (
             f"test top-1, {camera}: {np.mean(tops):.2f} ± {np.std(tops, ddof=1):.2f} (n = 2) %"
             in said
@@ -585,6 +589,7 @@ def test_a_teacher_that_was_moved_is_the_same_teacher(teacher, capsys):
     assert json.loads((Path(done["run"]) / "config.json").read_text())["teacher"] == [teacher]
 
 
+@pytest.mark.pictures
 def test_everything_that_explains_a_classifier_is_written(teacher, capsys):
     result = call(test_classify, "--checkpoint", teacher, *TEST, "--seed", "7")
     folder = Path("results/test") / Path(teacher).stem
@@ -719,6 +724,7 @@ def test_class_trees_may_have_pictures_of_the_same_name(teacher, tmp_path):
     ]
 
 
+@pytest.mark.pictures
 def test_names_of_classes_are_drawn_as_they_are(tmp_path):
     draw_confusion(
         torch.tensor([0, 1]),
@@ -759,7 +765,8 @@ def test_what_contradicts_a_classifier_is_refused(words, teacher):
         call(test_classify, "--checkpoint", teacher, *TEST, *words)
 
 
-def test_the_demo_tells_the_story_of_classes(capsys):
+def test_the_demo_tells_the_story_of_classes(capsys, monkeypatch):
+    blank.rendered_by(monkeypatch, demo_classes, "draw")
     flags = ["--limit_train", "40", "--epochs", "1", "--results", "demo"]
     result = call(
         demo,
@@ -786,7 +793,8 @@ def test_the_demo_tells_the_story_of_classes(capsys):
     assert "95 % interval" in capsys.readouterr().out
 
 
-def test_the_demo_ranks_losses():
+def test_the_demo_ranks_losses(monkeypatch):
+    blank.rendered_by(monkeypatch, demo_classes, "draw_ranking")
     flags = [
         "--limit_train",
         "30",

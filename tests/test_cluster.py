@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -22,9 +23,9 @@ from cli.parser import Parser
 from core.ending import STOPPED
 from core.errors import UserError
 from core.registry import CLUSTERS
-from study.cluster import Asked, ranges, script, submit
+from runners.cluster import Resources, build_script, format_ranges, resources_of, submit
 
-ASKED = Asked("01:00:00")
+ASKED = Resources("01:00:00")
 TEXT = st.text(st.characters(exclude_characters="\0\r", exclude_categories=["Cs"]), max_size=12)
 WORK = """
 import signal, sys, time
@@ -81,7 +82,7 @@ def begin(kind, does, folder, asked=ASKED):
     """The script of job 3 at work, as the scheduler starts it, or below another one."""
     (folder / "logs").mkdir(parents=True)
     path = folder / f"job.{kind}"
-    path.write_text(script(kind, "a study", command(folder, does), asked, folder))
+    path.write_text(build_script(kind, "a study", command(folder, does), asked, folder))
     given = {
         "SLURM_ARRAY_JOB_ID": "12",
         "SLURM_ARRAY_TASK_ID": "3",
@@ -126,7 +127,7 @@ REQUEUED = {"slurm": ["requeue", "12_3"], "pbs": ["12[1].server"]}
 @pytest.mark.parametrize(("does", "code"), [("stops", STOPPED), ("is deaf", 128 + signal.SIGUSR1)])
 def test_the_signal_reaches_the_work_and_the_job_is_queued_again(kind, does, code, fake, folder):
     asked = requeues(fake)[kind]
-    with begin(kind, does, folder, Asked("00:00:04", signal_before=2)) as job:
+    with begin(kind, does, folder, Resources("00:00:04", signal_before=2)) as job:
         until(lambda: story(folder))
         if kind == "slurm":
             job.send_signal(signal.SIGUSR1)  # PBS's script has its own clock
@@ -160,7 +161,7 @@ def test_a_cancelled_job_saves_after_one_signal_and_is_not_queued_again(kind, fa
 def test_where_pbs_lets_only_operators_run_a_job_again_its_number_is_submitted(fake, folder):
     fake("qrerun", "exit 1")
     qsub = fake("qsub")
-    with begin("pbs", "stops", folder, Asked("00:00:04", signal_before=2)) as job:
+    with begin("pbs", "stops", folder, Resources("00:00:04", signal_before=2)) as job:
         assert job.wait(20) == STOPPED
     assert qsub() == [str(folder), "-v", "TASKS=3", "job.pbs"]
 
@@ -179,11 +180,11 @@ def test_bash_reads_any_script_whole(kind, name, words, place, said):
         "source '.venv of mine/bin/activate'",
         "# it's a remark",
     ]
-    text = script(
+    text = build_script(
         kind,
         name,
         words,
-        ASKED._replace(environment=environment),
+        replace(ASKED, environment=environment),
         Path("/nowhere") / (place or "x"),
     )
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
@@ -199,10 +200,10 @@ def test_bash_reads_any_script_whole(kind, name, words, place, said):
 
 
 def test_what_is_asked_for_stands_in_the_script(folder):
-    asked = Asked(
+    asked = Resources(
         "36:00:00", "gpu", "16G", 2, 8, ["module load cuda", "source .venv/bin/activate"], 300
     )
-    slurm, pbs = (script(kind, "a study", ["python"], asked, folder) for kind in CLUSTERS)
+    slurm, pbs = (build_script(kind, "a study", ["python"], asked, folder) for kind in CLUSTERS)
     for line in (
         "--time=36:00:00",
         "--partition=gpu",
@@ -224,9 +225,9 @@ def test_what_is_asked_for_stands_in_the_script(folder):
     assert all(
         "module load cuda\nsource .venv/bin/activate\nset -u" in text for text in (slurm, pbs)
     )
-    assert "gres" not in script("slurm", "a", ["b"], ASKED, folder) and "ngpus" not in script(
-        "pbs", "a", ["b"], ASKED, folder
-    )
+    assert "gres" not in build_script(
+        "slurm", "a", ["b"], ASKED, folder
+    ) and "ngpus" not in build_script("pbs", "a", ["b"], ASKED, folder)
 
 
 @pytest.mark.parametrize(
@@ -234,19 +235,21 @@ def test_what_is_asked_for_stands_in_the_script(folder):
     [
         ({"time": "4h"}, "time 4h: a time limit is HH:MM:SS"),
         ({"time": "00:61:00"}, "time 00:61:00: a time"),
-        ({"time": "00:02:00"}, "not longer than the 120 seconds"),
+        ({"time": "00:02:00"}, "must be longer than the 120 seconds"),
         ({"memory": "16 GB"}, "memory 16 GB: a whole number"),
         ({"partition": "gpu\n#SBATCH --exclusive"}, "partition gpu"),
     ],
 )
 def test_what_no_cluster_understands_is_a_mistake(wrong, said, tmp_path):
     with pytest.raises(UserError, match=said):
-        script("slurm", "a", ["b"], ASKED._replace(**wrong), tmp_path)
+        build_script("slurm", "a", ["b"], replace(ASKED, **wrong), tmp_path)
 
 
 @given(st.lists(st.integers(0, 60)))
 def test_ranges_name_every_number_once(numbers):
-    pairs = [[int(end) for end in part.split("-")] for part in ranges(numbers).split(",") if part]
+    pairs = [
+        [int(end) for end in part.split("-")] for part in format_ranges(numbers).split(",") if part
+    ]
     assert list(chain.from_iterable(range(pair[0], pair[-1] + 1) for pair in pairs)) == sorted(
         set(numbers)
     )
@@ -291,7 +294,9 @@ def test_a_refusal_is_told_in_the_programs_own_words(kind, program, fake, tmp_pa
     ):
         submit(kind, "", tmp_path, [[0], [1]])
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match=f"^cluster {kind}: there is no program {program} here$"):
+    with pytest.raises(
+        UserError, match=f"^cluster {kind}: the program {program} is not installed here$"
+    ):
         submit(kind, "", tmp_path, [[0]])
 
 
@@ -299,16 +304,14 @@ def parsed(*words):
     parser = Parser("a test")
     add_cluster(parser)
     args = parser.parse_args([*words])
-    return args.cluster, Asked(
-        *(getattr(args, name) for name in Asked._fields)
-    ) if args.cluster else None
+    return args.cluster, resources_of(args) if args.cluster else None
 
 
 def test_flags_are_what_is_asked():
     line = "--cluster slurm --partition gpu --time 04:00:00 --memory 16G --gpus 1 --cpus 8 --environment one --environment 'two three'"
     assert parsed(*shlex.split(line)) == (
         "slurm",
-        Asked("04:00:00", "gpu", "16G", 1, 8, ["one", "two three"], 120),
+        Resources("04:00:00", "gpu", "16G", 1, 8, ["one", "two three"], 120),
     )
     assert parsed("--cluster", "pbs", "--time", "01:00:00") == ("pbs", ASKED)
     assert parsed() == (None, None)
@@ -407,11 +410,11 @@ def slurm(tmp_path, monkeypatch):
 
 
 def test_a_real_slurm_signals_requeues_and_keeps_the_order(slurm, folder):
-    text = script(
+    text = build_script(
         "slurm",
         "a study",
         command(folder, "stops if first"),
-        Asked("00:01:00", signal_before=55),
+        Resources("00:01:00", signal_before=55),
         folder,
     )
     first, second = submit("slurm", text, folder, [[0, 1], [2]], 2)
@@ -433,7 +436,7 @@ def test_a_real_slurm_signals_requeues_and_keeps_the_order(slurm, folder):
 
 
 def test_a_real_slurm_does_not_bring_a_cancelled_job_back(slurm, folder):
-    text = script("slurm", "a study", command(folder, "stops"), Asked("00:10:00"), folder)
+    text = build_script("slurm", "a study", command(folder, "stops"), Resources("00:10:00"), folder)
     (job,) = submit("slurm", text, folder, [[0]])
     until(lambda: story(folder))
     subprocess.run(["scancel", job], check=True)

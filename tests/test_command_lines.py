@@ -87,8 +87,9 @@ def ends_well(parse, words):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_any_words_are_a_configuration_or_one_line(script):
-    @settings(max_examples=40, **QUICK)
+@pytest.mark.parametrize("lines", [10, pytest.param(40, marks=pytest.mark.long)])
+def test_any_words_are_a_configuration_or_one_line(script, lines):
+    @settings(max_examples=lines, **QUICK)
     @given(lines_of(script))
     def check(words):
         ends_well(importlib.import_module(script).parse, words)
@@ -182,8 +183,9 @@ TINY_NETWORKS = {"unet", "dncnn", "rrdbnet", "drunet", "restormer"}
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_configuration_is_described_or_refused(script, lines, tmp_path):
-    @settings(max_examples=12, **QUICK)
+@pytest.mark.parametrize("examples", [4, pytest.param(12, marks=pytest.mark.long)])
+def test_a_configuration_is_described_or_refused(script, lines, examples, tmp_path):
+    @settings(max_examples=examples, **QUICK)
     @given(lines)
     def check(words):
         args = ends_well(script.parse, [*words, *SMALL])

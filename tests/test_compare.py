@@ -13,14 +13,14 @@ import compare_models
 import main_unet
 import test_UNet
 from core.errors import UserError
-from evaluation.compare import flops, latencies, peak_memory, write
+from evaluation.compare import count_flops, peak_memory, time_passes, write_comparison
 from models import build_network
 
 
 def test_flops_are_two_a_multiplication():
     network = build_network({"name": "dncnn", "c": 1, "channels": 8, "blocks": 3})
     convolutions = 2 * 9 * (1 * 8 + 3 * 8 * 8 + 8 * 1) * 16 * 16
-    assert flops(network, torch.rand(1, 1, 16, 16)) == convolutions
+    assert count_flops(network, torch.rand(1, 1, 16, 16)) == convolutions
 
 
 def test_memory_is_what_lives_at_once():
@@ -41,12 +41,13 @@ def test_memory_is_what_lives_at_once():
 def test_latencies_are_as_many_as_asked_and_grow_with_the_work():
     small, large = (nn.Conv2d(c, c, 3, padding=1) for c in (2, 64))
     a, b = (
-        latencies(small, torch.rand(1, 2, 16, 16), 11),
-        latencies(large, torch.rand(1, 64, 64, 64), 5),
+        time_passes(small, torch.rand(1, 2, 16, 16), 11),
+        time_passes(large, torch.rand(1, 64, 64, 64), 5),
     )
     assert len(a) == 11 and len(b) == 5 and (a > 0).all() and np.median(b) > np.median(a)
 
 
+@pytest.mark.pictures
 def test_models_are_compared_with_the_first():
     large = call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY)
     light = call(
@@ -68,7 +69,7 @@ def test_models_are_compared_with_the_first():
     words = ["--dataset", "digits", "--limit_test", "6", "--runs", "5", "--batches", "1", "4"]
     rows = call(compare_models, large["export"], light["export"], *words)["rows"]
     assert [row["model"] for row in rows] == ["UNET_denoise_sigma_25", "DNCNN_denoise_sigma_25"]
-    assert rows[0]["x fewer parameters"] == rows[0]["x faster"] == 1 and rows[0]["PSNR gained"] == 0
+    assert rows[0]["x fewer parameters"] == rows[0]["x faster"] == 1 and rows[0]["PSNR gain"] == 0
     assert rows[1]["x fewer parameters"] == rows[0]["parameters"] / rows[1]["parameters"] > 1
     tested = call(
         test_UNet,
@@ -95,8 +96,8 @@ def test_noise_is_that_of_all_models_and_rows_name_the_camera():
     own, told = (
         call(compare_models, low, high, *words, *more)["rows"] for more in ([], ["--sigma", "25"])
     )
-    assert [row["camera"] for row in own] == ["denoise sigma 5", "denoise sigma 50"]
-    assert [row["camera"] for row in told] == ["denoise sigma 25"] * 2
+    assert [row["physics"] for row in own] == ["denoise sigma 5", "denoise sigma 50"]
+    assert [row["physics"] for row in told] == ["denoise sigma 25"] * 2
     for path, row in zip((low, high), told, strict=True):
         tested = call(test_UNet, "--checkpoint", path, *words[:4], "--sigma", "25", "--no-anchors")
         assert np.isclose(row["PSNR"], tested["psnr"], atol=1e-4)
@@ -126,12 +127,13 @@ def test_basicsrs_large_network_is_compared_where_size_and_noise_are_told():
         "1",
     ]
     rows = call(compare_models, "large.pth", light, *words)["rows"]
-    assert [row["camera"] for row in rows] == ["denoise sigma 25"] * 2
+    assert [row["physics"] for row in rows] == ["denoise sigma 25"] * 2
     assert rows[0]["parameters"] == sum(w.numel() for w in network.parameters())
 
 
+@pytest.mark.pictures
 def test_names_of_models_are_drawn_as_they_are():
-    write(
+    write_comparison(
         [{"model": "$x{$", "parameters": 1, "ms, batch 1": 1.0, "PSNR": 30.0}], 1, Path("compare")
     )
     assert Path("compare/models.png").is_file()
@@ -145,7 +147,7 @@ def test_models_that_cannot_be_compared_are_refused(capsys):
         for n in ("8", "16")
     )
     with pytest.raises(
-        UserError, match=r"looks at images of 16 pixels and 1 channels, .* of 8 and 1"
+        UserError, match=r"takes images of 16 pixels and 1 channels, .* takes 8 pixels and 1"
     ):
         call(compare_models, small, large, "--dataset", "digits")
     with pytest.raises(SystemExit) as end:
@@ -157,4 +159,4 @@ def test_models_that_cannot_be_compared_are_refused(capsys):
 def test_passes_on_a_gpu_are_waited_for():
     x = torch.rand(8, 64, 256, 256, device="cuda")
     network = nn.Sequential(*(nn.Conv2d(64, 64, 3, padding=1) for _ in range(8))).cuda()
-    assert np.median(latencies(network, x, 10)) > 1e-3
+    assert np.median(time_passes(network, x, 10)) > 1e-3

@@ -16,12 +16,12 @@ import main_unet_dist
 import progressive_distill
 import test_UNet
 from algo_functions import build_physics
+from checkpoints import checkpoint
 from core.errors import UserError
 from core.registry import DEGRADATIONS
 from distill.task import Distillation
 from physics import degradation
 from physics.degradation import PRESETS, Sampler, blur_kernel, sinc_kernel
-from training import checkpoint
 
 GUIDE = """
 blur_kernel_size: 21

@@ -57,7 +57,7 @@ CASES = [
 @pytest.mark.parametrize("script, words, message", CASES)
 def test_a_value_that_is_given_twice_is_one_line(script, words, message, monkeypatch, capsys):
     # a study is planned, and nothing is trained where a value is let through
-    monkeypatch.setattr(script, "main", getattr(script, "planned", lambda args: None))
+    monkeypatch.setattr(script, "main", getattr(script, "build_plan", lambda args: None))
     code, _, error = ran(script, words, monkeypatch, capsys)
     assert code == 2 and error.count("\n") == 1 and message in error, error
 

@@ -17,12 +17,13 @@ import main_classify_dist
 import main_unet
 import main_unet_dist
 from algo_functions import build_physics
+from checkpoints import checkpoint
 from core import runtime
 from core.errors import Diverged, UserError
 from data import batches
 from data.batches import build_loader, free_memory
 from data_loader import Request, build_splits
-from training import checkpoint, loop
+from training import loop
 from training.cache import Memory, Views
 
 CPU = torch.device("cpu")
@@ -276,7 +277,7 @@ class TestBesideEachOther:
             "--data_seed",
             "7",
             "--steps",
-            "20",
+            "8",
             "--loss_distill",
             "mse",
             "hint",
@@ -350,6 +351,7 @@ class TestPrecision:
         assert all(tensor.dtype == torch.float32 for tensor in weights(b["export"]).values())
         assert a["val_psnr"] == pytest.approx(b["val_psnr"], abs=0.1)
 
+    @pytest.mark.long  # a compiler of C++ takes most of it
     def test_a_compiled_network_computes_the_same(self):
         a = train("--results", "a", "--epochs", "1")
         try:

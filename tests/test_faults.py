@@ -5,20 +5,19 @@ import os
 import random
 import resource
 import signal
-import subprocess
-import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
-from test_house import ROOT
 from test_training import TINY, same, train
 
 from algo_functions import build_physics
+from checkpoints import checkpoint
 from core import files
 from core.errors import Diverged, Stopped, UserError
 from models import build_network
-from training import checkpoint, loop
+from training import loop
 
 DENOISE = {"name": "denoise", "n": 16, "c": 1, "sigma": 25.0, "x0": "adjoint"}
 UNET = {"name": "unet", "c": 1, "width": 4}
@@ -67,15 +66,16 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
 
 def test_rows_of_several_writers_all_arrive(tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from core.files import append_csv\n"
-        "for k in range(20): append_csv(Path(sys.argv[1]), ['a'], {'a': k})"
-    )
-    writers = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "t.csv")], cwd=ROOT)
-        for _ in range(3)
-    ]
-    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    def write():
+        for k in range(20):
+            files.append_csv(tmp_path / "t.csv", ["a"], {"a": k})
+
+    writers = [get_context("fork").Process(target=write) for _ in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
     lines = (tmp_path / "t.csv").read_text().split()
     assert lines[0] == "a" and sorted(map(int, lines[1:])) == sorted([*range(20)] * 3)
 
@@ -133,6 +133,15 @@ def test_a_file_is_never_without_content_while_its_predecessor_is_kept(tmp_path,
     )  # a file system without links
     files.durable(path, lambda temporary: temporary.write_text("newer"), before)
     assert path.read_text() == "newer" and before.read_text() == "new"
+
+
+def test_no_stray_is_left_where_both_names_are_of_one_file_already(tmp_path):
+    """As after a kill between the two renames of a save."""
+    path, before = tmp_path / "a", tmp_path / "b"
+    path.write_text("old")
+    os.link(path, before)
+    files.durable(path, lambda temporary: temporary.write_text("new"), before)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a": "new", "b": "old"}
 
 
 @pytest.mark.parametrize("name", ["..", "../b", "/etc/x", "link", "a/../.."])

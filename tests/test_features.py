@@ -18,13 +18,20 @@ import analyze_features
 import main_classify
 import main_unet
 import main_unet_dist
+from checkpoints import checkpoint
 from core.errors import UserError
 from core.registry import FEATURE_MEASURES, look_up
 from data_loader import Request, build_splits
-from evaluation import feature_measures
-from evaluation.feature_report import folder_name, united
-from evaluation.features import Tap, cka, grams, relative, weight_changes, weights_of
-from training import checkpoint
+from features import measures as feature_measures
+from features.report import folder_name, merge_names
+from features.statistics import (
+    LayerStatistics,
+    cka,
+    compute_grams,
+    relative_change,
+    weight_changes,
+    weight_matrices,
+)
 
 LOOK = ["--dataset", "digits", "--limit_test", "12", "--batch_size", "5", "--channels", "2"]
 SHARES = ("wavelet", "high_frequency", "low_pass_residual")
@@ -257,7 +264,7 @@ def test_grams_are_whole_however_few_features_are_held(room, passes):
             if place >= start:
                 yield place, None, [{"a": x[place : place + 2]}, {"b": y[place : place + 2]}]
 
-    (first,), (second,) = (products.values() for products in grams(batches, 10, room))
+    (first,), (second,) = (products.values() for products in compute_grams(batches, 10, room))
     assert (
         torch.allclose(first, gram(x)) and torch.allclose(second, gram(y)) and len(went) == passes
     )
@@ -268,38 +275,42 @@ def test_grams_are_whole_however_few_features_are_held(room, passes):
 
 def test_changes_are_relative_and_defined_where_nothing_was():
     squares = torch.tensor([[0.0, 0.0, 4.0, 9.0], [0.0, 2.0, 0.0, 1.0]])
-    assert relative(squares).tolist() == [0, 0, math.inf, 3]
+    assert relative_change(squares).tolist() == [0, 0, math.inf, 3]
 
 
 def test_a_tap_sums_what_all_batches_hold():
     a, b = noise(7, 3, 4, 4), noise(7, 3, 4, 4, seed=1)
     b[:, 1] = 0  # a silent channel has no skewness
-    layer = Tap({"skewness": feature_measures.skewness, "std": feature_measures.std}, seed=0)
+    layer = LayerStatistics(
+        {"skewness": feature_measures.skewness, "std": feature_measures.std}, seed=0
+    )
     for some in torch.arange(7).split(3):
         layer.add(b[some], a[some], 1)
     assert torch.allclose(
-        relative(layer.change),
+        relative_change(layer.change),
         (b - a).transpose(0, 1).flatten(1).norm(dim=1) / a.transpose(0, 1).flatten(1).norm(dim=1),
     )
     assert layer.sums["skewness"][0].tolist() == [7, 0, 7]
     assert torch.allclose(layer.sums["std"][1], feature_measures.std(b).sum(0)) and torch.equal(
-        layer.shown, b[1]
+        layer.example, b[1]
     )
-    assert np.isin(torch.cat(layer.values).numpy(), b.numpy()).all()
-    other = Tap({}, seed=0)
+    assert np.isin(torch.cat(layer.samples).numpy(), b.numpy()).all()
+    other = LayerStatistics({}, seed=0)
     other.add(b, a[:, :2], 0)
     assert other.change is None, "other shapes have no channels in common"
 
 
 def test_weights_have_a_row_for_every_output_channel():
     network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ConvTranspose2d(3, 5, 2), nn.BatchNorm2d(5))
-    assert [len(rows) for rows in weights_of(network).values()] == [3, 3, 5, 5, 5, 5]
+    assert [len(rows) for rows in weight_matrices(network).values()] == [3, 3, 5, 5, 5, 5]
     other = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ConvTranspose2d(3, 5, 2), nn.BatchNorm2d(5))
     other.load_state_dict(network.state_dict())
     with torch.no_grad():
         other[0].weight[1] *= 3
         other[1].weight[:, 4] *= -1
-    changes = {name: relative(squares) for name, squares in weight_changes(other, network).items()}
+    changes = {
+        name: relative_change(squares) for name, squares in weight_changes(other, network).items()
+    }
     assert torch.allclose(changes.pop("0.weight"), torch.tensor([0, 2, 0]).double())
     assert torch.allclose(changes.pop("1.weight"), torch.tensor([0, 0, 0, 0, 2]).double())
     assert not any(change.any() for change in changes.values())
@@ -314,7 +325,7 @@ def test_names_of_folders_end_and_differ():
 
 def test_taps_stand_in_the_order_of_the_deepest_network():
     deep = ["enc1", "enc2", "latent", "dec2", "dec1"]
-    assert united([["enc1", "latent", "dec1"], deep, ["block"]]) == [*deep, "block"]
+    assert merge_names([["enc1", "latent", "dec1"], deep, ["block"]]) == [*deep, "block"]
 
 
 # ---------------------------------------------------------------- the script
@@ -325,6 +336,7 @@ def rows_of(result, name):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.pictures
 def test_teacher_and_student_are_held_against_each_other(capsys):
     teacher = call(main_unet, "--cr", "0.5", *TINY)["export"]
     student = call(main_unet_dist, "--cr", "0.25", "--cr_teacher", "0.5", *TINY)["export"]
@@ -333,7 +345,7 @@ def test_teacher_and_student_are_held_against_each_other(capsys):
     told = capsys.readouterr().out
     assert (
         "12 test images of digits\na: UNET_cr_0.5; " in told
-        and "Changed most from a to b" in told
+        and "Largest changes from a to b" in told
         and "not compared" not in told
     )
     restored = [checkpoint.restore(path) for path in (teacher, student)]
@@ -341,7 +353,8 @@ def test_teacher_and_student_are_held_against_each_other(capsys):
     with torch.no_grad():
         a, b = (found.network.features(found.physics.observe(images)) for found in restored)
     table = {
-        (row["checkpoint"], row["tap"], row["measure"]): row for row in rows_of(result, "measures")
+        (row["checkpoint"], row["layer"], row["measure"]): row
+        for row in rows_of(result, "measures")
     }
     assert len(table) == 2 * len(a) * len(FEATURE_MEASURES)
     for name, layers in (("UNET_cr_0.5", a), (Path(student).stem, b)):
@@ -354,7 +367,7 @@ def test_teacher_and_student_are_held_against_each_other(capsys):
             )
             assert int(row["values"]) == np.isfinite(values).sum()
     similar = {
-        (row["reference tap"], row["tap"]): float(row["cka"]) for row in rows_of(result, "cka")
+        (row["reference layer"], row["layer"]): float(row["cka"]) for row in rows_of(result, "cka")
     }
     assert len(similar) == len(a) * len(b)
     for (theirs, mine), value in similar.items():
@@ -365,14 +378,16 @@ def test_teacher_and_student_are_held_against_each_other(capsys):
     assert not np.isclose(similar["enc1", "dec1"], similar["dec1", "enc1"], atol=1e-4), (
         "rows are the first network's"
     )
-    changed = {(row["tap"], int(row["channel"])): row for row in rows_of(result, "channels")}
+    changed = {(row["layer"], int(row["channel"])): row for row in rows_of(result, "channels")}
     assert changed.keys() == {(layer, k) for layer, f in a.items() for k in range(f.shape[1])}
     d = (b["latent"][:, 2] - a["latent"][:, 2]).norm() / a["latent"][:, 2].norm()
     assert float(changed["latent", 2]["change"]) == pytest.approx(d.item(), rel=1e-3)
     gained = (
         (feature_measures.std(b["latent"]) - feature_measures.std(a["latent"])).mean(0)[2].item()
     )
-    assert float(changed["latent", 2]["std gained"]) == pytest.approx(gained, rel=1e-3, abs=1e-6)
+    assert float(changed["latent", 2]["std difference"]) == pytest.approx(
+        gained, rel=1e-3, abs=1e-6
+    )
     layers = {
         (row["layer"], row["channel"]): float(row["change"])
         for row in rows_of(result, "layers")
@@ -411,17 +426,17 @@ def test_equal_networks_are_similar_and_did_not_change():
         "std",
         "iqr",
     )
-    alike = [row["cka"] for row in result["cka"] if row["tap"] == row["reference tap"]]
+    alike = [row["cka"] for row in result["cka"] if row["layer"] == row["reference layer"]]
     assert np.allclose(alike, 1) and len(alike) == 5, "both see the same noise"
     assert {row["change"] for row in result["layers"] + result["channels"]} == {0}
     assert {row["measure"] for row in result["measures"]} == {"std", "iqr"}
     assert list(rows_of(result, "channels")[0]) == [
         "checkpoint",
-        "tap",
+        "layer",
         "channel",
         "change",
-        "std gained",
-        "iqr gained",
+        "std difference",
+        "iqr difference",
     ]
 
 
@@ -444,14 +459,11 @@ def test_other_shapes_have_no_channels_in_common_and_that_is_said(capsys):
     words = [teacher, student, *LOOK, "--channels", "5"]
     result = call(analyze_features, *words)
     told = capsys.readouterr().out
-    assert "b has another architecture than a: their weights are not compared." in told
-    assert (
-        "b's enc1, latent have no counterpart of their shape in a: their channels are not compared."
-        in told
-    )
-    assert {row["tap"] for row in result["channels"]} == {"head", "output"} and {
+    assert "b has another architecture than a, so their weights are not compared." in told
+    assert "a has no layers of the same shape as b's enc1, latent: these are not compared." in told
+    assert {row["layer"] for row in result["channels"]} == {"head", "output"} and {
         row["kind"] for row in result["layers"]
-    } == {"tap"}
+    } == {"features"}
     maps = {path.name for path in result["folder"].glob("maps_*.png")}
     assert maps == {f"maps_{layer}.png" for layer in ("enc1", "latent", "dec1", "head", "output")}
     (result["folder"] / "maps_gone.png").touch()
@@ -467,7 +479,7 @@ def test_one_network_is_held_against_itself_at_other_noise_and_ratios():
         f"UNET_crs_0.25_0.5_cr_{camera}" for camera in ("0.25", "0.5", "0.25_snr_0", "0.5_snr_0")
     ]
     spread = {
-        row["checkpoint"]: row["mean"] for row in result["measures"] if row["tap"] == "output"
+        row["checkpoint"]: row["mean"] for row in result["measures"] if row["layer"] == "output"
     }
     assert spread[names[2]] > spread[names[0]]
 
@@ -490,10 +502,10 @@ def test_classifiers_of_large_and_small_images_are_held_against_each_other(capsy
     large = call(main_classify, *data, "--width", "4")["export"]
     small = call(main_classify, *data, "--width", "3", "--lessen_ratio", "2")["export"]
     result = call(analyze_features, large, small, *LOOK)
-    assert {row["tap"] for row in result["measures"]} == {"enc1", "stage1", "stage2", "latent"}, (
+    assert {row["layer"] for row in result["measures"]} == {"enc1", "stage1", "stage2", "latent"}, (
         "vectors have no maps"
     )
-    assert {row["tap"] for row in result["cka"]} == {
+    assert {row["layer"] for row in result["cka"]} == {
         "enc1",
         "stage1",
         "stage2",
@@ -501,10 +513,10 @@ def test_classifiers_of_large_and_small_images_are_held_against_each_other(capsy
         "pool",
         "output",
     }
-    assert {row["tap"] for row in result["channels"]} == {"output"}
+    assert {row["layer"] for row in result["channels"]} == {"output"}
     restorer = call(main_unet, "--cr", "0.5", *TINY)["export"]
     with pytest.raises(
-        UserError, match=r"restores images, .* tells classes: choose networks of one kind"
+        UserError, match=r"restores images, .* classifies: only networks of one task"
     ):
         call(analyze_features, large, restorer, *LOOK)
     with pytest.raises(UserError, match="unknown dataset 'photos': choose from digits"):
@@ -539,7 +551,7 @@ def test_of_pairs_the_degraded_pictures_are_what_networks_see(tmp_path):
         output = checkpoint.restore(wide).network(
             torch.stack([test[i]["seen"] for i in range(len(test))])
         )
-    found = next(row for row in result["measures"] if row["tap"] == "output")
+    found = next(row for row in result["measures"] if row["layer"] == "output")
     assert found["mean"] == pytest.approx(
         feature_measures.std(output).mean().item(), rel=1e-4
     ) and found["values"] == len(test)
@@ -552,21 +564,21 @@ def test_what_cannot_be_compared_is_refused(capsys):
         ]
         for n in ("8", "16")
     )
-    with pytest.raises(UserError, match="looks at images of 16 pixels and 1 channels"):
+    with pytest.raises(UserError, match="takes images of 16 pixels and 1 channels"):
         call(analyze_features, small, large, *LOOK)
-    with pytest.raises(UserError, match="1 networks behind their cameras: 2 to 26 can be compared"):
+    with pytest.raises(UserError, match="1 networks with their physics: 2 to 26 can be compared"):
         call(analyze_features, small, *LOOK)
     with pytest.raises(UserError, match="1 test images: 2 to 4096 can be compared"):
         call(analyze_features, small, *LOOK, "--sigma", "5", "50", "--limit_test", "1")
     Path("other").mkdir()
     copy = Path("other") / Path(small).name
     copy.write_bytes(Path(small).read_bytes())
-    with pytest.raises(UserError, match="one checkpoint is given twice"):
+    with pytest.raises(UserError, match="the same checkpoint is listed twice"):
         call(analyze_features, small, copy, *LOOK)
     content = checkpoint.read(small)
     content["weights"]["Conv1.0.weight"].fill_(math.inf)
     checkpoint.write(Path("broken.pth"), content)
-    with pytest.raises(UserError, match="tap enc1 of broken is not finite"):
+    with pytest.raises(UserError, match="layer enc1 of broken is not finite"):
         call(analyze_features, small, "broken.pth", *LOOK)
     for words, message in {
         (small, large, small): f"{small} is given 2 times",

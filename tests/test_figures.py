@@ -13,15 +13,18 @@ from matplotlib.text import Text
 
 from algo_functions import Meter
 from data.batches import Batch
-from evaluation import class_report, compare, demo_classes, feature_figures, patterns, restoration
-from evaluation.feature_report import measure_rows
-from evaluation.features import Subject, Tap
+from evaluation import class_report, compare, demo_classes, patterns, restoration
+from features import figures as feature_figures
+from features.report import measure_rows
+from features.statistics import LayerStatistics
+from features.subjects import Subject
 from models.base import FirstImage
 from physics.base import Physics
 from report import figures
 from speed import report
 from training import plots
 
+pytestmark = pytest.mark.pictures
 IMAGES = torch.linspace(0, 1, 12)[:, None, None, None] * torch.rand(
     12, 1, 16, 16, generator=torch.Generator().manual_seed(0)
 )
@@ -121,14 +124,14 @@ class TestCurves:
 
 class TestGrids:
     def test_tiles_are_neither_flat_nor_all_the_most_detailed(self):
-        places = figures.detailed(IMAGES, 3)
+        places = figures.select_detailed(IMAGES, 3)
         assert places == [11, 9, 6], "evenly spaced among the more detailed half"
-        assert figures.detailed(IMAGES[:2], 3) == [1, 0]
+        assert figures.select_detailed(IMAGES[:2], 3) == [1, 0]
 
     @pytest.mark.parametrize("count, across, down", [(2, 5, 3), (4, 5, 6)])
     def test_errors_stand_on_one_scale_with_a_bar(self, count, across, down):
         columns = {f"estimate {k}": IMAGES[:3] + 0.1 * k for k in range(count)}
-        figure = figures.grid(columns, IMAGES[:3], figures.notes_of(columns, IMAGES[:3]))
+        figure = figures.plot_grid(columns, IMAGES[:3], figures.psnr_notes(columns, IMAGES[:3]))
         assert len(figure.axes) == across * down + 1
         maps = [
             image for axis in figure.axes for image in axis.images if image.cmap.name == "magma"
@@ -141,13 +144,13 @@ class TestGrids:
         plt.close(figure)
 
     def test_without_a_truth_there_are_no_errors(self):
-        figure = figures.grid({"before": IMAGES[:2], "after": IMAGES[:2]}, None)
+        figure = figures.plot_grid({"before": IMAGES[:2], "after": IMAGES[:2]}, None)
         assert len(figure.axes) == 4
         plt.close(figure)
 
     def test_pictures_of_their_own_sizes_stand_in_one_sheet(self):
         images = [torch.rand(3, 20, 30), torch.rand(3, 24, 16)]
-        figure = figures.grid({"network": images}, images)
+        figure = figures.plot_grid({"network": images}, images)
         sizes = [axis.images[0].get_array().shape[:2] for axis in figure.axes[:-1]]
         assert sizes == [(20, 30)] * 3 + [(24, 16)] * 3
         plt.close(figure)
@@ -163,13 +166,15 @@ class TestGrids:
         camera = Halving({"name": "half", "n": 16, "c": 1})
         network = Named(1)
         loader = torch.utils.data.DataLoader(Tiles(), 5, collate_fn=collate)
-        places, cpu = figures.detailed(IMAGES, 4), torch.device("cpu")
-        beside = restoration.baselines(camera, None, loader, args, cpu, places)
+        places, cpu = figures.select_detailed(IMAGES, 4), torch.device("cpu")
+        beside = restoration.estimate_baselines(camera, None, loader, args, cpu, places)
         lmmse = restoration.Estimate(beside["back-projection"].meter, dict(enumerate(IMAGES)))
-        restored = restoration.estimated(network, camera, loader, args, cpu, places)
-        tested = restoration.Tested(network, camera, "half", restored, beside | {"LMMSE": lmmse})
-        tests = restoration.Tests("N.pth", "N", loader, [tested], places, len(IMAGES))
-        restoration.write_sheet(tested, tests, tmp_path)
+        restored = restoration.estimate_images(network, camera, loader, args, cpu, places)
+        tested = restoration.PhysicsResult(
+            network, camera, "half", restored, beside | {"LMMSE": lmmse}
+        )
+        tests = restoration.CheckpointResult("N.pth", "N", loader, [tested], places, len(IMAGES))
+        restoration.write_contact_sheet(tested, tests, tmp_path)
         assert list(seen) == ["back-projection", "LMMSE", "network", "truth"]
         for k, place in enumerate(places):
             assert torch.equal(seen["truth"][k], IMAGES[place])
@@ -217,7 +222,7 @@ MODELS = [
 
 class TestModels:
     def test_every_network_is_named_in_full_and_every_label_lies_inside(self):
-        figure = compare.draw(MODELS, 1)
+        figure = compare.plot_comparison(MODELS, 1)
         figure.draw_without_rendering()
         assert all(row["model"] in words(figure).replace("\n    ", "") for row in MODELS)
         axis, box = figure.axes[0], figure.axes[0].get_window_extent()
@@ -230,7 +235,7 @@ class TestModels:
         plt.close(figure)
 
     def test_no_bar_of_a_latency_reaches_below_zero(self):
-        figure = compare.draw(MODELS, 1)
+        figure = compare.plot_comparison(MODELS, 1)
         ends = [
             point[0]
             for bars in figure.axes[0].collections
@@ -242,11 +247,11 @@ class TestModels:
         plt.close(figure)
 
 
-def tapped(*maps: torch.Tensor) -> tuple[list[Subject], list[dict[str, Tap]]]:
+def tapped(*maps: torch.Tensor) -> tuple[list[Subject], list[dict[str, LayerStatistics]]]:
     """Networks whose only tap has these maps (B, C, H, W)."""
     layers = []
     for f in maps:
-        layer = Tap({"std": lambda f: f.flatten(2).std(2)}, seed=0)
+        layer = LayerStatistics({"std": lambda f: f.flatten(2).std(2)}, seed=0)
         layer.add(f, maps[0] if f.shape == maps[0].shape else None, 0)
         layers.append({"latent": layer})
     names = [Subject(letter, letter, None, None) for letter in "abc"[: len(maps)]]
@@ -264,14 +269,14 @@ class TestFeatures:
         names = ("channel_q1", "channel_median", "channel_q3")
         expected = np.quantile(channels, (0.25, 0.5, 0.75))
         assert [rows[0][name] for name in names] == pytest.approx(expected)
-        figure = feature_figures.measures_of(rows, subjects)
+        figure = feature_figures.plot_measures(rows, subjects)
         for bars in figure.axes[0].collections:
             assert all(segment[:, 1].min() >= 0 for segment in bars.get_segments())
         plt.close(figure)
 
     def test_similarities_have_one_scale_that_their_range_decides(self):
         subjects, layers = tapped(*torch.rand(3, 2, 3, 4, 4))
-        figure = feature_figures.similarities_of(
+        figure = feature_figures.plot_similarities(
             layers, [torch.tensor([[0.97]]), torch.tensor([[0.83]])], subjects
         )
         images = [axis.images[0] for axis in figure.axes if axis.images]
@@ -286,12 +291,12 @@ class TestFeatures:
         a[:, 2:], b[:, 2:5] = 0, 0  # 5 awakes, 2 to 4 are dead in both
         b[:, 5] *= 1e-3
         maps = [f[0] for f in (a, b)]
-        shown = feature_figures.channels_shown(maps, 6)
+        shown = feature_figures.select_channels(maps, 6)
         change = (a - b).square().sum((0, 2, 3))
         assert shown.channels == [sorted((0, 1, 5), key=lambda k: -change[k])] * 2
-        assert "constant in all networks: 3 of 6" in shown.which
+        assert "constant in all networks: 3 of 6" in shown.description
         subjects, _ = tapped(a, b)
-        figure = feature_figures.maps_of(maps, subjects, shown)
+        figure = feature_figures.plot_maps(maps, subjects, shown)
         limits = [axis.images[0].get_clim() for axis in figure.axes]
         assert limits[:3] == limits[3:], "a channel has one scale in both networks"
         plt.close(figure)
@@ -299,7 +304,7 @@ class TestFeatures:
     def test_networks_of_other_shapes_show_their_most_varied_channels(self):
         a, b = torch.zeros(4, 5, 5), torch.zeros(2, 3, 3)
         a[3], a[1], b[1] = torch.rand(5, 5), torch.rand(5, 5) * 9, torch.rand(3, 3)
-        assert feature_figures.channels_shown([a, b], 2).channels == [[1, 3], [1, 0]]
+        assert feature_figures.select_channels([a, b], 2).channels == [[1, 3], [1, 0]]
 
 
 class TestPatterns:
@@ -310,7 +315,7 @@ class TestPatterns:
             name: 1 - (1 - best) * factor
             for name, factor in (("xy", 1.01), ("zig_zag", 1.03), ("variance", 1.002))
         }
-        figure = patterns.energies_of(energies | {patterns.BEST: best}, 25)
+        figure = patterns.plot_energies(energies | {patterns.BEST: best}, 25)
         left, right = figure.axes
         assert len({(line.get_color(), line.get_linestyle()) for line in left.lines}) == 5
         heights = right.transData.transform(
@@ -323,7 +328,7 @@ class TestPatterns:
 class TestClasses:
     def test_names_of_classes_can_be_read_and_do_not_cover_each_other(self):
         labels = torch.arange(60)
-        figure = class_report.confusion(labels, labels, [f"class {k}" for k in range(60)])
+        figure = class_report.plot_confusion(labels, labels, [f"class {k}" for k in range(60)])
         figure.draw_without_rendering()
         names = figure.axes[0].get_yticklabels()
         boxes = [name.get_window_extent() for name in names]
@@ -333,7 +338,7 @@ class TestClasses:
 
     def test_of_many_classes_some_are_named(self):
         labels = torch.arange(300)
-        figure = class_report.confusion(labels, labels, [f"class {k}" for k in range(300)])
+        figure = class_report.plot_confusion(labels, labels, [f"class {k}" for k in range(300)])
         names = [label.get_text() for label in figure.axes[0].get_xticklabels()]
         assert names == [f"class {k}" for k in range(0, 300, 3)]
         plt.close(figure)
@@ -343,47 +348,49 @@ class TestClasses:
     ):
         (tmp_path / "metrics.csv").write_text("epoch,val_top1\n1,50\n2,60\n")
         rows = [{"": "student, resnet8", "top-1": 60.0, "top-3": 90.0}]
-        demo_classes.draw({"student": str(tmp_path / "best.pth")}, rows, "figure.png")
+        demo_classes.draw_validation_and_test(
+            {"student": str(tmp_path / "best.pth")}, rows, "figure.png"
+        )
         assert drawn[0].axes[1].get_ylim()[0] == 0
         demo_classes.draw_ranking(
             {name: [{"top-1": 60.0}, {"top-1": 62.0}] for name in ("alone", "kd")}, "figure.png"
         )
-        for word in ("a seed", "mean over the seeds", "mean of the student alone"):
+        for word in ("one seed", "mean over the seeds", "mean of the student alone"):
             assert word in words(drawn[1])
 
 
-def gather_objects() -> list[plt.Figure]:
+def every_figure() -> list[plt.Figure]:
     """A figure of every kind that returns one."""
     subjects, layers = tapped(*torch.rand(2, 2, 3, 4, 4))
-    maps = [kept["latent"].shown for kept in layers]
-    shown = feature_figures.channels_shown(maps, 3)
+    maps = [kept["latent"].example for kept in layers]
+    shown = feature_figures.select_channels(maps, 3)
     labels = torch.arange(5)
     energy = torch.linspace(0.1, 1, 16).double()
     columns = {"a": IMAGES[:2], "b": IMAGES[1:3], "c": IMAGES[2:4], "d": IMAGES[:2]}
     return [
-        compare.draw(MODELS, 1),
-        feature_figures.measures_of(measure_rows(subjects, layers), subjects),
-        feature_figures.similarities_of(layers, [torch.eye(1)], subjects),
-        feature_figures.maps_of(maps, subjects, shown),
-        feature_figures.fouriers_of(maps, subjects, shown),
-        class_report.confusion(labels, labels, [str(k) for k in range(5)]),
-        patterns.energies_of({"xy": energy, patterns.BEST: energy}, 5),
-        figures.grid(columns, IMAGES[:2], figures.notes_of(columns, IMAGES[:2])),
+        compare.plot_comparison(MODELS, 1),
+        feature_figures.plot_measures(measure_rows(subjects, layers), subjects),
+        feature_figures.plot_similarities(layers, [torch.eye(1)], subjects),
+        feature_figures.plot_maps(maps, subjects, shown),
+        feature_figures.plot_fourier_transforms(maps, subjects, shown),
+        class_report.plot_confusion(labels, labels, [str(k) for k in range(5)]),
+        patterns.plot_energies({"xy": energy, patterns.BEST: energy}, 5),
+        figures.plot_grid(columns, IMAGES[:2], figures.psnr_notes(columns, IMAGES[:2])),
     ]
 
 
 def test_no_letter_of_any_picture_is_smaller_than_eight_points(drawn):
     rows = [
-        {"group": group, "case": "step", "contender": name, "seconds": 1.0, "ratio": 1.0}
+        {"group": group, "case": "step", "candidate": name, "seconds": 1.0, "ratio": 1.0}
         | {"n": 8, "batch": 1, "GFLOP/s": 1.0}
         for group in ("training", "physics", "peak")
-        for name in ("ours", "plain loop")
+        for name in ("ours", "baseline loop")
     ]
-    report.draw(rows, "figure.png")
+    report.draw_benchmark(rows, "figure.png")
     figures.draw_curves(curve_rows(True), ("psnr",), "curves.png", {"psnr": 24.5})
     figures.draw_lines([{"epoch": 1, "ft/latent": 0.5}], "epoch", "lines.png")
     assert "ft of latent" in words(drawn[-1]) and list(drawn[-1].axes[0].get_xticks()) == [1]
-    for figure in gather_objects() + drawn:
+    for figure in every_figure() + drawn:
         for text in texts(figure):
             assert text.get_fontsize() >= figures.SMALLEST, text.get_text()
 

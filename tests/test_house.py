@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = {  # nothing imports upward, and two packages of one level do not import each other
     "core": 0,
     "cli": 1,
+    "runners": 1,
     "models": 1,
     "data": 1,
     "physics": 2,
@@ -19,15 +20,17 @@ LEVELS = {  # nothing imports upward, and two packages of one level do not impor
     "distill": 3,
     "algo_functions": 3,
     "report": 4,
+    "checkpoints": 4,
     "training": 5,
     "evaluation": 6,
+    "features": 7,
     "study": 7,
     "speed": 7,
     "docs": 9,  # above the scripts, whose parsers the reference is made of
 }
 SCRIPT = 8
 TABLES = [
-    "NETWORKS", "MODELS", "PHYSICS", "ORDERINGS", "DATASETS", "LABELLED", "LOSSES", "CLASS_LOSSES", "TASK_LOSSES", "OPTIMIZERS", "STORIES",
+    "NETWORKS", "MODELS", "PHYSICS", "ORDERINGS", "DATASETS", "LABELLED", "LOSSES", "CLASS_LOSSES", "TASK_LOSSES", "OPTIMIZERS", "DEMOS",
     "FEATURE_MEASURES", "CLUSTERS",
 ]  # fmt: skip
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py") if path.stem not in LEVELS)

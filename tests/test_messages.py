@@ -28,10 +28,11 @@ import progressive_distill
 import test_classify
 import test_UNet
 import visualize_mask_spc
+from checkpoints import checkpoint
 from core.errors import UserError
 from data_loader import Request, build_splits
 from models import weights
-from training import checkpoint, loop
+from training import loop
 
 SMALL = ["--n", "16", "--width", "4", "--dataset", "digits", "--limit_train", "20"]
 SHORT = [*SMALL, "--limit_val", "5", "--epochs", "1", "--wandb", "disabled", "--device", "cpu"]
@@ -406,7 +407,7 @@ def test_ctrl_c_where_nothing_can_go_on_is_one_line(when, networks, monkeypatch,
 
     if when == "evaluation":
         script, words = test_UNet, ["--checkpoint", networks["unet"], *TEN]
-        monkeypatch.setattr("evaluation.restoration.anchors", interrupt)
+        monkeypatch.setattr("evaluation.restoration.estimate_baselines", interrupt)
     else:
         script, words = main_unet, ["--cr", "0.5", *SHORT]
         monkeypatch.setattr(loop.Stop, "check_alone", loop.Stop.check)

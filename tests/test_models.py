@@ -7,12 +7,12 @@ import pytest
 import torch
 from deepinv.models import UNet as DeepinvUNet
 
+from checkpoints.checkpoint import restore
 from core.errors import UserError
 from core.registry import BATCH_NORMS, NETWORKS, PADDINGS
 from models import build_network
 from models.hybrid_unet import graft, part_of
 from models.unet import config_of
-from training.checkpoint import restore
 
 RELEASE = "UNET_cr_09_scales_2_dataset_mnist_2025_05_04_21_38.pth"
 

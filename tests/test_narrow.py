@@ -21,9 +21,20 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("instructions", INSTRUCTIONS)
-def test_every_network_trains_at_every_small_width(instructions):
-    widths = [str(width) for width in range(1, 17)]
+@pytest.mark.parametrize(
+    "instructions, widths",
+    [
+        ("without AVX-512", range(3, 4)),
+        *(
+            pytest.param(name, range(first, first + 4), marks=pytest.mark.long)
+            for first in range(1, 17, 4)
+            for name in INSTRUCTIONS
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else f"{value[0]} to {value[-1]}",
+)
+def test_every_network_trains_at_every_small_width(instructions, widths):
+    widths = [str(width) for width in widths]
     run = subprocess.run(
         [sys.executable, "tests/every_network.py", *widths],
         env=os.environ | {"PYTHONPATH": str(ROOT)} | INSTRUCTIONS[instructions],

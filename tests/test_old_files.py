@@ -13,9 +13,9 @@ import main_unet
 import main_unet_dist
 import sweep
 import test_UNet
+from checkpoints import checkpoint
 from cli import flags
 from models import build_network
-from training import checkpoint
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "de914fc.tar.xz"
 TEACHER = "results/trained_models/UNET_cr_0.5.pth"
@@ -67,10 +67,12 @@ def test_a_study_that_is_finished_trains_nothing_and_reports(capsys):
 def test_networks_whose_channels_were_called_features_are_rebuilt_and_resumed(tmp_path):
     old = {"name": "dncnn", "c": 1, "features": 4, "blocks": 2}
     network = build_network(old)
+    physics = {"recipe": {"name": "given", "n": 16, "c": 1}, "state": None}
     content = {"format": 1, "weights": network.state_dict(), "network": old, "config": {}}
+    content |= {"physics": physics}
     checkpoint.write(tmp_path / "old.pth", content)
     restored = checkpoint.restore(tmp_path / "old.pth")
-    assert restored.content["network"]["channels"] == 4
+    assert restored.network_config["channels"] == 4
     image = torch.rand(1, 1, 16, 16)
     assert torch.equal(restored.network(image), network(image))
 

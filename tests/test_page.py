@@ -12,11 +12,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from browser import checked
+from markupsafe import Markup
 from PIL import Image
 
-from report.page import CSS, SCRIPT, commands, facts, figure, page, paragraph, section, small, table
+from report.page import (
+    CSS,
+    SCRIPT,
+    Section,
+    reduce_colors,
+    render_commands,
+    render_facts,
+    render_figure,
+    render_page,
+    render_paragraph,
+    render_table,
+)
 from report.tables import latex, number, numeric
 
+pytestmark = pytest.mark.pictures
 VILE = "<script>alert(\"x\")</script> & 'quotes' </style></table>"
 VOID = {"meta", "link", "img", "wbr"}
 ROWS = [
@@ -87,19 +100,19 @@ def curves():
 @pytest.fixture
 def text(curves) -> str:
     long = {f"a column with a long name {k}": k / 7 for k in range(12)}
-    return page(
+    return render_page(
         VILE,
         [
-            paragraph(VILE),
-            section(
+            render_paragraph(VILE),
+            Section(
                 "Result",
-                table([row | long for row in ROWS], VILE, marked={1}),
-                figure(curves, VILE, VILE),
+                render_table([row | long for row in ROWS], VILE, marked={1}),
+                render_figure(curves, VILE, VILE),
             ),
-            section("Result", facts({VILE: "/a/folder/" + "x" * 200, "n" * 100: VILE})),
-            section(
+            Section("Result", render_facts({VILE: "/a/folder/" + "x" * 200, "n" * 100: VILE})),
+            Section(
                 VILE,
-                commands(
+                render_commands(
                     [f"python sweep.py --name {VILE}", "x" * 300, "python sweep.py --results a/b"]
                 ),
             ),
@@ -119,12 +132,14 @@ def test_a_page_is_whole_and_every_anchor_leads_somewhere(text):
 
 
 def test_a_page_of_one_section_needs_no_contents():
-    assert not Tree(page("one", [section("Result", paragraph("none"))])).all("nav")
+    assert not Tree(render_page("one", [Section("Result", render_paragraph("none"))])).all("nav")
 
 
 def test_headings_that_look_like_the_anchors_of_others_do_not_meet_them():
     headings = ["a", "a 2", "a", "a", "?", "!"]
-    names = Tree(page("", [section(heading) for heading in headings])).attributes("section", "id")
+    names = Tree(render_page("", [Section(heading) for heading in headings])).attributes(
+        "section", "id"
+    )
     assert len(set(names)) == len(headings)
 
 
@@ -158,14 +173,15 @@ def test_what_a_user_typed_is_text_everywhere(text):
 
 def test_bold_marks_stand_outside_of_words():
     assert (
-        paragraph("a **b c** d, **e**.") == "<p>a <strong>b c</strong> d, <strong>e</strong>.</p>"
+        render_paragraph("a **b c** d, **e**.")
+        == "<p>a <strong>b c</strong> d, <strong>e</strong>.</p>"
     )
     for plain in ("2**3 and 4**5", "a ** b ** c", "****", "**a", "run**2** x"):
-        assert paragraph(plain) == f"<p>{plain}</p>"
+        assert render_paragraph(plain) == f"<p>{plain}</p>"
 
 
 def test_cells_are_formatted_as_everywhere_and_sorted_by_their_numbers():
-    found = Tree(table(ROWS, marked=[2]))
+    found = Tree(render_table(ROWS, marked=[2]))
     keys = [
         attributes.get("data-value")
         for tag, attributes in found.tags
@@ -248,7 +264,7 @@ def test_a_column_is_numeric_when_nothing_but_gaps_stands_beside_its_numbers():
 
 
 def test_a_figure_is_closed_and_small_and_twice_as_fine_as_it_is_large(curves):
-    made = Tree(figure(curves, "", "three points"))
+    made = Tree(render_figure(curves, "", "three points"))
     assert not plt.fignum_exists(curves.number)
     (width,), (height,), (source,) = (
         made.attributes("img", name) for name in ("width", "height", "src")
@@ -264,7 +280,7 @@ def test_a_figure_is_closed_and_small_and_twice_as_fine_as_it_is_large(curves):
 
 
 def test_a_narrow_window_scrolls_a_picture_instead_of_shrinking_its_letters(curves):
-    assert '<div class="wide"><img' in figure(curves, "", "three points")
+    assert '<div class="wide"><img' in render_figure(curves, "", "three points")
     screen = re.sub(r"@media print \{.*", "", CSS, flags=re.DOTALL)
     assert ".wide { overflow-x: auto; }" in screen
     for rule in re.findall(r"\bimg \{([^}]*)\}", screen):
@@ -273,10 +289,10 @@ def test_a_narrow_window_scrolls_a_picture_instead_of_shrinking_its_letters(curv
 
 def test_pictures_in_colour_keep_their_colours():
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    assert small(noise) is noise
+    assert reduce_colors(noise) is noise
     grey = noise.convert("L").convert("RGB")
-    assert small(grey).mode == "P" and np.array_equal(
-        np.asarray(small(grey).convert("RGB")), np.asarray(grey)
+    assert reduce_colors(grey).mode == "P" and np.array_equal(
+        np.asarray(reduce_colors(grey).convert("RGB")), np.asarray(grey)
     )
 
 
@@ -410,8 +426,8 @@ def test_the_browser_tells_of_errors_of_what_is_too_wide_and_of_what_may_not_run
         400,
     )
     assert seen.needed > 800 and "nonsense is not defined" in " ".join(seen.console)
-    smuggled = page(
-        "a", ["<script>document.title = 'b'</script><img src='http://127.0.0.1:9/a.png'>"]
+    smuggled = render_page(
+        "a", [Markup("<script>document.title = 'b'</script><img src='http://127.0.0.1:9/a.png'>")]
     )
     seen = checked(smuggled, "return document.title")
     assert seen.result == "a" and "Content Security Policy" in " ".join(seen.console)

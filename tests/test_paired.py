@@ -15,6 +15,7 @@ import main_unet
 import main_unet_dist
 import test_UNet
 from algo_functions import build_physics
+from checkpoints import checkpoint
 from core.errors import UserError
 from data.batches import build_loader
 from data_loader import Request, build_splits
@@ -23,7 +24,6 @@ from distill.task import Supervised
 from models import build_network
 from models.base import FirstImage
 from physics.paired import Given
-from training import checkpoint
 
 NET = [
     "--network",
@@ -375,7 +375,7 @@ def test_whole_command_lines(tmp_path, pairs, dataset):
             "rows"
         ]
         assert [row["estimate"] for row in rows[:-1]] == ["back-projection"] and rows[0][
-            "camera"
+            "physics"
         ] == "given"
         assert abs(rows[0]["PSNR"] - oracle(pairs)) < 1e-4
         assert rows[-1]["PSNR"] != rows[0]["PSNR"]
@@ -462,7 +462,7 @@ def test_what_learnt_from_pairs_alone_is_not_tested_and_does_not_teach_elsewhere
 def test_a_denoiser_meets_pairs_as_they_are_and_teaches_on_them(pairs, monkeypatch):
     denoiser = call(main_unet, *flags_of(pairs, "hybrid"), *NOISY, *NET)["checkpoint"]
     rows = call(test_UNet, "--checkpoint", denoiser, *flags_of(pairs))["rows"]
-    assert [row["camera"] for row in rows] == ["given", "given"] and abs(
+    assert [row["physics"] for row in rows] == ["given", "given"] and abs(
         rows[0]["PSNR"] - oracle(pairs)
     ) < 1e-4
     network, test = checkpoint.restore(denoiser).network, build_splits(pairs)["test"]
@@ -502,6 +502,6 @@ def test_basicsrs_large_network_is_tested_on_pairs(pairs):
     )
     torch.save({"params": network.state_dict()}, "large.pth")
     rows = call(test_UNet, "--checkpoint", "large.pth", "--n", "16", *flags_of(pairs))["rows"]
-    assert [row["camera"] for row in rows] == ["given", "given"] and abs(
+    assert [row["physics"] for row in rows] == ["given", "given"] and abs(
         rows[0]["PSNR"] - oracle(pairs)
     ) < 1e-4

@@ -18,12 +18,13 @@ import main_unet
 import predict
 import visualize_mask_spc
 from algo_functions import build_physics
+from checkpoints import checkpoint
 from core.errors import UserError
 from core.registry import EXPORTS
-from evaluation import export, prediction
-from evaluation.prediction import GRID, starts, tiled
+from evaluation import export
+from evaluation import predict as prediction
+from evaluation.predict import GRID, apply_in_tiles, tile_starts
 from models import build_network
-from training import checkpoint
 
 
 def scene(height=16, width=16, seed=0):
@@ -45,11 +46,11 @@ def scene(height=16, width=16, seed=0):
     "length, tile, overlap", [(10, 16, 4), (16, 16, 4), (17, 16, 4), (100, 16, 0), (100, 16, 5)]
 )
 def test_tiles_cover_everything_and_blend_to_one(length, tile, overlap):
-    places = starts(length, tile, overlap)
+    places = tile_starts(length, tile, overlap)
     assert places[0] == 0 and max(places) + min(tile, length) == length
     assert all(b - a <= tile - overlap for a, b in itertools.pairwise(places))
     x = torch.rand(2, 3, length, length + 7)
-    assert torch.allclose(tiled(lambda part: 2 * part, x, tile, overlap), 2 * x, atol=1e-6)
+    assert torch.allclose(apply_in_tiles(lambda part: 2 * part, x, tile, overlap), 2 * x, atol=1e-6)
 
 
 @pytest.mark.parametrize("x0", ["adjoint", "lmmse"])
@@ -123,6 +124,7 @@ def test_an_unknown_gain_is_found_and_a_known_one_applied():
     assert not np.allclose(frames[0], frames[2], atol=1e-3)
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("words", [["denoise", "--sigma", "25"], ["sr", "--factor", "2"], ["blur"]])
 def test_pictures_of_any_size_are_restored_tiled_or_whole(words):
     scores = call(
@@ -174,7 +176,7 @@ def test_a_single_pixel_camera_looks_at_a_scene_tile_by_tile_each_pixel_once(cap
     Image.fromarray(scene(40, 24)).save("scene.png")
     result = call(predict, "--checkpoint", scores["export"], "scene.png")
     assert result["psnr"]["scene"]["before"] > 60  # full sampling gives the scene back
-    assert "simulated: 6 views of 16 x 16 pixels by spc" in capsys.readouterr().out
+    assert "simulated 6 tiles of 16 x 16 pixels: " in capsys.readouterr().out
 
 
 def test_what_cannot_be_is_refused():
@@ -195,14 +197,14 @@ def test_what_cannot_be_is_refused():
     spc, noisy = (call(main_unet, *words)["export"] for words in (["--cr", "0.25", *TINY], told))
     Image.fromarray(scene()).save("a.png")
     for array, message in (
-        (np.zeros(63), "takes 64 values a frame, or 128 in pairs"),
-        (np.zeros((2, 3, 64)), "3 channels, the camera 1"),
+        (np.zeros(63), "a frame has 64 values, or 128 of complementary pairs"),
+        (np.zeros((2, 3, 64)), "3 channels, the physics 1"),
     ):
         np.save("y.npy", array)
         with pytest.raises(UserError, match=message):
             call(predict, "--checkpoint", spc, "--measurements", "y.npy")
     np.save("y.npy", np.zeros(64))
-    with pytest.raises(UserError, match="no bright place"):
+    with pytest.raises(UserError, match="no bright pixel"):
         call(predict, "--checkpoint", spc, "--measurements", "y.npy", "--scale", "auto")
     np.save("y.npy", np.full(64, np.nan))
     with pytest.raises(UserError, match="finite numbers"):
@@ -224,7 +226,7 @@ def test_what_cannot_be_is_refused():
             "16",
         )
     np.save("y.npy", np.zeros((0, 64)))
-    with pytest.raises(UserError, match=r"shape \(0, 64\): the camera takes 64 values"):
+    with pytest.raises(UserError, match=r"shape \(0, 64\): a frame has 64 values"):
         call(predict, "--checkpoint", spc, "--measurements", "y.npy")
     for words in ([], ["a.png", "--measurements", "y.npy"], ["a.png", "--export", "onnx"]):
         with pytest.raises(SystemExit):
@@ -246,8 +248,8 @@ def test_what_cannot_be_is_refused():
     ],
 )
 def test_a_flag_is_read_with_what_it_belongs_to_and_else_refused(what, flag, capsys):
-    reader = "--measurements" if flag[0] == "--scale" else "pictures"
-    if (what[0] if what[0].startswith("--") else "pictures") == reader:
+    reader = "--measurements" if flag[0] == "--scale" else "images"
+    if (what[0] if what[0].startswith("--") else "images") == reader:
         assert predict.parse(["--checkpoint", "x", *what, *flag])
     else:
         with pytest.raises(SystemExit) as end:
@@ -268,16 +270,16 @@ def test_what_a_simulated_camera_or_a_network_would_not_read_is_refused():
         for words in (["--cr", "0.25"], ["--physics", "denoise", "--sigma", "25"])
     )
     for path, words, message in (
-        (spc, ["--truth", "a.png"], "truth a.png: a simulated camera looks at clean pictures"),
-        (spc, ["--tile", "32"], "tile 32: a simulated camera looks at clean pictures"),
-        (noisy, ["--simulate", "--truth", "a.png"], "truth a.png: a simulated camera"),
-        (noisy, ["--simulate", "--tile", "32"], "tile 32: a simulated camera"),
+        (spc, ["--truth", "a.png"], "truth a.png: a simulation measures clean images"),
+        (spc, ["--tile", "32"], "tile 32: a simulation measures clean images"),
+        (noisy, ["--simulate", "--truth", "a.png"], "truth a.png: a simulation"),
+        (noisy, ["--simulate", "--tile", "32"], "tile 32: a simulation"),
         (
             noisy,
             ["--sigma", "10"],
-            "sigma 10: neither this network nor its camera, 'denoise_sigma_25', reads a noise level",
+            "sigma 10: neither this network nor its physics, 'denoise_sigma_25', takes a noise level",
         ),
-        (spc, ["--sigma", "10"], "sigma 10: neither this network nor its camera, 'cr_0.25'"),
+        (spc, ["--sigma", "10"], "sigma 10: neither this network nor its physics, 'cr_0.25'"),
     ):
         with pytest.raises(UserError, match=message):
             call(predict, "--checkpoint", path, "a.png", *words)
@@ -298,9 +300,7 @@ def test_one_camera_of_a_mixture_is_named_and_used():
     Image.fromarray(scene()).save("a.png")
     np.save("y.npy", np.ones((2, 64)))
     for words in (["a.png"], ["--measurements", "y.npy"]):
-        with pytest.raises(
-            UserError, match=r"which camera of the mixture\? give --cr, one of 0\.25, 0\.5"
-        ):
+        with pytest.raises(UserError, match=r"several ratios: give --cr, one of 0\.25, 0\.5"):
             call(predict, "--checkpoint", mixed, *words)
     restored = checkpoint.restore(mixed)
     image = torch.from_numpy(scene()).float()[None, None] / 255
@@ -344,7 +344,7 @@ def test_tiles_that_begin_on_the_grid_give_what_the_whole_picture_gives():
     x = torch.rand(1, 1, 321, 417)
     flags = {"simulate": False, "sigma": None, "overlap": None, "seed": 0}
     whole, tiles = (
-        prediction.restored(network, camera, x, Namespace(tile=tile, **flags))[1]
+        prediction.restore_image(network, camera, x, Namespace(tile=tile, **flags))[1]
         for tile in (512, 128)
     )
     reach = (
@@ -353,7 +353,7 @@ def test_tiles_that_begin_on_the_grid_give_what_the_whole_picture_gives():
     deep = []
     for length in x.shape[-2:]:  # where no tile's border within the picture is in reach
         deep.append(torch.ones(length, dtype=torch.bool))
-        for start in starts(length, 128, 32, GRID):
+        for start in tile_starts(length, 128, 32, GRID):
             deep[-1][start : start + reach] &= start == 0
             deep[-1][start + 128 - reach : start + 128] &= start + 128 >= length
     inside = torch.outer(*deep)
@@ -408,6 +408,6 @@ def test_an_export_that_gives_other_images_is_refused_and_leaves_no_file(monkeyp
         "as_safetensors",
         lambda restored, example, path: (path.write_text("") and None) or (lambda x: x + 1),
     )
-    with pytest.raises(UserError, match="gives other outputs"):
+    with pytest.raises(UserError, match="output differs by up to"):
         call(predict, "--checkpoint", scores["export"], "--export", "safetensors")
     assert not [path for path in Path("results/predict").rglob("*") if path.is_file()]

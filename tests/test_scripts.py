@@ -3,11 +3,13 @@
 import csv
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import blank
 import numpy as np
 import pytest
 import torch
@@ -22,11 +24,12 @@ import progressive_distill
 import test_UNet
 import visualize_mask_spc
 from algo_functions import build_physics
+from checkpoints import checkpoint
 from cli import flags
 from core.registry import DATASETS, LOSSES, ORDERINGS, SELECTIONS, TASK_LOSSES
+from evaluation import demo as story
 from evaluation import restoration
 from models import build_network
-from training import checkpoint
 
 DATA = [
     "--dataset",
@@ -47,14 +50,34 @@ def call(script, *words):
     return script.main(script.parse([str(word) for word in words]))
 
 
-@pytest.fixture
-def teacher():
-    return call(main_unet, "--cr", "0.5", *TINY)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folders in which a teacher, and a student beside it, were trained once."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("teacher", "student")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        patch.chdir(folders[0])
+        teacher = call(main_unet, "--cr", "0.5", *TINY)
+        shutil.copytree(folders[0], folders[1], dirs_exist_ok=True)
+        patch.chdir(folders[1])
+        student = call(main_unet_dist, "--cr", "0.25", "--cr_teacher", "0.5", *TINY)
+    return {"teacher": (folders[0], teacher), "student": (folders[1], student)}
+
+
+def copied(folder, scores):
+    """What is in the folder, in this test's own."""
+    shutil.copytree(folder, ".", dirs_exist_ok=True)
+    return dict(scores)
 
 
 @pytest.fixture
-def student(teacher):
-    return call(main_unet_dist, "--cr", "0.25", "--cr_teacher", "0.5", *TINY)
+def teacher(trained):
+    return copied(*trained["teacher"])
+
+
+@pytest.fixture
+def student(trained):
+    return copied(*trained["student"])
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -101,6 +124,7 @@ def test_both_spellings_of_every_flag_work(script):
         assert parser._spelling("--" + flag[2:].replace("-", "_")) == flag
 
 
+@pytest.mark.pictures
 def test_teacher_then_student_then_evaluation(student):
     assert (
         Path(student["export"])
@@ -155,7 +179,7 @@ def test_the_contact_sheet_shows_the_more_detailed_images_beside_lmmse(student, 
     originals = Path("results/test", Path(student["export"]).stem, "originals").iterdir()
     detail = sorted(np.asarray(Image.open(path)).std() / 255 for path in originals)
     shown = [image.std(correction=0).item() for image in truth]
-    assert len(detail) == 12 and len(shown) == restoration.GRID
+    assert len(detail) == 12 and len(shown) == restoration.EXAMPLES
     assert min(shown) > detail[5] - 1e-3 and max(shown) > detail[-1] - 1e-3
 
 
@@ -220,9 +244,9 @@ def test_a_mixture_of_ratios_is_trained_exported_tested_and_teaches():
         "digits",
         "--limit_test",
         "5",
-        "--no-anchors",
+        "--no-baselines",
     )
-    assert [row["camera"] for row in result["rows"]] == ["cr 0.25", "cr 0.5"]
+    assert [row["physics"] for row in result["rows"]] == ["cr 0.25", "cr 0.5"]
 
 
 @pytest.mark.parametrize(
@@ -375,9 +399,9 @@ def test_a_denoiser_is_tested_at_other_levels_and_only_at_its_own_kind():
         "--sigma",
         "5",
         "50",
-        "--no-anchors",
+        "--no-baselines",
     )
-    assert [row["camera"] for row in result["rows"]] == ["denoise sigma 5", "denoise sigma 50"]
+    assert [row["physics"] for row in result["rows"]] == ["denoise sigma 5", "denoise sigma 50"]
     assert result["rows"][0]["PSNR"] > result["rows"][1]["PSNR"] + 5
     with pytest.raises(flags.UserError, match="is set by --sigma"):
         call(test_UNet, "--checkpoint", scores["export"], "--dataset", "digits", "--awgn_snr", "20")
@@ -407,9 +431,9 @@ def test_basicsrs_files_are_tested_and_teach(key):
         "digits",
         "--limit_test",
         "4",
-        "--no-anchors",
+        "--no-baselines",
     )
-    assert result["rows"][0]["camera"] == "denoise sigma 25"
+    assert result["rows"][0]["physics"] == "denoise sigma 25"
     with pytest.raises(flags.UserError, match="a bare file is told a denoiser's --n and --sigma"):
         call(test_UNet, "--checkpoint", "large.pth", "--dataset", "digits")
     words = [
@@ -465,7 +489,7 @@ def test_equal_names_are_told_apart_and_old_pictures_go(teacher):
         "digits",
         "--limit_test",
         "4",
-        "--no-anchors",
+        "--no-baselines",
     )
     assert len(list(Path("results/test").glob("UNET_cr_0.5_*/per_image.csv"))) == 2
     for count in (5, 3):
@@ -694,6 +718,7 @@ class TestProgressive:
 
 
 class TestPatterns:
+    @pytest.mark.pictures
     def test_draws_counts_and_exports_pairs_that_measure_what_the_camera_measures(self, capsys):
         result = call(
             visualize_mask_spc,
@@ -731,6 +756,7 @@ class TestPatterns:
         physics = build_physics(manifest["config"])
         assert np.allclose(measured, physics.values(physics.operator.A(scene))[0, 0], atol=1e-4)
 
+    @pytest.mark.pictures
     @pytest.mark.parametrize("ordering", ["random", "variance", "strip"])
     def test_every_kind_of_pattern_is_drawn(self, ordering):
         assert (
@@ -747,6 +773,7 @@ class TestPatterns:
             == 51
         )
 
+    @pytest.mark.pictures
     def test_names_of_files_are_drawn_as_they_are(self):
         np.save("$x{$.npy", np.arange(256).reshape(16, 16) < 51)
         assert (
@@ -781,7 +808,8 @@ class TestPatterns:
         assert not Path("results").exists() and not Path("dmd").exists()
 
 
-def test_the_demo_tells_the_whole_story(capsys):
+def test_the_demo_tells_the_whole_story(capsys, monkeypatch):
+    blank.rendered_by(monkeypatch, story, "draw_grid")
     result = call(
         demo,
         "--epochs",

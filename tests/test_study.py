@@ -1,6 +1,7 @@
 """Studies: what is planned, done once, scored, compared and reported."""
 
 import csv
+import io
 import json
 import math
 import os
@@ -12,9 +13,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import redirect_stderr, redirect_stdout
 from html.parser import HTMLParser
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 
+import blank
 import jobs
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,16 +33,20 @@ from scipy import stats
 import sweep
 from algo_functions import build_physics
 from algo_functions import score as scores_of
+from cli import flags
 from core.errors import UserError
 from core.files import lock, write_csv
 from core.registry import TRAINING
 from data_loader import Request, build_splits
 from models.base import FirstImage
-from report.statistics import gap_closed, holm, paired, summary, verdict
-from study import planning, report, results, workers
-from study.results import Findings, told_parts
-from study.scoring import ledger, restored_images
-from study.workers import run_folder
+from report.statistics import gap_closed, holm, paired, summarize, verdict
+from runners.pool import Pool, places
+from study import answer, figures, planning, question, status, tables
+from study import jobs as jobs_of_study
+from study.results import Results
+from study.scoring import decompose_error, score_images
+from study.status import run_folder
+from study.tables import format_parts
 
 ROOT = Path(__file__).parents[1]
 FIXED = {
@@ -62,14 +71,14 @@ MINI = {
 
 def planned(**changes):
     text = {name: value for name, value in (MINI | changes).items() if value is not None}
-    return planning.build(text, "s", Path("results"), sweep.script_of, {})
+    return planning.build_study(text, "s", Path("results"), sweep.load_script, {})
 
 
 def roles(found) -> dict[str, int]:
     return {
-        role: len(found.of(role))
+        role: len(found.with_role(role))
         for role in ("teacher", "alone", "distilled", "shuffled", "trained")
-        if found.of(role)
+        if found.with_role(role)
     }
 
 
@@ -77,21 +86,24 @@ class TestPlan:
     def test_every_setting_has_its_controls_once(self):
         found, plan = planned()
         assert roles(found) == {"teacher": 1, "alone": 2, "distilled": 8, "shuffled": 4}
-        for run in found.of("distilled"):
+        for run in found.with_role("distilled"):
             alone = found.runs[run.alone]
             assert alone.seed == run.seed and alone.script == "main_unet"
             theirs, ours = (
-                plan.script_of(one.script).parse(plan.words(one)) for one in (alone, run)
+                plan.load_script(one.script).parse(plan.command_line(one)) for one in (alone, run)
             )
             shared = vars(theirs).keys() & vars(ours).keys() - {"results", "run_name"}
             assert {"epochs", "lr", "cr", "width", "data_seed"} <= shared
             assert all(getattr(theirs, name) == getattr(ours, name) for name in shared), (
                 "the same student, data and budget"
             )
-        assert {run.setting["loss_distill"] for run in found.of("shuffled")} == {"mse", "mae"}
+        assert {run.setting["loss_distill"] for run in found.with_role("shuffled")} == {
+            "mse",
+            "mae",
+        }
         assert all(
-            plan.script_of(run.script).parse(plan.words(run)).shuffle_teacher
-            for run in found.of("shuffled")
+            plan.load_script(run.script).parse(plan.command_line(run)).shuffle_teacher
+            for run in found.with_role("shuffled")
         )
 
     def test_the_student_alone_is_the_same_by_whatever_name_its_flags_are_given(self):
@@ -102,8 +114,8 @@ class TestPlan:
         found, plan = planned(
             fixed=fixed, grid={"cr_student": 0.1, "student_width": [4, 6]}, shuffled="none"
         )
-        for run in found.of("distilled"):
-            alone = plan.script_of("main_unet").parse(plan.words(found.runs[run.alone]))
+        for run in found.with_role("distilled"):
+            alone = plan.load_script("main_unet").parse(plan.command_line(found.runs[run.alone]))
             assert (alone.width, alone.train_again, alone.loss, alone.cr) == (
                 run.flags["student_width"],
                 "begin.pth",
@@ -117,10 +129,10 @@ class TestPlan:
             grid={"cr": 0.1, "dataset": ["digits", "photos"], "n": [16, 32]},
             shuffled="none",
         )
-        assert len(found.of("teacher")) == 4
-        for run in found.of("distilled"):
+        assert len(found.with_role("teacher")) == 4
+        for run in found.with_role("distilled"):
             theirs, ours = (
-                plan.script_of(one.script).parse(plan.words(one))
+                plan.load_script(one.script).parse(plan.command_line(one))
                 for one in (found.runs[run.teacher], run)
             )
             assert (theirs.dataset, theirs.n) == (ours.dataset, ours.n)
@@ -129,11 +141,11 @@ class TestPlan:
         "shuffled, count", [("every", 8), ("none", 0), ("loss_distill", 4), ("type_dist", 4)]
     )
     def test_teachers_are_shuffled_as_often_as_asked(self, shuffled, count):
-        assert len(planned(shuffled=shuffled)[0].of("shuffled")) == count
+        assert len(planned(shuffled=shuffled)[0].with_role("shuffled")) == count
 
     def test_seeds_with_one_data_seed_are_one_job_and_teachers_come_first(self):
         found, _ = planned()
-        assert [len(keys) for keys in found.jobs] == [1] + [2] * 7 and found.teachers == 1
+        assert [len(keys) for keys in found.jobs] == [1] + [2] * 7 and found.teacher_jobs == 1
         single_process, _ = planned(fixed=FIXED)
         assert (
             all(len(keys) == 1 for keys in single_process.jobs)
@@ -144,16 +156,17 @@ class TestPlan:
         found, _ = planned(
             teacher={"cr": [0.5, 0.9]}, grid={"cr": 0.1, "loss_distill": "mse"}, shuffled="none"
         )
-        assert {run.setting["teacher cr"] for run in found.of("distilled")} == {0.5, 0.9} and len(
-            found.of("teacher")
-        ) == 2
-        assert len(found.of("alone")) == 2, "one student alone for both"
+        assert {run.setting["teacher cr"] for run in found.with_role("distilled")} == {
+            0.5,
+            0.9,
+        } and len(found.with_role("teacher")) == 2
+        assert len(found.with_role("alone")) == 2, "one student alone for both"
         found, _ = planned(
             teacher={"cr": 0.5, "ordering": "same"},
             grid={"cr": 0.1, "ordering": ["xy", "zig_zag"]},
             shuffled="none",
         )
-        for run in found.of("distilled"):
+        for run in found.with_role("distilled"):
             assert (
                 found.runs[run.teacher].flags["ordering"] == run.flags["ordering"]
                 and "teacher ordering" not in run.setting
@@ -161,24 +174,24 @@ class TestPlan:
 
     def test_teacher_and_student_alone_learn_by_the_students_task_loss(self):
         found, plan = planned(fixed=FIXED | {"loss_gt": "mse"})
-        for run in found.of("teacher", "alone"):
-            assert plan.script_of(run.script).parse(plan.words(run)).loss == "mse"
+        for run in found.with_role("teacher", "alone"):
+            assert plan.load_script(run.script).parse(plan.command_line(run)).loss == "mse"
 
     def test_students_alone_are_told_apart_by_what_varies_of_them(self):
         found, _ = planned(
             grid={"cr": 0.1, "loss_gt": ["mse", "mae"], "student_width": [4, 6]}, shuffled="none"
         )
         assert (
-            len({tuple(run.setting.items()) for run in found.of("alone")})
+            len({tuple(run.setting.items()) for run in found.with_role("alone")})
             == 4
-            == len(found.of("alone")) / 2
+            == len(found.with_role("alone")) / 2
         )
 
     def test_a_grid_may_have_parts_with_teachers_of_their_own(self):
         grid = [{"cr": 0.1, "teacher": {"cr": [0.3, 0.9]}}, {"cr": 0.5, "teacher": {"cr": 0.9}}]
         found, _ = planned(teacher=None, grid=grid, shuffled="none", seeds=[0])
         assert sorted(
-            (run.setting["cr"], run.setting["teacher cr"]) for run in found.of("distilled")
+            (run.setting["cr"], run.setting["teacher cr"]) for run in found.with_role("distilled")
         ) == [(0.1, 0.3), (0.1, 0.9), (0.5, 0.9)]
 
     def test_a_script_that_distils_nothing_is_swept_too(self):
@@ -191,7 +204,7 @@ class TestPlan:
             "0.5",
             "0.5",
         ]
-        assert plan.words(found.of("trained")[0])[-4] == "--results"
+        assert plan.command_line(found.with_role("trained")[0])[-4] == "--results"
 
     def test_a_name_tells_all_of_a_run(self):
         a, b = planned()[0], planned(fixed=FIXED | {"data_seed": 0, "lr": 1e-3})[0]
@@ -200,7 +213,7 @@ class TestPlan:
     @pytest.mark.parametrize(
         "changes, message",
         [
-            ({"sseeds": [1]}, "unknown sseeds: it holds question, script"),
+            ({"sseeds": [1]}, "unknown sseeds: the keys are question, script"),
             ({"seeds": [0.5]}, "seed 0.5 is not a whole number"),
             ({"grid": {"cr": []}}, "its grid is empty"),
             ({"fixed": "digits"}, "fixed must hold flags"),
@@ -216,7 +229,7 @@ class TestPlan:
             ({"teacher": {"cr": [0.5, 0.5, 0.5]}}, "study: the teacher's cr lists 0.5 3 times"),
             (
                 {"teacher": None},
-                "study: main_unet_dist.py needs a teacher: 'teacher: {NAME: VALUE}'",
+                "study: main_unet_dist.py needs a teacher: describe its training",
             ),
             ({"teacher": {}}, "main_unet_dist.py needs a teacher"),
             (
@@ -225,8 +238,11 @@ class TestPlan:
             ),
             ({"tiny": 3}, "tiny must hold flags 'name: value', not 3"),
             ({"tiny": {"fixed": [1]}}, "fixed must hold flags 'name: value', not [1]"),
-            ({"limit_test": 0}, "limit_test 0 is not a whole number from 1 on"),
-            ({"fixed": {"cr": {1: "a", "b": 2}}}, "cr {1: 'a', 'b': 2}: a flag is a value"),
+            ({"limit_test": 0}, "limit_test 0 is not a whole number of at least 1"),
+            (
+                {"fixed": {"cr": {1: "a", "b": 2}}},
+                "cr {1: 'a', 'b': 2}: the value of a flag is one value",
+            ),
             ({"fixed": FIXED | {"seed": 3}}, "seed: a study sets this flag itself"),
             (
                 {"fixed": FIXED | {"shuffle_teacher": True}},
@@ -236,11 +252,11 @@ class TestPlan:
             ({"teacher": {"cr": 0.5, "run_name": "t"}}, "run_name: a study sets this flag itself"),
             (
                 {"script": "main_unet.py", "shuffled": None, "grid": {"cr": 0.1}},
-                "main_unet.py has no teacher and shuffles none",
+                "main_unet.py has no teacher",
             ),
             (
                 {"script": "main_unet.py", "teacher": None, "grid": {"cr": 0.1}},
-                "main_unet.py has no teacher and shuffles none",
+                "main_unet.py has no teacher",
             ),
             (
                 {"shuffled": "lr"},
@@ -250,11 +266,11 @@ class TestPlan:
     )
     def test_a_wrong_study_is_one_line(self, changes, message):
         with pytest.raises(UserError, match=re.escape(message)):
-            text = planning.resolved(
+            text = question.resolve_tiny(
                 {name: value for name, value in (MINI | changes).items() if value is not None},
                 "tiny" in changes,
             )
-            planning.build(text, "s", Path("results"), sweep.script_of, {})
+            planning.build_study(text, "s", Path("results"), sweep.load_script, {})
 
     @pytest.mark.parametrize(
         "grid",
@@ -271,17 +287,20 @@ class TestPlan:
     @pytest.mark.parametrize("tiny", [False, True])
     def test_the_ready_studies_can_be_read(self, path, tiny):
         args = sweep.parse([str(path), *["--tiny"] * tiny])
-        found, _ = sweep.planned(args)
+        found, _ = sweep.build_plan(args)
         assert args.text["question"].endswith("?") and (
-            found.of("distilled") or found.of("trained")
+            found.with_role("distilled") or found.with_role("trained")
         )
         if tiny:
             assert len(found.runs) <= 120, "it is to be done in a quarter of an hour"
 
     def test_the_tiny_distillpool_asks_all_selections_and_losses(self):
-        found, _ = sweep.planned(sweep.parse([str(ROOT / "studies" / "distillpool.yml"), "--tiny"]))
+        found, _ = sweep.build_plan(
+            sweep.parse([str(ROOT / "studies" / "distillpool.yml"), "--tiny"])
+        )
         asked = {
-            (run.setting["type_dist"], run.setting["loss_distill"]) for run in found.of("distilled")
+            (run.setting["type_dist"], run.setting["loss_distill"])
+            for run in found.with_role("distilled")
         }
         assert {selection for selection, loss in asked if loss == "mse"} == set(study_selections())
         assert {loss for selection, loss in asked if selection == "output_latent"} == {
@@ -293,7 +312,7 @@ class TestPlan:
             "linf",
             "comb_matrix",
         }
-        assert {run.setting["loss_distill"] for run in found.of("shuffled")} == {
+        assert {run.setting["loss_distill"] for run in found.with_role("shuffled")} == {
             "mse",
             "mae",
             "l1",
@@ -302,7 +321,7 @@ class TestPlan:
             "linf",
             "comb_matrix",
         }
-        assert len({run.seed for run in found.of("distilled")}) == 3
+        assert len({run.seed for run in found.with_role("distilled")}) == 3
 
     def test_flags_make_a_study_up_and_change_one(self):
         words = [
@@ -316,10 +335,10 @@ class TestPlan:
             "--teacher",
             "cr=0.5",
         ]
-        found, _ = sweep.planned(sweep.parse([*words, "--seeds", "3", "--shuffled", "none"]))
+        found, _ = sweep.build_plan(sweep.parse([*words, "--seeds", "3", "--shuffled", "none"]))
         assert found.name == "study" and roles(found) == {"teacher": 1, "alone": 1, "distilled": 2}
         path = str(ROOT / "studies" / "distillpool.yml")
-        found, plan = sweep.planned(
+        found, plan = sweep.build_plan(
             sweep.parse(
                 [path, "--tiny", "--fixed", "dataset=digits", "--seeds", "7", "--name", "other"]
             )
@@ -355,15 +374,15 @@ class TestPlan:
         [
             (
                 ["--fixed", "loss_distill=cs"],
-                "--fixed loss_distill: the grid says what it is; give --vary loss_distill=VALUE",
+                "--fixed loss_distill: the grid sets it; give --vary loss_distill=VALUE",
             ),
-            (["--teacher", "awgn_snr=20"], "--teacher awgn_snr: the grid's parts say what it is"),
+            (["--teacher", "awgn_snr=20"], "--teacher awgn_snr: the parts of the grid set it"),
         ],
     )
     def test_a_flag_that_the_grid_would_overrule_is_refused(self, words, message):
         path = ROOT / "studies" / ("noise.yml" if "--teacher" in words else "distillpool.yml")
         with pytest.raises(UserError, match=re.escape(message)):
-            sweep.planned(sweep.parse([str(path), *words]))
+            sweep.build_plan(sweep.parse([str(path), *words]))
 
     @pytest.mark.parametrize(
         "words, message",
@@ -408,7 +427,7 @@ class TestStatistics:
         rng = np.random.default_rng(1)
         inside = [
             said.low <= 1 <= said.high
-            for said in (summary(rng.normal(1, 2, 3)) for _ in range(2000))
+            for said in (summarize(rng.normal(1, 2, 3)) for _ in range(2000))
         ]
         assert 0.935 < np.mean(inside) < 0.965
 
@@ -460,7 +479,7 @@ class TestStatistics:
         for _ in range(300):
             said = [paired(rng.normal(size=5), rng.normal(size=5)) for _ in range(10)]
             wrong += any(
-                verdict(one, p) != "not told apart"
+                verdict(one, p) != "no difference shown"
                 for one, p in zip(said, holm([one.p for one in said]), strict=True)
             )
         assert wrong / 300 < 0.09
@@ -469,7 +488,7 @@ class TestStatistics:
         gain = paired([1.0, 1.1, 0.9], [0.0, 0.0, 0.0])
         assert [verdict(gain, p) for p in (0.01, 0.2, float("nan"))] == [
             "helps",
-            "not told apart",
+            "no difference shown",
             "not tested",
         ]
         assert verdict(paired([0.0, 0.0, 0.0], [1.0, 1.1, 0.9]), 0.01) == "harms"
@@ -491,7 +510,7 @@ class TestLedger:
             RECIPE | {"cr": 0.25} | changes, images=lambda: torch.rand(20, 1, 16, 16)
         )
         error = torch.randn(3, 1, 16, 16)
-        parts = ledger(camera, error)
+        parts = decompose_error(camera, error)
         assert torch.allclose(
             parts["measured"] + parts["unmeasured"], error.square().mean((1, 2, 3)), rtol=1e-4
         )
@@ -499,12 +518,12 @@ class TestLedger:
             parts["measured"].mean() / error.square().mean(), torch.tensor(0.25), atol=0.08
         )
         unseen = error - camera.back_projection(camera.operator.A(error))
-        assert ledger(camera, unseen)["measured"].max() < 1e-8 and torch.allclose(
-            ledger(camera, unseen)["unmeasured"], parts["unmeasured"], rtol=1e-4
+        assert decompose_error(camera, unseen)["measured"].max() < 1e-8 and torch.allclose(
+            decompose_error(camera, unseen)["unmeasured"], parts["unmeasured"], rtol=1e-4
         )
 
     @pytest.mark.parametrize(
-        "recipe",
+        "config",
         [
             {"name": "sr", "factor": 2, "kernel": "bicubic"},
             {"name": "sr", "factor": 4, "kernel": "gaussian"},
@@ -520,7 +539,7 @@ class TestLedger:
         expected = (
             error.flatten(1).double() @ torch.linalg.pinv(matrix, rtol=1e-5) @ matrix
         ).view_as(error)
-        parts = ledger(camera, error)
+        parts = decompose_error(camera, error)
         assert torch.allclose(
             parts["measured"].double(), expected.square().mean((1, 2, 3)), rtol=1e-3
         )
@@ -538,37 +557,47 @@ class TestLedger:
                 "awgn_snr": None,
             }
         )
-        assert ledger(camera, torch.randn(2, 1, 16, 16)) == {}
+        assert decompose_error(camera, torch.randn(2, 1, 16, 16)) == {}
 
     def test_small_errors_keep_their_digits(self):
         camera = build_physics(RECIPE | {"cr": 1.0})
         images = build_splits(Request(dataset="digits", n=16, limit_test=2), ("test",))["test"]
         exact = scores_of(camera.observe(images.stack()), images.stack())["mse"]
-        rows = restored_images(FirstImage(1), camera, images, torch.device("cpu"))
+        rows = score_images(FirstImage(1), camera, images, torch.device("cpu"))
         assert 0 < exact.max() < 1e-10
         assert np.allclose([row["mse"] for row in rows], exact, rtol=1e-6, atol=0)
-        assert told_parts({"measured": 1.23456e-9, "unmeasured": 0})["measured (1e-4)"] == 1.235e-5
+        assert (
+            format_parts({"measured": 1.23456e-9, "unmeasured": 0})["measured (1e-4)"] == 1.235e-5
+        )
 
     def test_a_denoiser_measures_all(self):
         camera = build_physics({"name": "denoise", "n": 16, "c": 1, "sigma": 25.0, "x0": "adjoint"})
-        assert ledger(camera, torch.randn(2, 1, 16, 16))["unmeasured"].max() < 1e-10
+        assert decompose_error(camera, torch.randn(2, 1, 16, 16))["unmeasured"].max() < 1e-10
 
 
-def call(*words, **more):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "sweep.py", *map(str, words)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        **more,
+def call(*words, pool_type=Pool):
+    """sweep.py as its user calls it: how it ends, and what it says."""
+    said, code = {"stdout": io.StringIO(), "stderr": io.StringIO()}, 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(said["stdout"]),
+        redirect_stderr(said["stderr"]),
+    ):
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setattr(sweep, "serve", jobs.serve_blank)
+        patch.setattr("runners.pool.Pool", pool_type)
+        try:
+            flags.run(lambda: sweep.parse([str(word) for word in words]), sweep.main)
+        except SystemExit as end:
+            code = end.code
+    return SimpleNamespace(
+        returncode=code, **{name: stream.getvalue() for name, stream in said.items()}
     )
 
 
 def made_up(text: dict, folder: Path, keep=lambda run: True) -> tuple:
     """A study whose runs are all done, with scores that are drawn."""
-    found, plan = planning.build(text, "s", folder, sweep.script_of, {})
+    found, plan = planning.build_study(text, "s", folder, sweep.load_script, {})
     rng = np.random.default_rng(0)
     for key in (key for key, run in found.runs.items() if keep(run)):
         rows = [{"image": i, "psnr": 20 + rng.random(), "ssim": 0.5, "mse": 0.01} for i in range(9)]
@@ -580,17 +609,17 @@ def made_up(text: dict, folder: Path, keep=lambda run: True) -> tuple:
         (inside / "metrics.json").write_text(
             json.dumps([{"epoch": epoch, "val_psnr": rng.random()} for epoch in (1, 2)])
         )
-        workers.tell(
+        status.write_status(
             found,
             key,
-            workers.DONE,
+            status.DONE,
             run=key,
             parameters=5,
             seconds=1.0,
             baselines=[],
             limit_test=found.limit_test,
         )
-    return Findings(found), plan
+    return Results(found), plan
 
 
 class TestReport:
@@ -610,9 +639,9 @@ class TestReport:
         self, changes, drawn, tmp_path
     ):
         found, _ = made_up(MINI | {"shuffled": "none"} | changes, tmp_path)
-        figures = report.gain_lines(found)
-        assert list(figures) == drawn and (report.heat_maps(found) is None)
-        for figure in figures.values():
+        plotted = figures.plot_gain_lines(found)
+        assert list(plotted) == drawn and (figures.plot_heat_maps(found) is None)
+        for figure in plotted.values():
             for line in figure.axes[0].lines:
                 assert list(line.get_xdata()) == sorted(line.get_xdata())
 
@@ -621,7 +650,7 @@ class TestReport:
     ):
         grid = {"grid": {"cr": [0.1, 0.2]}, "teacher": {"cr": [0.5, 0.9]}, "shuffled": "none"}
         found, _ = made_up(MINI | grid, tmp_path)
-        drawn = report.gain_lines(found) | {"curves": report.curves(found)}
+        drawn = figures.plot_gain_lines(found) | {"curves": figures.plot_curves(found)}
         for name in ("teacher cr", "curves"):
             titles = [axis.get_title() for axis in drawn[name].axes]
             assert titles == ["student: cr 0.1", "student: cr 0.2"], name
@@ -647,18 +676,22 @@ class TestReport:
             score = scores.get((run.role, run.setting.get("cr")), 29.5)
             path = run_folder(found.study, key) / "metrics.json"
             path.write_text(json.dumps([{"epoch": 1, "val_psnr": score}]))
-        assert report.shown_run(found).setting["cr"] == 0.1
+        assert figures.best_run(found).setting["cr"] == 0.1
 
     def test_gain_and_verdict_are_beside_the_setting_in_a_table_that_may_be_wider_than_the_page(
         self, tmp_path
     ):
         grid = {"grid": {"cr": [0.1, 0.2]}, "teacher": {"cr": [0.5, 0.9]}, "shuffled": "every"}
         found, _ = made_up(MINI | grid, tmp_path)
-        rows = found.first(results.settings(found))
-        assert list(rows[0])[:3] == ["setting", "gain, by seed (dB)", "said"]
+        rows = found.join_settings(tables.settings_table(found))
+        assert list(rows[0])[:3] == ["setting", "gain, by seed (dB)", "verdict"]
         assert rows[0]["setting"] == "cr 0.1, teacher cr 0.5"
-        assert list(found.first(results.controls(found))[0])[1] == "shuffled - alone (dB)"
-        assert found.first(results.references(found))[0]["setting"] == "teacher, cr 0.5"
+        assert (
+            list(found.join_settings(tables.controls_table(found))[0])[1] == "shuffled - alone (dB)"
+        )
+        assert (
+            found.join_settings(tables.references_table(found))[0]["setting"] == "teacher, cr 0.5"
+        )
 
     def test_the_ledger_holds_the_cameras_that_have_one(self, tmp_path):
         found, _ = made_up(MINI | {"grid": {"cr": [0.1, 0.2]}, "shuffled": "none"}, tmp_path)
@@ -666,7 +699,7 @@ class TestReport:
             if run.setting["cr"] == 0.1:
                 for row in found.scores[key]:
                     row |= {"measured": 0.004, "unmeasured": 0.006}
-        assert [(row[""], row["cr"]) for row in results.ledger(found)] == [
+        assert [(row[""], row["cr"]) for row in tables.error_decomposition_table(found)] == [
             ("alone", 0.1),
             ("distilled", 0.1),
         ]
@@ -677,13 +710,21 @@ class TestReport:
     ):
         found, _ = made_up(MINI, tmp_path)
         run = next(run for run in found.done.values() if run.role == "alone")
-        names = [f"LMMSE, cr {cr}" for cr in (0.1, 0.3)]
-        found.status[run.key]["anchors"] = names
-        for name, score in zip(names, scores, strict=True):
-            write_csv(
-                found.study.folder / run.key / f"anchor_{name}.csv", [{"image": 0, "psnr": score}]
-            )
-        assert ("LMMSE gives 21.50 dB" in results.beaten(found)) == warns
+        found.baselines[run.key] = {
+            f"LMMSE, cr {cr}": [{"image": 0, "psnr": score}]
+            for cr, score in zip((0.1, 0.3), scores, strict=True)
+        }
+        assert ("LMMSE reaches 21.50 dB" in answer.warn_of_baselines(found)) == warns
+
+    @pytest.mark.parametrize("name", ["baseline", "anchor"])
+    def test_baselines_are_read_as_this_version_and_the_ones_before_wrote_them(
+        self, name, tmp_path
+    ):
+        found, _ = made_up(MINI, tmp_path)
+        key, rows = next(iter(found.done)), [{"image": "0", "psnr": 21.5}]
+        status.write_status(found.study, key, status.DONE, run=key, **{f"{name}s": ["LMMSE"]})
+        write_csv(found.study.folder / key / f"{name}_LMMSE.csv", rows)
+        assert status.read_baselines(found.study, key) == {"LMMSE": rows}
 
     @pytest.mark.parametrize("teachers", [-5.0, 99.0])
     def test_a_teacher_that_is_no_better_is_told(self, teachers, tmp_path):
@@ -691,22 +732,25 @@ class TestReport:
         for run in found.done.values():
             if run.role == "teacher":
                 found.scores[run.key] = [row | {"psnr": teachers} for row in found.scores[run.key]]
-        assert ("Mind the teacher" in results.answer(found)) == (teachers < 0)
+        assert ("Check the teacher" in answer.write_answer(found)) == (teachers < 0)
 
     def test_one_seed_has_no_map_of_gains(self, tmp_path):
-        assert report.heat_maps(made_up(MINI, tmp_path / "a")[0]) is not None
-        assert report.heat_maps(made_up(MINI | {"seeds": [0]}, tmp_path / "b")[0]) is None
+        assert figures.plot_heat_maps(made_up(MINI, tmp_path / "a")[0]) is not None
+        assert figures.plot_heat_maps(made_up(MINI | {"seeds": [0]}, tmp_path / "b")[0]) is None
 
     def test_what_could_not_be_tested_is_not_said_to_be_alike(self, tmp_path):
-        assert "nothing can be said" in results.answer(
+        assert "could be tested" in answer.write_answer(
             made_up(MINI | {"seeds": [0]}, tmp_path / "one")[0]
         )
         begun = made_up(MINI, tmp_path / "begun", lambda run: run.role in ("teacher", "alone"))[0]
-        assert results.answer(begun) == "None of the 8 runs of students with a teacher is done yet."
-        single = results.answer(
+        assert (
+            answer.write_answer(begun)
+            == "None of the 8 runs of students with a teacher is done yet."
+        )
+        single = answer.write_answer(
             made_up(MINI | {"grid": {"cr": 0.1}, "shuffled": "none"}, tmp_path / "single")[0]
         )
-        assert "Of 1 setting " in single and "()" not in single and "smallest" not in single
+        assert "Of 1 setting, " in single and "()" not in single and "smallest" not in single
 
 
 class TestQueue:
@@ -740,11 +784,11 @@ class TestQueue:
             line for line in (folder / "job.slurm").read_text().splitlines() if "--task" in line
         )
         queued = shlex.split(line.partition(" --task")[0])[2:]
-        before = sweep.planned(sweep.parse(queued))[0].jobs
+        before = sweep.build_plan(sweep.parse(queued))[0].jobs
         sweep.main(
             sweep.parse([*words, "--seeds", "0", "1", "2", "--shuffled", "none"])
         )  # asked meanwhile, in the same folder
-        assert sweep.planned(sweep.parse(queued))[0].jobs == before
+        assert sweep.build_plan(sweep.parse(queued))[0].jobs == before
 
 
 class TestPool:
@@ -752,7 +796,7 @@ class TestPool:
         self,
     ):
         told = {}
-        with workers.Pool(1, jobs.serve, ()) as pool:
+        with Pool(1, jobs.serve, ()) as pool:
             pool.run(
                 [["elsewhere"], ["a", "b"], ["dies"], ["full"], ["c"]],
                 lambda keys, result: told.update(result),
@@ -761,14 +805,16 @@ class TestPool:
         assert told.pop("dies") == "its process ended with code 9" and "No space left" in told.pop(
             "full"
         )
-        assert set(told.values()) == {workers.DONE}
+        assert set(told.values()) == {status.DONE}
 
     def test_a_process_that_died_has_failed_and_what_it_had_done_is_done(self, tmp_path):
-        found, _ = planning.build(MINI, "s", tmp_path, sweep.script_of, {})
+        found, _ = planning.build_study(MINI, "s", tmp_path, sweep.load_script, {})
         keys = found.jobs[1]
-        workers.tell(found, keys[0], workers.RUNNING)
-        workers.Telling(found, 1)(keys, dict.fromkeys(keys, "its process ended with code -9"))
-        assert workers.failures(found) == dict.fromkeys(keys, "its process ended with code -9")
+        status.write_status(found, keys[0], status.RUNNING)
+        jobs_of_study.Progress(found, 1)(
+            keys, dict.fromkeys(keys, "its process ended with code -9")
+        )
+        assert status.failures(found) == dict.fromkeys(keys, "its process ended with code -9")
 
     def test_students_wait_for_a_teacher_that_another_process_trains(self, tmp_path):
         path = tmp_path / "mini.yml"
@@ -782,20 +828,25 @@ class TestPool:
                 }
             )
         )
-        found, _ = sweep.planned(sweep.parse([str(path), "--results", str(tmp_path / "r")]))
+        found, _ = sweep.build_plan(sweep.parse([str(path), "--results", str(tmp_path / "r")]))
         teacher = found.jobs[0][0]
         held = lock(found.folder / teacher / ".job.lock")
-        with subprocess.Popen(
-            [sys.executable, "sweep.py", path, "--results", tmp_path / "r", "--jobs", "1"], cwd=ROOT
-        ) as process:
+        waited = []
+
+        def release():
             deadline = time.time() + 120
             while not (found.folder / "study.yml").is_file() and time.time() < deadline:
                 time.sleep(0.1)
             time.sleep(8)
-            assert process.poll() is None and not (found.folder / teacher / "status.json").exists()
+            waited.append(not (found.folder / teacher / "status.json").exists())
             held.lock.release()
-            assert process.wait(400) == 0
-        assert set(workers.states(found).values()) == {"done"}
+
+        thread = Thread(target=release)
+        thread.start()
+        ended = call(path, "--results", tmp_path / "r", "--jobs", "1")
+        assert waited == [True] and ended.returncode == 0
+        thread.join()
+        assert set(status.states(found).values()) == {"done"}
 
 
 @pytest.fixture(scope="module")
@@ -819,8 +870,12 @@ def finished(tmp_path_factory):
     before = {
         file: file.stat().st_mtime_ns for file in (folder / "a").glob("sweeps/mini/*/scores.csv")
     }
-    again = call(path, "--results", folder / "a", "--jobs", "2")
-    whole = call(path, "--results", folder / "b", "--jobs", "2")
+    with blank.rendered(True):
+        again = call(path, "--results", folder / "a", "--jobs", "2")
+    with blank.rendered(False):
+        torch.set_num_threads(len(places(2)[0]["cores"]))  # as each of two processes
+        whole = call(path, "--results", folder / "b", "--jobs", "2", pool_type=jobs.Here)
+        torch.set_num_threads(1)
     return {"folder": folder, "path": path, "before": before, "again": again, "whole": whole}
 
 
@@ -837,7 +892,7 @@ class TestWork:
             "settings.tex",
             "controls.csv",
             "references.csv",
-            "ledger.csv",
+            "error_decomposition.csv",
             "numbers.csv",
         } <= set(tables)
         for name in tables:
@@ -865,18 +920,19 @@ class TestWork:
 
         def told(*more) -> Counter:
             return Counter(
-                workers.states(sweep.planned(sweep.parse([*map(str, words), *more]))[0]).values()
+                status.states(sweep.build_plan(sweep.parse([*map(str, words), *more]))[0]).values()
             )
 
         teacher = next((tmp_path / "moved" / "sweeps" / "mini").glob("teacher*"))
         assert told() == {"done": 15} and told("--limit_test", "7") == {"waiting": 15}
         assert "1 of 1 done" in call(*words, "--limit_test", 7, "--task", 0).stdout
-        assert len(workers.read_scores(teacher / "scores.csv")) == 7 and told(
+        assert len(status.read_scores(teacher / "scores.csv")) == 7 and told(
             "--limit_test", "7"
         ) == {"done": 1, "waiting": 14}
         next(teacher.glob("runs/*/best.pth")).unlink()
         assert told("--limit_test", "7") == {"waiting": 15}
 
+    @pytest.mark.pictures  # the report is that of the tests below
     def test_status_and_collect_read_the_files_alone(self, finished):
         status = call(finished["path"], "--results", finished["folder"] / "a", "--status")
         assert "15 done of 15 runs in 8 jobs" in status.stdout
@@ -904,7 +960,7 @@ class TestWork:
             for name in row:
                 if name.startswith("gain") or name.startswith("gap"):
                     assert re.fullmatch(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", row[name]), row
-            assert row["said"] in ("helps", "harms", "not told apart")
+            assert row["verdict"] in ("helps", "harms", "no difference shown")
 
     def test_the_report_holds_everything_in_one_file(self, finished):
         text = (finished["folder"] / "a" / "sweeps" / "mini" / "report.html").read_text()
@@ -915,11 +971,11 @@ class TestWork:
             "Selection and loss",
             "Is it knowledge?",
             "References",
-            "Where the error lies",
+            "Error decomposition",
             "Curves",
-            "Pictures",
+            "Test images",
             "Costs",
-            "To repeat it",
+            "Reproduction",
         ):
             assert heading in headings
         assert (
@@ -960,15 +1016,15 @@ class TestWork:
             "seeds": [0],
         }
         path.write_text(yaml.safe_dump(bad))  # perceptual has no weights here
-        ended = call(path, "--results", tmp_path / "r", "--jobs", "1")
+        ended = call(path, "--results", tmp_path / "r", "--jobs", "1", pool_type=jobs.Here)
         assert (
             ended.returncode == 2
             and "1 of 4 runs failed" in ended.stderr
             and len(ended.stderr.splitlines()) == 1
         )
-        assert "What failed" in (tmp_path / "r" / "sweeps" / "bad" / "report.html").read_text()
-        found, _ = sweep.planned(sweep.parse([str(path), "--results", str(tmp_path / "r")]))
-        assert sorted(workers.states(found).values()) == ["done", "done", "done", "failed"]
+        assert "Failed runs" in (tmp_path / "r" / "sweeps" / "bad" / "report.html").read_text()
+        found, _ = sweep.build_plan(sweep.parse([str(path), "--results", str(tmp_path / "r")]))
+        assert sorted(status.states(found).values()) == ["done", "done", "done", "failed"]
 
     def test_a_signal_saves_what_is_being_trained(self, tmp_path):
         path = tmp_path / "long.yml"
@@ -987,11 +1043,11 @@ class TestWork:
                 time.sleep(0.1)
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 75
-            assert "the same command goes on" in process.stderr.read()
-        found, _ = sweep.planned(sweep.parse([str(path), "--results", str(tmp_path / "r")]))
+            assert "the same command resumes them" in process.stderr.read()
+        found, _ = sweep.build_plan(sweep.parse([str(path), "--results", str(tmp_path / "r")]))
         assert (
-            "broken off" in workers.states(found).values()
-            and "running" not in workers.states(found).values()
+            "interrupted" in status.states(found).values()
+            and "running" not in status.states(found).values()
         )
 
     def test_a_job_may_be_done_alone_once_its_teacher_is(self, tmp_path):
@@ -1014,4 +1070,5 @@ class TestWork:
 
 @pytest.mark.parametrize("script", TRAINING)
 def test_every_training_script_gives_its_parser(script):
-    assert sweep.script_of(script).build_parser().option("seed") == "--seed"
+
+    assert sweep.load_script(script).build_parser().option("seed") == "--seed"

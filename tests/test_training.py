@@ -20,12 +20,13 @@ from test_house import ROOT
 import main_unet
 import main_unet_dist
 from algo_functions import Meter, build_physics
+from checkpoints import checkpoint
 from core import runtime
 from core.errors import Diverged, Stopped, UserError
 from distill.task import Progress
 from models import build_network
-from report.figures import losses_of, save_image
-from training import checkpoint, loop, plots, run, tracking
+from report.figures import loss_columns, save_image
+from training import loop, plots, run, tracking
 from training.cache import Views
 from training.run import Run
 
@@ -305,6 +306,7 @@ def test_the_exported_network_scores_what_the_table_says():
     assert math.isclose(torch.cat(errors).mean(), noiseless["val_task_loss"], rel_tol=1e-5)
 
 
+@pytest.mark.pictures
 def test_the_run_folder_holds_what_the_readme_says():
     scores = train("--run_name", "mine")
     folder = {path.name for path in Path("results/runs/mine").iterdir()}
@@ -411,9 +413,10 @@ def test_shares_of_the_gradient_add_up_and_name_every_term():
     )
     ours, theirs = (f"{split}_task_loss" for split in ("train", "val"))
     terms = [name for name in row if name.startswith("train_distill/")]
-    assert losses_of(row) == [ours, theirs, *terms] and len(terms) == 2
+    assert loss_columns(row) == [ours, theirs, *terms] and len(terms) == 2
 
 
+@pytest.mark.pictures
 def test_curves_are_drawn_once_where_a_run_ends(monkeypatch):
     drawn, draw = [], run.draw_curves
 
@@ -529,6 +532,7 @@ def test_the_loop_tells_the_stage_how_far_it_is(monkeypatch):
     assert np.allclose(seen, [0, 0.2, 0.4, 0.6, 0.8])
 
 
+@pytest.mark.pictures
 def test_training_by_steps_validates_logs_and_draws_when_told(capsys):
     scores = train("--steps", "8", "--val_every", "3", "--log_every", "4", "--save_images", "2")
     table = rows(scores["run"])

@@ -134,7 +134,7 @@ def test_a_test_set_at_three_noise_levels_in_one_command(folder):
     scores = call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY)
     result = call(test_UNet, "--checkpoint", scores["export"], *folder, "--sigma", "15", "25", "50")
     assert [
-        (row["estimate"] == "back-projection", row["camera"], row["images"])
+        (row["estimate"] == "back-projection", row["physics"], row["images"])
         for row in result["rows"]
     ] == [(first, f"denoise sigma {sigma}", 3) for sigma in (15, 25, 50) for first in (True, False)]
     for row, sigma in zip(result["rows"][::2], (15, 25, 50), strict=True):
@@ -199,7 +199,10 @@ def test_what_cannot_be_scored_is_refused(words, message, folder):
         call(test_UNet, "--checkpoint", scores["export"], *words)
 
 
-@pytest.mark.parametrize("name, count", [("set11", 11), ("set12", 12), ("bsd68", 68)])
+@pytest.mark.parametrize(
+    "name, count",
+    [("set11", 11), ("set12", 12), pytest.param("bsd68", 68, marks=pytest.mark.long)],
+)
 def test_the_fields_test_sets(name, count, shared):
     scores = call(main_unet, "--physics", "denoise", "--sigma", "25", *TINY)
     result = call(

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from core import distributed
 from core.runtime import VALIDATION, seeded
-from data.batches import Batch, Images, build_loader, bytes_of, map_tensors, tensors_in
+from data.batches import Batch, Images, Loader, build_loader, bytes_of, map_tensors, tensors_in
 from distill.task import Task
 from physics.base import Physics
 
@@ -49,7 +48,7 @@ class Memory:
     def _keep(
         self,
         compute: Callable[[Batch, torch.Generator], Batch],
-        loader: DataLoader,
+        loader: Loader,
         device: torch.device,
         room: float,
     ) -> None:
@@ -57,7 +56,7 @@ class Memory:
 
         The batches come in order, so that the results are the same whenever they are computed.
         """
-        count = len(loader.dataset)
+        count = len(loader.images)
         kept: dict[str, Any] = {}
         for batch in loader:
             batch, generator = self.add(batch.to(device)), seeded(0)
@@ -86,7 +85,7 @@ class Views:
     """A split as a physics shows it, with the noise of a seed; kept where there is room."""
 
     def __init__(
-        self, physics: Physics, loader: DataLoader, device: torch.device, seed: int, room: float = 0
+        self, physics: Physics, loader: Loader, device: torch.device, seed: int, room: float = 0
     ):
         self.physics, self.loader, self.device = physics, loader, device
         self.seed, self.room = seed, room

@@ -1,15 +1,18 @@
 """The classification scripts: a label as the target, and one or several teachers."""
 
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from algo_functions import ClassMeter
+from checkpoints import checkpoint
+from checkpoints.checkpoint import Checkpoint
 from cli.checks import balanced, class_loss_options, weights_of
 from core.errors import UserError
 from core.registry import (
@@ -25,10 +28,10 @@ from data.batches import Images
 from distill import WeightedLoss
 from distill.task import Distillation, Supervised, TaskLoss, Teacher
 from models.base import Network, to_device
+from models.classifier import Classifier
 from models.pretrained import load_pretrained
 from physics.base import Physics
-from training import checkpoint, setup
-from training.checkpoint import Checkpoint
+from training import setup
 from training.loop import Fit
 
 SMALL = 64  # pixels a side, below which a stem of 7 x 7 with stride and pooling leaves too little
@@ -38,13 +41,14 @@ def splits_of(args: Namespace) -> dict[str, Images]:
     return setup.splits_of(args, LABELLED, args.augment, labelled=True, shift=args.augment)
 
 
-def network_of(args: Namespace, physics: Physics, classes: list[str]) -> tuple[nn.Module, dict]:
+def network_of(args: Namespace, physics: Physics, classes: list[str]) -> tuple[Network, dict]:
     """The classifier that the flags describe, for images of its physics's size."""
     side = physics.parts[0].example(torch.device("cpu")).shape[-1]
     stem = {"auto": "small" if side < SMALL else "large"}.get(args.stem, args.stem)
     flags = Namespace(**vars(args) | {"stem": stem, "pretrained": None})
     network, config = setup.network_of(flags, classes=classes, side=side)
     if args.pretrained:
+        assert isinstance(network, Classifier)
         load_pretrained(network, args.network, args.download)
     return network, config
 
@@ -54,7 +58,7 @@ def task_loss_of(args: Namespace) -> TaskLoss:
 
 
 def supervised(
-    args: Namespace, network: nn.Module, physics: Physics, device: torch.device
+    args: Namespace, network: Network, physics: Physics, device: torch.device
 ) -> Supervised:
     return Supervised(to_device(network, device), physics.to(device), task_loss_of(args), "label")
 
@@ -63,11 +67,8 @@ class Reordered(Network):
     """A classifier whose classes stand in another order."""
 
     def __init__(self, network: Network, order: list[int]):
-        super().__init__()
+        super().__init__(network.c)
         self.network, self.order = network, order
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.features(x)["output"]
 
     def normalise(self, x: Tensor) -> Tensor:
         return self.network.normalise(x)
@@ -78,8 +79,8 @@ class Reordered(Network):
 
 
 def in_order(
-    network: nn.Module, theirs: list[str], ours: list[str], name: str, dataset: str
-) -> nn.Module:
+    network: Network, theirs: list[str], ours: list[str], name: str, dataset: str
+) -> Network:
     """A classifier of our classes, whose outputs are put into our order."""
     if theirs == ours:
         return network
@@ -144,10 +145,10 @@ def losses_of(args: Namespace) -> list[WeightedLoss]:
 
 def distillation(
     args: Namespace,
-    student: nn.Module,
+    student: Network,
     physics: Physics,
     teachers: list[Teacher],
-    labels: list[int],
+    labels: Sequence[int],
     device: torch.device,
 ) -> Distillation:
     """Student, teachers and what the losses learn, on the device.
@@ -210,7 +211,7 @@ def prepare_student(args: Namespace, device: torch.device, companion: Fit | None
     physics = setup.fitted_physics(physics_config, splits)
     network, config = network_of(args, physics, classes)
     teachers = with_our_classes(args, teachers, classes)
-    task = distillation(args, network, physics, teachers, splits["train"].labels, device)
+    task = distillation(args, network, physics, teachers, splits["train"].labels or (), device)
     return setup.fit_of(task, config, splits, args, run, meter=ClassMeter, companion=companion)
 
 

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from algo_functions import ClassMeter, Meter
+from checkpoints import checkpoint
 from core import distributed
 from core.errors import Diverged, Stopped, UserError
 from core.registry import OPTIMIZERS, bound
 from core.runtime import DROPOUT, NOISE, PROBE, Stop, compiled, data_seed, precision, seeded
 from data.batches import Batch, Images, build_loader, bytes_of, free_memory
 from distill.task import Losses, Progress, Task, total_of
+from models.base import Network
 from physics.paired import physics_for
-from training import checkpoint
 from training.cache import Memory, Views
 from training.closing import closing_lines
 from training.plots import Plots
@@ -154,7 +155,7 @@ class Fit:
         return self.steps >= self.total and not self.sums
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> Network:
         """What is evaluated and exported."""
         return self.task.student if self.average is None else self.average
 
@@ -200,7 +201,7 @@ class Fit:
     def batches(self, step: int) -> Iterator[Batch]:
         """Batches from a step on, for ever; each pass has its own order and augmentation."""
         while True:
-            self.train.dataset.epoch, self.train.batch_sampler.first = divmod(step, len(self.train))
+            self.train.begin_at(*divmod(step, len(self.train)))
             for batch in self.train:
                 yield self.memory.add(batch.to(self.device))
                 step += 1
@@ -522,7 +523,7 @@ def train(fits: list[Fit]) -> list[dict]:
 
 def shared_batches(fits: list[Fit]) -> Iterator[tuple[Batch, list[Fit]]]:
     """Each batch with the runs that learn it: those that are farthest behind."""
-    stream, place = iter(()), None
+    stream, place = iter(()), -1
     while unfinished := [fit for fit in fits if not fit.done]:
         step = min(fit.steps for fit in unfinished)
         behind = [fit for fit in unfinished if fit.steps == step]

@@ -1,11 +1,14 @@
 """The pictures of a training: its curves beside the score of the first image, and validation images."""
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from core.runtime import Stop
 from models.base import FirstImage
-from report.figures import detailed, draw_grid, notes_of
+from report.figures import draw_grid, psnr_notes, select_detailed
 from training.cache import Views
 from training.validation import evaluate, outputs
 
@@ -46,7 +49,7 @@ class Plots:
             return
         physics, images, kept = fit.val_physics.parts[0], fit.splits["val"], {}
         candidates = (images[k]["image"] for k in range(min(len(images), CANDIDATES * count)))
-        places = detailed(candidates, count)
+        places = select_detailed(candidates, count)
         views = Views(physics, fit.val, fit.device, fit.data_seed)
         for batch, y, output in outputs(fit.network, views):
             shown = zip(batch.image, physics.back_projection(y), output, strict=True)
@@ -54,9 +57,9 @@ class Plots:
             if kept.keys() >= set(places):
                 break
         truth, first, output = zip(*(kept[k] for k in places), strict=True)
-        columns = {"first image": first, "network": output}
+        columns: dict[str, Sequence[Tensor]] = {"first image": first, "network": output}
         path = fit.run.folder / "images" / f"step_{fit.steps:07d}.png"
-        draw_grid(columns, truth, path, notes_of(columns, truth))
+        draw_grid(columns, truth, path, psnr_notes(columns, truth))
 
 
 def score_first_image(fit: "Fit", stop: Stop) -> dict[str, float] | None:

@@ -4,10 +4,10 @@ from argparse import Namespace
 from collections.abc import Callable
 
 import torch
-from torch.utils.data import DataLoader
 
 from core.files import write_csv
 from core.runtime import PREPARATION, Stop, seeded
+from data.batches import Loader
 from distill.task import Task, total_of
 from report.figures import draw_lines
 from training.cache import Memory
@@ -18,7 +18,7 @@ RATE = 1e-3  # of Adam
 
 def pretrain(
     task: Task,
-    loader: DataLoader,
+    loader: Loader,
     memory: Memory,
     stop: Stop,
     args: Namespace,
@@ -39,9 +39,10 @@ def pretrain(
         optimizer.load_state_dict(state["optimizer"])
     for weight in weights:
         weight.requires_grad_(True)
-    count = len(loader.dataset)
+    count = len(loader.images)
     for epoch in range(len(rows), args.prepare_epochs):
-        loader.dataset.epoch, loader.batch_sampler.first, sums = epoch, 0, {}
+        loader.begin_at(epoch)
+        sums: dict[str, float] = {}
         for k, batch in enumerate(loader):
             stop.check()
             generator = seeded(args.seed, PREPARATION, epoch * len(loader) + k)

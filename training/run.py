@@ -14,13 +14,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from algo_functions import ClassMeter, Meter
+from checkpoints import checkpoint
 from cli.checks import check_run_name
 from cli.flags import TECHNICAL, identity
 from core import distributed
 from core.errors import UserError
 from core.files import inside, lock, sweep, write_csv, write_text
 from report.figures import draw_curves, draw_splits
-from training import checkpoint
 
 
 class Run:

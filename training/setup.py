@@ -9,9 +9,11 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from algo_functions import build_physics
+from checkpoints import checkpoint
+from checkpoints.checkpoint import Checkpoint
 from cli.checks import loss_options, named_losses
 from core.errors import UserError
 from core.registry import (
@@ -32,12 +34,10 @@ from data_loader import Request, build_splits
 from distill import WeightedLoss, build_loss, build_task_loss
 from distill.task import Distillation, Supervised, Task, Teacher
 from models import build_network
-from models.base import to_device
+from models.base import Network, to_device
 from models.hybrid_unet import graft
 from physics.base import Physics
 from physics.paired import physics_for
-from training import checkpoint
-from training.checkpoint import Checkpoint
 from training.loop import Fit, train
 from training.run import Run
 
@@ -88,7 +88,7 @@ def physics_config_of(args: Namespace) -> dict:
     return {"name": args.physics, "n": args.n, "c": args.c, **flags}
 
 
-def network_of(args: Namespace, **more) -> tuple[nn.Module, dict]:
+def network_of(args: Namespace, **more) -> tuple[Network, dict]:
     """The network that the flags describe, and its config.
 
     One seed gives the same first weights in every script.
@@ -106,7 +106,7 @@ def network_of(args: Namespace, **more) -> tuple[nn.Module, dict]:
     return apply_checkpointing(build_network(config), args), config
 
 
-def apply_checkpointing(network: nn.Module, args: Namespace) -> nn.Module:
+def apply_checkpointing(network: Network, args: Namespace) -> Network:
     """The network, which recomputes features in the backward pass if --gradient_checkpointing."""
     network.checkpointing = args.gradient_checkpointing
     if args.gradient_checkpointing and not network.can_checkpoint:
@@ -122,7 +122,7 @@ def ordering_file(physics_config: dict) -> dict[str, str]:
     return {"ordering_file": ordering.removeprefix("file:")} if ordering.startswith("file:") else {}
 
 
-def warm_start(network: nn.Module, config: dict, path: str | None) -> None:
+def warm_start(network: Network, config: dict, path: str | None) -> None:
     """Begins with the weights of a checkpoint, whose network must be the same."""
     if path is None:
         return
@@ -151,7 +151,7 @@ def fitted_physics(config: dict, splits: dict[str, Images]) -> Physics:
     return physics
 
 
-def check_pairs(dataset: str, images: Images, networks: list[tuple[nn.Module, Physics]]) -> None:
+def check_pairs(dataset: str, images: Images, networks: list[tuple[Network, Physics]]) -> None:
     """Refuses networks whose physics cannot be used with these images.
 
     A physics that measures nothing needs pairs, and pairs come without a noise level.
@@ -228,7 +228,7 @@ def teacher_of(args: Namespace, path: Path | None, images: Callable[[], Tensor])
     return Teacher(network, physics, network_config)
 
 
-def hybrid_of(encoder: Checkpoint, decoder_path: str, freeze: str) -> tuple[nn.Module, dict]:
+def hybrid_of(encoder: Checkpoint, decoder_path: str, freeze: str) -> tuple[Network, dict]:
     """A network of one U-Net's encoder and another's decoder, a part of it frozen on request."""
     decoder, decoder_config = checkpoint.restore_network(decoder_path, kind=checkpoint.RESTORER)
     config, other = (
@@ -245,7 +245,7 @@ def hybrid_of(encoder: Checkpoint, decoder_path: str, freeze: str) -> tuple[nn.M
     return network, config
 
 
-def unfrozen(start: Checkpoint) -> tuple[nn.Module, dict]:
+def unfrozen(start: Checkpoint) -> tuple[Network, dict]:
     """The network of a checkpoint with nothing frozen in it: a hybrid becomes a U-Net."""
     config = start.network_config
     if config["name"] != "hybrid_unet":
@@ -280,7 +280,7 @@ def student_names(
 
 
 def supervised(
-    args: Namespace, network: nn.Module, physics: Physics, loss: str, device: torch.device
+    args: Namespace, network: Network, physics: Physics, loss: str, device: torch.device
 ) -> Supervised:
     """A network and its physics, on the device."""
     task_loss = build_task_loss(loss, **loss_options(args))
@@ -289,7 +289,7 @@ def supervised(
 
 def distillation(
     args: Namespace,
-    student: nn.Module,
+    student: Network,
     physics: Physics,
     teacher: Teacher,
     images: Callable[[], Tensor],

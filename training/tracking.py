@@ -34,7 +34,7 @@ class Tracker:
 
     def __init__(
         self,
-        mode: str,
+        mode: str,  # auto, online, offline or disabled
         project: str,
         name: str,
         key: str,
@@ -61,6 +61,7 @@ class Tracker:
             mode = "offline"
         try:
             import wandb
+            from wandb.errors import Error
         except ImportError:
             print("wandb: not installed, not logged")
             return
@@ -71,12 +72,12 @@ class Tracker:
                 name=name,
                 id=key,
                 resume="allow",
-                mode=mode,
+                mode="online" if mode == "online" else "offline",
                 dir=str(folder),
                 config=config,
                 settings=settings,
             )
-        except (wandb.errors.Error, OSError) as error:
+        except (Error, OSError) as error:
             print(f"wandb: off ({str(error).splitlines()[0]})")
 
     def log(self, row: dict) -> None:
@@ -99,10 +100,10 @@ class Tracker:
         """A logger that fails is let go; the training goes on."""
         if self.run is None:
             return
-        import wandb
+        from wandb.errors import Error
 
         try:
             action(self.run)
-        except (wandb.errors.Error, OSError, RuntimeError) as error:
+        except (Error, OSError, RuntimeError) as error:
             print(f"wandb: off from here on ({str(error).splitlines()[0]})")
             self.run = None

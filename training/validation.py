@@ -1,16 +1,20 @@
 """A network's outputs on a split, and their scores."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from algo_functions import ClassMeter, Meter
 from data.batches import Batch
+from models.base import Network
 from training.cache import View
 
+M = TypeVar("M", bound=Meter | ClassMeter)
 
-def outputs(network: nn.Module, views: Iterable[View]) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+
+def outputs(network: Network, views: Iterable[View]) -> Iterator[tuple[Batch, Tensor, Tensor]]:
     """Batch by batch of a split: the batch, its measurements, and the network's output."""
     network.eval()
     for batch, y, x0 in views:
@@ -20,11 +24,11 @@ def outputs(network: nn.Module, views: Iterable[View]) -> Iterator[tuple[Batch, 
 
 
 def evaluate(
-    network: nn.Module,
+    network: Network,
     views: Iterable[View],
-    meter: Meter | ClassMeter,
+    meter: M,
     check: Callable[[], None] = lambda: None,
-) -> Meter | ClassMeter:
+) -> M:
     """The scores of every image of a split, once for each part of the physics."""
     for batch, _, output in outputs(network, views):
         meter.add(output, batch.of_target(meter.target))

@@ -10,23 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from algo_functions import build_physics
+from checkpoints.old_formats import upgraded
 from core.errors import CONTROL, UserError
 from core.files import durable
 from core.inputs import checkpoint_file, existing_file
 from models import build_network, current_config, rrdbnet, unet
+from models.base import Network
 from models.weights import UNREADABLE, describe_unreadable
 from physics.base import Physics
-from training.old_formats import upgraded
 
 RESTORER, CLASSIFIER = "a network that restores images", "a classifier"
 READERS = {  # of the two kinds, for those who took one for the other
     RESTORER: "main_unet_dist.py --teacher, progressive_distill.py and test_UNet.py",
     CLASSIFIER: "main_classify_dist.py --teacher and test_classify.py",
 }
-FORMAT = 3  # see `training.old_formats`
+FORMAT = 3  # see `checkpoints.old_formats`
 SEALED = 2  # the first format with a digest
 SEAL = 64  # hexadecimal digits of a sha256
 LARGEST = 4096  # number in a config, unless a tensor of the file has such a side
@@ -36,7 +36,7 @@ LARGEST = 4096  # number in a config, unless a tensor of the file has such a sid
 class Checkpoint:
     """A trained network with the physics it was trained behind, and what rebuilds both."""
 
-    network: nn.Module  # in eval mode
+    network: Network  # in eval mode
     physics: Physics
     network_config: dict
     training_config: dict
@@ -108,7 +108,7 @@ def digest(path: str | Path) -> str:
 
 
 def pack(
-    network: nn.Module, network_config: dict, physics: Physics, training_config: dict, **more
+    network: Network, network_config: dict, physics: Physics, training_config: dict, **more
 ) -> dict:
     """What is saved of a network: its weights, and what rebuilds it and its physics."""
     weights = {
@@ -237,7 +237,7 @@ def naming(path: str | Path) -> Iterator[None]:
         ) from None
 
 
-def rebuild_network(content: Content) -> nn.Module:
+def rebuild_network(content: Content) -> Network:
     """The network of a checkpoint, in eval mode."""
     with naming(content.path):
         with torch.device("meta"):  # before anything of that size is made
@@ -276,7 +276,7 @@ def restore(
     return Checkpoint(network, physics, content.network, content.config, digest(path))
 
 
-def restore_network(path: str | Path, kind: str | None = None) -> tuple[nn.Module, dict]:
+def restore_network(path: str | Path, kind: str | None = None) -> tuple[Network, dict]:
     """A checkpoint's network and its config, whatever the physics."""
     content = parse(path, {})
     validate(content, {}, kind)
@@ -301,7 +301,7 @@ def check_sizes(config: dict, weights: dict, path: str | Path) -> None:
         raise UserError(f"checkpoint {path} has weights larger than what it holds of them")
 
 
-def check_weights(network: nn.Module, weights: dict, path: str | Path) -> None:
+def check_weights(network: Network, weights: dict, path: str | Path) -> None:
     """Refuses weights whose names and shapes are not the network's."""
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
@@ -314,7 +314,7 @@ def check_weights(network: nn.Module, weights: dict, path: str | Path) -> None:
         )
 
 
-def load_weights(network: nn.Module, weights: dict, path: str | Path) -> None:
+def load_weights(network: Network, weights: dict, path: str | Path) -> None:
     """Loads weights whose names and shapes must be the network's; denormal numbers become zero."""
     check_weights(network, weights, path)
     # Numbers this small cost a CPU thirty times the work and change nothing.

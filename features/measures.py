@@ -1,7 +1,8 @@
-"""What a number can say of a feature map: functions (B, C, H, W) -> (B, C), of every image and channel alone.
+"""Measures of feature maps: functions (B, C, H, W) -> (B, C) of every image and channel alone.
 
-f is one map, F f its Fourier transform with the lowest frequency in the middle, m_k its central moments over the places. A measure
-is nan where its formula is 0 / 0: shares of a map of zeros, shapes of a map that does not vary, ratios to a mean of zero.
+f is one map, F f its Fourier transform with the lowest frequency in the middle, m_k its central
+moments over the pixels. A measure is nan where its formula is 0 / 0: shares of a map of zeros,
+shapes of a map that does not vary, ratios to a mean of zero.
 """
 
 import math
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from models.base import pad_to_multiple
 
-ROUNDING = torch.finfo(torch.float32).eps  # what networks compute is not known better than this
+ROUNDING = torch.finfo(torch.float32).eps  # the precision of what networks compute
 
 
 def share(part: Tensor, whole: Tensor) -> Tensor:
@@ -50,11 +51,10 @@ def high_frequency(f: Tensor) -> Tensor:
 
 
 def spectral_entropy(f: Tensor) -> Tensor:
-    """-sum p log p / log(HW), p = |F f|² / sum of |F f|²: 0 of one frequency, 1 of white; nan of one place"""
+    """-sum p log p / log(HW), p = |F f|² / sum of |F f|²: 0 of one frequency, 1 of white; nan of one pixel"""
     energies = fourier(f).flatten(2).square()
-    return torch.special.entr(energies / energies.sum(2, keepdim=True)).sum(2) / math.log(
-        energies.shape[2]
-    )
+    p = energies / energies.sum(2, keepdim=True)
+    return torch.special.entr(p).sum(2) / math.log(energies.shape[2])
 
 
 def std(f: Tensor) -> Tensor:
@@ -66,9 +66,8 @@ def moment(f: Tensor, k: int) -> Tensor:
     """m_k / m_2^(k/2)"""
     f = f.flatten(2)
     mean, deviation = f.mean(2, keepdim=True), f.std(2, correction=0, keepdim=True)
-    return (
-        ((f - mean) / deviation.where(deviation > ROUNDING * mean.abs(), torch.nan)).pow(k).mean(2)
-    )
+    deviation = deviation.where(deviation > ROUNDING * mean.abs(), torch.nan)
+    return ((f - mean) / deviation).pow(k).mean(2)
 
 
 def skewness(f: Tensor) -> Tensor:
@@ -82,12 +81,11 @@ def kurtosis(f: Tensor) -> Tensor:
 
 
 def iqr(f: Tensor) -> Tensor:
-    """the third quartile less the first, values between two places interpolated"""
+    """the third quartile less the first, values between two pixels interpolated"""
     values = f.flatten(2).sort(2).values  # torch.quantile takes no large tensors
-    places = torch.tensor((0.25, 0.75), dtype=f.dtype, device=f.device) * (values.shape[2] - 1)
-    first, third = torch.lerp(
-        values[..., places.floor().long()], values[..., places.ceil().long()], places.frac()
-    ).unbind(2)
+    ranks = torch.tensor((0.25, 0.75), dtype=f.dtype, device=f.device) * (values.shape[2] - 1)
+    below, above = values[..., ranks.floor().long()], values[..., ranks.ceil().long()]
+    first, third = torch.lerp(below, above, ranks.frac()).unbind(2)
     return third - first
 
 

@@ -14,9 +14,9 @@ from test_whole import picture, save
 
 import test_UNet
 from algo_functions import build_physics
+from checkpoints import checkpoint
 from data_loader import Request, build_splits
 from models import build_network
-from training import checkpoint
 
 DIGITS = ["--dataset", "digits", "--limit_test", "3"]
 
@@ -56,27 +56,27 @@ def by_formula(count: int) -> float:
 def test_lmmse_is_fitted_to_the_images_that_the_network_learnt_from(capsys):
     path = learnt({"dataset": "digits", "data_root": "data", "crop": "center", "limit_train": 60})
     row, last = scored(path, *DIGITS)
-    assert row["fitted to (images)"] == 60 and last["LMMSE Images"] == "60"
+    assert row["LMMSE images"] == 60 and last["LMMSE Images"] == "60"
     assert row["PSNR"] == pytest.approx(by_formula(60), abs=0.02)
     assert float(last["PSNR LMMSE"]) == pytest.approx(row["PSNR"])
-    said = "LMMSE is fitted to 60 training images of 'digits': the network learnt from them"
+    said = "LMMSE is fitted to 60 training images of 'digits' (the network was trained on them)"
     assert said in capsys.readouterr().out
     assert abs(by_formula(60) - by_formula(500)) > 0.1
 
 
 @pytest.mark.parametrize(
-    "config, words, count, whose",
+    "trained_with, words, count, whose",
     [
         ({"dataset": "digits", "limit_train": 60}, ["--limit_train", "30"], 30, "--limit_train 30"),
-        ({}, ["--limit_train", "30"], 30, "the checkpoint does not say"),
-        ({"dataset": "digits"}, [], 1294, "the network learnt from them"),
+        ({}, ["--limit_train", "30"], 30, "the checkpoint does not name"),
+        ({"dataset": "digits"}, [], 1294, "the network was trained on them"),
     ],
 )
 def test_another_number_of_images_is_one_that_the_command_line_asks_for(
     trained_with, words, count, whose, capsys
 ):
     row, _ = scored(learnt(trained_with), *DIGITS, *words)
-    assert row["fitted to (images)"] == count and f"of 'digits': {whose}" in capsys.readouterr().out
+    assert row["LMMSE images"] == count and f"of 'digits' ({whose}" in capsys.readouterr().out
 
 
 def test_a_network_tested_on_other_images_keeps_its_own_lmmse():
@@ -84,17 +84,17 @@ def test_a_network_tested_on_other_images_keeps_its_own_lmmse():
         save(picture(20, 20, seed=k), Path("mine") / f"{k}.png")
     path = learnt({"dataset": "folder", "data_root": "mine", "crop": "center", "limit_train": 20})
     row, last = scored(path, *DIGITS)
-    assert row["fitted to (images)"] == 20 and last["Dataset"] == "digits"
+    assert row["LMMSE images"] == 20 and last["Dataset"] == "digits"
     save(picture(32, 48), Path("whole") / "a.png")
     row, _ = scored(path, "--dataset", "folder", "--data_root", "whole", "--crop", "whole")
-    assert row["fitted to (images)"] == 20  # block by block, as the camera looks
+    assert row["LMMSE images"] == 20  # block by block, as the camera looks
     Path("mine").rename("moved")
     row, last = scored(path, *DIGITS)
     assert row is None and not last["PSNR LMMSE"] and not last["LMMSE Images"]
 
 
 @pytest.mark.parametrize(
-    "config, camera, words, why",
+    "trained_with, camera, words, why",
     [
         (
             {"dataset": "folder", "data_root": "gone"},
@@ -103,17 +103,22 @@ def test_a_network_tested_on_other_images_keeps_its_own_lmmse():
             "--data_root gone: no such folder",
         ),
         ({"dataset": "moon"}, {}, DIGITS, "unknown dataset 'moon'"),
-        ({"dataset": "digits", "limit_train": 1}, {}, DIGITS, "learnt from 1 image"),
+        ({"dataset": "digits", "limit_train": 1}, {}, DIGITS, "was trained on 1"),
         ({"dataset": "digits", "limit_train": -4}, {}, DIGITS, "has limit_train -4"),
         ({"dataset": "digits", "data_root": "a\nb"}, {}, DIGITS, "has data_root 'a\\nb'"),
         ({"dataset": ["digits"]}, {}, DIGITS, "has dataset ['digits']"),
-        ({"dataset": "digits"}, {"n": 128}, DIGITS, "up to 64 pixels a side, not for 128 x 128"),
+        (
+            {"dataset": "digits"},
+            {"n": 128},
+            DIGITS,
+            "limited to 64 x 64 pixels, these are 128 x 128",
+        ),
     ],
 )
 def test_where_lmmse_cannot_be_fitted_a_line_says_why(trained_with, camera, words, why, capsys):
     row, last = scored(learnt(trained_with, **camera), *words)
     assert row is None and not last["LMMSE Images"]
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "no LMMSE row" in line]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "no LMMSE baseline" in line]
     assert why in line
 
 
@@ -122,7 +127,7 @@ def test_a_denoiser_of_whole_pictures_has_no_lmmse(capsys):
     path = learnt({"dataset": "digits"}, name="denoise", sigma=25.0)
     row, _ = scored(path, "--dataset", "folder", "--data_root", "whole", "--crop", "whole")
     assert row is None
-    assert "these pictures have their own sizes" in capsys.readouterr().out
+    assert "the test images have various sizes" in capsys.readouterr().out
 
 
 def test_lmmse_of_many_images_is_fitted_to_the_first_ten_thousand(monkeypatch):
@@ -130,5 +135,5 @@ def test_lmmse_of_many_images_is_fitted_to_the_first_ten_thousand(monkeypatch):
 
     monkeypatch.setattr(restoration, "MOST_LMMSE", 50)
     row, last = scored(learnt({"dataset": "digits"}), *DIGITS)
-    assert row["fitted to (images)"] == 50 and last["LMMSE Images"] == "50"
+    assert row["LMMSE images"] == 50 and last["LMMSE Images"] == "50"
     assert torch.isfinite(torch.tensor(row["PSNR"]))

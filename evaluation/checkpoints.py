@@ -1,0 +1,98 @@
+"""Checkpoints of an evaluation: opened, named, checked against each other, and set to the test images."""
+
+from argparse import Namespace
+from collections import Counter
+from pathlib import Path
+
+from algo_functions import Meter
+from checkpoints.checkpoint import RESTORER, Checkpoint, restore
+from cli.flags import BARE
+from core.errors import UserError
+from data.batches import Images
+from data_loader import build_splits
+from evaluation.piecewise import Piecewise
+from models.base import Network
+from physics.base import Physics
+from physics.mosaic import Mosaic
+from training.setup import request_of
+
+GENERIC_NAMES = ("best", "last", "last_before", "teacher")  # of files that every run folder has
+
+
+def open_checkpoint(path: str, args: Namespace, kind: str | None = None) -> Checkpoint:
+    """A checkpoint; the flags complete a bare file with a single-pixel camera or a denoiser."""
+    values = {name: getattr(args, name) for name in ("c", *BARE)}
+    physics_config = None
+    if args.n and args.sigma:
+        physics_config = {"name": "denoise", "n": args.n, "sigma": args.sigma[0], "x0": "adjoint"}
+    return restore(path, values, physics_config, kind)
+
+
+def open_restorer(path: str, args: Namespace) -> Checkpoint:
+    """A checkpoint that restores images."""
+    return open_checkpoint(path, args, RESTORER)
+
+
+def check_same_images(checkpoints: dict[str, Checkpoint]) -> None:
+    """Refuses networks of different image sizes or channels."""
+    first_path, first = next(iter(checkpoints.items()))
+    n_first, c_first = (first.physics.config[key] for key in ("n", "c"))
+    for path, checkpoint in checkpoints.items():
+        n, c = (checkpoint.physics.config[key] for key in ("n", "c"))
+        if (n, c) != (n_first, c_first):
+            raise UserError(
+                f"{path} takes images of {n} pixels and {c} channels, "
+                f"{first_path} takes {n_first} pixels and {c_first} channels"
+            )
+
+
+def checkpoint_name(path: str | Path) -> str:
+    """A short name: the file's, with the run's folder before a name that every run has."""
+    path = Path(path)
+    return f"{path.parent.name}_{path.stem}" if path.stem in GENERIC_NAMES else path.stem
+
+
+def checkpoint_names(checkpoints: dict[str, Checkpoint]) -> dict[str, str]:
+    """A short unique name for each path; equal names get a digest of the content."""
+    names = {path: checkpoint_name(path) for path in checkpoints}
+    counts = Counter(names.values())
+    return {
+        path: name if counts[name] == 1 else f"{name}_{checkpoints[path].digest}"
+        for path, name in names.items()
+    }
+
+
+def format_paths(names: dict[str, str]) -> str:
+    """The full path of each short name, a line each."""
+    return "\n".join(f"{name}: {path}" for path, name in names.items())
+
+
+def load_test_images(args: Namespace, physics: Physics) -> Images:
+    """The test images in the size that a physics takes."""
+    n, c = physics.config["n"], physics.config["c"]
+    request = request_of(args, n=n, c=c, multiple=physics.step)
+    return build_splits(request, wanted=("test",))["test"]
+
+
+def fit_to_images(network: Network, physics: Physics, images: Images) -> tuple[Network, Physics]:
+    """Both block by block where the images are larger than the n x n pixels of the physics."""
+    n = physics.config["n"]
+    if images.same_size or physics.step < n:
+        return network, physics
+    return Piecewise(network, n), Mosaic(physics)
+
+
+def physics_at_levels(physics: Physics, args: Namespace) -> list[Physics]:
+    """The physics at each noise level of the flags, or as it is."""
+    for flag in ("awgn_snr", "sigma"):
+        if getattr(args, flag) and flag != physics.level:
+            source = f"--{physics.level}" if physics.level else "its config"
+            raise UserError(
+                f"{flag}: the noise of physics '{physics.config['name']}' is set by {source}"
+            )
+    levels = getattr(args, physics.level) if physics.level else None
+    return [physics.at_noise(level) for level in levels] if levels else [physics]
+
+
+def build_meter(args: Namespace) -> Meter:
+    return Meter(args.crop_border, args.y_channel)

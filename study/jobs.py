@@ -1,0 +1,152 @@
+"""One job of a study: its runs are trained together, scored, and their states written."""
+
+import json
+import os
+import platform
+import statistics
+import time
+import traceback
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import ModuleType
+
+from core.errors import Diverged, UserError, in_a_line
+from core.files import lock
+from runners.pool import ELSEWHERE
+from study.planning import Plan, PlannedRun, Study
+from study.status import (
+    DONE,
+    FAILED,
+    LOCK,
+    RUNNING,
+    describe_run,
+    is_done,
+    metric_of,
+    read_scores,
+    read_status,
+    state_of,
+    write_baselines,
+    write_scores,
+    write_status,
+)
+
+
+def do_job(study: Study, plan: Plan, keys: list[str], wait: bool = False) -> dict[str, str]:
+    """Trains and scores the runs of a job; returns the state of each.
+
+    If they fail together each is tried alone. A run on which another process works is left to it,
+    or with `wait` waited for.
+    """
+    with ExitStack() as locks:
+        try:
+            for key in sorted(keys):  # in one order, so that no two processes wait for each other
+                locks.enter_context(lock(study.folder / key / LOCK, wait=wait))
+        except UserError:
+            return dict.fromkeys(keys, ELSEWHERE)
+        left = [key for key in keys if not is_done(study, key)]
+        failed = left and not try_runs(study, plan, left)
+        if failed and len(left) > 1:
+            for key in left:
+                try_runs(study, plan, [key])
+        return {key: DONE if is_done(study, key) else FAILED for key in keys}
+
+
+def try_runs(study: Study, plan: Plan, keys: list[str]) -> bool:
+    """Trains and scores runs, whose output goes to their log; whether this succeeded."""
+    with (
+        open(study.folder / keys[0] / "log.txt", "a") as log,
+        redirect_stdout(log),
+        redirect_stderr(log),
+    ):
+        try:
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            process = {"process": os.getpid(), "machine": platform.node(), "since": since}
+            for key in keys:
+                write_status(study, key, RUNNING, **process)
+            train_and_score(study, plan, [study.runs[key] for key in keys])
+            return True
+        except (Exception, SystemExit) as error:  # whatever it is, the other runs go on
+            expected = isinstance(error, UserError | Diverged | OSError)
+            reason = str(error) if expected else f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+            for key in keys:
+                write_status(study, key, FAILED, error=reason)
+            return False
+
+
+def train_and_score(study: Study, plan: Plan, runs: list[PlannedRun]) -> None:
+    """Trains runs of one script, and writes the scores of every test image."""
+    from core import runtime
+    from study.scoring import score_baselines, score_run
+
+    for run in runs:
+        if run.teacher and not is_done(study, run.teacher):
+            raise UserError(f"its teacher {run.teacher} is {state_of(study, run.teacher)}")
+    script = plan.load_script(runs[0].script)
+    every_args = [script.parse(plan.command_line(run)) for run in runs]
+    device = runtime.start(every_args[0].device)
+    scored = []
+    for run, args, result in zip(
+        runs, every_args, train_together(script, every_args, device), strict=True
+    ):
+        checkpoint, baselines = Path(result["checkpoint"]), {}
+        rows, parameters = score_run(checkpoint, args, study.limit_test, device)
+        if run.role == "alone" and run.seed == min(plan.seeds):
+            baselines = score_baselines(checkpoint, args, study.limit_test, device)
+        metrics = json.loads((Path(result["run"]) / "metrics.json").read_text())
+        status = {
+            "run": Path(result["run"]).name,
+            "parameters": parameters,
+            "seconds": round(sum(row["seconds"] for row in metrics) / len(runs), 2),
+            "limit_test": study.limit_test,
+            "baselines": list(baselines),
+        }
+        scored.append((run.key, rows, baselines, status))
+    for key, rows, baselines, status in scored:
+        write_baselines(study, key, baselines)
+        write_scores(study, key, rows)
+        write_status(study, key, DONE, **status)
+
+
+def train_together(script: ModuleType, every_args: list, device) -> list[dict]:
+    """The results of runs of one script, trained together where the script can do so."""
+    if not hasattr(script, "prepare"):
+        results = [script.main(args) for args in every_args]
+        return [result["rungs"][-1] if "rungs" in result else result for result in results]
+    from training import setup
+
+    return setup.train_together(
+        lambda args, companion: script.prepare(args, device, companion), every_args
+    )
+
+
+class Progress:
+    """Prints a line for every job that ends."""
+
+    def __init__(self, study: Study, jobs: int):
+        self.study, self.jobs, self.ended = study, jobs, 0
+        self.began = time.perf_counter()
+
+    def __call__(self, keys: list[str], result: dict[str, str]) -> None:
+        self.ended += 1
+        for key in keys:
+            known = result[key] in (DONE, FAILED, ELSEWHERE) or is_done(self.study, key)
+            if not known:  # a process that died could not write its status
+                write_status(self.study, key, FAILED, error=result[key])
+        done = [key for key in keys if result[key] == DONE]
+        errors = {
+            read_status(self.study, key).get("error") or result[key]: None
+            for key in keys
+            if key not in done
+        }
+        parts = [f"{len(done)} of {len(keys)} done"]
+        if done:
+            parts.append(f"mean score {statistics.mean(map(self.mean_score, done)):.3f}")
+        parts += [*errors, f"{time.perf_counter() - self.began:.0f} s"]
+        name = describe_run(self.study.runs[keys[0]])
+        line = f"[{self.ended}/{self.jobs}] {name}: {', '.join(parts)}"
+        print(in_a_line(line), flush=True)
+
+    def mean_score(self, key: str) -> float:
+        rows = read_scores(self.study.folder / key / "scores.csv")
+        return statistics.mean(row[metric_of(row)] for row in rows)

@@ -1,0 +1,117 @@
+"""The text of a study: its file, what the command line changes in it, and how its values read."""
+
+import itertools
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+
+from core.errors import UserError, in_a_line
+
+KEYS = ("question", "script", "seeds", "fixed", "teacher", "grid", "shuffled", "limit_test", "tiny")
+
+
+def resolve_tiny(text: dict, tiny: bool) -> dict:
+    """A study file; with `tiny`, the values of its section of that name replace the others."""
+    section = flags_in(text, "tiny")
+    for level in (text, section):
+        unknown = [in_a_line(str(name)) for name in level if name not in KEYS]
+        if unknown:
+            raise UserError(f"study: unknown {', '.join(unknown)}: the keys are {', '.join(KEYS)}")
+    text = without(text, "tiny")
+    if not tiny:
+        return text
+    if not section:
+        raise UserError("study: it has no section 'tiny'")
+    return text | section | {"fixed": flags_in(text, "fixed") | flags_in(section, "fixed")}
+
+
+def apply_flags(text: dict, args: Namespace) -> dict:
+    """A study with the changes of the command line."""
+    for name in ("vary", "fixed", "teacher"):
+        check_distinct([flag for flag, _ in getattr(args, name)], f"--{name}")
+    grids = [flags_in({"grid": grid}, "grid") for grid in as_list(text.get("grid") or {})]
+    grids = [grid | dict(args.vary) for grid in grids]
+    for flag, _ in args.fixed:
+        if any(flag in grid for grid in grids):
+            flag = in_a_line(flag)
+            raise UserError(f"--fixed {flag}: the grid sets it; give --vary {flag}=VALUE")
+    for flag, _ in args.teacher:
+        if any(flag in flags_in(grid, "teacher") for grid in grids):
+            raise UserError(f"--teacher {in_a_line(flag)}: the parts of the grid set it")
+    for name in ("script", "seeds", "shuffled", "limit_test"):
+        if getattr(args, name) is not None:
+            text = text | {name: getattr(args, name)}
+    for name in ("fixed", "teacher"):
+        text = text | {name: flags_in(text, name) | dict(getattr(args, name))}
+    return text | {"grid": grids} if args.vary else text
+
+
+def flags_in(text: dict, name: str) -> dict:
+    """A part of a study that holds flags."""
+    flags = text.get(name) or {}
+    if not isinstance(flags, dict):
+        raise UserError(f"study: {name} must hold flags 'name: value', not {in_a_line(str(flags))}")
+    return {str(flag): value for flag, value in flags.items()}
+
+
+def whole_number(value, name: str, least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(
+            f"study: {name} {in_a_line(str(value))} is not a whole number of at least {least}"
+        )
+    return value
+
+
+def check_distinct(values: list, where: str) -> None:
+    """Refuses a value that is listed twice."""
+    for value in values:
+        count = sum(is_equal(value, other) for other in values)
+        if count > 1:
+            raise UserError(f"study: {where} lists {in_a_line(format_value(value))} {count} times")
+
+
+def is_equal(a, b) -> bool:
+    """Whether two values of a study are the same on a command line."""
+    return str(a) == str(b) or (a == b and not isinstance(a, bool) and not isinstance(b, bool))
+
+
+def as_list(value) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+def combinations(flags: dict) -> Iterator[dict]:
+    """Every combination of the values that are listed."""
+    names = list(flags)
+    for values in itertools.product(*(as_list(flags[name]) for name in names)):
+        yield dict(zip(names, values, strict=True))
+
+
+def varying_flags(grids: list[dict]) -> list[str]:
+    """Flags that do not have one value in all grids."""
+    names = dict.fromkeys(name for grid in grids for name in grid)
+    return [
+        name
+        for name in names
+        if len({format_value(value) for grid in grids for value in as_list(grid.get(name))}) > 1
+    ]
+
+
+def select(flags: dict, names: Iterable[str]) -> dict:
+    return {name: flags[name] for name in names if name in flags}
+
+
+def without(flags: dict, name: str) -> dict:
+    return {other: value for other, value in flags.items() if other != name}
+
+
+def format_value(value) -> str:
+    """A value in a table and in a folder's name."""
+    if isinstance(value, list):
+        return " ".join(map(format_value, value))
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def format_setting(setting: dict) -> str:
+    """A setting in words."""
+    return ", ".join(f"{name} {format_value(value)}" for name, value in setting.items())
