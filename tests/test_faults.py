@@ -5,11 +5,14 @@ import os
 import random
 import resource
 import signal
+import subprocess
+import sys
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
+from test_house import ROOT
 from test_training import TINY, same, train
 
 from algo_functions import build_physics
