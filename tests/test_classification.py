@@ -935,7 +935,7 @@ def test_restorers_and_classifiers_are_not_mistaken_for_one_another(teacher):
     with pytest.raises(UserError, match=r"restores images .*, but a classifier is needed here"):
         call(main_classify_dist, *TINY, "--teacher", unet)
     with pytest.raises(
-        UserError, match=r"is a classifier .*, a network that restores images is needed"
+        UserError, match=r"is a classifier .*, but a network that restores images is needed"
     ):
         call(test_UNet, "--checkpoint", teacher, "--dataset", "digits")
 

@@ -502,7 +502,7 @@ def test_a_checkpoint_never_needs_the_file_again(capsys):
         ({"jpeg_range2": [0, 95]}, "two whole numbers [low, high] from 1 to 100"),
         ({"kernel_list": ["iso", "iso"]}, "kernel_list ['iso', 'iso'] is not a list of iso, aniso"),
         ({"kernel_list": ["iso"]}, "kernel_prob has 6 values for the 1 of kernel_list"),
-        ("[1, 2]", "file:own.yml: expected settings 'name: value'"),
+        ("[1, 2]", "file:own.yml must have settings 'name: value'"),
         ("a: b: c", "file:own.yml is neither JSON nor YAML"),
     ],
 )

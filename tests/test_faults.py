@@ -5,11 +5,14 @@ import os
 import random
 import resource
 import signal
+import subprocess
+import sys
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
+from test_house import ROOT
 from test_training import TINY, same, train
 
 from algo_functions import build_physics
@@ -78,6 +81,32 @@ def test_rows_of_several_writers_all_arrive(tmp_path):
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
     lines = (tmp_path / "t.csv").read_text().split()
     assert lines[0] == "a" and sorted(map(int, lines[1:])) == sorted([*range(20)] * 3)
+
+
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from core.files import lock
+held = lock(Path(sys.argv[1]))
+child = os.fork()
+print(child, flush=True) if child else None
+time.sleep(60)
+"""
+
+
+def test_a_lock_is_free_once_its_process_is_killed_even_if_a_forked_worker_lives_on(tmp_path):
+    path = tmp_path / ".lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        child = int(holder.stdout.readline())
+        with pytest.raises(UserError, match=f"in use by process {holder.pid} on .* still running"):
+            files.lock(path)
+        holder.kill()
+        holder.wait()
+        os.kill(child, 0)  # it lives
+        with files.lock(path), files.lock(path):
+            os.kill(child, signal.SIGKILL)
 
 
 def test_old_strays_are_swept_out_of_a_folder_that_several_write_to(tmp_path):

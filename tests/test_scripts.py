@@ -1107,7 +1107,7 @@ def test_config_of_a_students_run_repeats_it(words, teacher, capsys):
     "text, message",
     [
         ("speed: 3", "unknown setting 'speed'"),
-        ("[1, 2]", "expected settings"),
+        ("[1, 2]", "must have settings"),
         ("a: b: c", "neither JSON nor YAML"),
     ],
 )
