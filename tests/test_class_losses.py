@@ -14,8 +14,10 @@ from tensorly.decomposition import partial_tucker
 from tensorly.tenalg import multi_mode_dot
 
 from core.errors import UserError
+from core.registry import CLASS_LOSSES
 from distill.contrast import CRD
 from distill.factor import FT, tucker
+from distill.layers import check_layers
 from distill.logits import dist, dkd, kd
 from distill.pixel import ISRD
 from distill.relation import ICKD, rkd, sp
@@ -292,18 +294,18 @@ def test_a_paraphraser_learns_to_reconstruct_and_stands_still_afterwards():
         F.relu(torch.randn(8, 2, 6, 6).repeat_interleave(3, 1)),
     )  # six channels that say what two do
     loss = FT(s.shape, t.shape, 10, SEEN, ft_rate=0.5)
-    assert not any(w.requires_grad for w in loss.prepared())
-    for w in loss.prepared():
+    assert not any(w.requires_grad for w in loss.pretrained_parameters())
+    for w in loss.pretrained_parameters():
         w.requires_grad_(True)
-    before = loss.prepare(t).item()
-    optimizer = torch.optim.Adam(loss.prepared(), lr=0.005)
+    before = loss.pretrain(t).item()
+    optimizer = torch.optim.Adam(loss.pretrained_parameters(), lr=0.005)
     for _ in range(100):
         optimizer.zero_grad()
-        loss.prepare(t).backward()
+        loss.pretrain(t).backward()
         optimizer.step()
-    assert loss.prepare(t).item() < 0.3 * min(before, t.var().item())
+    assert loss.pretrain(t).item() < 0.3 * min(before, t.var().item())
     optimizer.zero_grad()
-    learnt = [w.clone() for w in loss.prepared()]
+    learnt = [w.clone() for w in loss.pretrained_parameters()]
     start = loss(s, t).item()
     optimizer = torch.optim.Adam(loss.parameters(), lr=0.01, weight_decay=0.1)
     for _ in range(30):
@@ -312,7 +314,7 @@ def test_a_paraphraser_learns_to_reconstruct_and_stands_still_afterwards():
         value.backward()
         optimizer.step()
     assert (
-        all(torch.equal(a, b) for a, b in zip(learnt, loss.prepared(), strict=True))
+        all(torch.equal(a, b) for a, b in zip(learnt, loss.pretrained_parameters(), strict=True))
         and value.item() < start
     )
 
@@ -486,7 +488,7 @@ def test_isrd_paints_the_teachers_image_from_a_stem_of_any_size(side, r):
         [values[:, c * r**2 + (y % r) * r + x % r, y // r, x // r] for c in range(3)], 1
     )
     painted = torch.where(painted > 0, painted, slopes * painted)
-    assert torch.isclose(loss(s, None, seen=seen), (painted - seen).abs().mean())
+    assert torch.isclose(loss(s, None, teacher_input=seen), (painted - seen).abs().mean())
 
 
 def test_isrd_is_zero_where_the_stem_holds_the_pixels():
@@ -494,7 +496,7 @@ def test_isrd_is_zero_where_the_stem_holds_the_pixels():
     s = F.pixel_unshuffle(seen, 4)
     loss = ISRD(s.shape, s.shape, 10, seen.shape)
     torch.nn.init.dirac_(loss.enlarge[0].weight)
-    assert loss(s, None, seen=seen) == 0
+    assert loss(s, None, teacher_input=seen) == 0
 
 
 # ---------------------------------------------------------------- those with weights of their own
@@ -526,7 +528,7 @@ def test_losses_with_weights_teach_the_student_and_themselves_and_are_finite(nam
         and s.grad.isfinite().all()
         and s.grad.abs().sum() > 0
     )
-    fixed = set(loss.prepared()) if name == "ft" else set()
+    fixed = set(loss.pretrained_parameters()) if name == "ft" else set()
     for w in loss.parameters():
         assert w.grad is None if w in fixed else w.grad.isfinite().all()
     assert any(w.grad is not None and w.grad.abs().sum() > 0 for w in loss.parameters())
@@ -554,48 +556,54 @@ LOGIT, ONE_CLASS, MAP, ALONE = (
     torch.randn(1, 5),
 )
 PLACE = torch.randn(4, 3, 1, 1)
+
+
+def check(loss: str, s: torch.Tensor, t: torch.Tensor) -> None:
+    check_layers(loss, CLASS_LOSSES[loss].needs, s, t)
+
+
 CORE = {"tucker_ranks": 0.5, "tucker_space": "core", "tucker_over": "batch"}
 REFUSED = {
     "kd of one class": (
-        lambda: RESPONSES["kd"](ONE_CLASS, ONE_CLASS),
-        "'kd' compares the logits of two classes or more",
+        lambda: check("kd", ONE_CLASS, ONE_CLASS),
+        "'kd' compares the logits of two or more classes",
     ),
     "dkd of one class": (
-        lambda: dkd(ONE_CLASS, ONE_CLASS, label=LABEL[:4], **DKD),
+        lambda: check("dkd", ONE_CLASS, ONE_CLASS),
         "'dkd' compares the logits",
     ),
     "dist of a map": (
-        lambda: RESPONSES["dist"](MAP, MAP),
+        lambda: check("dist", MAP, MAP),
         "'dist' compares the logits .* choose --type_dist output",
     ),
     "kd of other classes": (
-        lambda: RESPONSES["kd"](LOGIT, LOGIT[:, :4]),
-        "the teacher knows 4 classes and the student 5",
+        lambda: check("kd", LOGIT, LOGIT[:, :4]),
+        "the teacher has 4 classes and the student 5",
     ),
     "dist of one image": (
-        lambda: RESPONSES["dist"](ALONE, ALONE),
+        lambda: check("dist", ALONE, ALONE),
         "'dist' compares the images of a batch.* choose a --batch_size",
     ),
-    "sp of one image": (lambda: sp(ALONE, ALONE), "'sp' compares the images of a batch"),
+    "sp of one image": (lambda: check("sp", ALONE, ALONE), "'sp' compares the images of a batch"),
     "rkd of one image": (
-        lambda: FEATURES["rkd"](ALONE, ALONE),
+        lambda: check("rkd", ALONE, ALONE),
         "'rkd' compares the images of a batch",
     ),
     "ickd of logits": (
-        lambda: ICKD(VECTOR, VECTOR, 9, SEEN),
-        "'ickd' compares maps.* choose --type_dist latent",
+        lambda: check("ickd", LOGIT, LOGIT),
+        "'ickd' compares feature maps.* choose --type_dist latent",
     ),
     "ickd of one channel": (
-        lambda: ICKD(*[MAP[:, :1].shape] * 2, 9, SEEN)(MAP[:, :1], MAP[:, :1]),
+        lambda: check("ickd", MAP[:, :1], MAP[:, :1]),
         "'ickd' compares the channels",
     ),
     "ickd of one place of one image": (
         lambda: ICKD(*[PLACE[:1].shape] * 2, 9, SEEN)(PLACE[:1], PLACE[:1]),
         "'ickd' compares the images of a batch",
     ),
-    "ft of logits": (lambda: FT(VECTOR, VECTOR, 9, SEEN, ft_rate=0.5), "'ft' compares maps"),
+    "ft of logits": (lambda: check("ft", LOGIT, LOGIT), "'ft' compares feature maps"),
     "ft of no channels": (lambda: FT(MAP.shape, MAP.shape, 9, SEEN, ft_rate=0.0), "ft_rate 0: "),
-    "tucker of logits": (lambda: tucker(LOGIT, LOGIT, **CORE), "'tucker' compares maps"),
+    "tucker of logits": (lambda: check("tucker", LOGIT, LOGIT), "'tucker' compares feature maps"),
     "tucker of no rank": (
         lambda: tucker(MAP, MAP, **CORE | {"tucker_ranks": 0.0}),
         "tucker_ranks 0: .* above 0 and at most 1",
@@ -630,9 +638,9 @@ REFUSED = {
     ),
     "crd of one class": (
         lambda: CRD(VECTOR, VECTOR, [2] * 9, SEEN, crd_tau=0.07, crd_negatives=4),
-        "all 9 training images are of one; give a larger --limit_train",
+        "all 9 training images are of one class: give a larger --limit_train",
     ),
-    "isrd of logits": (lambda: ISRD(VECTOR, VECTOR, 9, SEEN), "'isrd' compares maps"),
+    "isrd of logits": (lambda: check("isrd", LOGIT, LOGIT), "'isrd' compares feature maps"),
     "isrd of a large student": (
         lambda: ISRD(torch.Size((2, 3, 20, 20)), T, 9, SEEN),
         "larger than the teacher's image of 16 x 16 pixels",
