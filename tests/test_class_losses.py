@@ -509,7 +509,7 @@ OWN = {
         partial(CRD, S, T, range(9), SEEN, crd_tau=0.07, crd_negatives=4),
         {"index": torch.arange(6), "generator": None},
     ),
-    "isrd": (partial(ISRD, S, T, 9, SEEN), {"seen": torch.rand(SEEN)}),
+    "isrd": (partial(ISRD, S, T, 9, SEEN), {"teacher_input": torch.rand(SEEN)}),
 }
 
 
