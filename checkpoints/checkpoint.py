@@ -16,7 +16,7 @@ from checkpoints.old_formats import upgraded
 from core.errors import CONTROL, UserError
 from core.files import durable
 from core.inputs import checkpoint_file, existing_file
-from models import build_network, current_config, rrdbnet, unet
+from models import build_network, rrdbnet, unet
 from models.base import Network
 from models.weights import UNREADABLE, describe_unreadable
 from physics.base import Physics
@@ -195,7 +195,7 @@ def parse(path: str | Path, requested: dict, physics_config: dict | None = None)
         raise UserError(
             f"checkpoint {path} has format {content['format']}: this version reads up to {FORMAT}"
         )
-    network, physics = current_config(content["network"]), content.get("physics")
+    network, physics = content["network"], content.get("physics")
     if physics is not None and not (
         isinstance(physics, dict) and isinstance(physics.get("config"), dict) and "state" in physics
     ):

@@ -1,13 +1,16 @@
 """Checkpoints and run states of earlier versions, in the words of the present one.
 
-Format 1 had no digest. Formats 1 and 2 called a physics's config its recipe, and a run's task its
-stage.
+Format 1 had no digest. Formats 1 and 2 called a physics's config its recipe, a run's task its stage,
+and the channels of DnCNN and RRDBNet their features.
 """
 
 
 def upgraded(content: dict) -> dict:
     """The content of a checkpoint as the present version writes it."""
-    physics, state = content.get("physics"), content.get("resume")
+    network, physics, state = (content.get(key) for key in ("network", "physics", "resume"))
+    if isinstance(network, dict) and "features" in network:
+        channels = {"channels": network["features"]}
+        content = content | {"network": without(network, "features") | channels}
     if isinstance(physics, dict) and "recipe" in physics:
         config = {"config": physics["recipe"]}
         content = content | {"physics": without(physics, "recipe") | config, "format": 3}

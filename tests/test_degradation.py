@@ -470,7 +470,7 @@ def test_a_checkpoint_never_needs_the_file_again(capsys):
     other = call(main_unet, *own(MILD_BUT | {"sinc_prob": 0}), *tiny)
     assert other["run"] != done["run"] and other["export"] != done["export"]
     content = checkpoint.read(done["export"])
-    content["physics"]["recipe"]["degradation"]["blur_kernel_size"] = 10**9
+    content["physics"]["config"]["degradation"]["blur_kernel_size"] = 10**9
     checkpoint.write(Path("strange.pth"), content)
     with pytest.raises(UserError, match="blur_kernel_size 1000000000 is not an odd whole number"):
         checkpoint.restore("strange.pth")

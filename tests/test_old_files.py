@@ -66,7 +66,7 @@ def test_a_study_that_is_finished_trains_nothing_and_reports(capsys):
 
 def test_networks_whose_channels_were_called_features_are_rebuilt_and_resumed(tmp_path):
     old = {"name": "dncnn", "c": 1, "features": 4, "blocks": 2}
-    network = build_network(old)
+    network = build_network({"name": "dncnn", "c": 1, "channels": 4, "blocks": 2})
     physics = {"recipe": {"name": "given", "n": 16, "c": 1}, "state": None}
     content = {"format": 1, "weights": network.state_dict(), "network": old, "config": {}}
     content |= {"physics": physics}

@@ -434,7 +434,9 @@ def test_basicsrs_files_are_tested_and_teach(key):
         "--no-baselines",
     )
     assert result["rows"][0]["physics"] == "denoise sigma 25"
-    with pytest.raises(flags.UserError, match="a bare file is told a denoiser's --n and --sigma"):
+    with pytest.raises(
+        flags.UserError, match="for a bare file give --n and --sigma of its denoiser"
+    ):
         call(test_UNet, "--checkpoint", "large.pth", "--dataset", "digits")
     words = [
         "--physics",
