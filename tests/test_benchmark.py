@@ -106,9 +106,9 @@ class TestBothSides:
         batch = next(fit.batches(0))
         x = torch.stack([baseline.train[i] for i in batch.index.tolist()])
         assert torch.equal(x, batch.image)
-        teacher = fit.stage.teachers[0]
+        teacher = fit.task.teachers[0]
         for operator, camera in (
-            (baseline.operator, fit.stage.physics),
+            (baseline.operator, fit.task.physics),
             (baseline.operator_t, teacher.physics),
         ):
             torch.testing.assert_close(
@@ -121,7 +121,7 @@ class TestBothSides:
         a, b = layers
         for layer in a:
             torch.testing.assert_close(a[layer], b[layer], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(baseline.loss(x)[0], fit.stage(batch)["loss"], rtol=1e-5, atol=0)
+        torch.testing.assert_close(baseline.loss(x)[0], fit.task(batch)["loss"], rtol=1e-5, atol=0)
 
     def test_see_the_same_mirror_images(self, bench):
         pair = bench.pair(CASES["distilled, augmented"], 2)
@@ -134,7 +134,7 @@ class TestBothSides:
     def test_validate_alike(self, bench):
         ours = bench.train_epochs(CASES["supervised"], 2, 16, 4, 1)
         pair = bench.pair(CASES["supervised"], 2)
-        pair.baseline.student.load_state_dict(ours.fit.stage.student.state_dict())
+        pair.baseline.student.load_state_dict(ours.fit.task.student.state_dict())
         array = write_digits(16, bench.folder / "digits_16")
         pair.baseline.val = DigitImages(array[hold_out(len(array))[1]], N)
         expected = evaluate(ours.fit.network, ours.fit.views, ours.fit.meter()).summary()

@@ -766,7 +766,7 @@ def test_what_contradicts_a_classifier_is_refused(words, teacher):
 
 
 def test_the_demo_tells_the_story_of_classes(capsys, monkeypatch):
-    blank.rendered_by(monkeypatch, demo_classes, "draw")
+    blank.rendered_by(monkeypatch, demo_classes, "draw_validation_and_test")
     flags = ["--limit_train", "40", "--epochs", "1", "--results", "demo"]
     result = call(
         demo,

@@ -147,7 +147,7 @@ def test_workers_change_nothing(workers):
         for size, count in ((8, workers), (7, 0))
     ]
     (order, images), (again, same) = (
-        (torch.cat([b["index"] for b in p]), torch.cat([b["image"] for b in p])) for p in passes
+        (torch.cat([b.index for b in p]), torch.cat([b.image for b in p])) for p in passes
     )
     assert sorted(order.tolist()) == list(range(30)) and torch.equal(order, again)
     assert torch.equal(images, same) and not torch.equal(

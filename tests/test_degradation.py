@@ -384,7 +384,7 @@ def test_the_whole_story_from_the_command_line(monkeypatch, capsys):
     )
     assert checkpoint.restore(again["rungs"][0]["export"]).physics.config["degradation"] == "mild"
     with pytest.raises(
-        UserError, match="awgn_snr: the noise of physics 'degrade' is set by its recipe"
+        UserError, match="awgn_snr: the noise of physics 'degrade' is set by its config"
     ):
         call(test_UNet, "--checkpoint", student["export"], "--dataset", "digits", "--awgn_snr", 20)
     with pytest.raises(

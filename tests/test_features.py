@@ -549,7 +549,7 @@ def test_of_pairs_the_degraded_pictures_are_what_networks_see(tmp_path):
     test = build_splits(pairs)["test"]
     with torch.no_grad():
         output = checkpoint.restore(wide).network(
-            torch.stack([test[i]["seen"] for i in range(len(test))])
+            torch.stack([test[i]["degraded"] for i in range(len(test))])
         )
     found = next(row for row in result["measures"] if row["layer"] == "output")
     assert found["mean"] == pytest.approx(

@@ -321,11 +321,11 @@ class TestShift:
         train = splits_of(npz(tmp_path)._replace(n=16, shift=True), augment_seed=3)["train"]
         train.epoch = 2
         batches = list(build_loader(train, 7, workers, shuffle_seed=5))
-        assert batches[0]["label"].dtype == torch.int64
+        assert batches[0].label.dtype == torch.int64
         for index, image, label in (
             (k, image, label)
             for b in batches
-            for k, image, label in zip(b["index"], b["image"], b["label"], strict=True)
+            for k, image, label in zip(b.index, b.image, b.label, strict=True)
         ):
             item = train[int(index)]
             assert torch.equal(image, item["image"]) and label == item["label"]

@@ -408,7 +408,7 @@ NOISY = ["--physics", "denoise", "--sigma", "10"]
 def test_a_camera_that_measures_nothing_goes_with_pairs_alone(pairs, tmp_path, dataset, words):
     with pytest.raises(
         UserError,
-        match=f"dataset '{dataset}' with physics 'given': it needs a camera that can measure its clean pictures",
+        match=f"dataset '{dataset}' with physics 'given': choose a physics that can measure its clean pictures",
     ):
         call(
             main_unet,
@@ -434,7 +434,7 @@ def test_flags_that_do_not_go_with_the_data_are_one_line(pairs, capsys):
             [*flags_of(pairs), "--cr", "0.1"],
             "dataset 'paired' has its own degraded pictures: it needs --physics given, not spc",
         ),
-        ([*flags_of(pairs), *NOISY], "it goes with --physics given, not denoise"),
+        ([*flags_of(pairs), *NOISY], "it needs --physics given, not denoise"),
         (
             ["--dataset", "digits", "--gt", "x", "--cr", "0.1"],
             "dataset 'digits' does not read --gt: it reads no flag of its own",
@@ -455,7 +455,7 @@ def test_what_learnt_from_pairs_alone_is_not_tested_and_does_not_teach_elsewhere
     of_pairs = call(main_unet, *flags_of(pairs), "--physics", "given", *NET)["checkpoint"]
     with pytest.raises(UserError, match="it needs the pairs"):
         call(test_UNet, "--checkpoint", of_pairs, "--dataset", "digits")
-    with pytest.raises(UserError, match="it needs a camera that can measure"):
+    with pytest.raises(UserError, match="choose a physics that can measure"):
         call(main_unet_dist, "--dataset", "digits", "--cr", "0.1", "--teacher", of_pairs, *NET)
 
 

@@ -24,8 +24,8 @@ from checkpoints import checkpoint
 from core.registry import LABELLED
 from data.batches import build_loader
 from data_loader import Request, build_splits
-from training import loop
 from training.cache import Views
+from training.validation import evaluate
 
 DATA = [
     "--dataset",
@@ -203,12 +203,12 @@ def test_what_is_saved_is_what_was_scored_and_uneven_parts_do_not_wait_for_each_
     val = build_splits(
         Request("digits", n=16, labelled=True, limit_val=11), ["val"], table=LABELLED
     )["val"]
-    scores = loop.evaluate(
+    scores = evaluate(
         found.network,
         Views(found.physics, build_loader(val, 8), torch.device("cpu"), 42),
         ClassMeter(),
     ).summary()
-    assert scores["loss"] == pytest.approx(found.content["scores"]["loss"], rel=1e-5)
+    assert scores["loss"] == pytest.approx(checkpoint.read(best)["scores"]["loss"], rel=1e-5)
 
 
 def test_all_stop_when_one_is_killed_and_the_run_goes_on_equal():

@@ -15,6 +15,7 @@ HANGS = {
 CODE = """
 import time, torch
 from core import runtime
+from core.errors import Stopped
 runtime.GRACE = {grace}
 with runtime.Stop() as stop:
     print("ready", flush=True)

@@ -392,8 +392,8 @@ class TestPlan:
                 "--status does not go with --cluster",
             ),
             (["--dry_run", "--task", "0"], "--task does not go with --dry_run"),
-            (["my study.yml"], "study my study.yml: 'my study': letters, digits"),
-            (["--fixed", "lr=!!float ''"], "not a value"),
+            (["my study.yml"], "study my study.yml: 'my study' is not a name: letters, digits"),
+            (["--fixed", "lr=!!float ''"], "cannot be read"),
         ],
     )
     def test_a_wrong_command_line_is_one_line(self, words, message, capsys):

@@ -214,7 +214,7 @@ def test_of_two_trainings_beside_each_other_the_last_one_does_not_replace_the_ex
         return finish(self)
 
     monkeypatch.setattr(loop.Fit, "finish", finish_after_another)
-    with pytest.raises(UserError, match=r"differs in lr.*is kept in (\S+)/best\.pth: ") as refusal:
+    with pytest.raises(UserError, match=r"different: lr.*is kept in (\S+)/best\.pth: ") as refusal:
         train("--epochs", "1")
     other = others[0]
     assert same(weights(other["export"]), weights(f"{other['run']}/best.pth"))

@@ -152,7 +152,7 @@ def test_a_single_pixel_camera_looks_at_a_test_set_block_by_block(folder, capsys
     result = call(test_UNet, "--checkpoint", scores["export"], *folder, "--crop_border", "2")
     said = capsys.readouterr().out
     assert (
-        "2 of 3 pictures are cut to multiples of 16 pixels" in said
+        "2 of 3 pictures are cropped to multiples of 16 pixels" in said
         and "in blocks of 16 x 16" in said
     )
     estimates = ["back-projection", "LMMSE", "UNET_cr_0.25"]
@@ -176,7 +176,7 @@ def test_a_single_pixel_camera_looks_at_a_test_set_block_by_block(folder, capsys
     [
         (
             ["--dataset", "digits", "--crop", "whole"],
-            "dataset 'digits' has no pictures of their own size; 'folder' has",
+            "only the pictures of dataset 'folder' keep their own size, not those of 'digits'",
         ),
         (
             ["--dataset", "folder", "--data_root", "small", "--crop", "whole"],
