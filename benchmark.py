@@ -38,7 +38,8 @@ def build_parser() -> flags.Parser:
         type=flags.counting,
         nargs="+",
         action=flags.Distinct,
-        help="numbers of training images in the group scaling (default: 1000 4000 16000, on CUDA also 60000)",
+        help="numbers of training images in the group scaling "
+        "(default: 1000 4000 16000, on CUDA also 60000)",
     )
     group.add_argument(
         "--batch_sizes",
@@ -50,7 +51,7 @@ def build_parser() -> flags.Parser:
     group.add_argument(
         "--teacher",
         metavar="PATH",
-        help="also time the distillation of this checkpoint, which the baseline loop reads as it is",
+        help="also time distillation by this checkpoint, which the baseline loop reads as it is",
     )
     group = parser.add_argument_group("measurement")
     group.add_argument(

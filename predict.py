@@ -50,7 +50,7 @@ def build_parser() -> flags.Parser:
     group.add_argument(
         "--measurements",
         metavar="FILE",
-        help="a .npy file of one frame or several; each has m values, or 2 m of complementary pairs",
+        help="a .npy file of frames; each has m values, or 2 m values of complementary pairs",
     )
     group.add_argument("--scale", type=flags.gain, help="factor for the measured values, or auto")
     group = parser.add_argument_group("export")

@@ -38,7 +38,7 @@ def build_parser() -> flags.Parser:
     group.add_argument(
         "--teacher",
         **values,
-        help="flags of the teacher's training besides the shared ones; 'same' is the student's value",
+        help="flags of the teacher's training besides the shared ones; 'same': the student's value",
     )
     seeds: dict[str, Any] = {"type": flags.natural, "nargs": "+", "action": flags.Distinct}
     group.add_argument("--seeds", **seeds, help="seeds of the students")
@@ -217,7 +217,8 @@ def train(args, study) -> None:
     write_study(study)
     left = [keys for keys in study.jobs if not all(is_done(study, key) for key in keys)]
     print(
-        f"{study.name}: {len(study.runs)} runs in {len(study.jobs)} jobs, {len(left)} of them to do",
+        f"{study.name}: {len(study.runs)} runs in {len(study.jobs)} jobs, "
+        f"{len(left)} of them to do",
         flush=True,
     )
     teachers = [keys for keys in left if study.runs[keys[0]].role == "teacher"]

@@ -1,7 +1,7 @@
 """Checkpoints and run states of earlier versions, in the words of the present one.
 
-Format 1 had no digest. Formats 1 and 2 called a physics's config its recipe, a run's task its stage,
-and the channels of DnCNN and RRDBNet their features.
+Format 1 had no digest. Formats 1 and 2 called the config of a physics its recipe, the task of a run
+its stage, and the channels of DnCNN and RRDBNet their features.
 """
 
 

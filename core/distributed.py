@@ -97,7 +97,7 @@ def single_process() -> Iterator[None]:
 
 
 def gather_samples(x: Tensor) -> Tensor:
-    """The samples (B, ...) of all processes, in the order of the ranks; gradients find their way back."""
+    """The samples (B, ...) of all processes, in the order of the ranks, with their gradients."""
     if world() == 1:
         return x
     counts = gather_objects(len(x))

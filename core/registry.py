@@ -117,7 +117,8 @@ ALONE = {
 FEATURE_MEASURES = {  # of a map of features
     name: f"features.measures:{name}"
     for name in (
-        "wavelet", "high_frequency", "low_pass_residual", "spectral_entropy", "std", "skewness", "kurtosis", "iqr", "variation",
+        "wavelet", "high_frequency", "low_pass_residual", "spectral_entropy",
+        "std", "skewness", "kurtosis", "iqr", "variation",
     )
 }  # fmt: skip
 

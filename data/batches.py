@@ -62,7 +62,10 @@ def bytes_of(value) -> int:
 
 @dataclass
 class Batch:
-    """Some images, what the networks see of them, and what frozen teachers make of them; `None` is not there yet."""
+    """Some images, what the networks see of them, and the features of frozen teachers.
+
+    A field that is `None` is not there, or not yet.
+    """
 
     image: Tensor  # (B, C, n, n) in [0, 1]
     index: Tensor  # (B,) places in the split

@@ -30,7 +30,7 @@ def selected_layers(selection: str, student: Sequence[str], teacher: Sequence[st
 
 
 class Adapter(nn.Module):
-    """Gives the student map the channels of the teacher by a convolution, and both the smaller size.
+    """Gives the student's map the teacher's channels, and both maps the smaller size.
 
     `always`: a convolution even where the channels agree.
     """

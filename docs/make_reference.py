@@ -1,4 +1,4 @@
-"""Writes docs/reference.md from the parsers of the scripts and the tables of the registry: `make reference`."""
+"""Writes docs/reference.md from the parsers and the registry: `make reference`."""
 
 import dataclasses
 import inspect

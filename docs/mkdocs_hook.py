@@ -1,4 +1,4 @@
-"""Fits the pages into a site: README.md becomes its front page, without a second copy of any text."""
+"""Fits the pages into a site, whose front page is README.md, without a copy of any text."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,10 @@ def on_page_markdown(markdown: str, page, **_) -> str:
 
 
 def with_plain_pipes(line: str) -> str:
-    """A row of a table whose code has no escaped pipes: a code host wants them, Python-Markdown shows the backslash."""
+    """A row of a table without escaped pipes in code.
+
+    A code host wants them escaped; Python-Markdown would show the backslash.
+    """
     if not line.startswith("|"):
         return line
     return re.sub(r"`[^`]*`", lambda code: code[0].replace(r"\|", "|"), line)

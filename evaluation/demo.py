@@ -70,7 +70,7 @@ This is one seed: the gain can have the other sign with another seed."""
 
 
 def build_estimators(trained: dict[str, str], train: Images) -> dict[str, Estimator]:
-    """The baselines of the students' physics, the students, the teacher's baselines, the teacher."""
+    """The students' baselines, the students, the teacher's baselines, and the teacher."""
     teacher, alone, distilled = trained
     checkpoints = {name: restore(path, {}) for name, path in trained.items()}
     estimators = {}

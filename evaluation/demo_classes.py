@@ -73,7 +73,7 @@ def report_losses(
 Per cent of the {scores["alone"][0]["images"]} test images of '{args.dataset}', \
 mean ± standard deviation over seeds {", ".join(map(str, args.seeds))}.
 Teacher {args.model_teacher} at {args.n} pixels (seed 0), students {args.model} at {side} pixels, \
-width {args.width}, {args.epochs} epochs each; every loss has its default weight unless one is given."""
+width {args.width}, {args.epochs} epochs each; each loss has its default or the given weight."""
     print(f"\n{text}\n")
     for result in chain.from_iterable(results.values()):
         write_classification(result, flags, device)

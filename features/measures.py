@@ -22,13 +22,14 @@ def share(part: Tensor, whole: Tensor) -> Tensor:
 
 
 def wavelet(f: Tensor) -> Tensor:
-    """‖f - P f‖² / ‖f‖², the energy of Haar's details; P f has the mean of every 2 x 2 block, an odd border is repeated"""
+    """‖f - P f‖² / ‖f‖², the energy of Haar's details; P f holds the mean of every 2 x 2 block"""
+    # An odd border is repeated.
     f = pad_to_multiple(f, 2)
     return share(f - F.interpolate(F.avg_pool2d(f, 2), scale_factor=2.0), f)
 
 
 def low_pass_residual(f: Tensor) -> Tensor:
-    """‖f - G f‖² / ‖f‖², G f the convolution with (1, 2, 1) / 4 along rows and columns, on the torus"""
+    """‖f - G f‖² / ‖f‖², G f the circular convolution with (1, 2, 1) / 4 along rows and columns"""
     low = f
     for side in (-2, -1):
         low = (low.roll(1, side) + 2 * low + low.roll(-1, side)) / 4
@@ -41,7 +42,8 @@ def fourier(f: Tensor) -> Tensor:
 
 
 def high_frequency(f: Tensor) -> Tensor:
-    """sum of |F f|² where |ν| > 1/4 cycles a pixel, half of the highest frequency along a side / sum of |F f|²"""
+    """sum of |F f|² where |ν| > 1/4 cycles a pixel / sum of |F f|²"""
+    # 1/4 is half of the highest frequency along a side.
     rows, columns = (
         torch.fft.fftshift(torch.fft.fftfreq(side, device=f.device)).square()
         for side in f.shape[-2:]
@@ -51,7 +53,7 @@ def high_frequency(f: Tensor) -> Tensor:
 
 
 def spectral_entropy(f: Tensor) -> Tensor:
-    """-sum p log p / log(HW), p = |F f|² / sum of |F f|²: 0 of one frequency, 1 of white; nan of one pixel"""
+    """-sum p log p / log(HW), p = |F f|² / sum of |F f|²: 0 for one frequency, 1 for white noise"""
     energies = fourier(f).flatten(2).square()
     p = energies / energies.sum(2, keepdim=True)
     return torch.special.entr(p).sum(2) / math.log(energies.shape[2])

@@ -152,7 +152,10 @@ def weight_matrices(network: nn.Module) -> dict[str, Tensor]:
 
 
 def weight_changes(network: nn.Module, reference: nn.Module) -> dict[str, Tensor] | None:
-    """‖b - a‖² and ‖a‖² of every output channel of every parameter (2, C); none between architectures."""
+    """‖b - a‖² and ‖a‖² of every output channel of every parameter (2, C).
+
+    There are none between different architectures.
+    """
     b, a = weight_matrices(network), weight_matrices(reference)
     if {name: w.shape for name, w in b.items()} != {name: w.shape for name, w in a.items()}:
         return None

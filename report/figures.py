@@ -234,7 +234,7 @@ def to_bytes(image: Tensor) -> np.ndarray:
 
 
 def stretch_contrast(image: Tensor) -> Tensor:
-    """From its own smallest to its own largest value, for feature maps, which have no scale of their own."""
+    """From the smallest to the largest value, for feature maps, which have no common scale."""
     low, high = image.min(), image.max()
     return (image - low) / (high - low).clamp_min(1e-12)
 
@@ -313,7 +313,7 @@ def plot_grid(
     truth: Images | None,
     notes: dict[str, list[str]] | None = None,
 ) -> Figure:
-    """A line an image, a column an estimate, with a note below each, and errors if there is a truth.
+    """A line an image, a column an estimate, with notes, and errors if there is a truth.
 
     The errors of up to three estimates stand beside them, those of more below them.
     """

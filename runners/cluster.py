@@ -28,7 +28,8 @@ set -u
 work=$!
 again=
 trap 'again=1; kill -USR1 "$work"' USR1
-trap : TERM  # the scheduler sends it to every process of the job: a second one would end the work before it has saved
+# The scheduler sends it to every process of the job: a second one would end the work unsaved.
+trap : TERM
 {clock}
 while kill -0 "$work" 2> /dev/null; do wait "$work"; done  # a signal ends a wait early
 wait "$work"
@@ -98,7 +99,7 @@ class Slurm:
 class PBS:
     """PBS Professional or OpenPBS.
 
-    It has neither arrays with gaps nor arrays of one, so an array counts from 0 and TASKS lists the numbers of the jobs.
+    It has no arrays with gaps or of one job: an array counts from 0, and TASKS lists the jobs.
     """
 
     program = "qsub"
@@ -120,17 +121,19 @@ class PBS:
         return [f"#PBS {directive}" for directive in directives if directive]
 
     def clock(self, resources: Resources) -> str:
+        wait = resources.seconds - resources.signal_before
         return "\n".join(
             [
                 "# PBS sends nothing before the time limit, and KILL follows TERM within seconds:",
                 "# the script has its own clock.",
-                f"""( trap 'kill "$!"' TERM; sleep {resources.seconds - resources.signal_before} & wait "$!" && kill -USR1 "$$" ) &""",
+                f"""( trap 'kill "$!"' TERM; sleep {wait} & wait "$!" && kill -USR1 "$$" ) &""",
                 """trap "kill $! 2> /dev/null" EXIT""",
             ]
         )
 
     def requeue(self, path: Path) -> str:
-        again = f'( cd {shlex.quote(str(path.parent))} && qsub -v TASKS="$task" {shlex.quote(path.name)} )'
+        folder, file = shlex.quote(str(path.parent)), shlex.quote(path.name)
+        again = f'( cd {folder} && qsub -v TASKS="$task" {file} )'
         return f'qrerun "$PBS_JOBID" || {again}  # most servers let only operators run a job again'
 
     def words(self, numbers: list[int], at_once: int | None, after: str | None) -> list[str]:

@@ -25,7 +25,7 @@ DISTILLED = {"output": 0.1, "latent": 0.1}
 
 
 class DigitImages(Dataset):
-    """Bytes (N, H, W), decoded and resized one at a time; with a seed some are mirrored, as ours."""
+    """Bytes (N, H, W), decoded and resized one at a time, and with a seed mirrored as ours."""
 
     def __init__(self, array: np.ndarray, n: int, seed: int | None = None):
         self.array, self.n, self.seed, self.epoch = array, n, seed, 0

@@ -18,8 +18,8 @@ STEP = "distilled, step"
 MEMORY = "memory of an observation, 1024 x 1024"
 NOTE = """\
 Medians over the rounds, in which the candidates take turns; `ratio` is the median over the rounds \
-of a candidate's time to that of the first line of its case. Limit (c) is the student's forward and \
-backward pass alone on a resident batch, with the teacher's forward pass where images are \
+of a candidate's time to that of the first line of its case. Limit (c) is the student's forward \
+and backward pass alone on a resident batch, with the teacher's forward pass where images are \
 augmented; limit (d) is the time of the same arithmetic at the machine's fastest convolution. The \
 images are scikit-learn's digits in MNIST's shape, over and over."""
 

@@ -48,7 +48,7 @@ def time_interleaved(
 def timing_rows(
     group: str, case: str, times: Times, images: int = 0, flops: float = 0.0, **more
 ) -> list[dict]:
-    """A row a candidate: its median time, and the median over the rounds of its ratio to the first."""
+    """A row a candidate: its median time, and its median ratio to the first over the rounds."""
     first = next(iter(times.values()))
     rows = []
     for name, seconds in times.items():
