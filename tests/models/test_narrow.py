@@ -36,7 +36,7 @@ REFUSED = {
 def test_every_network_trains_at_every_small_width(instructions, widths):
     widths = [str(width) for width in widths]
     run = subprocess.run(
-        [sys.executable, "tests/every_network.py", *widths],
+        [sys.executable, "tests/models/every_network.py", *widths],
         env=os.environ | {"PYTHONPATH": str(ROOT)} | INSTRUCTIONS[instructions],
         cwd=ROOT,
         stdout=subprocess.PIPE,

@@ -1,6 +1,6 @@
 """Trains every network at every small width for a few steps, each in a process of its own.
 
-Called by tests/test_narrow.py, once for each set of instructions that oneDNN may use. It prints one
+Called by tests/models/test_narrow.py, once for each set of instructions that oneDNN may use. It prints one
 JSON object: what became of each network and width.
 """
 

@@ -48,7 +48,7 @@ from study.scoring import decompose_error, score_images
 from study.status import run_folder
 from study.tables import format_parts
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FIXED = {
     "dataset": "digits",
     "n": 16,

@@ -17,7 +17,7 @@ from checkpoints import checkpoint
 from cli import flags
 from models import build_network
 
-ARCHIVE = Path(__file__).parent / "fixtures" / "de914fc.tar.xz"
+ARCHIVE = Path(__file__).parents[1] / "fixtures" / "de914fc.tar.xz"
 TEACHER = "results/trained_models/UNET_cr_0.5.pth"
 STUDENT = (
     f"--cr 0.25 --teacher {TEACHER} --type_dist output_latent --loss_distill mse hint "
