@@ -69,6 +69,6 @@ def quiet(monkeypatch, tmp_path, tmp_path_factory):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGINT)
+    # A script that ended, perhaps in a fixture of the module, leaves the system's own handler.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGINT, before)  # a script that ends leaves the system's own
