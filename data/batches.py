@@ -3,7 +3,7 @@
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
@@ -13,6 +13,7 @@ import psutil
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from core.distributed import world
 from data.augment import symmetries_of
@@ -284,6 +285,19 @@ class Loader(DataLoader):
         """The next pass is that of an epoch, from a batch on."""
         assert isinstance(self.batch_sampler, Order), "only a shuffled split has epochs"
         self.images.epoch, self.batch_sampler.first = epoch, batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of a pass; its workers end with it, also after an error.
+
+        An error's traceback keeps the iterator, and its workers, until the garbage is collected,
+        which then waits five seconds for each of them.
+        """
+        batches = super().__iter__()
+        try:
+            yield from batches
+        finally:
+            if isinstance(batches, _MultiProcessingDataLoaderIter):
+                batches._shutdown_workers()
 
 
 def build_loader(

@@ -1,9 +1,12 @@
 """Broken pictures are named before anything is trained, or left out and counted; strange ones that are whole come out right."""
 
+import gc
 import gzip
 import io
+import multiprocessing
 import struct
 import sys
+import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -246,6 +249,16 @@ def test_a_picture_that_goes_away_during_training_is_one_line(
     assert code == 2 and error.count("\n") == 1 and f"{path} is not a readable image" in error, (
         error
     )
+
+
+def test_workers_end_with_the_error_of_one_of_them(tmp_path):
+    """Else the garbage collector waits five seconds for each."""
+    path, _, words = folder(tmp_path / "data")
+    with pytest.raises(UserError):
+        deleting(main_unet.parse([str(word) for word in (*words, *SHORT)]), path, 2)
+    began = time.perf_counter()
+    gc.collect()
+    assert time.perf_counter() - began < 4 and not multiprocessing.active_children()
 
 
 def deleting(args, path, workers):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from deepinv.models import UNet as DeepinvUNet
 
-from checkpoints.checkpoint import restore
+from checkpoints.checkpoint import restore_network
 from core.errors import UserError
 from core.registry import BATCH_NORMS, NETWORKS, PADDINGS
 from models import build_network
@@ -99,8 +99,8 @@ def test_a_bias_free_network_scales_with_its_input():
 
 def test_the_releases_file_gives_the_releases_taps_and_output(shared):
     golden = np.load(shared / "upstream_unet" / "golden_cr09_mnist.npz")
-    restored = restore(shared / "upstream_unet" / RELEASE)
-    assert restored.network_config == {
+    network, config = restore_network(shared / "upstream_unet" / RELEASE)
+    assert config == {
         "name": "unet",
         "c": 1,
         "scales": 2,
@@ -108,11 +108,11 @@ def test_the_releases_file_gives_the_releases_taps_and_output(shared):
         "batch_norm": "off",
         "padding": "release",
     }
-    layers = restored.network.features(torch.from_numpy(golden["x0"]))
+    layers = network.features(torch.from_numpy(golden["x0"]))
     for layer in ("enc1", "latent", "dec1", "head", "output"):
         assert np.allclose(layers[layer][:, :4].detach(), golden[layer], atol=1e-5), layer
-    wrong = build_network(restored.network_config | {"padding": "circular"})
-    wrong.load_state_dict(restored.network.state_dict())
+    wrong = build_network(config | {"padding": "circular"})
+    wrong.load_state_dict(network.state_dict())
     assert not np.allclose(
         wrong(torch.from_numpy(golden["x0"])).detach(), golden["output"], atol=1e-3
     )
@@ -122,7 +122,7 @@ def test_the_releases_denormal_weights_become_zero(shared):
     raw = torch.load(shared / "upstream_unet" / RELEASE, map_location="cpu", weights_only=True)
     smallest = min(
         w[w != 0].abs().min().item()
-        for w in restore(shared / "upstream_unet" / RELEASE).network.parameters()
+        for w in restore_network(shared / "upstream_unet" / RELEASE)[0].parameters()
         if w.any()
     )
     assert smallest >= 1e-30

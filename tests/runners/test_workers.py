@@ -3,9 +3,11 @@
 import subprocess
 import sys
 
+import pytest
 from test_house import ROOT
 
 
+@pytest.mark.long
 def test_a_worker_that_hangs_ends_the_run_with_its_test_named(tmp_path):
     (tmp_path / "test_faulty.py").write_text(
         "import time\ndef test_never_ends(): time.sleep(1000)\n"

@@ -816,6 +816,7 @@ class TestPool:
         )
         assert status.failures(found) == dict.fromkeys(keys, "its process ended with code -9")
 
+    @pytest.mark.long
     def test_students_wait_for_a_teacher_that_another_process_trains(self, tmp_path):
         path = tmp_path / "mini.yml"
         path.write_text(

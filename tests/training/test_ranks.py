@@ -211,6 +211,7 @@ def test_what_is_saved_is_what_was_scored_and_uneven_parts_do_not_wait_for_each_
     assert scores["loss"] == pytest.approx(checkpoint.read(best)["scores"]["loss"], rel=1e-5)
 
 
+@pytest.mark.long
 def test_all_stop_when_one_is_killed_and_the_run_goes_on_equal():
     words = ["--cr", "0.25", *UNET[:-2], "--epochs", "12"]
     process = torchrun(main_unet, *words, "--results", "two")
