@@ -63,7 +63,8 @@ def test_a_second_signal_ends_a_process_that_hangs_at_once():
     time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
     assert ended(process) == ""
-    assert process.returncode == 128 + signal.SIGTERM
+    # By the watch, or by the system where the step came to its end between the two signals.
+    assert process.returncode in (128 + signal.SIGTERM, -signal.SIGTERM)
 
 
 def test_a_signal_that_is_obeyed_leaves_all_the_time_to_save():

@@ -369,7 +369,11 @@ NETWORK_WORDS = [
 ]
 
 
-@pytest.mark.parametrize("words", NETWORK_WORDS, ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [NETWORK_WORDS[0], *(pytest.param(w, marks=pytest.mark.long) for w in NETWORK_WORDS[1:])],
+    ids=" ".join,
+)
 def test_exports_give_the_same_images(words):
     camera = ["--physics", "denoise", "--sigma", "25"]
     scores = call(

@@ -144,6 +144,7 @@ class TestBothSides:
         ] == pytest.approx(expected["ssim"], abs=1e-4)
 
 
+@pytest.mark.long
 def test_memory_of_an_observation_is_measured():
     with get_context("spawn").Pool(1) as pool:  # this process may have kept memory from before
         theirs, ours = pool.starmap(measure_memory, [(512, False), (1024, True)], 1)

@@ -1027,6 +1027,7 @@ class TestWork:
         found, _ = sweep.build_plan(sweep.parse([str(path), "--results", str(tmp_path / "r")]))
         assert sorted(status.states(found).values()) == ["done", "done", "done", "failed"]
 
+    @pytest.mark.long
     def test_a_signal_saves_what_is_being_trained(self, tmp_path):
         path = tmp_path / "long.yml"
         path.write_text(yaml.safe_dump(MINI | {"fixed": FIXED | {"epochs": 100_000}}))

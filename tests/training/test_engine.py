@@ -53,7 +53,9 @@ def assert_close(a, b, tolerance=1e-5):
 
 class TestHeldImages:
     @pytest.mark.parametrize("shift", [False, True])
-    @pytest.mark.parametrize("dataset, c", [("photos", 3), ("digits", 1)])
+    @pytest.mark.parametrize(
+        "dataset, c", [pytest.param("photos", 3, marks=pytest.mark.long), ("digits", 1)]
+    )
     def test_what_is_held_is_what_is_decoded(self, dataset, c, shift):
         def split():
             return build_splits(
@@ -415,6 +417,7 @@ class TestWatching:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told what to keep")
+@pytest.mark.long
 def test_a_process_keeps_the_memory_that_a_step_frees():
     code = """
 import resource, torch
