@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +36,38 @@ PHOTOGRAPHS = {  # of scikit-image; each photograph, and each scene, is in one s
 
 
 def photos(request: Request) -> dict[str, Source]:
-    """Tiles of scikit-image's photographs at full and half size; whole photographs are held out."""
+    """Tiles of scikit-image's photographs at full and half size; whole photographs are held out.
+
+    The tiles n x n do not overlap; one is cut when it is needed.
+    """
     import skimage.data
 
-    folder = Path(skimage.data.__file__).parent
+    folder, n = Path(skimage.data.__file__).parent, request.n
+
+    @cache
+    def photograph(name: str, scale: int) -> Image.Image:
+        image = Image.open(folder / name)
+        size = (image.width // scale, image.height // scale)
+        return image.convert("L" if request.c == 1 else "RGB").resize(
+            size, Image.Resampling.BILINEAR
+        )
+
+    def tile(place: tuple[str, int, int, int]) -> Tensor:
+        name, scale, x, y = place
+        return to_tensor(photograph(name, scale).crop((x, y, x + n, y + n)), request)
+
     splits = {}
     for split, names in PHOTOGRAPHS.items():
-        tiles = []
+        places = []
         for name in names.split():
-            image = Image.open(folder / name).convert("L" if request.c == 1 else "RGB")
-            for size in (image.size, (image.width // 2, image.height // 2)):
-                tiles += _tiles(image.resize(size, Image.Resampling.BILINEAR), request)
-        splits[split] = Source(tiles, "dihedral")
+            with Image.open(folder / name) as image:
+                width, height = image.size
+            for scale in (1, 2):
+                rows = range(0, height // scale - n + 1, n)
+                columns = range(0, width // scale - n + 1, n)
+                places += [(name, scale, x, y) for y in rows for x in columns]
+        splits[split] = Source(Lazy(tile, places), "dihedral")
     return splits
-
-
-def _tiles(image: Image.Image, request: Request) -> list[Tensor]:
-    """Tiles n x n that do not overlap."""
-    n = request.n
-    corners = [
-        (x, y) for y in range(0, image.height - n + 1, n) for x in range(0, image.width - n + 1, n)
-    ]
-    return [to_tensor(image.crop((x, y, x + n, y + n)), request) for x, y in corners]
 
 
 def from_arrays(
