@@ -61,9 +61,9 @@ def checked(text: str, script: str = "", width: int = 400, dark: bool = False) -
         done = subprocess.run(
             command, capture_output=True, encoding="utf-8", timeout=120, check=True
         )
-    said = re.search(r'<pre id="said">(.+?)</pre>', done.stdout, re.DOTALL)
-    assert said, f"the browser said nothing: {done.stderr}"
-    seen = json.loads(html.unescape(said[1]))
+    printed = re.search(r'<pre id="said">(.+?)</pre>', done.stdout, re.DOTALL)
+    assert printed, f"the browser said nothing: {done.stderr}"
+    seen = json.loads(html.unescape(printed[1]))
     assert "error" not in seen, seen["error"]
     assert seen["width"] == width, f"the page saw {seen['width']} pixels instead of {width}"
     return Seen(seen["result"], seen["needed"], re.findall(r"CONSOLE\S*\] (.*)", done.stderr))

@@ -13,7 +13,7 @@ torch.set_num_threads(1)
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 FIRST = ["test_study", "test_scripts", "test_classification", "test_engine", "test_ranks"]
-RECIPE = {
+CONFIG = {
     "name": "spc",
     "n": 16,
     "c": 1,

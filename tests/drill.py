@@ -80,8 +80,8 @@ def teacher(name: str) -> str:
         "TEACHER": ("main_unet", f"{NARROW} --cr 0.5"),
         "CLASSIFIER": ("main_classify", f"{NARROW} --model resnet8"),
     }[name]
-    code, said = ran(script, f"{words} --epochs 1".split(), ground() / name)
-    assert code == 0, said
+    code, printed = ran(script, f"{words} --epochs 1".split(), ground() / name)
+    assert code == 0, printed
     (path,) = (ground() / name / "results" / "trained_models").glob("*.pth")
     return str(path)
 
@@ -143,7 +143,7 @@ class Process:
             os._exit(code)
 
     @property
-    def said(self) -> str:
+    def printed(self) -> str:
         """Its standard error so far."""
         with suppress(BlockingIOError):
             while more := os.read(self.ear, 1 << 16):
@@ -180,7 +180,7 @@ def until(there: Callable[[], bool], seconds: float = 60, alive: Process | None 
     end = time.monotonic() + seconds
     while not there():
         assert time.monotonic() < end, f"nothing within {seconds:g} s"
-        assert alive is None or not alive.ended(), alive.said
+        assert alive is None or not alive.ended(), alive.printed
         time.sleep(0.005)
 
 
@@ -189,15 +189,15 @@ def ran(
 ) -> tuple[int, str]:
     """The exit code of a whole run, and what it said on standard error."""
     with Process(script, words, folder, before) as process:
-        return process.wait(), process.said
+        return process.wait(), process.printed
 
 
 def refused(code_said: tuple[int, str], *parts: str, code: int = 2) -> None:
     """One line, this exit code, and these words in it."""
-    found, said = code_said
-    assert found == code and said.count("\n") == 1 and all(part in said for part in parts), (
+    found, printed = code_said
+    assert found == code and printed.count("\n") == 1 and all(part in printed for part in parts), (
         found,
-        said,
+        printed,
     )
 
 
@@ -249,15 +249,15 @@ def assert_same(a, b, where: str = "") -> None:
 def uninterrupted(script: str) -> tuple[dict, float]:
     """What a training leaves behind that nothing disturbed, and how long it took."""
     folder, began = ground() / f"whole_{script}", time.monotonic()
-    code, said = ran(script, [*words_of(script), *LENGTH], folder)
-    assert code == 0, said
+    code, printed = ran(script, [*words_of(script), *LENGTH], folder)
+    assert code == 0, printed
     return state(folder), time.monotonic() - began
 
 
 def goes_on_equal(script: str, folder: Path, *more: str) -> None:
     """The repeated command ends as if nothing had happened."""
-    code, said = ran(script, [*words_of(script), *LENGTH, *more], folder)
-    assert code == 0, said
+    code, printed = ran(script, [*words_of(script), *LENGTH, *more], folder)
+    assert code == 0, printed
     assert_same(state(folder), uninterrupted(script)[0])
 
 
@@ -328,9 +328,11 @@ def stopped_within_an_epoch(folder: Path, chance: random.Random, number: int) ->
     """At a random step, by a signal in its middle."""
     script, asked = script_of(number), SIGNALS[number % 3]
     when = chance.randrange(17)
-    code, said = ran(script, [*words_of(script), *LENGTH], folder, lambda: signalled(when, asked))
+    code, printed = ran(
+        script, [*words_of(script), *LENGTH], folder, lambda: signalled(when, asked)
+    )
     refused(
-        (code, said),
+        (code, printed),
         f"stopped: {asked.name}; step {when + 1} of",
         "the same command goes on",
         code=75,
@@ -365,7 +367,7 @@ def signal_from_outside(folder: Path, chance: random.Random, number: int) -> Non
             os.killpg(process.pid, asked)
             assert process.wait(1.5) == -asked, process.code
         else:
-            refused((process.wait(5), process.said), f"stopped: {asked.name}", code=75)
+            refused((process.wait(5), process.printed), f"stopped: {asked.name}", code=75)
         assert time.monotonic() - began < 5
         assert checkpoint.read(last_of(folder))["resume"]["steps"] > 0
 
@@ -389,7 +391,7 @@ def disk_is_full(folder: Path, chance: random.Random, number: int) -> None:
     with endless(script, folder) as process:
         size = chance.choice([0, 100, 4000])
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, size))
-        refused((process.wait(), process.said), "File too large")
+        refused((process.wait(), process.printed), "File too large")
     whole_and_swept(folder)
 
 
@@ -439,8 +441,8 @@ def device_is_full(folder: Path, _: random.Random, number: int) -> None:
     def full() -> None:
         os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
 
-    code, said = ran(script, [*words_of(script), *LENGTH], folder, full)
-    assert code == 2 and said.count("\n") == 1 and "No space left" in said, (code, said)
+    code, printed = ran(script, [*words_of(script), *LENGTH], folder, full)
+    assert code == 2 and printed.count("\n") == 1 and "No space left" in printed, (code, printed)
 
 
 @cache
@@ -471,8 +473,8 @@ def damaged_state(folder: Path, chance: random.Random, number: int) -> None:
     """A run whose last state is damaged falls back to the one before it, says so, and ends equal."""
     script, when = script_of(number), 12 + chance.randrange(3)
     words = [*words_of(script), *LENGTH]
-    code, said = ran(script, words, folder, lambda: signalled(when, signal.SIGTERM))
-    assert code == 75, said
+    code, printed = ran(script, words, folder, lambda: signalled(when, signal.SIGTERM))
+    assert code == 75, printed
     last = last_of(folder)
     content = bytearray(last.read_bytes())
     content[chance.randrange(len(content))] ^= 255
@@ -564,13 +566,13 @@ WRONG_CHECKPOINTS = [
 
 def wrong_checkpoint(folder: Path, _: random.Random, number: int) -> None:
     """Expected and found are named before the first epoch."""
-    script, words, said = WRONG_CHECKPOINTS[number % len(WRONG_CHECKPOINTS)]
+    script, words, printed = WRONG_CHECKPOINTS[number % len(WRONG_CHECKPOINTS)]
     own = {
         "main_unet": f"{NARROW} --cr 0.25",
         "main_unet_dist": f"{NARROW} --cr 0.25",
         "main_classify_dist": f"{NARROW} --model resnet8",
     }
-    refused(ran(script, taught(f"{own.get(script, '--dataset digits')} {words}"), folder), said)
+    refused(ran(script, taught(f"{own.get(script, '--dataset digits')} {words}"), folder), printed)
     assert not (folder / "results").exists()
 
 
@@ -611,18 +613,18 @@ def strange_picture(folder: Path, chance: random.Random, number: int) -> None:
     script = "main_classify" if classes else "main_unet"
     words = f"--dataset folder --data_root {root} --n 16 --epochs 1 --batch_size 8 --width 4 --device cpu".split()
     words += ["--model", "resnet8"] if classes else ["--cr", "0.25"]
-    code, said = ran(script, words, folder)
+    code, printed = ran(script, words, folder)
     if kind in SOUND:
-        assert code == 0, said
+        assert code == 0, printed
         return
-    refused((code, said), str(path), BROKEN[kind])
+    refused((code, printed), str(path), BROKEN[kind])
     assert not (folder / "results").exists()
-    code, said = ran(script, [*words, "--on_bad_image", "skip"], folder)
+    code, printed = ran(script, [*words, "--on_bad_image", "skip"], folder)
     assert (
         code == 0
         and f"1 pictures are left out as broken or too small: {path}"
         in (folder / "stdout.txt").read_text()
-    ), said
+    ), printed
 
 
 def spoil(path: Path, kind: str) -> Path:
@@ -702,10 +704,10 @@ def wrong_words(folder: Path, chance: random.Random, number: int) -> None:
         words[chance.randrange(len(words))] = chance.choice(
             ["--cr", "nan", "-1", "", "é\n", "1e400", "/", "--physics=blur", "9" * 99, "--seed"]
         )
-        code, said = ran(script, [*words, "--dry_run"], folder)
-        assert (code == 0 and not said) or (code == 2 and said.count("\n") == 1), (
+        code, printed = ran(script, [*words, "--dry_run"], folder)
+        assert (code == 0 and not printed) or (code == 2 and printed.count("\n") == 1), (
             code,
-            said,
+            printed,
             words,
         )
     assert not (folder / "results").exists()
@@ -718,7 +720,7 @@ def not_finite(folder: Path, chance: random.Random, number: int) -> None:
         6 + chance.randrange(8),
         ("loss", "gradient")[number % 2],
     )
-    code, said = ran(script, [*words_of(script), *LENGTH], folder, lambda: poisoned(when, where))
+    code, printed = ran(script, [*words_of(script), *LENGTH], folder, lambda: poisoned(when, where))
     term = (
         "a gradient is"
         if where == "gradient"
@@ -727,7 +729,10 @@ def not_finite(folder: Path, chance: random.Random, number: int) -> None:
         else "is"
     )
     refused(
-        (code, said), f"{term} not finite", f"step {when + 1}, a batch of training images", code=3
+        (code, printed),
+        f"{term} not finite",
+        f"step {when + 1}, a batch of training images",
+        code=3,
     )
     content = checkpoint.read(last_of(folder))
     assert (
@@ -784,7 +789,7 @@ def race(folder: Path, _: random.Random, number: int) -> None:
     ):
         until(lambda: one.ended() or two.ended(), 30)
         loser, winner = (one, two) if one.ended() else (two, one)
-        refused((loser.code, loser.said), f"is in use by process {winner.pid} ")
+        refused((loser.code, loser.printed), f"is in use by process {winner.pid} ")
         until(lambda: last_of(folder) is not None, alive=winner)
 
 
@@ -811,10 +816,10 @@ def without_wandb(folder: Path, _: random.Random, number: int) -> None:
             sys.modules["wandb"] = None
 
     began = time.monotonic()
-    code, said = ran("main_unet", [*words, *LENGTH, "--wandb", mode], folder, before)
-    told = (folder / "stdout.txt").read_text()
-    assert code == 0, said
-    assert time.monotonic() - began < 90 and (kind == "off" or "wandb: " in told), told
+    code, printed = ran("main_unet", [*words, *LENGTH, "--wandb", mode], folder, before)
+    reported = (folder / "stdout.txt").read_text()
+    assert code == 0, printed
+    assert time.monotonic() - began < 90 and (kind == "off" or "wandb: " in reported), reported
     assert_same(state(folder), uninterrupted("main_unet")[0])
 
 
@@ -852,12 +857,12 @@ def torchrun(script: str, words: list[str], folder: Path):
         str(ROOT / f"{script}.py"),
         *words,
     ]
-    with open(folder / "stderr.txt", "w") as said:
+    with open(folder / "stderr.txt", "w") as printed:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            stdout=said,
-            stderr=said,
+            stdout=printed,
+            stderr=printed,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             start_new_session=True,
         )

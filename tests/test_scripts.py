@@ -293,15 +293,15 @@ def test_teacher_noise_is_the_students_only_on_request(teacher, monkeypatch):
     assert all(task.physics.config["awgn_snr"] == 20.0 for task in seen)
 
 
-def test_flags_of_distillation_reach_the_stage(teacher, monkeypatch):
+def test_flags_of_distillation_reach_the_task(teacher, monkeypatch):
 
     seen = skip_training(monkeypatch)
 
-    def stage_of(*words):
+    def task_of(*words):
         call(main_unet_dist, "--cr", "0.25", "--teacher", teacher["export"], *TINY, *words)
         return seen[-1]
 
-    plain = stage_of()
+    plain = task_of()
     assert (plain.alpha, plain.beta, plain.supervised, plain.layers) == (
         1,
         1,
@@ -309,19 +309,19 @@ def test_flags_of_distillation_reach_the_stage(teacher, monkeypatch):
         ["latent", "output"],
     )
     assert [(loss.name, loss.weight) for loss in plain.losses] == [("mse", LOSSES["mse"].weight)]
-    other = stage_of("--alpha", "3", "--beta", "0.5", "--sup_loss", "0", "--type_dist", "first")
+    other = task_of("--alpha", "3", "--beta", "0.5", "--sup_loss", "0", "--type_dist", "first")
     assert (other.alpha, other.beta, other.supervised, other.layers) == (3, 0.5, False, ["enc1"])
     s, t = torch.zeros(2, 1, 4, 4), torch.rand(2, 1, 4, 4)
     assert torch.isclose(plain.task_loss(s, t), t.mean()) and torch.isclose(
-        stage_of("--loss_gt", "mse").task_loss(s, t), t.square().mean()
+        task_of("--loss_gt", "mse").task_loss(s, t), t.square().mean()
     )
-    several = stage_of("--loss_distill", "mse:2", "comb_matrix", "at:0", "--gamma", "0.01").losses
+    several = task_of("--loss_distill", "mse:2", "comb_matrix", "at:0", "--gamma", "0.01").losses
     assert [(loss.name, loss.weight) for loss in several] == [
         ("mse", 2),
         ("comb_matrix", LOSSES["comb_matrix"].weight),
         ("at", 0),
     ]
-    auto = stage_of("--loss_distill", "comb_matrix").losses[0]
+    auto = task_of("--loss_distill", "comb_matrix").losses[0]
     assert not torch.isclose(several[1].distance(s, t), auto.distance(s, t))
     call(main_unet, "--cr", "0.25", "--loss", "mse", *TINY)
     assert torch.isclose(seen[-1].task_loss(s, t), t.square().mean())
@@ -479,7 +479,7 @@ def test_a_warm_start_needs_the_same_padding(teacher):
         )
 
 
-def test_equal_names_are_told_apart_and_old_pictures_go(teacher):
+def test_equal_names_are_distinguished_and_old_pictures_go(teacher):
     other = call(main_unet, "--cr", "0.25", "--results", "other", *TINY)
     Path("b").mkdir()
     Path(other["export"]).rename("b/UNET_cr_0.5.pth")
@@ -555,7 +555,7 @@ def test_a_student_and_its_baseline_begin_with_the_same_weights(teacher, monkeyp
     assert equal == [True, True, False]
 
 
-def test_a_release_file_is_tested_once_its_physics_is_told():
+def test_a_release_file_is_tested_once_its_physics_is_reported():
     torch.save(
         build_network({"name": "unet", "width": 4, "padding": "release"}).state_dict(), "bare.pth"
     )
@@ -1067,11 +1067,11 @@ def test_teacher_and_student_that_cannot_match_are_refused_before_training(
 )
 def test_a_dry_run_says_what_it_would_do_and_writes_nothing(script, words, capsys):
     assert not call(script, *words, *TINY, "--dry_run")
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert (
-        '"lr"' in said
-        and "results/runs/" in said
-        and "results/trained_models/" in said
+        '"lr"' in printed
+        and "results/runs/" in printed
+        and "results/trained_models/" in printed
         and not any(Path().iterdir())
     )
 

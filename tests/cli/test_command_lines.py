@@ -70,18 +70,18 @@ def lines_of(script):
 
 def ends_well(parse, words):
     """What parsing returns, or nothing where it ends in one line and exit code 2."""
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(io.StringIO()):
             return parse(words)
     except UserError as error:
         assert str(error)
         return None
     except SystemExit as end:
         helped = end.code == 0 and any(word.startswith(("-h", "--help")) for word in words)
-        assert helped or (end.code == 2 and said.getvalue().count("\n") == 1), (
+        assert helped or (end.code == 2 and printed.getvalue().count("\n") == 1), (
             words,
-            said.getvalue(),
+            printed.getvalue(),
         )
         return None
 

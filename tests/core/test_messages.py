@@ -330,17 +330,17 @@ def test_mistakes_in_words_and_names_of_files_are_refused_before_torch_is_import
     assert watched.stdout.splitlines() == [f"2 1 - {line}" for line in QUICK]
 
 
-def test_the_state_of_a_study_is_told_without_torch():
+def test_the_state_of_a_study_is_reported_without_torch():
     code = "import sys, sweep\nsweep.main(sweep.parse())\nassert not {'torch', 'numpy'} & {*sys.modules}"
     study = ["--vary", "cr=0.1,0.2", "--fixed", "dataset=digits", "n=16", "--teacher", "cr=0.5"]
-    told = subprocess.run(
+    reported = subprocess.run(
         [sys.executable, "-c", code, *study, "--status"],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
-    assert told.returncode == 0, told.stderr
-    assert "7 waiting of 7 runs in 7 jobs" in told.stdout
+    assert reported.returncode == 0, reported.stderr
+    assert "7 waiting of 7 runs in 7 jobs" in reported.stdout
 
 
 # ---------------------------------------------------------------- what was computed is printed
@@ -368,9 +368,9 @@ def test_a_table_is_printed_though_its_file_cannot_be_written(name, networks, mo
     words += [networks[kind], *TEN] + (["--runs", "1"] if script is compare_models else [])
     monkeypatch.setattr("shutil.rmtree", lambda path: None)
     blocked(target.format(stem=stem))
-    code, said, error = ran(script, words, monkeypatch, capsys)
+    code, printed, error = ran(script, words, monkeypatch, capsys)
     assert code == 2 and error.count("\n") == 1 and target.format(stem=stem) in error, error
-    assert re.search(r"\|\s+" + column.strip("| ") + r"\s+\|", said), said
+    assert re.search(r"\|\s+" + column.strip("| ") + r"\s+\|", printed), printed
 
 
 def test_features_are_printed_though_their_files_cannot_be_written(networks, monkeypatch, capsys):
@@ -379,9 +379,9 @@ def test_features_are_printed_though_their_files_cannot_be_written(networks, mon
     names = f"{Path(networks['unet']).stem}_and_again"
     blocked(f"features/{names}/measures.csv")
     words = [networks["unet"], again, *TEN]
-    code, said, error = ran(analyze_features, words, monkeypatch, capsys)
+    code, printed, error = ran(analyze_features, words, monkeypatch, capsys)
     assert code == 2 and error.count("\n") == 1 and "measures.csv" in error, error
-    assert "Means over images and channels" in said
+    assert "Means over images and channels" in printed
 
 
 # ---------------------------------------------------------------- Ctrl-C

@@ -49,10 +49,10 @@ def ended(process: subprocess.Popen) -> str:
 def test_a_signal_that_is_not_obeyed_in_time_ends_the_process(work):
     process = started(work)
     process.send_signal(signal.SIGTERM)
-    said = ended(process)
+    printed = ended(process)
     assert process.returncode == 75
     assert (
-        said
+        printed
         == "-c: stopped: no end of the step within 1 s after SIGTERM; what was saved is intact\n"
     )
 

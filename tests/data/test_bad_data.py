@@ -154,11 +154,11 @@ def test_a_broken_picture_is_named_and_stops_or_is_left_out_and_counted(
         and f"{path} is not a readable image" in error
         and "--on_bad_image skip" in error
     ), error
-    code, said, error = ran(script, [*words, "--on_bad_image", "skip"], monkeypatch, capsys)
+    code, printed, error = ran(script, [*words, "--on_bad_image", "skip"], monkeypatch, capsys)
     assert (
         code == 0
-        and f"1 pictures are left out as broken or too small: {path}" in said
-        and said.count("left out") == 1
+        and f"1 pictures are left out as broken or too small: {path}" in printed
+        and printed.count("left out") == 1
     ), error
     assert not Path("results").exists()
 
@@ -462,10 +462,10 @@ def test_names_with_control_characters_are_refused_and_written_out(
     assert (
         code == 2 and error.count("\n") == 1 and shown in error and "control characters" in error
     ), error
-    code, said, _ = ran(
+    code, printed, _ = ran(
         script, [*words, *SHORT, "--dry_run", "--on_bad_image", "skip"], monkeypatch, capsys
     )
-    assert code == 0 and shown in said and name not in said
+    assert code == 0 and shown in printed and name not in printed
     _, script, words = class_folder(tmp_path / "classes")
     (tmp_path / "classes" / "train" / "bee").rename(tmp_path / "classes" / "train" / name)
     code, _, error = ran(script, [*words, *SHORT], monkeypatch, capsys)

@@ -483,12 +483,12 @@ def test_a_denoiser_meets_pairs_as_they_are_and_teaches_on_them(pairs, monkeypat
 
 
 def test_a_denoiser_that_looks_at_the_noise_neither_meets_pairs_nor_teaches_on_them(pairs):
-    told = call(
+    reported = call(
         main_unet, "--dataset", "digits", "--limit_train", "8", "--limit_val", "4", *NOISY, *DRUNET
     )["checkpoint"]
     for script, words in (
-        (test_UNet, ["--checkpoint", told]),
-        (main_unet_dist, ["--physics", "given", "--teacher", told, *NET]),
+        (test_UNet, ["--checkpoint", reported]),
+        (main_unet_dist, ["--physics", "given", "--teacher", reported, *NET]),
     ):
         with pytest.raises(
             UserError, match=r"^physics 'denoise': this network reads the noise level.*$"

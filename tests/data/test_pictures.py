@@ -192,9 +192,11 @@ def test_a_picture_of_less_than_half_a_side_is_refused_or_left_out(labelled, tmp
     for _ in range(2):
         splits = build_splits(skipping, wanted, **table)
         assert sum(map(len, splits.values())) == 20 - 2 * labelled  # a tenth is for the test
-    said = capsys.readouterr().out
-    assert said.count("1 pictures are left out as broken or too small: ") == 2
-    assert said.count(f"{tmp_path}: 10 of 20 pictures are smaller than n 32 and are enlarged") == 1
+    printed = capsys.readouterr().out
+    assert printed.count("1 pictures are left out as broken or too small: ") == 2
+    assert (
+        printed.count(f"{tmp_path}: 10 of 20 pictures are smaller than n 32 and are enlarged") == 1
+    )
 
 
 def test_what_is_large_enough_is_not_mentioned(tmp_path, capsys):
@@ -223,7 +225,7 @@ def test_arrays_of_less_than_half_a_side_are_refused(tmp_path, capsys):
     with pytest.raises(UserError, match=r"x_train of .*a\.npz is 20 x 16: .* 2\.06 times to n 33"):
         build_splits(request)
     build_splits(request._replace(n=32))
-    assert "x_test of " in (said := capsys.readouterr().out) and said.count("enlarged") == 2
+    assert "x_test of " in (printed := capsys.readouterr().out) and printed.count("enlarged") == 2
 
 
 def test_a_classifier_is_shown_no_picture_much_smaller_than_what_it_learnt_from(tmp_path, capsys):

@@ -6,7 +6,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from conftest import RECIPE
+from conftest import CONFIG
 from doubles import batch_of
 from scipy.spatial.distance import cosine, pdist, squareform
 from scipy.special import softmax
@@ -120,9 +120,9 @@ def test_at_and_fakd_pool_the_larger_map_down():
         assert torch.isclose(loss_of(name)(S, large), loss_of(name)(S, T), rtol=1e-4)
 
 
-def test_soft_refuses_a_tap_of_one_channel():
+def test_soft_refuses_a_layer_of_one_channel():
     with pytest.raises(UserError, match="choose --type_dist latent"):
-        stage_of(losses=[build_loss("soft", temperature=4.0)], selection="output")
+        task_of(losses=[build_loss("soft", temperature=4.0)], selection="output")
 
 
 def test_perceptual_is_the_weighted_distance_of_named_layers_and_says_where_its_weights_belong(
@@ -203,7 +203,7 @@ EXPECTED = {  # at the release's two scales, and at three
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
-def test_selections_name_the_taps_of_the_list(selection):
+def test_selections_name_the_layers_of_the_list(selection):
     for scales, expected in zip((2, 3), EXPECTED[selection], strict=True):
         assert selected_layers(selection, TAPS[scales], TAPS[scales]) == expected.split()
         assert selected_layers(selection, TAPS[scales], TAPS[5]) == expected.split()
@@ -219,8 +219,8 @@ def network(scales=2, width=8, **more):
     return unet
 
 
-def stage_of(student=None, teacher=None, loss="mse", selection="output_latent", **more):
-    physics = [build_physics(RECIPE | {"cr": cr}) for cr in (0.1, 0.5)]
+def task_of(student=None, teacher=None, loss="mse", selection="output_latent", **more):
+    physics = [build_physics(CONFIG | {"cr": cr}) for cr in (0.1, 0.5)]
     losses = [build_loss(loss, 1.0, **LOSS_OPTIONS)]
     setting = {"selection": selection, "losses": losses, "task_loss": mse} | more
     return Distillation(
@@ -250,9 +250,9 @@ def test_every_selection_and_loss_teaches_the_student_and_never_the_teacher(sele
         )
         if one_channel or one_place:
             with pytest.raises(UserError, match=r"compares the (channels|pixels)"):
-                stage_of(network(*student), network(*teacher), loss, selection)
+                task_of(network(*student), network(*teacher), loss, selection)
             continue
-        task = stage_of(network(*student), network(*teacher), loss, selection, beta=0.0).train()
+        task = task_of(network(*student), network(*teacher), loss, selection, beta=0.0).train()
         result = task(BATCH)
         terms = {name: term for name, term in result["terms"].items() if name != "task"}
         assert set(terms) == {f"distill/{loss}/{layer}" for layer in task.layers}
@@ -271,8 +271,8 @@ def test_every_selection_and_loss_teaches_the_student_and_never_the_teacher(sele
         assert torch.isclose(result["loss"], sum(result["terms"].values()))
 
 
-def test_adapters_bridge_what_differs_learn_and_stay_out_of_the_student():
-    task = stage_of(network(2, 8), network(3, 10), selection="output_all")
+def test_adapters_join_what_differs_learn_and_stay_out_of_the_student():
+    task = task_of(network(2, 8), network(3, 10), selection="output_all")
     assert set(task.adapters) == {"enc1", "latent", "dec1"}
     assert set(task.student.state_dict()) == set(network(2, 8).state_dict())
     before = {name: w.clone() for name, w in task.adapters.named_parameters()}
@@ -289,12 +289,12 @@ def test_adapters_bridge_what_differs_learn_and_stay_out_of_the_student():
 
 
 def test_equal_shapes_and_relations_need_no_adapter():
-    assert not stage_of().adapters
-    assert not stage_of(network(2, 8), network(4, 10), loss="comb_matrix", selection="all").adapters
+    assert not task_of().adapters
+    assert not task_of(network(2, 8), network(4, 10), loss="comb_matrix", selection="all").adapters
 
 
 def test_a_hint_is_seen_through_a_trained_adapter_even_where_shapes_agree():
-    task = stage_of(loss="hint", selection="latent")
+    task = task_of(loss="hint", selection="latent")
     assert set(task.adapters) == {"hint/latent"}
     task(BATCH)["loss"].backward()
     assert all(w.grad.abs().sum() > 0 for w in task.adapters.parameters())
@@ -303,7 +303,7 @@ def test_a_hint_is_seen_through_a_trained_adapter_even_where_shapes_agree():
 def test_several_losses_have_a_weight_each_and_one_of_weight_zero_is_only_measured():
     student, teacher = network(), network(2, 10)
     losses = [build_loss("mse", 2.0), build_loss("at", 500.0), build_loss("mae", 0.0)]
-    task = stage_of(student, teacher, losses=losses, selection="latent", alpha=0.5)
+    task = task_of(student, teacher, losses=losses, selection="latent", alpha=0.5)
     result = task(BATCH)
     assert set(task.adapters) == {"latent"}  # shared by those that need one
     s, t = (
@@ -320,7 +320,7 @@ def test_several_losses_have_a_weight_each_and_one_of_weight_zero_is_only_measur
 
 
 def test_teacher_stays_in_eval_mode():
-    task = stage_of(teacher=network(batch_norm="on"))
+    task = task_of(teacher=network(batch_norm="on"))
     statistics = {
         name: tensor.clone() for name, tensor in task.teachers[0].network.state_dict().items()
     }
@@ -335,7 +335,7 @@ def test_teacher_stays_in_eval_mode():
 
 
 def test_an_online_teacher_learns_from_its_own_task_alone():
-    task = stage_of(online=True).train()
+    task = task_of(online=True).train()
     result = task(BATCH)
     expected = torch.autograd.grad(
         result["terms"]["teacher"], list(task.teachers[0].network.parameters()), retain_graph=True
@@ -351,15 +351,15 @@ def test_an_online_teacher_learns_from_its_own_task_alone():
 def test_weights_multiply_their_terms():
     student, teacher = network(), network()
     one, other = (
-        stage_of(student, teacher, alpha=a, beta=b)(BATCH)["terms"] for a, b in ((1, 1), (3, 0.5))
+        task_of(student, teacher, alpha=a, beta=b)(BATCH)["terms"] for a, b in ((1, 1), (3, 0.5))
     )
     assert torch.isclose(other["task"], 0.5 * one["task"])
     assert torch.isclose(other["distill/mse/latent"], 3 * one["distill/mse/latent"])
 
 
 @pytest.mark.parametrize("supervised", [True, False])
-def test_the_task_loss_is_told_without_its_weight_and_against_the_truth(supervised):
-    made = stage_of(beta=0.25, supervised=supervised)
+def test_the_task_loss_is_reported_without_its_weight_and_against_the_truth(supervised):
+    made = task_of(beta=0.25, supervised=supervised)
     result = made(BATCH)
     output = result["output"].detach().numpy()
     expected = np.mean((output - BATCH.image.numpy()) ** 2)
@@ -372,7 +372,7 @@ def test_the_task_loss_is_told_without_its_weight_and_against_the_truth(supervis
 def test_the_target_is_the_image_or_the_teachers_output():
     student, teacher = network(), network()
     for supervised in (True, False):
-        task = stage_of(student, teacher, supervised=supervised)
+        task = task_of(student, teacher, supervised=supervised)
         x0_s, (x0_t,) = task.observe(BATCH, None)
         target = BATCH.image if supervised else teacher(x0_t)
         assert torch.isclose(task(BATCH)["terms"]["task"], (student(x0_s) - target).square().mean())
@@ -391,8 +391,8 @@ def views(physics_s, physics_t):
 )
 def test_cameras_that_measure_alike_see_one_noise_and_others_their_own(changes, same):
     configs = [
-        RECIPE | {"cr": 1.0, "awgn_snr": 10.0},
-        RECIPE | {"cr": 1.0, "awgn_snr": 10.0} | changes,
+        CONFIG | {"cr": 1.0, "awgn_snr": 10.0},
+        CONFIG | {"cr": 1.0, "awgn_snr": 10.0} | changes,
     ]
     noises = [(x0 - BATCH.image).flatten() for x0 in views(*map(build_physics, configs))]
     assert (
@@ -421,7 +421,7 @@ def test_one_denoiser_camera_with_two_first_images_draws_one_noise(images):
 
 
 def test_supervised_training_overfits_one_batch():
-    task = Supervised(network(width=8), build_physics(RECIPE), mse)
+    task = Supervised(network(width=8), build_physics(CONFIG), mse)
     optimizer = torch.optim.Adam(task.student.parameters(), lr=0.01)
     losses = []
     for _ in range(150):
@@ -434,7 +434,7 @@ def test_supervised_training_overfits_one_batch():
 
 
 def test_a_shuffled_teacher_speaks_of_another_image_of_the_batch():
-    plain, shuffled = stage_of(), stage_of(shuffled=True)
+    plain, shuffled = task_of(), task_of(shuffled=True)
     shuffled.load_state_dict(plain.state_dict())
     batch = batch_of(torch.rand(4, 1, 16, 16))
     answered = plain.add_teacher_features(plain.add_observations(batch))

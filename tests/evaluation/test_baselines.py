@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import RECIPE
+from conftest import CONFIG
 from skimage.metrics import peak_signal_noise_ratio
 from sklearn.covariance import ledoit_wolf
 from test_scripts import call
@@ -25,7 +25,7 @@ def learnt(trained_with: dict, **camera) -> str:
     """The file of a network that its configuration says has learnt."""
     config = {"name": "unet", "c": 1, "scales": 2, "width": 4, "batch_norm": "off"}
     config |= {"padding": "zeros"}
-    camera = build_physics(RECIPE | camera)
+    camera = build_physics(CONFIG | camera)
     content = checkpoint.pack(build_network(config), config, camera, trained_with)
     checkpoint.write(Path("network.pth"), content)
     return "network.pth"
@@ -44,7 +44,7 @@ def by_formula(count: int) -> float:
     request = Request(dataset="digits", n=16, limit_train=count, limit_test=3)
     splits = build_splits(request, ("train", "test"))
     train, test = (splits[name].stack().flatten(1).double().numpy() for name in ("train", "test"))
-    a = build_physics(RECIPE).rows().double().numpy()
+    a = build_physics(CONFIG).rows().double().numpy()
     mean, covariance = train.mean(0), ledoit_wolf(train)[0]
     gain = np.linalg.lstsq(a @ covariance @ a.T, a @ covariance, rcond=None)[0].T
     scores = [
@@ -59,8 +59,8 @@ def test_lmmse_is_fitted_to_the_images_that_the_network_learnt_from(capsys):
     assert row["LMMSE images"] == 60 and last["LMMSE Images"] == "60"
     assert row["PSNR"] == pytest.approx(by_formula(60), abs=0.02)
     assert float(last["PSNR LMMSE"]) == pytest.approx(row["PSNR"])
-    said = "LMMSE is fitted to 60 training images of 'digits' (the network was trained on them)"
-    assert said in capsys.readouterr().out
+    printed = "LMMSE is fitted to 60 training images of 'digits' (the network was trained on them)"
+    assert printed in capsys.readouterr().out
     assert abs(by_formula(60) - by_formula(500)) > 0.1
 
 

@@ -93,12 +93,12 @@ def test_noise_is_that_of_all_models_and_rows_name_the_camera():
         for sigma in ("5", "50")
     )
     words = ["--dataset", "digits", "--limit_test", "6", "--runs", "2", "--batches", "1"]
-    own, told = (
+    own, reported = (
         call(compare_models, low, high, *words, *more)["rows"] for more in ([], ["--sigma", "25"])
     )
     assert [row["physics"] for row in own] == ["denoise sigma 5", "denoise sigma 50"]
-    assert [row["physics"] for row in told] == ["denoise sigma 25"] * 2
-    for path, row in zip((low, high), told, strict=True):
+    assert [row["physics"] for row in reported] == ["denoise sigma 25"] * 2
+    for path, row in zip((low, high), reported, strict=True):
         tested = call(test_UNet, "--checkpoint", path, *words[:4], "--sigma", "25", "--no-anchors")
         assert np.isclose(row["PSNR"], tested["psnr"], atol=1e-4)
     spc = call(main_unet, "--cr", "0.25", *TINY)["export"]
@@ -106,7 +106,7 @@ def test_noise_is_that_of_all_models_and_rows_name_the_camera():
         call(compare_models, low, spc, *words, "--sigma", "25")
 
 
-def test_basicsrs_large_network_is_compared_where_size_and_noise_are_told():
+def test_basicsrs_large_network_is_compared_where_size_and_noise_are_reported():
     network = build_network(
         {"name": "rrdbnet", "c": 1, "channels": 4, "blocks": 1, "growth": 2, "residual": False}
     )

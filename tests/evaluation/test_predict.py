@@ -180,7 +180,7 @@ def test_a_single_pixel_camera_looks_at_a_scene_tile_by_tile_each_pixel_once(cap
 
 
 def test_what_cannot_be_is_refused():
-    told = [
+    reported = [
         "--physics",
         "denoise",
         "--sigma",
@@ -194,7 +194,9 @@ def test_what_cannot_be_is_refused():
         "--steps",
         "1",
     ]
-    spc, noisy = (call(main_unet, *words)["export"] for words in (["--cr", "0.25", *TINY], told))
+    spc, noisy = (
+        call(main_unet, *words)["export"] for words in (["--cr", "0.25", *TINY], reported)
+    )
     Image.fromarray(scene()).save("a.png")
     for array, message in (
         (np.zeros(63), "a frame has 64 values, or 128 of complementary pairs"),

@@ -150,10 +150,10 @@ def test_a_test_set_at_three_noise_levels_in_one_command(folder):
 def test_a_single_pixel_camera_looks_at_a_test_set_block_by_block(folder, capsys):
     scores = call(main_unet, "--cr", "0.25", *TINY)
     result = call(test_UNet, "--checkpoint", scores["export"], *folder, "--crop_border", "2")
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert (
-        "2 of 3 pictures are cropped to multiples of 16 pixels" in said
-        and "in blocks of 16 x 16" in said
+        "2 of 3 pictures are cropped to multiples of 16 pixels" in printed
+        and "in blocks of 16 x 16" in printed
     )
     estimates = ["back-projection", "LMMSE", "UNET_cr_0.25"]
     assert [row["estimate"] for row in result["rows"]] == estimates

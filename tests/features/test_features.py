@@ -74,7 +74,7 @@ def test_a_measure_is_one_number_of_each_image_and_channel_alone(name, shape):
 
 
 @pytest.mark.parametrize("name", FEATURE_MEASURES)
-def test_a_measure_is_told_by_its_formula_alone(name):
+def test_a_measure_is_reported_by_its_formula_alone(name):
     assert look_up(FEATURE_MEASURES, name, "measure").__doc__.count("\n") == 0
 
 
@@ -239,7 +239,7 @@ def test_independent_features_are_not_similar():
     assert similarity(noise(2000, 5), noise(2000, 3, 2, 2, seed=1)) < 0.02
 
 
-def test_the_matrix_has_a_row_for_every_tap_and_features_that_never_change_have_no_similarity():
+def test_the_matrix_has_a_row_for_every_layer_and_features_that_never_change_have_no_similarity():
     layers = [noise(10, k + 1, seed=k) for k in range(3)]
     matrix = cka(
         [gram(x) for x in layers],
@@ -278,7 +278,7 @@ def test_changes_are_relative_and_defined_where_nothing_was():
     assert relative_change(squares).tolist() == [0, 0, math.inf, 3]
 
 
-def test_a_tap_sums_what_all_batches_hold():
+def test_a_layer_sums_what_all_batches_hold():
     a, b = noise(7, 3, 4, 4), noise(7, 3, 4, 4, seed=1)
     b[:, 1] = 0  # a silent channel has no skewness
     layer = LayerStatistics(
@@ -323,7 +323,7 @@ def test_names_of_folders_end_and_differ():
     assert folder_name(long) != folder_name([long[0], "s" * 101])
 
 
-def test_taps_stand_in_the_order_of_the_deepest_network():
+def test_layers_stand_in_the_order_of_the_deepest_network():
     deep = ["enc1", "enc2", "latent", "dec2", "dec1"]
     assert merge_names([["enc1", "latent", "dec1"], deep, ["block"]]) == [*deep, "block"]
 
@@ -342,11 +342,11 @@ def test_teacher_and_student_are_held_against_each_other(capsys):
     student = call(main_unet_dist, "--cr", "0.25", "--cr_teacher", "0.5", *TINY)["export"]
     capsys.readouterr()
     result = call(analyze_features, teacher, student, *LOOK, "--channels", "3")
-    told = capsys.readouterr().out
+    reported = capsys.readouterr().out
     assert (
-        "12 test images of digits\na: UNET_cr_0.5; " in told
-        and "Largest changes from a to b" in told
-        and "not compared" not in told
+        "12 test images of digits\na: UNET_cr_0.5; " in reported
+        and "Largest changes from a to b" in reported
+        and "not compared" not in reported
     )
     restored = [checkpoint.restore(path) for path in (teacher, student)]
     images = build_splits(Request("digits", 16, limit_test=12))["test"].stack()
@@ -458,9 +458,11 @@ def test_other_shapes_have_no_channels_in_common_and_that_is_said(capsys):
     )["export"]
     words = [teacher, student, *LOOK, "--channels", "5"]
     result = call(analyze_features, *words)
-    told = capsys.readouterr().out
-    assert "b has another architecture than a, so their weights are not compared." in told
-    assert "a has no layers of the same shape as b's enc1, latent: these are not compared." in told
+    reported = capsys.readouterr().out
+    assert "b has another architecture than a, so their weights are not compared." in reported
+    assert (
+        "a has no layers of the same shape as b's enc1, latent: these are not compared." in reported
+    )
     assert {row["layer"] for row in result["channels"]} == {"head", "output"} and {
         row["kind"] for row in result["layers"]
     } == {"features"}

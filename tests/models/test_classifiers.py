@@ -71,7 +71,7 @@ class TestEveryClassifier:
         torch.manual_seed(0)
         return SMALL[name](c, 5, side)
 
-    def test_taps_come_in_order_and_forward_is_the_last(self, name, c):
+    def test_layers_come_in_order_and_forward_is_the_last(self, name, c):
         network = self.build(name, c).eval()
         x = torch.rand(2, c, 24, 24)
         layers = network.features(x)
@@ -266,7 +266,7 @@ class TestTransformer:
         assert layers["latent"].shape == (1, 8, whole // 16, whole // 16)
         assert torch.equal(layers["output"], network(wide))
 
-    def test_a_place_of_the_first_tap_is_its_patch_times_a_matrix(self):
+    def test_a_place_of_the_first_layer_is_its_patch_times_a_matrix(self):
         network = library.vit_tiny(3, 3, 20, patch=4, width=8).eval()
         x = torch.rand(1, 3, 20, 20)
         patch = normal(x)[0, :, 12:16, 4:8].flatten()
@@ -462,6 +462,6 @@ def test_grey_images_are_normalised_by_the_colours_averages():
         partial(library.shufflenet, 3, 5, 0),
     ],
 )
-def test_impossible_recipes_are_refused(build):
+def test_impossible_configs_are_refused(build):
     with pytest.raises(UserError):
         build()

@@ -19,7 +19,7 @@ RELEASE = "UNET_cr_09_scales_2_dataset_mnist_2025_05_04_21_38.pth"
 
 @pytest.mark.parametrize("name", ["unet", "hybrid_unet"])
 @pytest.mark.parametrize("scales", [2, 3, 4, 5])
-def test_taps_come_in_order_and_forward_is_the_last(name, scales):
+def test_layers_come_in_order_and_forward_is_the_last(name, scales):
     network = build_network({"name": name, "scales": scales, "width": 2}).eval()
     x = torch.rand(2, 1, 32, 32)
     layers = network.features(x)
@@ -97,7 +97,7 @@ def test_a_bias_free_network_scales_with_its_input():
     assert torch.allclose(network(3 * x), 3 * network(x), rtol=1e-4, atol=1e-5)
 
 
-def test_the_releases_file_gives_the_releases_taps_and_output(shared):
+def test_the_releases_file_gives_the_releases_layers_and_output(shared):
     golden = np.load(shared / "upstream_unet" / "golden_cr09_mnist.npz")
     network, config = restore_network(shared / "upstream_unet" / RELEASE)
     assert config == {
@@ -132,7 +132,7 @@ def test_the_releases_denormal_weights_become_zero(shared):
 @pytest.mark.parametrize(
     "scales, width, batch_norm", [(2, 3, "off"), (5, 2, "off"), (3, 4, "on"), (2, 2, "bias-free")]
 )
-def test_a_bare_state_dict_tells_its_recipe(scales, width, batch_norm):
+def test_a_bare_state_dict_tells_its_config(scales, width, batch_norm):
     config = {
         "name": "unet",
         "c": 3,
@@ -160,7 +160,7 @@ class TestEveryNetwork:
         torch.manual_seed(0)
         return build_network({"name": name, "c": c} | tiny(name)).eval()
 
-    def test_any_size_goes_through_and_the_last_tap_is_the_output(self, name, c):
+    def test_any_size_goes_through_and_the_last_layer_is_the_output(self, name, c):
         network = self.build(name, c)
         for size in ((16, 16), (13, 22)):
             x = torch.rand(2, c + 1, *size)  # with a noise map
@@ -272,6 +272,6 @@ class TestHybrid:
     "change",
     [{"scales": 1}, {"scales": 6}, {"width": 0}, {"padding": "mirror"}, {"batch_norm": "maybe"}],
 )
-def test_impossible_recipes_are_refused(change):
+def test_impossible_configs_are_refused(change):
     with pytest.raises(UserError):
         build_network({"name": "unet", **change})

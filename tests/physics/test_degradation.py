@@ -333,7 +333,7 @@ def test_the_second_jpeg_comes_before_or_after_the_own_size_equally_often(monkey
 # ---------------------------------------------------------------- presets and command line
 
 
-def test_the_preset_has_the_numbers_of_the_guide():
+def test_the_preset_has_the_numbers_of_the_document():
     guide = yaml.safe_load(GUIDE)
     assert {name: PRESETS["real_esrgan"][name] for name in guide} == guide
     assert PRESETS["real_esrgan"].keys() - guide.keys() == {"final_sinc_prob"}
@@ -465,8 +465,8 @@ def test_a_checkpoint_never_needs_the_file_again(capsys):
     assert call(main_unet, "--config", config)["run"] == done["run"], "it is finished"
     Path("own.yml").unlink()
     call(test_UNet, "--checkpoint", done["export"], "--dataset", "digits", "--limit_test", 4)
-    said = "preset mild with jpeg_range [50, 90], second_blur_prob 0.5"
-    assert said in capsys.readouterr().out
+    printed = "preset mild with jpeg_range [50, 90], second_blur_prob 0.5"
+    assert printed in capsys.readouterr().out
     other = call(main_unet, *own(MILD_BUT | {"sinc_prob": 0}), *tiny)
     assert other["run"] != done["run"] and other["export"] != done["export"]
     content = checkpoint.read(done["export"])

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import RECIPE
+from conftest import CONFIG
 from deepinv.loss.metric import PSNR, SSIM
 from deepinv.physics import SinglePixelCamera
 from deepinv.physics.singlepixel import hadamard_2d as deepinvs
@@ -24,7 +24,7 @@ DEEPINV = ("xy", "zig_zag", "cake_cutting", "sequency")
 
 
 def camera(images=None, **changes):
-    return build_physics(RECIPE | changes, images=lambda: images)
+    return build_physics(CONFIG | changes, images=lambda: images)
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)

@@ -308,7 +308,7 @@ class TestFeatures:
 
 
 class TestPatterns:
-    def test_orderings_are_told_apart(self):
+    def test_orderings_are_distinguished(self):
         m = torch.arange(1, 257).double()
         best = 1 - torch.exp(-m / 40)
         energies = {

@@ -172,11 +172,11 @@ def test_where_pbs_lets_only_operators_run_a_job_again_its_number_is_submitted(f
     name=TEXT,
     words=st.lists(TEXT, min_size=1),
     place=TEXT.filter(lambda text: "/" not in text),
-    said=TEXT,
+    printed=TEXT,
 )
-def test_bash_reads_any_script_whole(kind, name, words, place, said):
+def test_bash_reads_any_script_whole(kind, name, words, place, printed):
     environment = [
-        f"export WORD={shlex.quote(said)}",
+        f"export WORD={shlex.quote(printed)}",
         "source '.venv of mine/bin/activate'",
         "# it's a remark",
     ]
@@ -240,8 +240,8 @@ def test_what_is_asked_for_stands_in_the_script(folder):
         ({"partition": "gpu\n#SBATCH --exclusive"}, "partition gpu"),
     ],
 )
-def test_what_no_cluster_understands_is_a_mistake(wrong, said, tmp_path):
-    with pytest.raises(UserError, match=said):
+def test_what_no_cluster_understands_is_a_mistake(wrong, printed, tmp_path):
+    with pytest.raises(UserError, match=printed):
         build_script("slurm", "a", ["b"], replace(ASKED, **wrong), tmp_path)
 
 
@@ -284,7 +284,9 @@ def test_nothing_is_queued_where_nothing_is_to_be_done(kind, program, fake, tmp_
 
 
 @pytest.mark.parametrize(("kind", "program"), [("slurm", "sbatch"), ("pbs", "qsub")])
-def test_a_refusal_is_told_in_the_programs_own_words(kind, program, fake, tmp_path, monkeypatch):
+def test_a_refusal_is_reported_in_the_programs_own_words(
+    kind, program, fake, tmp_path, monkeypatch
+):
     fake(
         program,
         f"[ -e {tmp_path}/once ] || {{ touch {tmp_path}/once; echo 7; exit; }}; echo 'error: no such\n partition' >&2; exit 1",
@@ -419,15 +421,15 @@ def test_a_real_slurm_signals_requeues_and_keeps_the_order(slurm, folder):
     )
     first, second = submit("slurm", text, folder, [[0, 1], [2]], 2)
     until(lambda: "2 ends" in story(folder), 85)
-    told = story(folder)
-    assert [line for line in told if line[0] == "0"] == [
+    reported = story(folder)
+    assert [line for line in reported if line[0] == "0"] == [
         "0 begins",
         "0 SIGUSR1",
         "0 begins",
         "0 ends",
     ]
-    assert [line for line in told if line[0] == "1"] == ["1 begins", "1 ends"]
-    assert told[-2:] == ["2 begins", "2 ends"]
+    assert [line for line in reported if line[0] == "1"] == ["1 begins", "1 ends"]
+    assert reported[-2:] == ["2 begins", "2 ends"]
     assert first != second and {path.name for path in (folder / "logs").iterdir()} == {
         "0.log",
         "1.log",

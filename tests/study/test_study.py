@@ -27,7 +27,7 @@ import pytest
 import torch
 import yaml
 from browser import checked
-from conftest import RECIPE
+from conftest import CONFIG
 from scipy import stats
 
 import sweep
@@ -177,7 +177,7 @@ class TestPlan:
         for run in found.with_role("teacher", "alone"):
             assert plan.load_script(run.script).parse(plan.command_line(run)).loss == "mse"
 
-    def test_students_alone_are_told_apart_by_what_varies_of_them(self):
+    def test_students_alone_are_distinguished_by_what_varies_of_them(self):
         found, _ = planned(
             grid={"cr": 0.1, "loss_gt": ["mse", "mae"], "student_width": [4, 6]}, shuffled="none"
         )
@@ -399,8 +399,8 @@ class TestPlan:
     def test_a_wrong_command_line_is_one_line(self, words, message, capsys):
         with pytest.raises(SystemExit) as error:
             sweep.parse(words)
-        told = capsys.readouterr().err
-        assert error.value.code == 2 and message in told and len(told.splitlines()) == 1
+        reported = capsys.readouterr().err
+        assert error.value.code == 2 and message in reported and len(reported.splitlines()) == 1
 
 
 def study_selections():
@@ -426,8 +426,8 @@ class TestStatistics:
     def test_an_interval_holds_the_mean_as_often_as_it_says(self):
         rng = np.random.default_rng(1)
         inside = [
-            said.low <= 1 <= said.high
-            for said in (summarize(rng.normal(1, 2, 3)) for _ in range(2000))
+            printed.low <= 1 <= printed.high
+            for printed in (summarize(rng.normal(1, 2, 3)) for _ in range(2000))
         ]
         assert 0.935 < np.mean(inside) < 0.965
 
@@ -477,10 +477,10 @@ class TestStatistics:
         rng = np.random.default_rng(2)
         wrong = 0
         for _ in range(300):
-            said = [paired(rng.normal(size=5), rng.normal(size=5)) for _ in range(10)]
+            printed = [paired(rng.normal(size=5), rng.normal(size=5)) for _ in range(10)]
             wrong += any(
                 verdict(one, p) != "no difference shown"
-                for one, p in zip(said, holm([one.p for one in said]), strict=True)
+                for one, p in zip(printed, holm([one.p for one in printed]), strict=True)
             )
         assert wrong / 300 < 0.09
 
@@ -507,7 +507,7 @@ class TestLedger:
     @pytest.mark.parametrize("changes", [{}, {"ordering": "random"}, {"x0": "lmmse"}], ids=str)
     def test_the_parts_of_an_error_add_up_and_are_where_they_are_said_to_be(self, changes):
         camera = build_physics(
-            RECIPE | {"cr": 0.25} | changes, images=lambda: torch.rand(20, 1, 16, 16)
+            CONFIG | {"cr": 0.25} | changes, images=lambda: torch.rand(20, 1, 16, 16)
         )
         error = torch.randn(3, 1, 16, 16)
         parts = decompose_error(camera, error)
@@ -560,7 +560,7 @@ class TestLedger:
         assert decompose_error(camera, torch.randn(2, 1, 16, 16)) == {}
 
     def test_small_errors_keep_their_digits(self):
-        camera = build_physics(RECIPE | {"cr": 1.0})
+        camera = build_physics(CONFIG | {"cr": 1.0})
         images = build_splits(Request(dataset="digits", n=16, limit_test=2), ("test",))["test"]
         exact = scores_of(camera.observe(images.stack()), images.stack())["mse"]
         rows = score_images(FirstImage(1), camera, images, torch.device("cpu"))
@@ -577,11 +577,11 @@ class TestLedger:
 
 def call(*words, pool_type=Pool):
     """sweep.py as its user calls it: how it ends, and what it says."""
-    said, code = {"stdout": io.StringIO(), "stderr": io.StringIO()}, 0
+    printed, code = {"stdout": io.StringIO(), "stderr": io.StringIO()}, 0
     with (
         pytest.MonkeyPatch.context() as patch,
-        redirect_stdout(said["stdout"]),
-        redirect_stderr(said["stderr"]),
+        redirect_stdout(printed["stdout"]),
+        redirect_stderr(printed["stderr"]),
     ):
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setattr(sweep, "serve", jobs.serve_blank)
@@ -591,7 +591,7 @@ def call(*words, pool_type=Pool):
         except SystemExit as end:
             code = end.code
     return SimpleNamespace(
-        returncode=code, **{name: stream.getvalue() for name, stream in said.items()}
+        returncode=code, **{name: stream.getvalue() for name, stream in printed.items()}
     )
 
 
@@ -693,7 +693,7 @@ class TestReport:
             found.join_settings(tables.references_table(found))[0]["setting"] == "teacher, cr 0.5"
         )
 
-    def test_the_ledger_holds_the_cameras_that_have_one(self, tmp_path):
+    def test_the_error_decomposition_holds_the_cameras_that_have_one(self, tmp_path):
         found, _ = made_up(MINI | {"grid": {"cr": [0.1, 0.2]}, "shuffled": "none"}, tmp_path)
         for key, run in found.done.items():
             if run.setting["cr"] == 0.1:
@@ -727,7 +727,7 @@ class TestReport:
         assert status.read_baselines(found.study, key) == {"LMMSE": rows}
 
     @pytest.mark.parametrize("teachers", [-5.0, 99.0])
-    def test_a_teacher_that_is_no_better_is_told(self, teachers, tmp_path):
+    def test_a_teacher_that_is_no_better_is_reported(self, teachers, tmp_path):
         found, _ = made_up(MINI, tmp_path)
         for run in found.done.values():
             if run.role == "teacher":
@@ -795,17 +795,17 @@ class TestPool:
     def test_jobs_that_are_elsewhere_come_last_and_a_process_that_dies_takes_only_its_own_with_it(
         self,
     ):
-        told = {}
+        reported = {}
         with Pool(1, jobs.serve, ()) as pool:
             pool.run(
                 [["elsewhere"], ["a", "b"], ["dies"], ["full"], ["c"]],
-                lambda keys, result: told.update(result),
+                lambda keys, result: reported.update(result),
             )
-        assert list(told) == ["a", "b", "dies", "full", "c", "elsewhere"]
-        assert told.pop("dies") == "its process ended with code 9" and "No space left" in told.pop(
-            "full"
-        )
-        assert set(told.values()) == {status.DONE}
+        assert list(reported) == ["a", "b", "dies", "full", "c", "elsewhere"]
+        assert reported.pop(
+            "dies"
+        ) == "its process ended with code 9" and "No space left" in reported.pop("full")
+        assert set(reported.values()) == {status.DONE}
 
     def test_a_process_that_died_has_failed_and_what_it_had_done_is_done(self, tmp_path):
         found, _ = planning.build_study(MINI, "s", tmp_path, sweep.load_script, {})
@@ -919,19 +919,19 @@ class TestWork:
         words = [finished["path"], "--results", tmp_path / "moved"]
         assert call(*words, "--collect").returncode == 0
 
-        def told(*more) -> Counter:
+        def reported(*more) -> Counter:
             return Counter(
                 status.states(sweep.build_plan(sweep.parse([*map(str, words), *more]))[0]).values()
             )
 
         teacher = next((tmp_path / "moved" / "sweeps" / "mini").glob("teacher*"))
-        assert told() == {"done": 15} and told("--limit_test", "7") == {"waiting": 15}
+        assert reported() == {"done": 15} and reported("--limit_test", "7") == {"waiting": 15}
         assert "1 of 1 done" in call(*words, "--limit_test", 7, "--task", 0).stdout
-        assert len(status.read_scores(teacher / "scores.csv")) == 7 and told(
+        assert len(status.read_scores(teacher / "scores.csv")) == 7 and reported(
             "--limit_test", "7"
         ) == {"done": 1, "waiting": 14}
         next(teacher.glob("runs/*/best.pth")).unlink()
-        assert told("--limit_test", "7") == {"waiting": 15}
+        assert reported("--limit_test", "7") == {"waiting": 15}
 
     @pytest.mark.pictures  # the report is that of the tests below
     def test_status_and_collect_read_the_files_alone(self, finished):
@@ -1001,11 +1001,11 @@ class TestWork:
         assert up == sorted(up) and down == up[::-1] and len(up) == 4
         assert not seen.console and seen.needed <= 400
 
-    def test_costs_are_told_before_anything_is_trained(self, finished):
-        told = call(finished["path"], "--results", finished["folder"] / "c", "--dry_run")
+    def test_costs_are_reported_before_anything_is_trained(self, finished):
+        reported = call(finished["path"], "--results", finished["folder"] / "c", "--dry_run")
         assert (
-            told.returncode == 0
-            and "15 runs in 8 jobs, 15 not done" in told.stdout
+            reported.returncode == 0
+            and "15 runs in 8 jobs, 15 not done" in reported.stdout
             and not (finished["folder"] / "c").exists()
         )
 

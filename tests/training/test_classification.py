@@ -252,7 +252,7 @@ def test_what_losses_learn_is_in_the_run_and_not_in_the_exported_student(teacher
 
 
 @pytest.mark.parametrize("words, passes", [([], 5), (["--prepare_epochs", "2"], 2)])
-def test_the_passes_that_prepare_are_five_unless_told(words, passes):
+def test_the_passes_that_prepare_are_five_by_default(words, passes):
     args = main_classify_dist.parse(["--teacher", "x.pth", "--loss_distill", "ft", *words])
     assert classification.checked(args).prepare_epochs == passes
 
@@ -359,7 +359,7 @@ def test_an_interrupted_student_ends_like_an_uninterrupted_one(teacher, monkeypa
     assert len(count) == 3
 
 
-def test_several_teachers_count_as_told(teacher):
+def test_several_teachers_count_as_weighted(teacher):
     other = call(main_classify, *TINY, "--seed", "1", "--results", "other")["export"]
     done = call(
         main_classify_dist, *TINY, "--teacher", teacher, other, "--teacher_weights", "3", "1"
@@ -461,7 +461,7 @@ CAMERAS = ["spc --cr 0.1", "denoise --sigma 50", "mri --acceleration 4", "spc --
 
 
 @pytest.mark.parametrize("camera", CAMERAS)
-def test_classes_are_told_from_few_measurements(camera, teacher):
+def test_classes_are_reported_from_few_measurements(camera, teacher):
     done = call(main_classify_dist, *TINY, "--teacher", teacher, "--physics", *camera.split())
     result = call(test_classify, "--checkpoint", done["export"], *TEST, "--splits", "test")
     assert result["rows"][0]["images"] == 30 and all(
@@ -489,7 +489,7 @@ def test_noise_levels_of_the_camera_are_graded_each(teacher, capsys):
     result = call(
         test_classify, "--checkpoint", *paths, *TEST, "--splits", "test", "--sigma", "5", "90"
     )
-    cameras, said = ["denoise sigma 5", "denoise sigma 90"], capsys.readouterr().out
+    cameras, printed = ["denoise sigma 5", "denoise sigma 90"], capsys.readouterr().out
     assert [row["physics"] for row in result["rows"]] == 2 * cameras and list(
         result["top1"]
     ) == cameras
@@ -497,7 +497,7 @@ def test_noise_levels_of_the_camera_are_graded_each(teacher, capsys):
         tops = [row["top-1"] for row in result["rows"] if row["physics"] == camera]
         assert (
             f"test top-1, {camera}: {np.mean(tops):.2f} ± {np.std(tops, ddof=1):.2f} (n = 2) %"
-            in said
+            in printed
         )
 
 

@@ -190,7 +190,7 @@ def test_a_file_of_the_first_format_still_loads(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "network, physics, said",
+    "network, physics, printed",
     [
         ({"width": 10**9}, {}, "absurd config: width 1000000000"),
         ({"width": 4096, "scales": 5}, {}, "holds another network"),
@@ -204,7 +204,9 @@ def test_a_file_of_the_first_format_still_loads(tmp_path):
         ({"width": math.nan}, {}, "absurd config: width nan"),
     ],
 )
-def test_absurd_sizes_are_refused_before_anything_is_made_of_them(tmp_path, network, physics, said):
+def test_absurd_sizes_are_refused_before_anything_is_made_of_them(
+    tmp_path, network, physics, printed
+):
     saved(tmp_path / "a.pth")
     content = checkpoint.read(tmp_path / "a.pth")
     config = {
@@ -216,7 +218,7 @@ def test_absurd_sizes_are_refused_before_anything_is_made_of_them(tmp_path, netw
         tmp_path / "a.pth",
         content | {"network": config, "physics": {"recipe": DENOISE | physics, "state": None}},
     )
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=printed):
         checkpoint.restore(tmp_path / "a.pth")
 
 

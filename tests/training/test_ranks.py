@@ -65,7 +65,11 @@ def started(rank, port, script, words):
     """What torchrun starts, in a copy of this process, which has imported everything."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    with open(f"said_{rank}.txt", "w") as said, redirect_stdout(said), redirect_stderr(said):
+    with (
+        open(f"said_{rank}.txt", "w") as printed,
+        redirect_stdout(printed),
+        redirect_stderr(printed),
+    ):
         script.main(script.parse(list(words)))
 
 
@@ -82,16 +86,16 @@ def forked(script, *words):
         process.start()
     for process in both:
         process.join(120)
-    said = "".join(Path(f"said_{rank}.txt").read_text() for rank in range(2))
-    assert [process.exitcode for process in both] == [0, 0], said
-    return said
+    printed = "".join(Path(f"said_{rank}.txt").read_text() for rank in range(2))
+    assert [process.exitcode for process in both] == [0, 0], printed
+    return printed
 
 
 def together(script, *words):
     process = torchrun(script, *words)
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    return said
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, printed
+    return printed
 
 
 def alone(script, *words):
@@ -166,10 +170,10 @@ def teachers(tmp_path_factory):
 )
 def test_two_processes_train_like_one(begin, script, teacher, words, teachers):
     words = [*words, "--teacher", teachers[teacher]] if teacher else words
-    said = begin(script, *words, "--results", "two")
+    printed = begin(script, *words, "--results", "two")
     alone(script, *words, "--results", "one")
     assert_equal_runs("one", "two")
-    assert said.count("parameters;") == 1  # only one of them speaks
+    assert printed.count("parameters;") == 1  # only one of them speaks
 
 
 def test_what_is_saved_is_what_was_scored_and_uneven_parts_do_not_wait_for_each_other(teachers):

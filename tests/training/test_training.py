@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import RECIPE
+from conftest import CONFIG
 from doubles import batch_of, interrupt_where, skip_training
 from test_house import ROOT
 
@@ -519,7 +519,7 @@ def latents(task, image):
     return task.student.features(x0_s)["latent"], task.teachers[0].network.features(x0_t)["latent"]
 
 
-def test_the_loop_tells_the_stage_how_far_it_is(monkeypatch):
+def test_the_loop_tells_the_task_how_far_it_is(monkeypatch):
     seen = []
     forward = loop.Fit.forward
 
@@ -533,7 +533,7 @@ def test_the_loop_tells_the_stage_how_far_it_is(monkeypatch):
 
 
 @pytest.mark.pictures
-def test_training_by_steps_validates_logs_and_draws_when_told(capsys):
+def test_training_by_steps_validates_logs_and_draws_on_request(capsys):
     scores = train("--steps", "8", "--val_every", "3", "--log_every", "4", "--save_images", "2")
     table = rows(scores["run"])
     assert [row["step"] for row in table] == ["3", "6", "8"] and [
@@ -658,7 +658,7 @@ class TestCheckpoint:
         config = {"name": "unet", "c": 1, "scales": 3, "width": 4, "padding": "release"}
         network, physics = (
             build_network(config).eval(),
-            build_physics(RECIPE | changes, images=lambda: torch.rand(40, 1, 16, 16)),
+            build_physics(CONFIG | changes, images=lambda: torch.rand(40, 1, 16, 16)),
         )
         checkpoint.write(
             tmp_path / "a.pth", checkpoint.pack(network, config, physics, {"dataset": "photos"})
@@ -695,7 +695,7 @@ class TestCheckpoint:
             checkpoint.restore(path, given)
         checkpoint.restore(path, {name: None})
 
-    def test_a_bare_file_must_be_told_its_physics(self, tmp_path):
+    def test_a_bare_file_must_be_given_its_physics(self, tmp_path):
         torch.save(build_network({"name": "unet", "width": 4}).state_dict(), tmp_path / "bare.pth")
         with pytest.raises(UserError, match="does not name its physics"):
             checkpoint.restore(tmp_path / "bare.pth", {"n": 16, "cr": 0.1})
@@ -818,12 +818,12 @@ class TestTracker:
     @pytest.mark.parametrize(
         "said, mode", [("offline", "offline"), ("disabled", None), (None, "online")]
     )
-    def test_auto_obeys_the_environment(self, said, mode, tmp_path, monkeypatch):
+    def test_auto_obeys_the_environment(self, printed, mode, tmp_path, monkeypatch):
         import wandb
 
         started = {}
         monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-        monkeypatch.setenv("WANDB_MODE", said) if said else monkeypatch.delenv("WANDB_MODE")
+        monkeypatch.setenv("WANDB_MODE", printed) if printed else monkeypatch.delenv("WANDB_MODE")
         monkeypatch.setattr(wandb, "init", lambda **settings: started.update(settings))
         tracking.Tracker("auto", "p", "n", "k", tmp_path, {})
         assert started.get("mode") == mode
