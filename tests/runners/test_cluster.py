@@ -231,7 +231,7 @@ def test_what_is_asked_for_stands_in_the_script(folder):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "printed"),
     [
         ({"time": "4h"}, "time 4h: a time limit is HH:MM:SS"),
         ({"time": "00:61:00"}, "time 00:61:00: a time"),

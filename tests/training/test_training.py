@@ -816,7 +816,7 @@ class TestTracker:
         assert not capsys.readouterr().out  # not even that wandb is not installed
 
     @pytest.mark.parametrize(
-        "said, mode", [("offline", "offline"), ("disabled", None), (None, "online")]
+        "printed, mode", [("offline", "offline"), ("disabled", None), (None, "online")]
     )
     def test_auto_obeys_the_environment(self, printed, mode, tmp_path, monkeypatch):
         import wandb
