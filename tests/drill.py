@@ -334,7 +334,7 @@ def stopped_within_an_epoch(folder: Path, chance: random.Random, number: int) ->
     refused(
         (code, printed),
         f"stopped: {asked.name}; step {when + 1} of",
-        "the same command goes on",
+        "the same command resumes",
         code=75,
     )
     goes_on_equal(script, folder, "--num_workers", str(2 * (number // 5 % 2)))
@@ -580,7 +580,7 @@ def bare_release(*_) -> None:
     """Its golden outputs, and the question for what the file does not tell."""
     golden = np.load(next(SHARED.glob("golden*.npz")))
     path = next(SHARED.glob("*.pth"))
-    network = checkpoint.restore(path).network
+    network, _ = checkpoint.restore_network(path)
     found = network(torch.from_numpy(golden["x0"])).detach()
     assert (found - torch.from_numpy(golden["output"])).abs().max() < 1e-5
     try:
@@ -746,8 +746,8 @@ def poisoned(when: int, where: str) -> None:
     """An Inf in the middle of a step."""
     forward = loop.Fit.forward
 
-    def bad(self, batch, generator):
-        result = forward(self, batch, generator)
+    def bad(self, batch, generator, progress):
+        result = forward(self, batch, generator, progress)
         if self.steps == when and where == "gradient":
             next(w for w in self.weights if w.dim() > 1).register_hook(
                 lambda gradient: gradient * float("inf")
