@@ -19,6 +19,7 @@ from core.distributed import world
 from data.augment import symmetries_of
 
 T = TypeVar("T")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def map_tensors(value, change: Callable[[Tensor], Tensor]) -> Any:
@@ -292,7 +293,14 @@ class Loader(DataLoader):
         An error's traceback keeps the iterator, and its workers, until the garbage is collected,
         which then waits five seconds for each of them.
         """
-        batches = super().__iter__()
+        # A worker that gets a signal before `ignore_signals` would report it to the main process,
+        # which would take it for a second one.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if self.num_workers else None
+        try:
+            batches = super().__iter__()
+        finally:
+            if mask is not None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
             yield from batches
         finally:
@@ -328,3 +336,4 @@ def ignore_signals(_: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(1))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # which `Loader` has blocked
