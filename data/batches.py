@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from core.distributed import world
+from core.runtime import SIGNALS
 from data.augment import symmetries_of
 
 T = TypeVar("T")
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def map_tensors(value, change: Callable[[Tensor], Tensor]) -> Any:

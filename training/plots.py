@@ -25,6 +25,7 @@ class Plots:
     def __init__(self, companion: "Plots | None" = None):
         self.companion, self.curves_at = companion, time.perf_counter()
         self.first_image: dict[str, float] | None = None
+        self.lmmse: float | None = None  # PSNR, known at the end
 
     def start(self, fit: "Fit", stop: Stop) -> None:
         if self.companion is not None and self.companion.first_image is not None:
