@@ -98,6 +98,10 @@ def main(args) -> dict:
 
 def check(args) -> None:
     """Flags that belong to one of the three ways are refused in the others."""
+    if args.dataset == "recorded":
+        raise flags.UserError(
+            "dataset 'recorded': a recording is one step, which main_unet_dist.py takes"
+        )
     if args.ladder and "cr" not in flags.PHYSICS[args.physics].flags:
         raise flags.UserError(f"ladder: physics '{args.physics}' has no ratio to climb down")
     if args.ladder:

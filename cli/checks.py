@@ -77,6 +77,8 @@ def check_distillation(args: Namespace) -> None:
     """Refuses flags of the distillation of a restorer that cannot go together."""
     named_losses(args)
     loss_options(args)
+    if args.dataset == "recorded" and getattr(args, "online", False):
+        raise UserError("online: a teacher that learns too needs clean images, not a recording")
     if args.shuffle_teacher and getattr(args, "online", False):
         raise UserError(
             "shuffle_teacher: with --online the teacher would train on shuffled images too"

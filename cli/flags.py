@@ -14,6 +14,7 @@ from cli.distillation_flags import (
 )
 from cli.parser import Distinct, Parser, Several
 from cli.physics_flags import add_classifier, add_network, add_patterns, add_physics
+from cli.recorded_flags import add_recorded
 from cli.training_flags import (
     LATER,
     RENAMED,
@@ -129,6 +130,7 @@ __all__ = [
     "add_network",
     "add_patterns",
     "add_physics",
+    "add_recorded",
     "add_results",
     "add_run",
     "add_scoring",

@@ -32,7 +32,14 @@ TECHNICAL = {
 
 # Run folders of earlier versions are resumed: a later flag is left out of a run's identity at the
 # values of what was done before, and a renamed flag keeps its old name there.
-LATER = {"betas": (None, [0.9, 0.999]), "repeat": (1,)}
+LATER = {
+    "betas": (None, [0.9, 0.999]),
+    "repeat": (1,),
+    "labels": (None,),
+    "measurement_weight": (None,),
+    "measurement_part": (None,),
+    "truth": (None,),
+}
 RENAMED = {"channels": "features"}
 
 

@@ -29,6 +29,15 @@ class LossSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelSpec:
+    """What a network learns from recordings: labels instead of the truth, and a loss on values."""
+
+    target: Literal["image", "teacher", "raw"] | None = None
+    loss: str | None = None  # of RECORDED_LOSSES
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """Where an object lives, and the flags it reads with their defaults; `...` must be given."""
 
@@ -412,6 +421,28 @@ CLASS_LOSSES = {
         needs=("map",),
     ),
 }
+
+# Losses on recorded values, without labels.
+RECORDED_LOSSES = {
+    name: f"distill.recorded:{name}"
+    for name in ("measurements", "unmeasured", "r2r", "splitting", "sure")
+}
+LABELS = {  # of --labels
+    "both": LabelSpec(
+        target="teacher", loss="measurements", text="teacher and measurements together"
+    ),
+    "teacher": LabelSpec(target="teacher", text="the teacher's output from all recorded values"),
+    "raw": LabelSpec(target="raw", text="the back-projection of all recorded values"),
+    "measurements": LabelSpec(
+        loss="measurements", text="no labels: the predicted values approach the recorded ones"
+    ),
+    "r2r": LabelSpec(loss="r2r", text="the same with recorrupted values"),
+    "splitting": LabelSpec(loss="splitting", text="the same with a part of the values as input"),
+    "sure": LabelSpec(loss="sure", text="the same with an unbiased estimate of the error"),
+    "oracle": LabelSpec(target="image", text="the truth of --truth, as the upper limit"),
+}
+MEASUREMENT_WEIGHT = 0.05
+CANDIDATES = ("both", "teacher", "measurements", "raw")  # among which --labels best chooses
 
 LOSS_OPTIONS = {
     "gamma": "auto",

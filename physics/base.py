@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from core.errors import UserError
 from core.registry import FIRST_IMAGES, label_of
-from data.batches import Batch
+from data.batches import Batch, present
 from physics.lmmse import LARGEST_LMMSE, LMMSE, MOST_LMMSE
 
 
@@ -94,12 +94,23 @@ class Physics(nn.Module):
         return self.first_image(self.measure(x, generator))
 
     def measure_batch(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        """The measurements of a batch."""
-        return self.measure(batch.image, generator)
+        """The measurements of a batch: its own among those that were recorded, or new ones."""
+        if batch.recorded is not None:
+            return self.measure_recorded(batch)
+        return self.measure(present(batch.image), generator)
+
+    def measure_recorded(self, batch: Batch) -> Tensor:
+        """Its own measurements among those that were recorded."""
+        raise UserError(
+            f"physics '{self.config['name']}' cannot read dataset 'recorded', which holds the "
+            "values of a single-pixel camera"
+        )
 
     @torch.no_grad()
     def observe_batch(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The input of the network: the degraded image of a pair, else the first image."""
+        if batch.recorded is not None:
+            return self.first_image(self.measure_recorded(batch))
         if batch.degraded is None or batch.paired is None:
             return self.observe(batch.image, generator)
         x0, unpaired = batch.degraded.clone(), ~batch.paired
