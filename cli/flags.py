@@ -13,7 +13,13 @@ from cli.distillation_flags import (
     checkpoints,
 )
 from cli.parser import Distinct, Parser, Several
-from cli.physics_flags import add_classifier, add_network, add_patterns, add_physics
+from cli.physics_flags import (
+    add_calibration,
+    add_classifier,
+    add_network,
+    add_patterns,
+    add_physics,
+)
 from cli.recorded_flags import add_recorded
 from cli.training_flags import (
     LATER,
@@ -35,6 +41,7 @@ from cli.values import (
     noise_level,
     number_or_auto,
     one_of,
+    photons,
     ratio,
     side,
     sigma,
@@ -81,6 +88,14 @@ def add_evaluation(parser: Parser):
         help="noise levels in dB, or none for no noise; without it the checkpoint's",
     )
     group.add_argument(
+        "--photons",
+        type=photons,
+        nargs="+",
+        action=Distinct,
+        help="photons of a single-pixel camera, or none for no noise; without it the checkpoint's",
+    )
+    add_calibration(group)
+    group.add_argument(
         "--sigma",
         type=sigma,
         nargs="+",
@@ -115,6 +130,7 @@ __all__ = [
     "Several",
     "UserError",
     "add_bare",
+    "add_calibration",
     "add_class_distillation",
     "add_class_teacher",
     "add_class_training",
@@ -147,6 +163,7 @@ __all__ = [
     "natural",
     "noise_level",
     "one_of",
+    "photons",
     "ratio",
     "run",
     "side",

@@ -7,11 +7,12 @@ from cli.data_flags import defaults_of
 from cli.parser import EPOCHS, Distinct, Parser
 from cli.values import counting, decay, natural, not_negative, one_of, positive, share
 from core.inputs import check_device, folder_to_write
-from core.registry import CLUSTERS, OPTIMIZERS, QUEUED, SCHEDULES, Entry
+from core.registry import CLUSTERS, LIGHT, OPTIMIZERS, QUEUED, SCHEDULES, Entry
 
 # Flags that do not change what is computed.
 TECHNICAL = {
     "cache",
+    "calibration",  # its values are those of flags
     "compile",
     "config",
     "device",
@@ -39,6 +40,7 @@ LATER = {
     "measurement_weight": (None,),
     "measurement_part": (None,),
     "truth": (None,),
+    **{name: (None, default) for name, default in LIGHT.items()},
 }
 RENAMED = {"channels": "features"}
 
