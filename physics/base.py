@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from core.errors import UserError
 from core.registry import FIRST_IMAGES, label_of
-from data.batches import Batch
+from data.batches import Batch, present
 from physics.lmmse import LARGEST_LMMSE, LMMSE, MOST_LMMSE
 
 
@@ -95,18 +95,18 @@ class Physics(nn.Module):
 
     def measure_batch(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The measurements of a batch."""
-        return self.measure(batch.image, generator)
+        return self.measure(present(batch.image), generator)
 
     @torch.no_grad()
     def observe_batch(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The input of the network: the degraded image of a pair, else the first image."""
         if batch.degraded is None or batch.paired is None:
-            return self.observe(batch.image, generator)
+            return self.observe(present(batch.image), generator)
         x0, unpaired = batch.degraded.clone(), ~batch.paired
         if unpaired.any():
             # The noise level of pairs is not known, so its channel is left out.
-            channels = x0.shape[1]
-            x0[unpaired] = self.observe(batch.image[unpaired], generator)[:, :channels]
+            image, channels = present(batch.image), x0.shape[1]
+            x0[unpaired] = self.observe(image[unpaired], generator)[:, :channels]
         return x0
 
     def example(self, device: torch.device) -> Tensor:
