@@ -4,9 +4,11 @@ from argparse import Namespace
 
 from cli.parser import Parser
 from cli.values import counting, natural, one_of, ordering, ratio, within
-from core.inputs import check_data
+from core.inputs import check_data, recorded_config
 from core.registry import DATASETS, LABELLED, PADDINGS, READERS, Entry
 
+# The noise of a single-pixel camera.
+OF_LIGHT = ("awgn_snr", "photons", "photon_budget", "dark", "dark_noise", "gain")
 # What a bare file of weights may lack.
 BARE = ("n", "cr", "ordering", "scales", "width", "padding")
 
@@ -40,7 +42,7 @@ def add_data(
     group.add_argument(
         "--data_root",
         default="data",
-        help="folder with the dataset's files; for npz the file itself",
+        help="folder with the dataset's files; for npz and recorded the file itself",
     )
     group.add_argument(
         "--download", action="store_true", help="download a torchvision dataset if it is missing"
@@ -80,7 +82,23 @@ def add_data(
                 listed = ", ".join(name for name in readers if name in table)
                 parser.error(f"dataset '{args.dataset}' does not read --{flag}: it is for {listed}")
 
-    parser.rules.append(check_readers)
+    def take_from_recording(args: Namespace) -> None:
+        """n and c are those of a recording, which also brings its noise."""
+        if args.dataset != "recorded":
+            return
+        refuse_with_recording(parser, args, OF_LIGHT)
+        config = recorded_config(args.data_root)
+        for name in ("n", "c"):
+            value, default = config.get(name), parser.get_default(name)
+            if default is None or not isinstance(value, int):
+                continue
+            if getattr(args, name) not in (value, default):
+                parser.error(
+                    f"{name} {getattr(args, name)}: recording {args.data_root} has {name} {value}"
+                )
+            setattr(args, name, value)
+
+    parser.rules += [check_readers, take_from_recording]
     parser.files.append(check_data)
     names = {"train": "training", "val": "validation", "test": "test"}
     for split in limits:
@@ -89,6 +107,13 @@ def add_data(
             type=counting,
             help=f"use only this many {names[split]} images, a fixed random subset",
         )
+
+
+def refuse_with_recording(parser: Parser, args: Namespace, flags: tuple[str, ...]) -> None:
+    """Refuses flags of patterns and noise beside a recording."""
+    for flag in flags:
+        if getattr(args, flag, None) is not None:
+            parser.error(f"a recording brings its own patterns and noise: leave out --{flag}")
 
 
 def add_pairs(parser: Parser, group, table: dict) -> None:

@@ -3,7 +3,7 @@
 from argparse import ArgumentError, BooleanOptionalAction, Namespace
 
 from cli import checks
-from cli.data_flags import defaults_of
+from cli.data_flags import defaults_of, refuse_with_recording
 from cli.parser import Parser, Several
 from cli.values import (
     counting,
@@ -60,7 +60,17 @@ def add_physics(parser: Parser, table: dict = RESTORED, default: str = "spc") ->
         if parser.demanding:  # else the physics may be a checkpoint's
             checks.check_physics_side(args)
 
-    parser.rules.append(check_pairs)
+    def check_recorded(args: Namespace) -> None:
+        if args.dataset != "recorded":
+            return
+        if args.physics != "spc":
+            parser.error(
+                "dataset 'recorded' was measured by a single-pixel camera: "
+                f"it needs --physics spc, not {args.physics}"
+            )
+        refuse_with_recording(parser, args, ("ordering",))
+
+    parser.rules += [check_pairs, check_recorded]
     parser.checks.append(check_side)
     group = parser.add_argument_group(
         "physics; in brackets are the physics that read a flag, with their defaults"

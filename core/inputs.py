@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import zlib
+from io import BytesIO
 from pathlib import Path
-from zipfile import BadZipFile, is_zipfile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 from core.errors import UserError
 from core.registry import LAYOUTS, LIGHT_LIMITS, PICTURES
@@ -95,6 +97,21 @@ def npz_file(path: str | Path, what: str) -> Path:
     return path
 
 
+def recorded_config(path: str | Path) -> dict:
+    """The physics in the header of a recording; empty where it cannot be read, which data/ reports.
+
+    It takes no time, as nothing else of the file is read.
+    """
+    from numpy.lib.format import read_array
+
+    try:
+        with ZipFile(path) as archive, archive.open("config.npy") as file:
+            config = json.loads(str(read_array(BytesIO(file.read(2**20)), allow_pickle=False)))
+    except (OSError, ValueError, LookupError, BadZipFile, MemoryError, RecursionError, zlib.error):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
 def check_data(request) -> None:
     """Refuses a dataset whose files are not where the flags say; `request` has these flags."""
     name, where = request.dataset, f"dataset '{request.dataset}':"
@@ -105,7 +122,7 @@ def check_data(request) -> None:
             if root.exists():
                 existing_folder(root, f"{where} --data_root")
             raise UserError(f"{where} no files in {folder}; put them there or give --download")
-    elif name == "npz":
+    elif name in ("npz", "recorded"):
         npz_file(root, f"{where} --data_root")
     elif name in ("folder", "cub"):
         existing_folder(root, f"{where} --data_root")

@@ -254,6 +254,7 @@ DATASETS = {
     "celeba": "data.datasets:celeba",
     "folder": "data.datasets:folder",
     "npz": "data.datasets:npz",
+    "recorded": "data.recorded:recorded",
     "paired": Entry(path="data.paired:paired", flags=PAIRS),
     "hybrid": Entry(
         path="data.paired:hybrid", flags=PAIRS | {"unpaired": ..., "paired_share": 0.5}
@@ -268,6 +269,7 @@ LABELLED = {  # datasets with a class for every image
     "cifar100": "data.datasets:cifar100",
     "folder": "data.labelled:class_folder",
     "npz": "data.datasets:npz",
+    "recorded": "data.recorded:recorded",
     "aircraft": "data.labelled:aircraft",
     "cub": "data.labelled:cub",
 }
@@ -286,7 +288,7 @@ PICTURES = {  # the flags that name folders of pairs
     "hybrid": ("gt", "lq", "unpaired"),
 }
 READERS = {  # of a flag of the data group, where not every dataset reads it
-    "data_root": (*FETCHED, "folder", "npz", "cub"),
+    "data_root": (*FETCHED, "folder", "npz", "recorded", "cub"),
     "download": FETCHED,
     "on_bad_image": ("folder", "paired", "hybrid", "aircraft", "cub"),
 }

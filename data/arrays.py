@@ -45,19 +45,21 @@ def read_member(archive: ZipFile, name: str, most: int) -> np.ndarray:
         return read_array(file, min(archive.getinfo(name).file_size, most))
 
 
-def read_arrays(path: Path, *names: str, optional: str | None = None) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by name."""
+def read_arrays(
+    path: Path, *names: str, optional: str | None = None, what: str = "dataset 'npz':"
+) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name, all of them without a name."""
     most = DEFLATED * path.stat().st_size
     try:
         with np.load(path, allow_pickle=False) as arrays:
             missing = [name for name in names if name not in arrays]
             if missing:
                 raise UserError(
-                    f"dataset 'npz': {path} lacks {', '.join(missing)}; it has {', '.join(arrays)}"
+                    f"{what} {path} lacks {', '.join(missing)}; it has {', '.join(arrays)}"
                 )
-            present = [*names, *([optional] if optional in arrays else [])]
+            present = [*names, *([optional] if optional in arrays else [])] or list(arrays)
             return {name: read_member(arrays.zip, f"{name}.npy", most) for name in present}
     except UserError:
         raise
     except BAD_ARRAY as error:
-        raise UserError(f"dataset 'npz': {path} cannot be read: {error}") from None
+        raise UserError(f"{what} {path} cannot be read: {error}") from None

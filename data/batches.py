@@ -53,7 +53,7 @@ def tensors_in(value) -> list[Tensor]:
 
 def present(value: T | None) -> T:
     """A field of a batch that is there by now."""
-    assert value is not None, "the batch lacks what the networks see of it"
+    assert value is not None, "the batch lacks this field: a recording has no clean images"
     return value
 
 
@@ -69,17 +69,19 @@ class Batch:
     A field that is `None` is not there, or not yet.
     """
 
-    image: Tensor  # (B, C, n, n) in [0, 1]
+    image: Tensor | None  # (B, C, n, n) in [0, 1]; a recording has none
     index: Tensor  # (B,) places in the split
     label: Tensor | None = None  # (B,) classes
     degraded: Tensor | None = None  # the given pictures of pairs
     paired: Tensor | None = None  # (B,) whether the degraded picture was given
+    recorded: Tensor | None = None  # recorded values as the physics lays out y
+    variance: Tensor | None = None  # of their noise, laid out like them
     x0: Tensor | None = None  # what the student sees
     teacher_x0: list[Tensor] | None = None  # what each teacher sees
     teacher_features: list[dict[str, Tensor]] | None = None  # each teacher's compared layers
 
     def __len__(self) -> int:
-        return len(self.image)
+        return len(self.index)
 
     def map(self, change: Callable[[Tensor], Tensor], only: Sequence[str] = ()) -> "Batch":
         """The batch with every tensor changed, or those of some fields."""
@@ -104,7 +106,7 @@ class Batch:
     def of_target(self, name: str) -> Tensor:
         """What an output is compared with: the image or the label."""
         target = {"image": self.image, "label": self.label}[name]
-        assert target is not None, f"the batch has no {name}"
+        assert target is not None, f"the batch has no {name}, as that of a recording"
         return target
 
 

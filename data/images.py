@@ -51,6 +51,7 @@ class Request(NamedTuple):
     pairs: str | None = None
     unpaired: str | None = None
     paired_share: float = 0.5
+    truth: str | None = None  # the file of a recording's clean images
     labelled: bool = False  # with labels, and the share of each class in splits and subsets
     shift: bool = False  # shifts training images by up to an eighth of a side
 

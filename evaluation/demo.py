@@ -10,7 +10,7 @@ from torch import Tensor
 from algo_functions import Meter
 from checkpoints.checkpoint import restore
 from core.files import write_csv, write_text
-from data.batches import Images, build_loader
+from data.batches import Images, build_loader, present
 from data_loader import build_splits
 from models.base import FirstImage, Network
 from physics.base import Physics
@@ -95,7 +95,7 @@ def estimate_all(
     for name, one in estimators.items():
         views = Views(one.physics.to(device), loader, device, seed=0)
         passes = outputs(one.network.to(device), views)
-        pairs = [(batch.image, output) for batch, _, output in passes]
+        pairs = [(present(batch.image), output) for batch, _, output in passes]
         truth = torch.cat([x for x, _ in pairs])
         images[name], meters[name] = torch.cat([output for _, output in pairs]), Meter()
         meters[name].add(images[name], truth)

@@ -17,7 +17,7 @@ from checkpoints.checkpoint import Checkpoint
 from core.errors import CONTROL, UserError
 from core.files import append_csv, check_header, folder_for, inside, significant, write_csv
 from core.registry import FETCHED
-from data.batches import Images, Loader, build_loader
+from data.batches import Images, Loader, build_loader, present
 from data_loader import build_splits
 from evaluation.checkpoints import (
     build_meter,
@@ -79,7 +79,7 @@ def estimate_images(
     meter = build_meter(args)
     kept = {}
     for batch, _, output in outputs(network, Views(physics.to(device), loader, device, args.seed)):
-        meter.add(output, batch.image)
+        meter.add(output, present(batch.image))
         for index, image in zip(batch.index.tolist(), output, strict=True):
             if index in examples:
                 kept[index] = image.cpu()
@@ -291,7 +291,7 @@ def write_first_batches(
     for batch, y, output in islice(passes, args.save_batches):
         with torch.no_grad():
             features = network.features(physics.first_image(y))["enc1"][:, :1]
-        kinds = (batch.image, physics.back_projection(y), output, features)
+        kinds = (present(batch.image), physics.back_projection(y), output, features)
         for name, images in zip(IMAGE_FOLDERS, kinds, strict=True):
             for i, image in enumerate(images):
                 file = folder / name / f"{count + i:05d}.png"

@@ -11,7 +11,7 @@ from torch import Tensor
 from checkpoints.checkpoint import Checkpoint
 from core.errors import UserError
 from core.registry import LABELLED
-from data.batches import Images, build_loader
+from data.batches import Images, build_loader, present
 from data_loader import build_splits
 from evaluation.checkpoints import (
     check_same_images,
@@ -120,7 +120,7 @@ def iterate_features(
                     feature_maps(subject.network, x0)
                     for subject, x0 in zip(subjects, first_images, strict=True)
                 ]
-                yield index, view[0][0].image, features
+                yield index, present(view[0][0].image), features
             index += len(first_images[0])
 
     return batches

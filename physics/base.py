@@ -116,12 +116,12 @@ class Physics(nn.Module):
         if batch.recorded is not None:
             return self.first_image(self.measure_recorded(batch))
         if batch.degraded is None or batch.paired is None:
-            return self.observe(batch.image, generator)
+            return self.observe(present(batch.image), generator)
         x0, unpaired = batch.degraded.clone(), ~batch.paired
         if unpaired.any():
             # The noise level of pairs is not known, so its channel is left out.
-            channels = x0.shape[1]
-            x0[unpaired] = self.observe(batch.image[unpaired], generator)[:, :channels]
+            image, channels = present(batch.image), x0.shape[1]
+            x0[unpaired] = self.observe(image[unpaired], generator)[:, :channels]
         return x0
 
     def example(self, device: torch.device) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from core.errors import UserError
-from data.batches import Batch, Images
+from data.batches import Batch, Images, present
 from models.base import Network
 from physics.base import Physics
 
@@ -22,7 +22,7 @@ class Given(Physics):
         )
 
     def measure_batch(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        return self.measure(batch.image) if batch.degraded is None else batch.degraded
+        return self.measure(present(batch.image)) if batch.degraded is None else batch.degraded
 
     def back_projection(self, y: Tensor) -> Tensor:
         return y

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from checkpoints.checkpoint import restore
-from data.batches import build_loader
+from data.batches import build_loader, present
 from models.base import FirstImage, Network
 from physics.base import Physics
 from report import figures
@@ -241,7 +241,7 @@ def plot_examples(results: Results, plan: Plan, count: int = 3) -> Figure | None
         loader = build_loader(images, BATCH)
         views = Views(physics, loader, torch.device("cpu"), NOISE_SEED)
         batch, _, output = next(outputs(network, views))
-        truth, columns[name] = batch.image, output
+        truth, columns[name] = present(batch.image), output
     selected = figures.select_detailed(truth, count)
     columns = {name: output[selected] for name, output in columns.items()}
     notes = figures.psnr_notes(columns, truth[selected])

@@ -10,7 +10,7 @@ from algo_functions import ClassMeter, score
 from checkpoints.checkpoint import Checkpoint, restore
 from core.files import significant
 from core.registry import DATASETS, LABELLED
-from data.batches import Images, build_loader
+from data.batches import Images, build_loader, present
 from data_loader import build_splits
 from models.base import FirstImage, Network
 from physics.base import Physics
@@ -43,8 +43,9 @@ def score_images(
     for part in physics.parts:
         scores: dict[str, list[Tensor]] = {}
         for batch, _, output in outputs(network, Views(part, loader, device, NOISE_SEED)):
-            error = output - batch.image
-            values = score(output, batch.image) | decompose_error(part, error)
+            truth = present(batch.image)
+            error = output - truth
+            values = score(output, truth) | decompose_error(part, error)
             for name in values.keys() - {"psnr_clipped"}:
                 scores.setdefault(name, []).append(values[name].cpu())
         for name, values in scores.items():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from core.runtime import Stop
+from data.batches import present
 from models.base import FirstImage
 from report.figures import draw_grid, psnr_notes, select_detailed
 from training.cache import Views
@@ -53,7 +54,7 @@ class Plots:
         places = select_detailed(candidates, count)
         views = Views(physics, fit.val, fit.device, fit.data_seed)
         for batch, y, output in outputs(fit.network, views):
-            shown = zip(batch.image, physics.back_projection(y), output, strict=True)
+            shown = zip(present(batch.image), physics.back_projection(y), output, strict=True)
             kept |= dict(zip(batch.index.tolist(), shown, strict=True))
             if kept.keys() >= set(places):
                 break
