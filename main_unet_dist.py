@@ -45,7 +45,9 @@ def begin(args, teacher=None):
     from training import setup
 
     path = checks.teacher_path(args)
-    teacher = teacher or setup.teacher_of(args, path, lambda: setup.splits_of(args)["train"].stack())
+    teacher = teacher or setup.teacher_of(
+        args, path, lambda: setup.splits_of(args)["train"].stack()
+    )
     physics_config = setup.physics_config_of(args)
     prefix = "online_student" if args.online else "student"
     return setup.begin_run(

@@ -67,7 +67,9 @@ def check_recorded(args: Namespace, parser: Parser, default: str) -> None:
             f"{args.physics}"
         )
     if isinstance(args.cr, list):
-        parser.error("dataset 'recorded' trains a student of one ratio: give --cr, not --crs_expert")
+        parser.error(
+            "dataset 'recorded' trains a student of one ratio: give --cr, not --crs_expert"
+        )
 
 
 def read_by_labels(labels: str) -> str | None:

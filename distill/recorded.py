@@ -9,6 +9,7 @@ al. 2020) and sure (Stein 1981).
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
+from warnings import catch_warnings
 
 import torch
 from deepinv.loss import R2RLoss, SplittingLoss, SureGaussianLoss
@@ -21,6 +22,7 @@ from physics.single_pixel import SinglePixel
 
 SMALLEST_UNIT = 0.05  # of a value without noise, for images in [0, 1]
 KEPT = 0.9  # share of the student's own values that splitting leaves it
+LEAST_NOISE = 1e-6  # where deepinv needs some, in units of the noise
 PROBE = 0.1  # step of the divergence in sure, in units of the noise
 
 
@@ -67,8 +69,9 @@ class Rescaled(LinearPhysics):
     def __init__(self, physics: SinglePixel, unit: Tensor, measured: Tensor, noise: Tensor):
         super().__init__()
         self.physics, self.unit = physics, unit
-        self.mask, self.noise_model = measured, GaussianNoise()
-        self.noise_model.sigma = noise  # of each value
+        noise_model: Any = GaussianNoise()
+        noise_model.sigma = noise.clamp_min(LEAST_NOISE)  # of each value
+        self.mask, self.noise_model = measured, noise_model
 
     def A(self, x: Tensor, **_) -> Tensor:
         return self.physics.operator.A(x) / self.unit
@@ -119,16 +122,19 @@ def splitting(recorded: Recorded, output: Tensor) -> Tensor:
     generator: Any = OwnSplit(recorded.own)
     loss = SplittingLoss(mask_generator=generator, eval_split_input=False)
     model = loss.adapt_model(recorded)
-    x = model(recorded.y, recorded.operator, update_parameters=True)
-    return loss(x, recorded.y, recorded.operator, model)
+    with catch_warnings(action="ignore"):  # the masked camera is not decomposed, nor need it be
+        x = model(recorded.y, recorded.operator, update_parameters=True)
+        return loss(x, recorded.y, recorded.operator, model)
 
 
 def sure(recorded: Recorded, output: Tensor) -> Tensor:
     """mean (A x̂ - y)² - 1 + 2 div A f(y), an unbiased estimate of the error of A x̂"""
     # deepinv knows one noise level, which is 1 in our units but for values with hardly any noise.
-    loss = SureGaussianLoss(sigma=recorded.noise.max().item(), tau=PROBE)
+    noise = recorded.noise.max().item()
+    loss = SureGaussianLoss(sigma=noise, tau=PROBE)
     value = loss(recorded.y, output, recorded.operator, recorded)
-    return per_measured(value.mean(), recorded)
+    unmeasured = 1 - recorded.measured.mean()  # entries of y without noise
+    return per_measured(value.mean() + unmeasured * noise**2, recorded)
 
 
 def per_measured(mean: Tensor, recorded: Recorded) -> Tensor:

@@ -16,6 +16,7 @@ from distill.recorded import Labels, Recorded
 from distill.schedule import constant
 from models.base import Network
 from physics.base import Physics
+from physics.single_pixel import SinglePixel
 
 TaskLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -122,6 +123,7 @@ class Task(nn.Module):
         if label is not None:
             terms["task"] = self.beta * self.task_loss(output, label)
         if self.recorded.loss is not None:
+            assert isinstance(self.physics, SinglePixel), "a recording is made by one camera"
             view = Recorded(self.recorded.physics, self.physics, self.student, batch)
             terms["recorded"] = self.recorded.weight * self.recorded.loss(view, output)
         return terms

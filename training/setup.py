@@ -29,8 +29,8 @@ from core.registry import (
     LossSpec,
     bound,
     label_of,
-    look_up,
     light_of,
+    look_up,
     words,
 )
 from core.runtime import data_seed
@@ -443,8 +443,8 @@ def fit_of(
     if args.dry_run:
         run.describe()
         raise Finished({})
-    meter = meter_of(task)
-    return Fit(task, config, splits, args, run, **({"meter": meter} if meter else {}) | more)
+    more.setdefault("meter", meter_of(task))
+    return Fit(task, config, splits, args, run, **more)
 
 
 Prepare = Callable[[Namespace, Fit | None], Fit]

@@ -48,13 +48,15 @@ def loss_of(name: str, batch: Batch, student: Network | None = None) -> Tensor:
     own = camera(0.25)
     view = Recorded(camera(0.5), own, student, batch)
     output = student(own.observe_batch(batch))
-    torch.manual_seed(0)
+    torch.manual_seed(1)  # not the noise of the batch again
     return look_up(RECORDED_LOSSES, name, "loss")(view, output)
 
 
 @pytest.fixture
 def images() -> Tensor:
-    return torch.rand(1, 1, N, N, generator=torch.Generator().manual_seed(1)).expand(4000, -1, -1, -1)
+    return torch.rand(1, 1, N, N, generator=torch.Generator().manual_seed(1)).expand(
+        4000, -1, -1, -1
+    )
 
 
 def parts_of(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +112,8 @@ def test_every_loss_teaches_the_student(name, deviation, images):
     student = Scaled(0.0)
     loss_of(name, batch_of(images[:16], camera(0.5), deviation), student).backward()
     assert student.factor.grad is not None and student.factor.grad.isfinite()
-    assert (student.factor.grad != 0) == (name != "unmeasured"), "it cannot see what is unmeasured"
+    # x̂ = a x0 cannot predict what is not in x0.
+    assert (student.factor.grad.abs() > 1e-4) == (name not in ("unmeasured", "splitting"))
 
 
 def test_dense_patterns_are_recorded_too(images):

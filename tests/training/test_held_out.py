@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from data.batches import Batch
 from models.base import Network
 from tests.distill.test_recorded import N, Scaled, batch_of, camera
 from training.held_out import HeldOutMeter
