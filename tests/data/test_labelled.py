@@ -401,7 +401,7 @@ WRONG = {
     "no training folder": (
         "three splits",
         moved("train", "learn"),
-        r"has no class folders in train/: expected are train/<class>/\*",
+        r"has no class folders in train/: name its folders train/<class>/\*",
     ),
     "a test folder without classes": (
         "train alone",
