@@ -38,10 +38,11 @@ def scored_part(image: Tensor, border: int, luma: bool) -> Tensor:
     height, width = image.shape[-2:]
     if 2 * border >= min(height, width):
         raise UserError(
-            f"crop_border {border}: nothing is left of an image of {height} x {width} pixels"
+            f"crop_border {border}: nothing is left of an image of {height} x {width} pixels; "
+            "choose a smaller one"
         )
     if luma and image.shape[1] != 3:
-        raise UserError("y_channel: only RGB images (--c 3) have a luma channel of their own")
+        raise UserError("y_channel: only RGB images have a luma; leave out --y_channel")
     image = image[..., border : height - border, border : width - border]
     if not luma:
         return image

@@ -7,7 +7,7 @@ from core.inputs import check_patterns, folder_to_write
 def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     parser.add_argument(
-        "--cr", type=flags.ratio, required=True, help="measurements / pixels, in (0, 1]"
+        "--cr", type=flags.ratio, required=True, help="ratio: measurements / pixels, in (0, 1]"
     )
     flags.add_data(parser, limits=("train",))
     flags.add_patterns(parser)

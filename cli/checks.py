@@ -81,7 +81,8 @@ def check_distillation(args: Namespace) -> None:
         raise UserError("online: a teacher that learns too needs clean images, not a recording")
     if args.shuffle_teacher and getattr(args, "online", False):
         raise UserError(
-            "shuffle_teacher: with --online the teacher would train on shuffled images too"
+            "shuffle_teacher: with --online the teacher would train on shuffled images too; "
+            "leave out one of them"
         )
     check_shuffled(args)
     if args.awgn_teacher and args.awgn_snr is None and args.photons is None:
@@ -101,10 +102,11 @@ def check_class_distillation(args: Namespace) -> None:
     check_shuffled(args)
     weights_of(args)
     if args.assistant and len(args.teacher) > 1:
-        raise UserError(f"assistant: it needs one teacher, not {len(args.teacher)}")
+        raise UserError(f"assistant: it needs one --teacher, not {len(args.teacher)}")
     if args.assistant and args.teacher_weights:
         raise UserError(
-            f"teacher_weights {args.teacher_weights[0]:g}: with --assistant there is one teacher"
+            f"teacher_weights {args.teacher_weights[0]:g}: with --assistant there is one teacher; "
+            "leave out --teacher_weights"
         )
 
 
@@ -116,7 +118,7 @@ def balanced(args: Namespace) -> Namespace:
         return Namespace(**vars(args) | {"loss_distill": losses, "beta": beta})
     for name in BALANCES[args.balance]:
         if getattr(args, name) is not None:
-            raise UserError(f"balance {args.balance} sets --{name}: give one of them")
+            raise UserError(f"balance {args.balance} sets --{name}: leave out one of them")
     return Namespace(**vars(args) | BALANCES[args.balance] | {"balance": None})
 
 

@@ -105,7 +105,7 @@ def add_alpha(parser: Parser, group) -> None:
         "--alpha",
         type=not_negative,
         default=1.0,
-        help="factor of the distillation losses, beside their own weights",
+        help="factor of all distillation losses, on top of their own weights",
     )
     parser.choosers["alpha_schedule"] = ALPHA_SCHEDULES
     group.add_argument(

@@ -73,7 +73,7 @@ def add_scoring(parser: Parser) -> None:
         type=natural,
         default=0,
         metavar="PIXELS",
-        help="border of the images that is left out of the scores",
+        help="width of the image border that is left out of the scores",
     )
     group.add_argument("--y_channel", action="store_true", help="score only the luma of RGB images")
 

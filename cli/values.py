@@ -96,7 +96,7 @@ def assignment(text: str) -> tuple[str, object]:
     try:
         values = [yaml.safe_load(part) for part in value.split(",")]
     except (yaml.YAMLError, ValueError, AttributeError, LookupError, RecursionError):
-        raise ArgumentTypeError(f"the value in '{text}' cannot be read") from None
+        raise ArgumentTypeError(f"the value in '{text}' is not YAML") from None
     return name, values[0] if len(values) == 1 else values
 
 

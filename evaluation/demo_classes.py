@@ -142,6 +142,6 @@ def draw_validation_and_test(trained: dict[str, str], rows: list[dict], path: Pa
         bars = right.bar(positions, values, width=0.38, color=color, label=key)
         right.bar_label(bars, fmt="%.1f", fontsize=SMALLEST)
     right.set_xticks(range(len(rows)), [row[""].replace(", ", "\n") for row in rows])
-    right.set(ylabel="test images (%)", ylim=(0, 108))
+    right.set(ylabel="test accuracy (%)", ylim=(0, 108))
     right.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     save_figure(figure, path)

@@ -120,7 +120,7 @@ def training_data_of(config: dict, args: Namespace) -> dict:
         if valid and kind is int:
             valid = value >= 1
         if not valid:
-            raise UserError(f"the checkpoint's configuration has {name} {value!r:.80}")
+            raise UserError(f"the checkpoint's config has an impossible {name} {value!r:.80}")
     if values["dataset"] == args.dataset and args.dataset in FETCHED:
         values["data_root"] = args.data_root
     if args.limit_train is not None:

@@ -189,7 +189,7 @@ def draw_scores(
         if name in constants:
             label = f"first image, {constants[name]:.2f}"
             axis.axhline(constants[name], color="0.35", ls=":", label=label)
-    axis.set_ylabel(", ".join(map(readable_name, scores)))
+    axis.set_ylabel(readable_name(scores[0]) if len(scores) == 1 else "accuracy (%)")
 
 
 def draw_splits(rows: list[dict], scores: Sequence[str], label: str, path: Path) -> None:

@@ -308,7 +308,7 @@ class Fit:
     def diverge(self, what: str, where: str) -> None:
         raise Diverged(
             f"{what} is not finite in epoch {self.epoch:.2f}, {where}; "
-            f"the checkpoints before it are kept in {self.run.folder}"
+            f"the checkpoints before it are kept in {self.run.folder}; try a smaller --lr"
         )
 
     # ---------------------------------------------------------------- the course of a training

@@ -113,7 +113,7 @@ def network_of(args: Namespace, **more) -> tuple[Network, dict]:
     if count > LARGEST:
         raise UserError(
             f"network '{args.network}' would have {count:,} parameters; "
-            f"at most {LARGEST:,} are allowed"
+            f"at most {LARGEST:,} are allowed; choose a smaller --width"
         )
     torch.manual_seed(args.seed)
     return apply_checkpointing(build_network(config), args), config
@@ -125,7 +125,7 @@ def apply_checkpointing(network: Network, args: Namespace) -> Network:
     if args.gradient_checkpointing and not network.can_checkpoint:
         raise UserError(
             f"gradient_checkpointing saves nothing in a {type(network).__name__}: "
-            "choose another network"
+            "leave out --gradient_checkpointing"
         )
     return network
 

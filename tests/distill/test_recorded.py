@@ -83,7 +83,7 @@ def test_measurements_is_the_mean_squared_distance_in_units_of_the_noise(images)
 def test_sure_is_on_average_the_error_of_the_clean_values(images):
     seen, unseen = parts_of(images)
     noise = (1 - FACTOR) ** 2 * seen.square() + FACTOR**2 * DEVIATION**2
-    error = torch.cat((noise, unseen.square())).mean() / DEVIATION**2
+    error = torch.cat((noise, unseen.square())).mean() / unit(DEVIATION) ** 2
     loss = loss_of("sure", batch_of(images, camera(0.5), DEVIATION))
     torch.testing.assert_close(loss, error.float(), rtol=0.03, atol=0)
 
