@@ -106,20 +106,23 @@ def r2r(recorded: Recorded, output: Tensor) -> Tensor:
 
 
 class OwnSplit:
-    """Leaves the student a random part of its own values: all others are to be predicted."""
+    """Leaves the student a random part of its own values: all others are to be predicted.
 
-    def __init__(self, own: Tensor):
-        self.own = own
+    The first value, the sum of all pixels, is always left, as the centre of k-space is in MRI.
+    """
+
+    def __init__(self, own: Tensor, first: int):
+        self.own, self.first = own, first
 
     def step(self, batch_size: int, input_mask: Tensor | None = None) -> dict[str, Tensor]:
-        size = (batch_size, *self.own.shape[1:])
-        kept = torch.rand(size).to(self.own.device) < KEPT
+        kept = torch.rand(batch_size, *self.own.shape[1:]).to(self.own.device) < KEPT
+        kept.flatten(2)[..., self.first] = True
         return {"mask": self.own * kept}
 
 
 def splitting(recorded: Recorded, output: Tensor) -> Tensor:
     """mean (A₂ f(y₁) - y₂)², with a random part y₁ of the student's own values"""
-    generator: Any = OwnSplit(recorded.own)
+    generator: Any = OwnSplit(recorded.own, int(recorded.student_physics.index[0]))
     loss = SplittingLoss(mask_generator=generator, eval_split_input=False)
     model = loss.adapt_model(recorded)
     with catch_warnings(action="ignore"):  # the masked camera is not decomposed, nor need it be
