@@ -13,6 +13,7 @@ def build_parser() -> flags.Parser:
         help="the others are compared with the first one",
     )
     flags.add_data(parser, n_default=None, c_default=None, limits=("test",), whole=True)
+    flags.add_truth(parser)
     flags.add_bare(parser)
     flags.add_loading(parser)
     flags.add_scoring(parser)
@@ -55,7 +56,11 @@ def build_parser() -> flags.Parser:
 
 
 def parse(argv=None):
-    return build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.dataset == "recorded" and args.truth is None:
+        parser.error("the quality of recorded frames needs their --truth; test_UNet.py does not")
+    return args
 
 
 def main(args) -> dict:

@@ -20,7 +20,7 @@ from cli.physics_flags import (
     add_patterns,
     add_physics,
 )
-from cli.recorded_flags import add_recorded
+from cli.recorded_flags import add_recorded, add_truth
 from cli.training_flags import (
     LATER,
     RENAMED,
@@ -153,6 +153,7 @@ __all__ = [
     "add_style",
     "add_teacher",
     "add_training",
+    "add_truth",
     "assignment",
     "checkpoints",
     "counting",
