@@ -24,6 +24,13 @@ def build_parser() -> flags.Parser:
         help="noise level in dB, or none (default: each checkpoint's own)",
     )
     group.add_argument(
+        "--photons",
+        type=flags.photons,
+        nargs=1,
+        help="photons of a single-pixel camera, or none (default: each checkpoint's own)",
+    )
+    flags.add_calibration(group)
+    group.add_argument(
         "--sigma", type=flags.sigma, nargs=1, help="noise level of a denoiser on the 0..255 scale"
     )
     group.add_argument(

@@ -82,7 +82,19 @@ def main(args) -> dict:
 
     # Network, physics and noise are the checkpoints' own.
     own = dict.fromkeys(
-        ("n", "c", "cr", "ordering", "scales", "width", "padding", "awgn_snr", "sigma")
+        (
+            "n",
+            "c",
+            "cr",
+            "ordering",
+            "scales",
+            "width",
+            "padding",
+            "awgn_snr",
+            "photons",
+            "sigma",
+            "calibration",
+        )
     )
     paths = [rung["checkpoint"] for rung in rungs]
     with distributed.single_process():
@@ -197,17 +209,19 @@ def go_on(args) -> dict:
 def prepare_checkpoints(args, device):
     """A trained student or a hybrid, with the physics of its checkpoint, ready to be trained."""
     from checkpoints.checkpoint import RESTORER, restore
+    from core.registry import LIGHT
     from training import setup
 
     typed = {
         name: getattr(args, name) for name in ("n", "c", "cr", "ordering") if name in args.typed
     }
     start = restore(args.redistill or args.encoder_from, typed, kind=RESTORER)
-    physics, level = start.physics, start.physics.level
-    noise = getattr(args, level) if level and level in args.typed else None
-    changed = level in args.typed and noise != physics.config[level]
+    physics, noise = start.physics, {}
+    for name in args.typed & {*physics.levels, *(LIGHT if "photons" in physics.levels else ())}:
+        noise[name] = getattr(args, name)
+    changed = any(value != physics.config[name] for name, value in noise.items())
     if changed:
-        physics = physics.at_noise(noise)
+        physics = physics.at_noise(**noise)
     args = with_settings_of(args, start.network_config, physics.config)
     if args.decoder_from:
         network, config = setup.hybrid_of(start, args.decoder_from, args.freeze)

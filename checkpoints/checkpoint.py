@@ -16,6 +16,7 @@ from checkpoints.old_formats import upgraded
 from core.errors import CONTROL, UserError
 from core.files import durable
 from core.inputs import checkpoint_file, existing_file
+from core.registry import LIGHT_LIMITS
 from models import build_network, rrdbnet, unet
 from models.base import Network
 from models.weights import UNREADABLE, describe_unreadable
@@ -292,6 +293,8 @@ def check_sizes(config: dict, weights: dict, path: str | Path) -> None:
         raise UserError(f"checkpoint {path} has weights that are no tensors")
     sides = [side for tensor in weights.values() for side in tensor.shape]
     for name, value in config.items():
+        if name in LIGHT_LIMITS:
+            continue  # they have limits of their own
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int | float) and not abs(number) <= max(
                 LARGEST, len(weights), *sides

@@ -82,8 +82,8 @@ def check_distillation(args: Namespace) -> None:
             "shuffle_teacher: with --online the teacher would train on shuffled images too"
         )
     check_shuffled(args)
-    if args.awgn_teacher and args.awgn_snr is None:
-        raise UserError("awgn_teacher needs a noise level: give --awgn_snr")
+    if args.awgn_teacher and args.awgn_snr is None and args.photons is None:
+        raise UserError("awgn_teacher needs a noise level: give --awgn_snr or --photons")
 
 
 def check_shuffled(args: Namespace) -> None:

@@ -94,7 +94,7 @@ def add_distillation(parser: Parser) -> None:
     group.add_argument(
         "--awgn_teacher",
         action="store_true",
-        help="add the noise of --awgn_snr to the teacher's measurements too",
+        help="add the noise of --awgn_snr or --photons to the teacher's measurements too",
     )
 
 

@@ -13,7 +13,13 @@ from cli.distillation_flags import (
     checkpoints,
 )
 from cli.parser import Distinct, Parser, Several
-from cli.physics_flags import add_classifier, add_network, add_patterns, add_physics
+from cli.physics_flags import (
+    add_calibration,
+    add_classifier,
+    add_network,
+    add_patterns,
+    add_physics,
+)
 from cli.training_flags import (
     LATER,
     RENAMED,
@@ -34,6 +40,7 @@ from cli.values import (
     noise_level,
     number_or_auto,
     one_of,
+    photons,
     ratio,
     side,
     sigma,
@@ -80,6 +87,14 @@ def add_evaluation(parser: Parser):
         help="noise levels in dB, or none for no noise; without it the checkpoint's",
     )
     group.add_argument(
+        "--photons",
+        type=photons,
+        nargs="+",
+        action=Distinct,
+        help="photons of a single-pixel camera, or none for no noise; without it the checkpoint's",
+    )
+    add_calibration(group)
+    group.add_argument(
         "--sigma",
         type=sigma,
         nargs="+",
@@ -114,6 +129,7 @@ __all__ = [
     "Several",
     "UserError",
     "add_bare",
+    "add_calibration",
     "add_class_distillation",
     "add_class_teacher",
     "add_class_training",
@@ -145,6 +161,7 @@ __all__ = [
     "natural",
     "noise_level",
     "one_of",
+    "photons",
     "ratio",
     "run",
     "side",

@@ -7,11 +7,12 @@ from cli.data_flags import defaults_of
 from cli.parser import EPOCHS, Distinct, Parser
 from cli.values import counting, decay, natural, not_negative, one_of, positive, share
 from core.inputs import check_device, folder_to_write
-from core.registry import CLUSTERS, OPTIMIZERS, QUEUED, SCHEDULES, Entry
+from core.registry import CLUSTERS, LIGHT, OPTIMIZERS, QUEUED, SCHEDULES, Entry
 
 # Flags that do not change what is computed.
 TECHNICAL = {
     "cache",
+    "calibration",  # its values are those of flags
     "compile",
     "config",
     "device",
@@ -32,7 +33,11 @@ TECHNICAL = {
 
 # Run folders of earlier versions are resumed: a later flag is left out of a run's identity at the
 # values of what was done before, and a renamed flag keeps its old name there.
-LATER = {"betas": (None, [0.9, 0.999]), "repeat": (1,)}
+LATER = {
+    "betas": (None, [0.9, 0.999]),
+    "repeat": (1,),
+    **{name: (None, default) for name, default in LIGHT.items()},
+}
 RENAMED = {"channels": "features"}
 
 

@@ -8,7 +8,14 @@ from typing import TypeVar
 from cli.parser import read_settings
 from core.errors import UserError
 from core.inputs import NAME_RULE, is_name
-from core.registry import DEGRADATION_VALUES, DEGRADATIONS, ORDERINGS, SELECTIONS, load
+from core.registry import (
+    DEGRADATION_VALUES,
+    DEGRADATIONS,
+    LIGHT_LIMITS,
+    ORDERINGS,
+    SELECTIONS,
+    load,
+)
 
 INFINITY = float("inf")
 Number = TypeVar("Number", int, float)
@@ -114,6 +121,14 @@ sigma = within(0, 255)
 def noise_level(text: str) -> float | None:
     """dB, or none for measurements without noise."""
     return None if text == "none" else decibels(text)
+
+
+photon_count = within(0, LIGHT_LIMITS["photons"][1], open_low=True)
+
+
+def photons(text: str) -> float | None:
+    """Photons from a pixel of value 1, or none for measurements without their noise."""
+    return None if text == "none" else photon_count(text)
 
 
 def side(text: str) -> int:

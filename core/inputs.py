@@ -9,7 +9,7 @@ from pathlib import Path
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
 from core.errors import UserError
-from core.registry import LAYOUTS, PICTURES
+from core.registry import LAYOUTS, LIGHT_LIMITS, PICTURES
 
 LARGEST_DENSE = 64  # n: beyond it the decomposition of dense patterns is too much for a workstation
 RUN_FILES = ("best.pth", "last.pth")  # of a run folder, to be given instead of the folder
@@ -134,6 +134,27 @@ def check_data(request) -> None:
             existing_folder(path, f"{where} --{flag}")
     if name in PICTURES and request.pairs:
         existing_file(request.pairs, "--pairs")
+
+
+CALIBRATED = ("dark", "dark_noise", "gain")  # what a calibration file holds of a camera
+
+
+def read_calibration(path: str | Path) -> dict[str, float]:
+    """Dark offset, dark noise and gain of a file that calibrate.py wrote."""
+    where, file = f"calibration {path}", existing_file(path, "calibration")
+    try:
+        content = json.loads(file.read_text())
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or not {*CALIBRATED} <= content.keys():
+        raise UserError(f"{where} is not a file that calibrate.py wrote")
+    for name in CALIBRATED:
+        low, high, open_low = LIGHT_LIMITS[name]
+        value = content[name]
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not low <= value <= high or (open_low and value == low):
+            raise UserError(f"{where}: {name} {value!r:.40} is not a number that a camera can have")
+    return {name: float(content[name]) for name in CALIBRATED}
 
 
 def check_side(ordering: str, n: int) -> None:

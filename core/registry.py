@@ -154,7 +154,21 @@ MODELS = (
     }
 )
 
-SPC = {"cr": ..., "ordering": "xy", "x0": "adjoint", "awgn_snr": None}
+LIGHT = {
+    "photons": None,
+    "photon_budget": "pattern",
+    "dark": 0.0,
+    "dark_noise": 0.0,
+    "gain": 1.0,
+}  # of a camera that counts photons
+LIGHT_BUDGETS = ("pattern", "frame")
+LIGHT_LIMITS = {  # lowest and highest value, and whether the lowest itself is refused
+    "photons": (0.0, 1e9, True),
+    "dark": (0.0, 1e9, False),
+    "dark_noise": (0.0, 1e9, False),
+    "gain": (0.0, 1e9, True),
+}
+SPC = {"cr": ..., "ordering": "xy", "x0": "adjoint", "awgn_snr": None, **LIGHT}
 PHYSICS = {
     "spc": Entry(path="physics.single_pixel:single_pixel_camera", flags=SPC, label="cr_{cr}"),
     "cs": Entry(path="physics.single_pixel:single_pixel_camera", flags=SPC, label="cr_{cr}"),
@@ -523,14 +537,23 @@ def words(value) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
+def light_of(config: dict) -> str:
+    """The photons of a physics in file names: _photons_10, _photons_50_frame, or nothing."""
+    if config.get("photons") is None:
+        return ""
+    budget = "" if config["photon_budget"] == "pattern" else f"_{config['photon_budget']}"
+    return f"_photons_{words(config['photons'])}{budget}"
+
+
 def label_of(config: dict) -> str:
     """A physics in file names: cr_0.1, crs_0.1_0.3 for a mixture, denoise_sigma_25, ..."""
     template = PHYSICS[config["name"]].label
     if isinstance(config.get("cr"), list):
         template = template.replace("cr_", "crs_", 1)
-    return template.format(
+    label = template.format(
         **{name: words(value) for name, value in config.items() if value is not None}
     )
+    return label + light_of(config)
 
 
 def load(path: str):

@@ -9,6 +9,7 @@ from algo_functions import Meter
 from checkpoints.checkpoint import RESTORER, Checkpoint, restore
 from cli.flags import BARE
 from core.errors import UserError
+from core.inputs import read_calibration
 from data.batches import Images
 from data_loader import build_splits
 from evaluation.piecewise import Piecewise
@@ -18,6 +19,7 @@ from physics.mosaic import Mosaic
 from training.setup import request_of
 
 LONGEST_NAME = 40  # letters of a row's name in a printed table
+LEVELS = ("awgn_snr", "photons", "sigma")  # flags of noise levels
 GENERIC_NAMES = ("best", "last", "last_before", "teacher")  # of files that every run folder has
 
 
@@ -94,14 +96,26 @@ def fit_to_images(network: Network, physics: Physics, images: Images) -> tuple[N
 
 def physics_at_levels(physics: Physics, args: Namespace) -> list[Physics]:
     """The physics at each noise level of the flags, or as it is."""
-    for flag in ("awgn_snr", "sigma"):
-        if getattr(args, flag) and flag != physics.level:
-            source = f"--{physics.level}" if physics.level else "its config"
+    light = read_calibration(args.calibration) if args.calibration else {}
+    own_photons = physics.config.get("photons")
+    if light and not args.photons:
+        if own_photons is None:
             raise UserError(
-                f"{flag}: the noise of physics '{physics.config['name']}' is set by {source}"
+                f"calibration {args.calibration}: physics '{physics.label}' counts no photons; "
+                "give --photons"
             )
-    levels = getattr(args, physics.level) if physics.level else None
-    return [physics.at_noise(level) for level in levels] if levels else [physics]
+        return [physics.at_noise(photons=own_photons, **light)]
+    at_levels = []
+    for flag in LEVELS:
+        levels = getattr(args, flag)
+        if levels and flag not in physics.levels:
+            own = " or ".join(f"--{name}" for name in physics.levels) or "its config"
+            raise UserError(
+                f"{flag}: the noise of physics '{physics.config['name']}' is set by {own}"
+            )
+        more = light if flag == "photons" else {}
+        at_levels += [physics.at_noise(**{flag: level}, **more) for level in levels or []]
+    return at_levels or [physics]
 
 
 def build_meter(args: Namespace) -> Meter:

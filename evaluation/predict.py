@@ -81,7 +81,7 @@ def restore_image(
         overlap = OVERLAP if args.overlap is None else args.overlap
     if overlap >= tile:
         raise UserError(f"overlap {overlap}: it must be smaller than the tile, {tile}")
-    reads_sigma = physics.appends_noise_level and (simulated or network.reads_noise_level)
+    reads_sigma = "sigma" in physics.levels and (simulated or network.reads_noise_level)
     if args.sigma is not None and not reads_sigma:
         raise UserError(
             f"sigma {args.sigma:g}: neither this network nor its physics, '{physics.label}', "
@@ -112,7 +112,7 @@ def simulate_and_restore(
                 f"which are the truth, in tiles of {tile} pixels"
             )
     if args.sigma is not None:
-        physics = physics.at_noise(args.sigma)
+        physics = physics.at_noise(sigma=args.sigma)
     generator = seeded(args.seed)
     channels, height, width = image.shape[-3:]
     missing = (0, max(tile - width, 0), 0, max(tile - height, 0))
@@ -302,7 +302,7 @@ def classify_files(
     for flag in ("simulate", "truth", "tile", "overlap"):
         if getattr(args, flag) is not None and getattr(args, flag) is not False:
             raise UserError(f"{flag}: a classifier takes the whole image and returns a class")
-    if args.sigma is not None and physics.level != "sigma":
+    if args.sigma is not None and "sigma" not in physics.levels:
         raise UserError(
             f"sigma {args.sigma:g}: the classifier's physics, '{physics.label}', "
             "takes no noise level"
@@ -314,7 +314,7 @@ def classify_files(
         names = [f"frame_{k:05d}" for k in range(len(first))]
     else:
         if args.sigma is not None:
-            selected = physics.at_noise(args.sigma)
+            selected = physics.at_noise(sigma=args.sigma)
         names = [str(path) for path in list_inputs(args)]
         first = observe_files(names, crop, selected, args, device)
     probabilities, indices = network(first).softmax(1).topk(min(3, len(classes)))

@@ -26,7 +26,7 @@ def is_equal(x, y) -> bool:
 
 
 def describe_first_image(config: dict) -> str:
-    """First image and noise of a linear physics in words."""
+    """First image and Gaussian noise of a linear physics in words."""
     snr = config["awgn_snr"]
     return f"x0 {config['x0']}, {'no noise' if snr is None else f'noise at {snr:g} dB'}"
 
@@ -49,13 +49,17 @@ class Physics(nn.Module):
     (config, images, state) that makes it, which its registry line names.
     """
 
-    level: str | None = None  # the noise level in the config, which an evaluation may change
+    levels: tuple[str, ...] = ()  # the noise levels in the config, which an evaluation may change
     measures_images: bool = False  # whether y is an image
-    appends_noise_level: bool = False  # whether the first image has the noise level as a channel
 
     def __init__(self, config: dict):
         super().__init__()
         self.config = config
+
+    @property
+    def appends_noise_level(self) -> bool:
+        """Whether y and the first image have the noise level as a further channel."""
+        return False
 
     @property
     def parts(self) -> "Sequence[Physics]":
@@ -124,10 +128,13 @@ class Physics(nn.Module):
         }
         return other
 
-    def at_noise(self, level: float | list[float] | None) -> Self:
-        """The same physics and first image at another noise level."""
-        assert self.level is not None, f"physics '{self.config['name']}' has no noise level"
-        return self.with_config(**{self.level: level})
+    def at_noise(self, **noise: float | list[float] | None) -> Self:
+        """The same physics and first image with another noise, such as awgn_snr=20.
+
+        The noise levels that are not named are none.
+        """
+        assert noise.keys() & {*self.levels}, f"physics '{self.config['name']}' has no {noise}"
+        return self.with_config(**dict.fromkeys(self.levels) | noise)
 
     def baselines(self, images: Callable[[], Tensor] | None) -> dict[str, "Physics"]:
         """The same measurements with first images that need no training, by name.
@@ -182,7 +189,7 @@ class Linear(Physics):
     On request the first image is the LMMSE estimate instead of back-projection.
     """
 
-    level = "awgn_snr"
+    levels = ("awgn_snr",)
     index: Tensor
     operator: Operator
     lmmse: LMMSE | None
@@ -227,19 +234,23 @@ class Linear(Physics):
         rows = []
         for places in torch.arange(self.m, device=self.index.device)[:count].split(256):
             units = F.one_hot(places, self.m).float()[:, None].expand(-1, self.config["c"], -1)
-            images = self.operator.A_adjoint(self.place_values(units))
+            images = self.operator.A_adjoint(self.grid(units))
             rows.append(images[:, 0].flatten(1))
         return torch.cat(rows)
 
     def place_values(self, values: Tensor) -> Tensor:
+        """Measured values (B, C, m) as a y of this physics."""
+        return self.grid(values)
+
+    def grid(self, values: Tensor) -> Tensor:
         """Measured values (B, C, m) as a y of the operator."""
         n, c = self.config["n"], self.config["c"]
         shape = self.operator.A(torch.zeros(1, c, n, n, device=self.index.device)).shape[2:]
         y = torch.zeros(len(values), c, shape.numel(), device=values.device)
         return y.index_copy(2, self.index, values).unflatten(2, shape)
 
-    def noise_variance(self, rows: Tensor, images: Tensor) -> float:
-        """The mean variance of the noise over the images."""
+    def noise_variance(self, rows: Tensor, images: Tensor) -> float | Tensor:
+        """The mean variance of the noise over the images, perhaps of each value, (C, m)."""
         snr = self.config["awgn_snr"]
         if snr is None:
             return 0.0

@@ -10,7 +10,7 @@ LARGEST_LMMSE = 64  # n: beyond it an n² x n² covariance is too much for a wor
 
 
 class LMMSE(nn.Module):
-    """Per channel E[x] + C Aᵀ (A C Aᵀ + σ² I)⁻¹ (y - A E[x])."""
+    """Per channel E[x] + C Aᵀ (A C Aᵀ + Σ)⁻¹ (y - A E[x]), with the noise's diagonal Σ."""
 
     mean: Tensor
     seen: Tensor
@@ -23,14 +23,16 @@ class LMMSE(nn.Module):
         self.register_buffer("gain", torch.zeros(c, n * n, m))
 
     @torch.no_grad()
-    def fit(self, rows: Tensor, images: Tensor, variance: float) -> "LMMSE":
+    def fit(self, rows: Tensor, images: Tensor, variance: float | Tensor) -> "LMMSE":
         """Fits it to patterns (m, n²), training images and the noise variance.
 
-        The covariance is shrunk as Ledoit and Wolf do.
+        The variance is one number, or that of every value, (m,) or (C, m). The covariance is shrunk
+        as Ledoit and Wolf do.
         """
         from sklearn.covariance import ledoit_wolf
 
         rows = rows.double()
+        noise = torch.as_tensor(variance, dtype=torch.float64).expand(images.shape[1], len(rows))
         for k in range(images.shape[1]):
             pixels = images[:, k].flatten(1).double()  # (N, n²)
             mean = pixels.mean(0)
@@ -42,7 +44,7 @@ class LMMSE(nn.Module):
                     "x0 'lmmse': the training images do not differ in what is measured; "
                     "more of them are needed"
                 )
-            ridge = variance + 1e-9 * inner.diagonal().mean()  # keeps repeated patterns solvable
+            ridge = noise[k] + 1e-9 * inner.diagonal().mean()  # keeps repeated patterns solvable
             inner.diagonal().add_(ridge)
             self.mean[k], self.seen[k] = mean, rows @ mean
             self.gain[k] = torch.linalg.solve(inner, cross.T).T

@@ -31,8 +31,12 @@ class Noisy(Linear):
     The map of sigma / 255 is one more channel of y.
     """
 
-    level = "sigma"
-    measures_images = appends_noise_level = True
+    levels = ("sigma",)
+    measures_images = True
+
+    @property
+    def appends_noise_level(self) -> bool:
+        return True
 
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         low, high = ends_of(self.config["sigma"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from math import floor
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,10 +17,11 @@ from torch import Tensor
 
 from core.errors import UserError
 from core.inputs import check_dense, check_patterns, check_side, existing_file
-from core.registry import ORDERINGS, look_up
+from core.registry import LIGHT, ORDERINGS, look_up
 from data.arrays import BAD_ARRAY, read_npy
 from physics.base import Linear, Operator, Physics, describe_first_image
 from physics.hadamard import hadamard_2d
+from physics.light import Light, check_light
 
 # -------------------------------- orderings: places (n, n), of which 0 is measured first
 
@@ -220,11 +221,116 @@ def is_hadamard(patterns: Tensor, n: int) -> bool:
 
 
 class SinglePixel(Linear):
-    """A single-pixel camera of one ratio, with the patterns that it measures."""
+    """A single-pixel camera of one ratio, with the patterns that it measures.
+
+    Where it counts photons, y has the noise level of each image as a further channel: the standard
+    deviation of a value.
+    """
+
+    levels = ("awgn_snr", "photons")
 
     def __init__(self, operator: Operator, config: dict, patterns: Tensor, index: Tensor):
         super().__init__(operator, config, index)
         self.patterns = patterns
+
+    @property
+    def light(self) -> Light | None:
+        return Light.of(self.config)
+
+    @property
+    def appends_noise_level(self) -> bool:
+        return self.config["photons"] is not None
+
+    def at_noise(self, **noise: float | list[float] | None) -> Self:
+        other = super().at_noise(**noise)
+        check_light(other.config)
+        return other
+
+    # ------------------------------------------------ photons
+
+    @property
+    def amplitudes(self) -> Tensor:
+        """What a row of A is of its pattern in [-1, 1], whose largest entry is 1 or -1, (m,)."""
+        n = self.config["n"]
+        if is_hadamard(self.patterns, n) or self.config["ordering"] == "random":
+            return torch.full((self.m,), 1 / n, dtype=torch.float64)
+        return self.patterns.double().abs().amax(1)
+
+    def split_light(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """|H| x and H x of the patterns H in [-1, 1], (B, C, m), on the CPU.
+
+        They are what a pair of patterns gives together, and its difference.
+        """
+        n, x = self.config["n"], x.detach().cpu().double()
+        if is_hadamard(self.patterns, n):
+            difference = n * hadamard_2d(x).flatten(2)[..., self.index.cpu()]
+            return x.sum((2, 3))[..., None].expand_as(difference), difference
+        patterns = self.patterns.double()
+        patterns = patterns / patterns.abs().amax(1, keepdim=True)
+        return x.flatten(2) @ patterns.abs().T, x.flatten(2) @ patterns.T
+
+    def count_photons(
+        self, x: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """y+ and y- of every pair, (B, C, m, 2), and alpha (B, 1, 1), on the CPU."""
+        assert self.light is not None, "a camera that counts photons"
+        alpha = self.light.sample_alpha(len(x), self.m, generator)
+        return self.light.counts(*self.split_light(x), alpha, generator), alpha
+
+    def values_of_counts(self, counts: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        """The measured values and the variances of their noise, both (B, C, m), from counts."""
+        assert self.light is not None, "a camera that counts photons"
+        amplitudes = self.amplitudes
+        values = amplitudes * self.light.estimate(counts, alpha)
+        return values, amplitudes**2 * self.light.estimated_variance(counts, alpha)
+
+    def expected_variance(self, images: Tensor) -> Tensor:
+        """The variance of the noise of every value, (C, m), the mean over the images."""
+        assert self.light is not None, "a camera that counts photons"
+        total, _ = self.split_light(images.mean(0, keepdim=True))
+        return self.amplitudes**2 * self.light.expected_variance(total, self.m)[0]
+
+    # ------------------------------------------------ y
+
+    def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A(x) + n, with white noise or photon noise, or none."""
+        if self.light is None:
+            return super().measure(x, generator)
+        values, variance = self.values_of_counts(*self.count_photons(x, generator))
+        return self.place_values(values.to(x), variance.to(x))
+
+    def place_values(self, values: Tensor, variance: Tensor | None = None) -> Tensor:
+        """Measured values (B, C, m), and the variances of their noise, as a y of this physics.
+
+        The noise level is their root mean; without them it is 0.
+        """
+        y = self.grid(values)
+        if not self.appends_noise_level:
+            return y
+        variance = torch.zeros_like(values) if variance is None else variance
+        level = variance.mean((1, 2)).clamp_min(0).sqrt()  # (B,)
+        level = level.view(-1, *[1] * (y.dim() - 1)).expand(-1, 1, *y.shape[2:])
+        return torch.cat((y, level), dim=1)
+
+    def values(self, y: Tensor) -> Tensor:
+        return super().values(y[:, : self.config["c"]])
+
+    def back_projection(self, y: Tensor) -> Tensor:
+        return super().back_projection(y[:, : self.config["c"]])
+
+    def first_image(self, y: Tensor) -> Tensor:
+        x0, level = super().first_image(y), y[:, self.config["c"] :]
+        if not self.appends_noise_level:
+            return x0
+        level = level.flatten(1)[:, :1, None, None]
+        return torch.cat((x0, level.expand(-1, 1, *x0.shape[2:])), dim=1)
+
+    def noise_variance(self, rows: Tensor, images: Tensor) -> float | Tensor:
+        return (
+            super().noise_variance(rows, images)
+            if self.light is None
+            else self.expected_variance(images)
+        )
 
     def kept(self) -> dict:
         return super().kept() | {"patterns": self.patterns}
@@ -236,7 +342,7 @@ class SinglePixel(Linear):
 class Mixture(Physics):
     """Several ratios of one camera, of which one is sampled for every batch."""
 
-    level = "awgn_snr"
+    levels = SinglePixel.levels
 
     def __init__(self, components: Sequence[SinglePixel], config: dict):
         super().__init__(config)
@@ -247,6 +353,10 @@ class Mixture(Physics):
     def parts(self) -> Sequence[SinglePixel]:
         return self.single_pixels
 
+    @property
+    def appends_noise_level(self) -> bool:
+        return self.parts[0].appends_noise_level
+
     def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         k = int(torch.randint(len(self.parts), (), generator=generator))
         return self.parts[k].observe(x, generator)
@@ -254,9 +364,9 @@ class Mixture(Physics):
     def refit(self, images: Callable[[], Tensor]) -> "Mixture":
         return Mixture([part.refit(images) for part in self.parts], self.config)
 
-    def at_noise(self, level: float | list[float] | None) -> "Mixture":
-        config = self.config | {"awgn_snr": level}
-        return Mixture([part.at_noise(level) for part in self.parts], config)
+    def at_noise(self, **noise: float | list[float] | None) -> "Mixture":
+        config = self.config | dict.fromkeys(self.levels) | noise
+        return Mixture([part.at_noise(**noise) for part in self.parts], config)
 
     def describe(self) -> str:
         return describe_ratios(self.config, self.parts)
@@ -269,7 +379,10 @@ def describe_ratios(config: dict, parts: Sequence[SinglePixel]) -> str:
     for part in parts:
         cr = part.config["cr"]
         counts.append(f"cr {cr:g} asks for {cr * pixels:.1f} of {pixels} and takes {part.m}")
+    light = Light.of(config)
     first = describe_first_image(config)
+    if light is not None:
+        first = f"x0 {config['x0']}, {light.describe()}"
     return f"spc, {config['ordering']}, {first}; measurements: {', '.join(counts)}"
 
 
@@ -305,7 +418,8 @@ def single_pixel_camera(
     config: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
 ) -> Physics:
     """The camera of one ratio, or the mixture of several where `cr` is a list."""
-    config = config | {"name": "spc"}  # cs is another word for it
+    config = LIGHT | config | {"name": "spc"}  # cs is another word for it; older files lack light
+    check_light(config)
     if not isinstance(config["cr"], list):
         return build_one_ratio(config, images, state[0] if state else None)
     components = [

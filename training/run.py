@@ -81,11 +81,9 @@ class Run:
         other = checkpoint.read(self.export).get("config")
         if other == self.identity:
             return
-        different = [
-            name
-            for name, value in self.identity.items()
-            if not isinstance(other, dict) or other.get(name) != value
-        ]
+        theirs = other if isinstance(other, dict) else {}
+        names = sorted({*self.identity, *theirs})
+        different = [name for name in names if theirs.get(name) != self.identity.get(name)]
         kept = f"; the network of this run is kept in {self.best}" if self.finished else ""
         raise UserError(
             f"{self.export} has another configuration than run {self.name} "

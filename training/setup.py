@@ -20,12 +20,14 @@ from core.registry import (
     ALPHA_SCHEDULES,
     DATASETS,
     FETCHED,
+    LIGHT,
     LOSSES,
     MODELS,
     PHYSICS,
     LossSpec,
     bound,
     label_of,
+    light_of,
     words,
 )
 from core.runtime import data_seed
@@ -223,11 +225,24 @@ def teacher_of(args: Namespace, path: Path | None, images: Callable[[], Tensor])
             f"cr_teacher {words(args.cr_teacher)}: physics '{args.physics}' has no ratio; "
             "give --teacher PATH"
         )
-    config = physics_config_of(args) | {"cr": args.cr_teacher, "awgn_snr": None}
+    noise = {"awgn_snr": None, "photons": None}
+    config = physics_config_of(args) | {"cr": args.cr_teacher} | noise
     physics = build_physics(config, images=images)
     seed = args.seed + 1  # not the student's first weights
     network, network_config = network_of(Namespace(**vars(args) | {"seed": seed}))
     return Teacher(network, physics, network_config)
+
+
+def with_noise_of(args: Namespace, physics: Physics) -> Physics:
+    """A teacher's physics with the noise of the student's: that of --awgn_snr or --photons."""
+    level = "awgn_snr" if args.photons is None else "photons"
+    if level not in physics.levels:
+        raise UserError(
+            f"awgn_teacher: the teacher's physics '{physics.config['name']}' does not read "
+            f"--{level}"
+        )
+    noise = {name: getattr(args, name) for name in LIGHT if level == "photons"}
+    return physics.at_noise(**noise | {level: getattr(args, level)})
 
 
 def hybrid_of(encoder: Checkpoint, decoder_path: str, freeze: str) -> tuple[Network, dict]:
@@ -267,7 +282,7 @@ def student_names(
     """
     label = label_of(physics_config)
     if "cr" in physics_config:
-        label = f"crs_{words(physics_config['cr'])}"
+        label = f"crs_{words(physics_config['cr'])}{light_of(physics_config)}"
     if teacher_config is not None:
         if "cr" in teacher_config:
             label += f"_crt_{words(teacher_config['cr'])}"
@@ -305,12 +320,7 @@ def distillation(
     torch.manual_seed(args.seed)  # of the adapters
     physics_t = teacher.physics
     if args.awgn_teacher:
-        if physics_t.level != "awgn_snr":
-            raise UserError(
-                f"awgn_teacher: the teacher's physics '{physics_t.config['name']}' does not read "
-                "--awgn_snr"
-            )
-        physics_t = physics_t.at_noise(args.awgn_snr).refit(images)
+        physics_t = with_noise_of(args, physics_t).refit(images)
     if physics.same_first_image_as(physics_t):
         physics_t = physics
     network_t = to_device(teacher.network, device)
