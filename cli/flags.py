@@ -12,9 +12,9 @@ from cli.distillation_flags import (
     add_teacher,
     checkpoints,
 )
+from cli.light_flags import add_calibration, add_light_levels
 from cli.parser import Distinct, Parser, Several
 from cli.physics_flags import (
-    add_calibration,
     add_classifier,
     add_network,
     add_patterns,
@@ -141,6 +141,7 @@ __all__ = [
     "add_distillation",
     "add_evaluation",
     "add_labelled",
+    "add_light_levels",
     "add_loading",
     "add_network",
     "add_patterns",
