@@ -444,9 +444,7 @@ RECORDED_LOSSES = {
     for name in ("measurements", "unmeasured", "r2r", "splitting", "sure")
 }
 LABELS = {  # of --labels
-    "both": LabelSpec(
-        target="teacher", loss="measurements", text="teacher and measurements together"
-    ),
+    "both": LabelSpec(target="teacher", loss="sure", text="teacher and sure together"),
     "teacher": LabelSpec(target="teacher", text="the teacher's output from all recorded values"),
     "raw": LabelSpec(target="raw", text="the back-projection of all recorded values"),
     "measurements": LabelSpec(
