@@ -50,8 +50,15 @@ def build_parser() -> flags.Parser:
     group.add_argument("--seed", type=flags.natural, default=42, help="seed of the noise")
     flags.add_device(parser, group)
     flags.add_results(parser, group)
+    parser.checks.append(check_noise)
     parser.files.append(flags.checkpoints("checkpoints"))
     return parser
+
+
+def check_noise(args) -> None:
+    """Refuses two noises: networks are compared at one."""
+    if args.awgn_snr and args.photons:
+        raise flags.UserError("awgn_snr and photons are two models of the same noise: give one")
 
 
 def parse(argv=None):

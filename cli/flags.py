@@ -13,9 +13,9 @@ from cli.distillation_flags import (
     checkpoints,
 )
 from cli.laboratory_flags import add_import, add_simulation
+from cli.light_flags import add_calibration, add_light_levels
 from cli.parser import Distinct, Parser, Several
 from cli.physics_flags import (
-    add_calibration,
     add_classifier,
     add_network,
     add_patterns,
@@ -143,6 +143,7 @@ __all__ = [
     "add_evaluation",
     "add_import",
     "add_labelled",
+    "add_light_levels",
     "add_loading",
     "add_network",
     "add_patterns",
