@@ -311,8 +311,8 @@ def spoiled(kind: str) -> np.ndarray:
         y[2, :4] = -50
     elif kind == "order":
         y[2] = np.roll(y[2], 10)
-    elif kind == "swapped":
-        y[2] = y[2].reshape(-1, 2)[[1, 0, *range(2, PIXELS)]].ravel()
+    elif kind == "larger":
+        y[2, 2:4] = 1.5 * y[2, 0:2]
     return y
 
 
@@ -324,7 +324,7 @@ def spoiled(kind: str) -> np.ndarray:
         ("saturated", "saturated: 30 of its values are the maximum", True),
         ("negative", "4 negative counts, lowest -50", True),
         ("order", "the all-ones pattern \\(value 0\\) gives -69.23", True),
-        ("swapped", "value 1 is .*, more than .* of the all-ones pattern", True),
+        ("larger", "value 1 is .*, more than .* of the all-ones pattern", True),
     ],
 )
 def test_a_wrong_frame_is_named_left_out_or_kept(kind, message, can_be_kept, tmp_path):
