@@ -24,6 +24,10 @@ class Raw:
     walsh: np.ndarray | None = None  # the Walsh numbers of the pairs, where the file says them
     notes: dict = field(default_factory=dict)
 
+    def order(self) -> list[int]:
+        """The Walsh numbers as a list, which can be compared."""
+        return [] if self.walsh is None else self.walsh.tolist()
+
 
 def read_raw(path: Path, key: str | None = None, in_columns: bool = False) -> Raw:
     """The frames of a file, or of the files of a folder, each of which is one frame."""

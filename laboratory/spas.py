@@ -27,7 +27,7 @@ def read_spas(path: Path, limits: list[float] | None, bins: int) -> Raw:
     parts = [read_acquisition(file, limits, bins) for file in spas_files(path)]
     first = parts[0]
     for part in parts:
-        if part.n != first.n or not np.array_equal(part.walsh, first.walsh):
+        if part.n != first.n or part.order() != first.order():
             raise UserError(f"{part.names[0]} and {first.names[0]} were measured by other patterns")
     values = np.concatenate([part.values for part in parts])
     names = tuple(name for part in parts for name in part.names)
