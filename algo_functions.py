@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from core import distributed
 from core.errors import UserError
 from core.registry import PHYSICS, look_up
+from data.batches import Batch
+from models.base import Network
 from physics.base import Physics
 
 
@@ -36,10 +38,11 @@ def scored_part(image: Tensor, border: int, luma: bool) -> Tensor:
     height, width = image.shape[-2:]
     if 2 * border >= min(height, width):
         raise UserError(
-            f"crop_border {border}: nothing is left of an image of {height} x {width} pixels"
+            f"crop_border {border}: nothing is left of an image of {height} x {width} pixels; "
+            "choose a smaller one"
         )
     if luma and image.shape[1] != 3:
-        raise UserError("y_channel: only RGB images (--c 3) have a luma channel of their own")
+        raise UserError("y_channel: only RGB images have a luma; leave out --y_channel")
     image = image[..., border : height - border, border : width - border]
     if not luma:
         return image
@@ -103,11 +106,24 @@ class Meter:
 
     target, curves = "image", ("psnr",)  # what an output is compared with, and the curves
     columns = ("psnr", "ssim")  # of an epoch's row
+    validated = ("task_loss", *columns)  # and of its validation
     figures = ()  # of a run, beside its curves: file, label and scores
+    counts_first = False  # whether the network before the first step is a candidate too
 
     def __init__(self, border: int = 0, luma: bool = False, task_loss: Callable | None = None):
         self.border, self.luma, self.task_loss = border, luma, task_loss
         self.rows: dict[str, list[Tensor]] = {}
+
+    def new(self, task_loss: Callable | None = None) -> "Meter":
+        """An empty one of the same kind."""
+        return Meter(self.border, self.luma, task_loss)
+
+    def add_batch(self, output: Tensor, batch: Batch) -> None:
+        self.add(output, batch.of_target(self.target))
+
+    def add_view(self, network: Network, batch: Batch, y: Tensor, output: Tensor) -> None:
+        """The output for measurements y, which `network` made."""
+        self.add_batch(output, batch)
 
     @torch.no_grad()
     def add(self, output: Tensor, target: Tensor) -> None:
@@ -150,6 +166,11 @@ class Meter:
             f"train {row['train_psnr']:.2f} dB  val {row['val_psnr']:.2f} dB  "
             f"ssim {row['val_ssim']:.4f}"
         )
+
+    @staticmethod
+    def format_scores(scores: dict[str, float]) -> str:
+        """A summary in words."""
+        return f"{scores['psnr']:.2f} dB, SSIM {scores['ssim']:.4f}"
 
     def per_image(self) -> dict[str, Tensor]:
         return {name: torch.cat(values).cpu() for name, values in self.rows.items()}
@@ -244,12 +265,25 @@ class ClassMeter:
         ),
     )
 
+    validated = ("task_loss", *columns)
     figures = (("loss", "cross-entropy", ("task_loss",)), ("accuracy", "accuracy (%)", curves))
+    counts_first = False
 
     def __init__(self, task_loss: Callable | None = None):
         self.task_loss = task_loss
         self.logits: list[Tensor] = []
         self.labels: list[Tensor] = []
+
+    def new(self, task_loss: Callable | None = None) -> "ClassMeter":
+        """An empty one."""
+        return ClassMeter(task_loss)
+
+    def add_batch(self, output: Tensor, batch: Batch) -> None:
+        self.add(output, batch.of_target(self.target))
+
+    def add_view(self, network: Network, batch: Batch, y: Tensor, output: Tensor) -> None:
+        """The output for measurements y, which `network` made."""
+        self.add_batch(output, batch)
 
     def add(self, output: Tensor, target: Tensor) -> None:
         self.logits.append(output.detach().float())
@@ -291,6 +325,11 @@ class ClassMeter:
         """The scores of training images in an epoch's row."""
         scores = class_scores(*self.both())
         return {name: scores[name] for name in self.columns}
+
+    @staticmethod
+    def format_scores(scores: dict[str, float]) -> str:
+        """A summary in words."""
+        return f"top-1 {scores['top1']:.1f} %, top-3 {scores['top3']:.1f} %"
 
     @staticmethod
     def format_row(row: dict) -> str:

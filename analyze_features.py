@@ -40,7 +40,7 @@ def build_parser() -> flags.Parser:
         "--channels",
         type=flags.within(1, 32, int),
         default=8,
-        help="channels of every layer in the figures",
+        help="number of channels that the figures show of each layer",
     )
     parser.files.append(flags.checkpoints("checkpoints"))
     return parser

@@ -51,7 +51,7 @@ def build_parser() -> flags.Parser:
     group.add_argument(
         "--teacher",
         metavar="PATH",
-        help="also time distillation by this checkpoint, which the baseline loop reads as it is",
+        help="also time distillation from this U-Net, whose file the baseline loop can read too",
     )
     group = parser.add_argument_group("measurement")
     group.add_argument(
@@ -65,7 +65,11 @@ def build_parser() -> flags.Parser:
         type=flags.counting,
         help="steps of a candidate in a round (default: 1, on CUDA 20)",
     )
-    group.add_argument("--precision", choices=("fp32", "bf16"), help="default: fp32, on CUDA bf16")
+    group.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        help="type that convolutions compute in (default: fp32, on CUDA bf16)",
+    )
     group.add_argument(
         "--training_flags",
         default="",
@@ -75,7 +79,9 @@ def build_parser() -> flags.Parser:
     flags.add_device(parser, group)
     flags.add_results(parser, group)
     group.add_argument(
-        "--config", metavar="FILE", help="JSON or YAML of these flags; the command line wins"
+        "--config",
+        metavar="FILE",
+        help="JSON or YAML file with values of these flags; the command line overrides it",
     )
     parser.files.append(flags.checkpoints("teacher"))
     return parser

@@ -13,6 +13,7 @@ def build_parser() -> flags.Parser:
         help="the others are compared with the first one",
     )
     flags.add_data(parser, n_default=None, c_default=None, limits=("test",), whole=True)
+    flags.add_truth(parser)
     flags.add_bare(parser)
     flags.add_loading(parser)
     flags.add_scoring(parser)
@@ -22,6 +23,13 @@ def build_parser() -> flags.Parser:
         type=flags.noise_level,
         nargs=1,
         help="noise level in dB, or none (default: each checkpoint's own)",
+    )
+    group.add_argument(
+        "--noise",
+        type=flags.white_noise,
+        nargs=1,
+        help="noise on every value of a single-pixel camera, or none (default: each checkpoint's "
+        "own)",
     )
     group.add_argument(
         "--photons",
@@ -57,12 +65,19 @@ def build_parser() -> flags.Parser:
 
 def check_noise(args) -> None:
     """Refuses two noises: networks are compared at one."""
-    if args.awgn_snr and args.photons:
-        raise flags.UserError("awgn_snr and photons are two models of the same noise: give one")
+    given = [name for name in ("awgn_snr", "noise", "photons") if getattr(args, name)]
+    if len(given) > 1:
+        raise flags.UserError(
+            f"{' and '.join(given)} are {len(given)} models of the same noise: give one of them"
+        )
 
 
 def parse(argv=None):
-    return build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.dataset == "recorded" and args.truth is None:
+        parser.error("the quality of recorded frames needs their --truth; test_UNet.py does not")
+    return args
 
 
 def main(args) -> dict:

@@ -18,8 +18,8 @@ def build_parser() -> flags.Parser:
 
     add("--cr", "ratio of the students", type=flags.ratio)
     add("--cr_teacher", "ratio of the teacher", type=flags.ratio)
-    add("--dataset", "data set of labelled images", type=flags.one_of(flags.LABELLED, "dataset"))
-    add("--data_root", "folder of the data set")
+    add("--dataset", "dataset of labelled images", type=flags.one_of(flags.LABELLED, "dataset"))
+    add("--data_root", "folder of the dataset")
     add("--n", "side of the images in pixels", type=flags.within(2, 4096, int))
     add("--c", "channels: grey or RGB", type=int, choices=(1, 3))
     add("--model_teacher", "network of the teacher", type=flags.one_of(flags.CLASSIFIERS, "model"))
@@ -45,7 +45,7 @@ def build_parser() -> flags.Parser:
     add("--width", "channels of the networks at full resolution", type=flags.counting)
     add("--pictures", "number of test images in the figure", type=flags.within(1, 12, int))
     parser.add_argument(
-        "--limit_train", type=flags.counting, help="use only so many training images"
+        "--limit_train", type=flags.counting, help="use only this many training images"
     )
     flags.add_device(parser, parser)
     flags.add_results(parser, parser, "results/demo")

@@ -9,6 +9,7 @@ def build_parser() -> flags.Parser:
     flags.add_loading(parser)
     flags.add_physics(parser)
     flags.add_network(parser)
+    flags.add_recorded(parser, "measurements")
     flags.add_training(parser)
     group = parser.add_argument_group("task")
     group.add_argument(
@@ -31,32 +32,45 @@ def parse(argv=None):
 
 def main(args) -> dict:
     from core import runtime
-    from training import setup
+    from training import choice, setup
 
     device = runtime.start(args.device)
-    return setup.run_seeds(lambda one, companion: prepare(one, device, companion), args, "val_psnr")
+    train = choice.trainer(lambda one, companion: prepare(one, device, companion), begin, False)
+    return setup.over_seeds(train, args, setup.score_of(args))
 
 
-def prepare(args, device, companion=None):
-    """A network that is ready to be trained."""
+def begin(args):
+    """The run of a network, which is named after its physics."""
     from core.registry import label_of
     from training import setup
 
     physics_config = setup.physics_config_of(args)
     label = label_of(physics_config)
+    if args.labels:
+        label += f"_labels_{args.labels}"
     seed = f"_seed_{args.seed}" if args.seeds else ""
     stem = checks.export_name(args.network, label).removesuffix(".pth")
-    run = setup.begin_run(
+    return setup.begin_run(
         args,
         f"{stem}_{args.dataset}",
         checks.export_name(args.network, label + seed),
-        {"train_again": args.train_again} | setup.ordering_file(physics_config),
+        {"train_again": args.train_again}
+        | setup.ordering_file(physics_config)
+        | setup.recording_files(args),
     )
+
+
+def prepare(args, device, companion=None):
+    """A network that is ready to be trained."""
+    from training import setup
+
+    run = begin(args)
     splits = companion.splits if companion else setup.splits_of(args)
-    physics = setup.fitted_physics(physics_config, splits)
+    physics = setup.fitted_physics(setup.physics_config_of(args), splits)
     network, config = setup.network_of(args)
     setup.warm_start(network, config, args.train_again)
-    task = setup.supervised(args, network, physics, args.loss, device)
+    recording = setup.physics_of_recording(splits["train"])
+    task = setup.supervised(args, network, physics, args.loss, device, recording)
     return setup.fit_of(task, config, splits, args, run, companion=companion)
 
 

@@ -10,6 +10,7 @@ def build_parser() -> flags.Parser:
     flags.add_physics(parser)
     flags.add_network(parser, student=True)
     flags.add_distillation(parser)
+    flags.add_recorded(parser, "both")
     flags.add_teacher(parser)
     group = parser.add_argument_group("beginning")
     group.add_argument(
@@ -32,10 +33,30 @@ def parse(argv=None):
 
 def main(args) -> dict:
     from core import runtime
-    from training import setup
+    from training import choice, setup
 
     device = runtime.start(args.device)
-    return setup.run_seeds(lambda one, companion: prepare(one, device, companion), args, "val_psnr")
+    train = choice.trainer(lambda one, companion: prepare(one, device, companion), begin, True)
+    return setup.over_seeds(train, args, setup.score_of(args))
+
+
+def begin(args, teacher=None):
+    """The run of a student, which is named after its teacher."""
+    from training import setup
+
+    path = checks.teacher_path(args)
+    teacher = teacher or setup.teacher_of(
+        args, path, lambda: setup.splits_of(args)["train"].stack()
+    )
+    physics_config = setup.physics_config_of(args)
+    prefix = "online_student" if args.online else "student"
+    return setup.begin_run(
+        args,
+        *setup.student_names(args, physics_config, teacher.physics.config, prefix),
+        {"teacher": path, "init_student": args.init_student}
+        | setup.ordering_file(physics_config)
+        | setup.recording_files(args),
+    )
 
 
 def prepare(args, device, companion=None):
@@ -53,18 +74,19 @@ def prepare(args, device, companion=None):
         return companion.splits if companion else setup.splits_of(args)
 
     teacher = setup.teacher_of(args, path, lambda: splits()["train"].stack())
-    physics_config = setup.physics_config_of(args)
-    prefix = "online_student" if args.online else "student"
-    run = setup.begin_run(
-        args,
-        *setup.student_names(args, physics_config, teacher.physics.config, prefix),
-        {"teacher": path, "init_student": args.init_student} | setup.ordering_file(physics_config),
-    )
-    physics = setup.fitted_physics(physics_config, splits())
+    run = begin(args, teacher)
+    physics = setup.fitted_physics(setup.physics_config_of(args), splits())
     network, config = setup.network_of(args)
     setup.warm_start(network, config, args.init_student)
     task = setup.distillation(
-        args, network, physics, teacher, splits()["train"].stack, device, args.online
+        args,
+        network,
+        physics,
+        teacher,
+        splits()["train"].stack,
+        device,
+        args.online,
+        setup.physics_of_recording(splits()["train"]),
     )
 
     def keep_teacher() -> None:

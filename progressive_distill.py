@@ -47,7 +47,8 @@ def build_parser() -> flags.Parser:
     flags.add_distillation(parser)
     flags.add_teacher(
         parser,
-        "above the ladder's first rung; of --redistill; of a hybrid, which learns alone without it",
+        "teacher of --redistill or of a hybrid (which learns alone without it); "
+        "for a ladder the flags take effect from its second rung on",
     )
     flags.add_training(parser, several=False)
     flags.add_run(parser)
@@ -91,6 +92,7 @@ def main(args) -> dict:
             "width",
             "padding",
             "awgn_snr",
+            "noise",
             "photons",
             "sigma",
             "calibration",
@@ -110,19 +112,23 @@ def main(args) -> dict:
 
 def check(args) -> None:
     """Flags that belong to one of the three ways are refused in the others."""
+    if args.dataset == "recorded":
+        raise flags.UserError(
+            "dataset 'recorded': a recording is one step, which main_unet_dist.py takes"
+        )
     if args.ladder and "cr" not in flags.PHYSICS[args.physics].flags:
         raise flags.UserError(f"ladder: physics '{args.physics}' has no ratio to climb down")
     if args.ladder:
         check_physics_side(args)
     if args.ladder and "cr" in args.typed:
-        raise flags.UserError(f"cr {args.cr}: the ladder's ratios are --ladder")
+        raise flags.UserError(f"cr {args.cr}: a ladder has the ratios of --ladder; leave out --cr")
     if args.ladder and sorted(set(args.ladder), reverse=True) != args.ladder:
         raise flags.UserError(
             f"ladder {' '.join(map(str, args.ladder))}: each ratio must be below the one before it"
         )
     if (args.cr_teacher or args.ordering_teacher) and not args.teacher:
         raise flags.UserError(
-            "cr_teacher and ordering_teacher belong to a --teacher whose file does not tell them"
+            "cr_teacher and ordering_teacher are only for a --teacher whose file does not name them"
         )
     if bool(args.encoder_from) != bool(args.decoder_from):
         raise flags.UserError("a hybrid needs both --encoder_from and --decoder_from")
@@ -132,7 +138,7 @@ def check(args) -> None:
         )
     if args.warm_start and not args.ladder:
         raise flags.UserError(
-            "warm_start belongs to --ladder: other ways begin with their checkpoints' weights"
+            "warm_start is only for --ladder: --redistill and a hybrid begin with trained weights"
         )
     if args.redistill and not args.teacher:
         raise flags.UserError("redistill: which teacher? give --teacher PATH")

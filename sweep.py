@@ -189,7 +189,7 @@ def queue(args, study) -> dict:
     others = [number for number in left if number >= study.teacher_jobs]
     ids = cluster.submit(args.cluster, script, study.folder, (teachers, others), args.jobs)
     print(
-        f"{len(left)} of {len(study.jobs)} jobs are queued as {' and '.join(ids) or 'nothing'}; "
+        f"{len(left)} of {len(study.jobs)} jobs are queued{' as ' * bool(ids)}{' and '.join(ids)}; "
         "--status prints their progress, --collect reports the results"
     )
     return {"ids": ids}

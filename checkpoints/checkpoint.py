@@ -91,9 +91,9 @@ def read(path: str | Path) -> dict:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             seal, size = archive.comment, sum(member.file_size for member in archive.infolist())
-            damaged = "too large a content" if size > len(data) else archive.testzip()
+            damaged = "its content is too large" if size > len(data) else archive.testzip()
         if seal and seal != hashlib.sha256(data[:-SEAL]).hexdigest().encode():
-            damaged = "it is not what was written"
+            damaged = "its content does not match its digest"
         content = (
             {} if damaged else torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         )
@@ -200,7 +200,7 @@ def parse(path: str | Path, requested: dict, physics_config: dict | None = None)
     if physics is not None and not (
         isinstance(physics, dict) and isinstance(physics.get("config"), dict) and "state" in physics
     ):
-        raise UserError(f"checkpoint {path} has a physics that is no config")
+        raise UserError(f"checkpoint {path} has a physics without a config and a state")
     return Content(path, content["weights"], network, physics, content["config"])
 
 
@@ -237,7 +237,8 @@ def naming(path: str | Path) -> Iterator[None]:
         raise error if named else UserError(f"checkpoint {path}: {error}") from None
     except (KeyError, TypeError, AttributeError, RuntimeError, MemoryError, OverflowError) as error:
         raise UserError(
-            f"checkpoint {path} has a config that builds nothing: {repr(error).splitlines()[0]}"
+            f"checkpoint {path} has a config that nothing can be built from: "
+            f"{repr(error).splitlines()[0]}"
         ) from None
 
 
@@ -290,7 +291,7 @@ def restore_network(path: str | Path, kind: str | None = None) -> tuple[Network,
 def check_sizes(config: dict, weights: dict, path: str | Path) -> None:
     """Refuses configs and weights of a size that their file cannot have."""
     if not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
-        raise UserError(f"checkpoint {path} has weights that are no tensors")
+        raise UserError(f"checkpoint {path} has weights that are not tensors")
     sides = [side for tensor in weights.values() for side in tensor.shape]
     for name, value in config.items():
         if name in LIGHT_LIMITS:
@@ -299,12 +300,12 @@ def check_sizes(config: dict, weights: dict, path: str | Path) -> None:
             if isinstance(number, int | float) and not abs(number) <= max(
                 LARGEST, len(weights), *sides
             ):
-                raise UserError(f"checkpoint {path} has an absurd config: {name} {number}")
+                raise UserError(f"checkpoint {path} has an impossible config: {name} {number}")
     if any(
         math.prod(tensor.shape) * tensor.element_size() > tensor.untyped_storage().nbytes()
         for tensor in weights.values()
     ):
-        raise UserError(f"checkpoint {path} has weights larger than what it holds of them")
+        raise UserError(f"checkpoint {path} has weights larger than their stored values")
 
 
 def check_weights(network: Network, weights: dict, path: str | Path) -> None:

@@ -77,13 +77,17 @@ def check_distillation(args: Namespace) -> None:
     """Refuses flags of the distillation of a restorer that cannot go together."""
     named_losses(args)
     loss_options(args)
+    if args.dataset == "recorded" and getattr(args, "online", False):
+        raise UserError("online: a teacher that learns too needs clean images, not a recording")
     if args.shuffle_teacher and getattr(args, "online", False):
         raise UserError(
-            "shuffle_teacher: with --online the teacher would train on shuffled images too"
+            "shuffle_teacher: with --online the teacher would train on shuffled images too; "
+            "leave out one of them"
         )
     check_shuffled(args)
-    if args.awgn_teacher and args.awgn_snr is None and args.photons is None:
-        raise UserError("awgn_teacher needs a noise level: give --awgn_snr or --photons")
+    levels = [getattr(args, name) for name in ("awgn_snr", "noise", "photons")]
+    if args.awgn_teacher and levels == [None] * 3:
+        raise UserError("awgn_teacher needs a noise level: give --awgn_snr, --noise or --photons")
 
 
 def check_shuffled(args: Namespace) -> None:
@@ -99,10 +103,11 @@ def check_class_distillation(args: Namespace) -> None:
     check_shuffled(args)
     weights_of(args)
     if args.assistant and len(args.teacher) > 1:
-        raise UserError(f"assistant: it needs one teacher, not {len(args.teacher)}")
+        raise UserError(f"assistant: it needs one --teacher, not {len(args.teacher)}")
     if args.assistant and args.teacher_weights:
         raise UserError(
-            f"teacher_weights {args.teacher_weights[0]:g}: with --assistant there is one teacher"
+            f"teacher_weights {args.teacher_weights[0]:g}: with --assistant there is one teacher; "
+            "leave out --teacher_weights"
         )
 
 
@@ -114,7 +119,7 @@ def balanced(args: Namespace) -> Namespace:
         return Namespace(**vars(args) | {"loss_distill": losses, "beta": beta})
     for name in BALANCES[args.balance]:
         if getattr(args, name) is not None:
-            raise UserError(f"balance {args.balance} sets --{name}: give one of them")
+            raise UserError(f"balance {args.balance} sets --{name}: leave out one of them")
     return Namespace(**vars(args) | BALANCES[args.balance] | {"balance": None})
 
 

@@ -126,7 +126,7 @@ def add_pairs(parser: Parser, group, table: dict) -> None:
     helps = {
         "gt": "folder with the clean pictures of pairs",
         "lq": "folder with their degraded pictures, the inputs of the network",
-        "pairs": "file with a line 'gt_name, lq_name', or one name for both, for each pair",
+        "pairs": "text file with one pair a line: 'gt_name, lq_name', or one name for both",
         "unpaired": "folder, or list of paths, of clean pictures that --physics degrades",
         "paired_share": "share of pairs among the training items",
     }

@@ -7,6 +7,7 @@ from cli import checks
 from cli.data_flags import add_labelled, add_loading, defaults_of
 from cli.parser import Parser, Several
 from cli.physics_flags import add_classifier, add_physics
+from cli.recorded_flags import settle_distillation
 from cli.training_flags import add_run, add_training
 from cli.values import (
     counting,
@@ -49,6 +50,7 @@ def checkpoints(*flags: str) -> Callable[[Namespace], None]:
 
 
 def add_distillation(parser: Parser) -> None:
+    parser.rules.append(lambda args: settle_distillation(args, parser))
     parser.checks.append(checks.check_distillation)
     group = parser.add_argument_group("distillation")
     group.add_argument(
@@ -63,9 +65,9 @@ def add_distillation(parser: Parser) -> None:
         "--loss_distill",
         type=weighted(LOSSES),
         nargs="+",
-        default=["mse"],
         metavar="NAME[:WEIGHT]",
-        help=f"distillation losses, each perhaps with a weight: {', '.join(LOSSES)}",
+        help=f"distillation losses, each perhaps with a weight: {', '.join(LOSSES)}; "
+        "without it mse, and for recordings none beside their labels",
     )
     group.add_argument(
         "--loss_gt",
@@ -88,8 +90,8 @@ def add_distillation(parser: Parser) -> None:
         "--sup_loss",
         type=int,
         choices=(0, 1),
-        default=1,
-        help="target of the task loss: 1 is the image, 0 the teacher's output",
+        help="target of the task loss: 1 is the image, 0 the teacher's output; without it 1, "
+        "and for recordings 0",
     )
     group.add_argument(
         "--awgn_teacher",
@@ -103,7 +105,7 @@ def add_alpha(parser: Parser, group) -> None:
         "--alpha",
         type=not_negative,
         default=1.0,
-        help="factor of the distillation losses, beside their own weights",
+        help="factor of all distillation losses, on top of their own weights",
     )
     parser.choosers["alpha_schedule"] = ALPHA_SCHEDULES
     group.add_argument(

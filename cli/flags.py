@@ -21,6 +21,7 @@ from cli.physics_flags import (
     add_patterns,
     add_physics,
 )
+from cli.recorded_flags import add_recorded, add_truth
 from cli.training_flags import (
     LATER,
     RENAMED,
@@ -46,6 +47,7 @@ from cli.values import (
     side,
     sigma,
     weighted,
+    white_noise,
     within,
 )
 from core.ending import run
@@ -73,7 +75,7 @@ def add_scoring(parser: Parser) -> None:
         type=natural,
         default=0,
         metavar="PIXELS",
-        help="border of the images that is left out of the scores",
+        help="width of the image border that is left out of the scores",
     )
     group.add_argument("--y_channel", action="store_true", help="score only the luma of RGB images")
 
@@ -86,6 +88,13 @@ def add_evaluation(parser: Parser):
         nargs="+",
         action=Distinct,
         help="noise levels in dB, or none for no noise; without it the checkpoint's",
+    )
+    group.add_argument(
+        "--noise",
+        type=white_noise,
+        nargs="+",
+        action=Distinct,
+        help="noise on every value of a single-pixel camera, or none; without it the checkpoint's",
     )
     group.add_argument(
         "--photons",
@@ -148,6 +157,7 @@ __all__ = [
     "add_network",
     "add_patterns",
     "add_physics",
+    "add_recorded",
     "add_results",
     "add_run",
     "add_scoring",
@@ -155,6 +165,7 @@ __all__ = [
     "add_style",
     "add_teacher",
     "add_training",
+    "add_truth",
     "assignment",
     "checkpoints",
     "counting",
@@ -171,5 +182,6 @@ __all__ = [
     "side",
     "sigma",
     "weighted",
+    "white_noise",
     "within",
 ]

@@ -120,6 +120,12 @@ def add_physics(parser: Parser, table: dict = RESTORED, default: str = "spc") ->
         "signal-to-noise ratio of the measurements in dB; without it there is no noise",
         type=decibels,
     )
+    add(
+        "--noise",
+        "standard deviation of white noise on every value of orthonormal patterns, for images in "
+        "[0, 1]; without it there is none",
+        type=positive,
+    )
     if any("photons" in entry.flags for entry in table.values()):
         add_light(parser, group, table)
 
@@ -131,7 +137,7 @@ def add_ratios(group, table: dict) -> None:
         "--cr",
         "--cr_student",
         **how,
-        help=f"measurements / pixels, in (0, 1] {defaults_of('cr', table)}",
+        help=f"ratio: measurements / pixels, in (0, 1] {defaults_of('cr', table)}",
     )
     ratios.add_argument(
         "--crs_expert",
@@ -186,7 +192,7 @@ def add_classifier(parser: Parser) -> None:
         "large: 7 x 7 with stride 2 and pooling; small: 3 x 3; auto: small below 64 pixels",
         choices=("auto", "large", "small"),
     )
-    add("batch_norm", "whether batches are normalised", choices=("on", "off"))
+    add("batch_norm", "whether there is batch normalisation", choices=("on", "off"))
     add("patch", "side of a patch in pixels", type=counting)
     add(
         "pretrained",

@@ -36,6 +36,11 @@ TECHNICAL = {
 LATER = {
     "betas": (None, [0.9, 0.999]),
     "repeat": (1,),
+    "noise": (None,),
+    "labels": (None,),
+    "measurement_weight": (None,),
+    "measurement_part": (None,),
+    "truth": (None,),
     **{name: (None, default) for name, default in LIGHT.items()},
 }
 RENAMED = {"channels": "features"}
@@ -152,7 +157,9 @@ def add_length(group, pictures: bool) -> None:
         type=counting,
         help="updates after which the state to resume from is saved, as it is after validations",
     )
-    group.add_argument("--log_every", type=counting, help="updates between lines with the loss")
+    group.add_argument(
+        "--log_every", type=counting, help="updates between printed lines with the loss"
+    )
     if pictures:
         group.add_argument(
             "--save_images",
@@ -161,7 +168,10 @@ def add_length(group, pictures: bool) -> None:
             help="validation images that are saved as a figure after every validation",
         )
     group.add_argument(
-        "--accumulate", type=counting, default=1, help="batches of --batch_size for an update"
+        "--accumulate",
+        type=counting,
+        default=1,
+        help="batches of --batch_size images that make one update",
     )
     group.add_argument(
         "--gradient_checkpointing",
@@ -292,7 +302,7 @@ def add_cluster(parser: Parser) -> None:
         "--environment",
         action="append",
         metavar="LINE",
-        help="line of shell before a job, such as 'source .venv/bin/activate'; may be repeated",
+        help="line of shell run before a job, such as 'source .venv/bin/activate'; may be repeated",
     )
     group.add_argument(
         "--signal_before",

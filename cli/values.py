@@ -114,7 +114,7 @@ def assignment(text: str) -> tuple[str, object]:
     try:
         values = [yaml.safe_load(part) for part in value.split(",")]
     except (yaml.YAMLError, ValueError, AttributeError, LookupError, RecursionError):
-        raise ArgumentTypeError(f"the value in '{text}' cannot be read") from None
+        raise ArgumentTypeError(f"the value in '{text}' is not YAML") from None
     return name, values[0] if len(values) == 1 else values
 
 
@@ -139,6 +139,11 @@ sigma = within(0, 255)
 def noise_level(text: str) -> float | None:
     """dB, or none for measurements without noise."""
     return None if text == "none" else decibels(text)
+
+
+def white_noise(text: str) -> float | None:
+    """The standard deviation of the noise on every value, or none for no noise."""
+    return None if text == "none" else positive(text)
 
 
 photon_count = within(0, LIGHT_LIMITS["photons"][1], open_low=True)

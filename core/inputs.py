@@ -73,7 +73,8 @@ def checkpoint_file(path: str | Path, what: str = "checkpoint") -> Path:
     if begins[:1] == PICKLE:
         raise UserError(
             f"{what} {path} is a pickle, which torch wrote before version 1.6; "
-            "it could run code and is not read"
+            "it could run code and "
+            "is not read: save it again with a newer torch"
         )
     raise UserError(f"{what} {path} is not a checkpoint: torch.save did not write it")
 
@@ -171,7 +172,7 @@ def check_dense(n: int) -> None:
     if n > LARGEST_DENSE:
         raise UserError(
             f"n {n}: dense patterns need a singular value decomposition, "
-            f"which is allowed up to n {LARGEST_DENSE}"
+            f"which is allowed up to n {LARGEST_DENSE}; choose a smaller --n or another --ordering"
         )
 
 

@@ -29,6 +29,15 @@ class LossSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelSpec:
+    """What a network learns from recordings: labels instead of the truth, and a loss on values."""
+
+    target: Literal["image", "teacher", "raw"] | None = None
+    loss: str | None = None  # of RECORDED_LOSSES
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """Where an object lives, and the flags it reads with their defaults; `...` must be given."""
 
@@ -168,7 +177,7 @@ LIGHT_LIMITS = {  # lowest and highest value, and whether the lowest itself is r
     "dark_noise": (0.0, 1e9, False),
     "gain": (0.0, 1e9, True),
 }
-SPC = {"cr": ..., "ordering": "xy", "x0": "adjoint", "awgn_snr": None, **LIGHT}
+SPC = {"cr": ..., "ordering": "xy", "x0": "adjoint", "awgn_snr": None, "noise": None, **LIGHT}
 PHYSICS = {
     "spc": Entry(path="physics.single_pixel:single_pixel_camera", flags=SPC, label="cr_{cr}"),
     "cs": Entry(path="physics.single_pixel:single_pixel_camera", flags=SPC, label="cr_{cr}"),
@@ -429,6 +438,28 @@ CLASS_LOSSES = {
     ),
 }
 
+# Losses on recorded values, without labels.
+RECORDED_LOSSES = {
+    name: f"distill.recorded:{name}"
+    for name in ("measurements", "unmeasured", "r2r", "splitting", "sure")
+}
+LABELS = {  # of --labels
+    "both": LabelSpec(
+        target="teacher", loss="measurements", text="teacher and measurements together"
+    ),
+    "teacher": LabelSpec(target="teacher", text="the teacher's output from all recorded values"),
+    "raw": LabelSpec(target="raw", text="the back-projection of all recorded values"),
+    "measurements": LabelSpec(
+        loss="measurements", text="no labels: the predicted values approach the recorded ones"
+    ),
+    "r2r": LabelSpec(loss="r2r", text="the same with recorrupted values"),
+    "splitting": LabelSpec(loss="splitting", text="the same with a part of the values as input"),
+    "sure": LabelSpec(loss="sure", text="the same with an unbiased estimate of the error"),
+    "oracle": LabelSpec(target="image", text="the truth of --truth, as the upper limit"),
+}
+MEASUREMENT_WEIGHT = 0.05
+CANDIDATES = ("both", "teacher", "measurements", "raw")  # among which --labels best chooses
+
 LOSS_OPTIONS = {
     "gamma": "auto",
     "temperature": 4.0,
@@ -538,7 +569,9 @@ def words(value) -> str:
 
 
 def light_of(config: dict) -> str:
-    """The photons of a physics in file names: _photons_10, _photons_50_frame, or nothing."""
+    """The noise of a camera in file names: _noise_0.2, _photons_50_frame, or nothing."""
+    if config.get("noise") is not None:
+        return f"_noise_{words(config['noise'])}"
     if config.get("photons") is None:
         return ""
     budget = "" if config["photon_budget"] == "pattern" else f"_{config['photon_budget']}"

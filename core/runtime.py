@@ -56,7 +56,9 @@ def resolve(device: str) -> torch.device:
     kind, _, number = name.partition(":")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
-        raise UserError(f"device '{device}': torch has {count} CUDA devices on this machine")
+        raise UserError(
+            f"device '{device}': torch has {count} CUDA devices on this machine; choose auto or cpu"
+        )
     return torch.device(name)
 
 
@@ -92,7 +94,8 @@ def compiled(f: Callable) -> Callable:
     except (TorchDynamoException, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"compile: torch.compile does not work on this machine ({reason:.150})"
+            f"compile: torch.compile does not work on this machine ({reason:.150}); "
+            "leave out --compile"
         ) from None
     functorch.donated_buffer = False  # several terms take gradients of the same graph
     return torch.compile(f)

@@ -94,7 +94,7 @@ def convert_channels(image: Image.Image, c: int) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         array = np.asarray(image, dtype=np.float32)
         if image.mode == "F" or array.min() < 0 or array.max() > 65535:
-            raise ValueError("its pixels are neither of 8 nor of 16 bits")
+            raise ValueError("its pixels have neither 8 nor 16 bits")
         clear = image.info.get("transparency")  # a PNG's value of transparent pixels
         array = array if clear is None else np.where(array == clear, 65535, array)
         image = Image.fromarray((array / 65535 * 255).round().astype(np.uint8))

@@ -35,8 +35,8 @@ def class_folder(request: Request) -> dict[str, Source]:
     has_train = bool(folders_in(root / "train"))
     if not has_train and any(folders_in(root / split) for split in ("val", "test")):
         raise UserError(
-            f"{where} has no class folders in train/: expected are train/<class>/*, "
-            "and val/ and test/ like it"
+            f"{where} has no class folders in train/: name its folders train/<class>/*, "
+            "and those of val/ and test/ likewise"
         )
     trees = {"train": root}
     if has_train:
@@ -91,7 +91,8 @@ def aircraft(request: Request) -> dict[str, Source]:
     except (ValueError, KeyError) as error:
         lists = root / "data" / "images_variant_*.txt"
         raise UserError(
-            f"{lists}: a line is not 'number variant', with a variant of variants.txt ({error})"
+            f"{lists}: a line is not 'number variant' with a variant "
+            f"that variants.txt names ({error})"
         ) from None
     files = {}
     for split, images in zip(SPLITS, sets, strict=True):

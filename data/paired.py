@@ -76,7 +76,7 @@ def hybrid(request: Request) -> dict[str, Source]:
     if not 0 < request.paired_share < 1:
         raise UserError(
             f"paired_share {request.paired_share:g}: a mixture needs a share between 0 and 1; "
-            "--dataset paired has pairs alone"
+            "for pairs alone choose --dataset paired"
         )
     splits = splits_of_pairs(request)
     held_out = {pair.clean.resolve() for split in ("val", "test") for pair in splits[split]}
@@ -85,7 +85,8 @@ def hybrid(request: Request) -> dict[str, Source]:
     for path in (pair.clean for pair in alone):
         if path.resolve() in held_out:
             raise UserError(
-                f"dataset 'hybrid': {path} of --unpaired is a validation or test picture of --gt"
+                f"dataset 'hybrid': {path} of --unpaired is a validation or test picture of --gt; "
+                "take it out of --unpaired"
             )
     for flag, pairs in (("unpaired", alone), ("gt", splits["train"])):
         if not pairs:
@@ -132,7 +133,7 @@ def splits_of_pairs(request: Request) -> dict[str, list[Pair]]:
     if request.crop != "center":
         raise UserError(
             f"crop {request.crop}: dataset '{request.dataset}' is cut into pieces of n x n, "
-            "not resized"
+            "not resized; leave out --crop"
         )
     gt, lq = folder_of(request.gt, "gt"), folder_of(request.lq, "lq")
     in_folders = any((root / split).is_dir() for root in (gt, lq) for split in SPLITS)
@@ -162,7 +163,9 @@ def split_by_folders(names: list[tuple[Path, Path]], clean: list[Path]) -> dict[
     for name, partner in names:
         if name.parts[0] not in SPLITS or name.parts[0] != partner.parts[0]:
             folders = ", ".join(f"{split}/" for split in SPLITS)
-            raise UserError(f"pair {name}, {partner}: both must be in the same one of {folders}")
+            raise UserError(
+                f"pair {name}, {partner}: both pictures must be in the same one of {folders}"
+            )
     splits = {split: [name for name in clean if name.parts[0] == split] for split in SPLITS}
     if len(splits["train"]) > 1 and not splits["val"]:
         training, validation = hold_out(len(splits["train"]))

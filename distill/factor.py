@@ -48,7 +48,7 @@ class FT(nn.Module):
         super().__init__()
         if ft_rate <= 0:
             raise UserError(
-                f"ft_rate {ft_rate:g}: a factor has a share above 0 of the teacher's channels"
+                f"ft_rate {ft_rate:g}: the factor's share of the teacher's channels must be above 0"
             )
         c_s, c_t, c = s[1], t[1], max(1, round(ft_rate * t[1]))
         self.paraphraser, self.decoder = convolutions(c_t, c_t, c, c), convolutions(c, c, c_t, c_t)
@@ -103,7 +103,7 @@ def tucker(
     """
     if not 0 < tucker_ranks <= 1:
         raise UserError(
-            f"tucker_ranks {tucker_ranks:g}: the kept share of a mode is above 0 and at most 1"
+            f"tucker_ranks {tucker_ranks:g}: the kept share of a mode must be above 0 and at most 1"
         )
     if tucker_space not in ("core", "projected") or tucker_over not in ("batch", "sample"):
         raise UserError(

@@ -12,9 +12,11 @@ from core.distributed import gather_samples, single_process
 from data.batches import Batch, present
 from distill import WeightedLoss
 from distill.layers import Adapter, check_layers, selected_layers
+from distill.recorded import Labels, Recorded
 from distill.schedule import constant
 from models.base import Network
 from physics.base import Physics
+from physics.single_pixel import SinglePixel
 
 TaskLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -62,12 +64,21 @@ class Task(nn.Module):
     """
 
     teachers: tuple[Teacher, ...] = ()
+    beta = 1.0  # the weight of the task loss
 
-    def __init__(self, student: Network, physics: Physics, task_loss: TaskLoss, target: str):
+    def __init__(
+        self,
+        student: Network,
+        physics: Physics,
+        task_loss: TaskLoss,
+        target: str,
+        recorded: Labels | None = None,
+    ):
+        """`recorded` says what is learnt from recordings, whose images are not known."""
         super().__init__()
         self.student: Network = student
         self.physics: Physics = physics
-        self.task_loss, self.target = task_loss, target
+        self.task_loss, self.target, self.recorded = task_loss, target, recorded
 
     def add_observations(self, batch: Batch, generator: Generator | None = None) -> Batch:
         """The batch with what every network sees of it."""
@@ -94,14 +105,42 @@ class Task(nn.Module):
     ) -> Losses:
         raise NotImplementedError
 
+    def label(self, batch: Batch, teacher_output: Tensor | None) -> Tensor | None:
+        """What stands for the truth that is not known, or None where nothing does."""
+        assert self.recorded is not None, "only recordings have labels"
+        if self.recorded.target == "teacher":
+            return present(teacher_output)
+        if self.recorded.target == "raw":
+            return self.recorded.physics.back_projection(present(batch.recorded))
+        return batch.of_target(self.target) if self.recorded.target else None
+
+    def recorded_terms(
+        self, batch: Batch, output: Tensor, teacher_output: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The terms of recordings beside the distillation losses."""
+        assert self.recorded is not None, "only recordings have these terms"
+        terms, label = {}, self.label(batch, teacher_output)
+        if label is not None:
+            terms["task"] = self.beta * self.task_loss(output, label)
+        if self.recorded.loss is not None:
+            assert isinstance(self.physics, SinglePixel), "a recording is made by one camera"
+            view = Recorded(self.recorded.physics, self.physics, self.student, batch)
+            terms["recorded"] = self.recorded.weight * self.recorded.loss(view, output)
+        return terms
+
 
 class Supervised(Task):
-    """loss = L(student(x0), target)"""
+    """loss = L(student(x0), target), or what recordings have instead of a target"""
 
     def __init__(
-        self, student: Network, physics: Physics, task_loss: TaskLoss, target: str = "image"
+        self,
+        student: Network,
+        physics: Physics,
+        task_loss: TaskLoss,
+        target: str = "image",
+        recorded: Labels | None = None,
     ):
-        super().__init__(student, physics, task_loss, target)
+        super().__init__(student, physics, task_loss, target, recorded)
 
     def add_observations(self, batch: Batch, generator: Generator | None = None) -> Batch:
         if batch.x0 is not None:
@@ -113,12 +152,17 @@ class Supervised(Task):
     ) -> Losses:
         batch = self.add_observations(batch, generator)
         output = self.student(present(batch.x0))
-        loss = self.task_loss(output, batch.of_target(self.target))
+        metrics = {}
+        if self.recorded is not None:
+            terms = self.recorded_terms(batch, output)
+        else:
+            terms = {"task": self.task_loss(output, batch.of_target(self.target))}
+            metrics = {"task_loss": terms["task"].detach()}
         return {
-            "loss": loss,
+            "loss": total_of(terms.values()),
             "output": output,
-            "terms": {"task": loss},
-            "metrics": {"task_loss": loss.detach()},
+            "terms": terms,
+            "metrics": metrics,
         }
 
 
@@ -137,7 +181,8 @@ class Distillation(Task):
 
     over teachers i, losses j and the layers k that a selection names; s_k passes an adapter where
     the two shapes differ. A loss of weight 0 is a metric: it is computed and logged, and teaches
-    nothing. The target is the batch's, or without `supervised` the teachers' output. An `online`
+    nothing. The target is the batch's, or without `supervised` the teachers' output; of recordings
+    it is what `recorded` says, with its loss on the recorded values beside it. An `online`
     teacher learns beside the student from its own task loss alone; any other is frozen and stays in
     eval mode. `shuffled` teachers are a control: each image is taught the answers for another one.
     """
@@ -159,9 +204,10 @@ class Distillation(Task):
         online: bool = False,
         shuffled: bool = False,
         labels: Sequence[int] = (),
+        recorded: Labels | None = None,
     ):
         """`labels`: the classes of the training images, for losses that remember these images."""
-        super().__init__(student, physics, task_loss, target)
+        super().__init__(student, physics, task_loss, target, recorded)
         self.teachers, self.losses = tuple(teachers), tuple(losses)
         self.alpha, self.schedule, self.beta = alpha, schedule, beta
         self.supervised, self.online, self.shuffled = supervised, online, shuffled
@@ -305,14 +351,13 @@ class Distillation(Task):
         self, batch: Batch, generator: Generator | None = None, progress: Progress = BEGINNING
     ) -> Losses:
         batch = self.add_teacher_features(self.add_observations(batch, generator))
-        target = batch.of_target(self.target)
         s = self.student.features(present(batch.x0))
         t = [self._features_of_teacher(batch, i) for i in range(len(self.teachers))]
-        loss = self.task_loss(s["output"], target if self.supervised else self.mean_output(t))
-        # Against the truth and without a weight, as it is computed on validation images.
-        plain = loss if self.supervised else self.task_loss(s["output"].detach(), target)
-        metrics = {"task_loss": plain.detach()}
-        terms = {"task": self.beta * loss}
+        if self.recorded is not None:
+            terms = self.recorded_terms(batch, s["output"], self.mean_output(t))
+            metrics = {}
+        else:
+            terms, metrics = self._target_terms(batch, s["output"], t)
         alpha = self.alpha * self.schedule(progress.fraction)
         context = {
             "label": batch.label,
@@ -332,13 +377,23 @@ class Distillation(Task):
             else:
                 metrics[comparison.name] = value.detach()
         if self.online:
-            terms["teacher"] = self.task_loss(t[0]["output"], target)
+            terms["teacher"] = self.task_loss(t[0]["output"], batch.of_target(self.target))
         return {
             "loss": total_of(terms.values()),
             "output": s["output"],
             "terms": terms,
             "metrics": metrics,
         }
+
+    def _target_terms(
+        self, batch: Batch, output: Tensor, t: list[dict[str, Tensor]]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The task loss against target or teachers, and as a metric that against the target."""
+        target = batch.of_target(self.target)
+        loss = self.task_loss(output, target if self.supervised else self.mean_output(t))
+        # Against the truth and without a weight, as it is computed on validation images.
+        plain = loss if self.supervised else self.task_loss(output.detach(), target)
+        return {"task": self.beta * loss}, {"task_loss": plain.detach()}
 
     def _features_of_teacher(self, batch: Batch, i: int) -> dict[str, Tensor]:
         if self.online:

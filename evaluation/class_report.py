@@ -36,7 +36,8 @@ def plot_confusion(answers: Tensor, labels: Tensor, classes: list[str]) -> Figur
         text.set(text=str(counts[i, j]) if counts[i, j] else "", fontsize=SMALLEST)
     step = -(-len(classes) // LABELS)
     small = {"fontsize": SMALLEST, "parse_math": False}
-    axis.set_xticks(range(0, len(classes), step), classes[::step], rotation=90, **small)
+    rotation = 90 if max(map(len, classes)) > 2 else 0
+    axis.set_xticks(range(0, len(classes), step), classes[::step], rotation=rotation, **small)
     axis.set_yticks(range(0, len(classes), step), classes[::step], **small)
     axis.set(xlabel="predicted class", ylabel="true class")
     top1 = 100 * np.trace(counts) / max(counts.sum(), 1)

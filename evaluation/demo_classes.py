@@ -99,7 +99,7 @@ def ranking_row(name: str, scores: dict[str, list[dict]]) -> dict:
 def evaluation_flags(args: Namespace, folder: Path, splits: list[str]) -> Namespace:
     """The flags that test_classify.py would have."""
     fixed = {"batch_size": 64, "num_workers": 0, "seed": 42}
-    fixed |= {"awgn_snr": None, "photons": None, "calibration": None, "sigma": None}
+    fixed |= dict.fromkeys(("awgn_snr", "noise", "photons", "calibration", "sigma"))
     return Namespace(**vars(args) | fixed | {"results": str(folder), "splits": splits})
 
 
@@ -142,6 +142,6 @@ def draw_validation_and_test(trained: dict[str, str], rows: list[dict], path: Pa
         bars = right.bar(positions, values, width=0.38, color=color, label=key)
         right.bar_label(bars, fmt="%.1f", fontsize=SMALLEST)
     right.set_xticks(range(len(rows)), [row[""].replace(", ", "\n") for row in rows])
-    right.set(ylabel="test images (%)", ylim=(0, 108))
+    right.set(ylabel="test accuracy (%)", ylim=(0, 108))
     right.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     save_figure(figure, path)

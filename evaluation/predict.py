@@ -82,7 +82,7 @@ def restore_image(
         tile = args.tile or TILE
         overlap = OVERLAP if args.overlap is None else args.overlap
     if overlap >= tile:
-        raise UserError(f"overlap {overlap}: it must be smaller than the tile, {tile}")
+        raise UserError(f"overlap {overlap}: it must be smaller than the tile of {tile} pixels")
     reads_sigma = "sigma" in physics.levels and (simulated or network.reads_noise_level)
     if args.sigma is not None and not reads_sigma:
         raise UserError(
@@ -140,7 +140,9 @@ def read_truth(path: Path, args: Namespace, c: int) -> Tensor | None:
     if truth.is_dir():
         same_name = [other for other in pictures_in(truth) if other.stem == path.stem]
         if len(same_name) != 1:
-            raise UserError(f"truth: {truth} holds {len(same_name)} images named {path.stem}")
+            raise UserError(
+                f"truth: {truth} holds {len(same_name)} images named {path.stem}; one is needed"
+            )
         truth = same_name[0]
     return read_picture(truth, c)[None]
 
@@ -176,7 +178,7 @@ def restore_files(
     if len({path.stem for path in paths}) < len(paths):
         raise UserError(
             f"{' '.join(args.inputs)}: two images have the same name, "
-            "and so would the files of their results"
+            "and so would the files of their results; rename one of them"
         )
     scores = {}
     for path in paths:
@@ -334,7 +336,10 @@ def classify_files(
     """Prints and writes the three likeliest classes of image files or of measured frames."""
     for flag in ("simulate", "truth", "tile", "overlap"):
         if getattr(args, flag) is not None and getattr(args, flag) is not False:
-            raise UserError(f"{flag}: a classifier takes the whole image and returns a class")
+            raise UserError(
+                f"{flag}: a classifier takes the whole image and returns a class; "
+                f"leave out --{flag}"
+            )
     if args.sigma is not None and "sigma" not in physics.levels:
         raise UserError(
             f"sigma {args.sigma:g}: the classifier's physics, '{physics.label}', "

@@ -187,7 +187,7 @@ def draw_channels(
         "fourier": (
             plot_fourier_transforms(maps, named, selection),
             f"{name}: |Fourier transform| of {selection.description}\n"
-            f"lowest frequency in the middle, {DECADES} decades below the largest value of each",
+            f"lowest frequency in the middle; each over {DECADES} decades, below it its maximum",
         ),
     }
     for kind, (figure, title) in figures.items():
@@ -203,7 +203,12 @@ def channel_axes(
     across = max(map(len, selection.channels))
     size = (max(1.3 * across, 4.5), 1.65 * len(maps) + 0.4)
     figure, axes = plt.subplots(
-        len(maps), across, figsize=size, squeeze=False, layout="constrained"
+        len(maps),
+        across,
+        figsize=size,
+        squeeze=False,
+        layout="constrained",
+        gridspec_kw={"hspace": 0.12},  # the text below a map keeps away from the next title
     )
     cells = []
     for line, f, subject, channels in zip(axes, maps, named, selection.channels, strict=True):

@@ -27,8 +27,11 @@ def is_equal(x, y) -> bool:
 
 def describe_first_image(config: dict) -> str:
     """First image and Gaussian noise of a linear physics in words."""
-    snr = config["awgn_snr"]
-    return f"x0 {config['x0']}, {'no noise' if snr is None else f'noise at {snr:g} dB'}"
+    snr, noise = config["awgn_snr"], config.get("noise")
+    words = "no noise" if snr is None else f"noise at {snr:g} dB"
+    if noise is not None:
+        words = f"noise of {noise:g} on every value"
+    return f"x0 {config['x0']}, {words}"
 
 
 class Operator(Protocol):
@@ -98,12 +101,23 @@ class Physics(nn.Module):
         return self.first_image(self.measure(x, generator))
 
     def measure_batch(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        """The measurements of a batch."""
+        """The measurements of a batch: its own among those that were recorded, or new ones."""
+        if batch.recorded is not None:
+            return self.measure_recorded(batch)
         return self.measure(present(batch.image), generator)
+
+    def measure_recorded(self, batch: Batch) -> Tensor:
+        """Its own measurements among those that were recorded."""
+        raise UserError(
+            f"physics '{self.config['name']}' cannot read dataset 'recorded', which holds the "
+            "values of a single-pixel camera"
+        )
 
     @torch.no_grad()
     def observe_batch(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The input of the network: the degraded image of a pair, else the first image."""
+        if batch.recorded is not None:
+            return self.first_image(self.measure_recorded(batch))
         if batch.degraded is None or batch.paired is None:
             return self.observe(present(batch.image), generator)
         x0, unpaired = batch.degraded.clone(), ~batch.paired
@@ -209,14 +223,18 @@ class Linear(Physics):
         return y.flatten(2)[..., self.index]
 
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A(x) + n, with white noise at `awgn_snr` dB below each image's own signal power."""
-        y, snr = self.operator.A(x), self.config["awgn_snr"]
-        if snr is None:
+        """A(x) + n, with white noise or none."""
+        y = self.operator.A(x)
+        if not self.has_white_noise:
             return y
         values = self.values(y)
         variance = self.white_variance(values)
         noise = torch.randn(values.shape, generator=generator).to(values)
         return y.flatten(2).index_copy(2, self.index, values + variance.sqrt() * noise).view_as(y)
+
+    @property
+    def has_white_noise(self) -> bool:
+        return self.config["awgn_snr"] is not None
 
     def white_variance(self, values: Tensor) -> Tensor:
         """The variance (B, 1, 1) of white noise at `awgn_snr` dB below the power of the values."""

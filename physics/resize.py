@@ -47,7 +47,7 @@ def picture(
     physics = Picture(config)
     if config["lessen_ratio"] < 1 or physics.side < 1:
         raise UserError(
-            f"lessen_ratio {config['lessen_ratio']:g}: allowed are 1 up to twice the side of the "
-            f"images, {config['n']}"
+            f"lessen_ratio {config['lessen_ratio']:g}: it must be from 1 to twice the side "
+            f"of the images, {config['n']}"
         )
     return physics

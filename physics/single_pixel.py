@@ -19,6 +19,7 @@ from core.errors import UserError
 from core.inputs import check_dense, check_patterns, check_side, existing_file
 from core.registry import LIGHT, ORDERINGS, look_up
 from data.arrays import BAD_ARRAY, read_npy
+from data.batches import Batch, present
 from physics.base import Linear, Operator, Physics, describe_first_image
 from physics.hadamard import hadamard_2d
 from physics.light import Light, check_light
@@ -227,7 +228,7 @@ class SinglePixel(Linear):
     deviation of a value.
     """
 
-    levels = ("awgn_snr", "photons")
+    levels = ("awgn_snr", "noise", "photons")
 
     def __init__(self, operator: Operator, config: dict, patterns: Tensor, index: Tensor):
         super().__init__(operator, config, index)
@@ -292,6 +293,17 @@ class SinglePixel(Linear):
 
     # ------------------------------------------------ y
 
+    @property
+    def has_white_noise(self) -> bool:
+        return super().has_white_noise or self.config["noise"] is not None
+
+    def white_variance(self, values: Tensor) -> Tensor:
+        """The variance (B, 1, 1) of white noise: `noise`² on every value, or at `awgn_snr` dB."""
+        noise = self.config["noise"]
+        if noise is None:
+            return super().white_variance(values)
+        return torch.full_like(values[:, :1, :1], noise**2)
+
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A(x) + n, with white noise or photon noise, or none."""
         if self.light is None:
@@ -312,6 +324,49 @@ class SinglePixel(Linear):
         level = level.view(-1, *[1] * (y.dim() - 1)).expand(-1, 1, *y.shape[2:])
         return torch.cat((y, level), dim=1)
 
+    # ------------------------------------------------ recordings
+
+    def measured_in(self, recorded: Tensor) -> Tensor:
+        """1 where recorded values, laid out as y, are its own, else 0: (1, C, ...)."""
+        own = torch.zeros_like(recorded[:1])
+        return own.flatten(2).index_fill(2, self.index, 1.0).view_as(own)
+
+    def measure_recorded(self, batch: Batch) -> Tensor:
+        """Its own measurements among those that were recorded, with the recorded noise."""
+        recorded, variance = present(batch.recorded), present(batch.variance)
+        own = [values.flatten(2)[..., self.index] for values in (recorded, variance)]
+        return self.place_values(*own)
+
+    def check_part(self, other: Physics, owner: str) -> None:
+        """Refuses the physics of a network that needs values which this one does not record."""
+        for name in ("n", "c"):
+            if other.config[name] != self.config[name]:
+                raise UserError(
+                    f"{owner} sees images of {name} {other.config[name]}, "
+                    f"and the recording has {name} {self.config[name]}"
+                )
+        if not isinstance(other, SinglePixel):
+            raise UserError(
+                f"{owner} has physics '{other.config['name']}' of several ratios or another "
+                "camera: a recording needs a single-pixel camera of one ratio"
+            )
+        if not self.has_patterns_of(other):
+            raise UserError(
+                f"{owner} measures {other.m} values by ordering '{other.config['ordering']}' at cr "
+                f"{other.config['cr']:g}, which are not all among the {self.m} recorded ones by "
+                f"ordering '{self.config['ordering']}' at cr {self.config['cr']:g}"
+            )
+
+    def has_patterns_of(self, other: "SinglePixel") -> bool:
+        """Whether every pattern of another camera is recorded by this one."""
+        n = self.config["n"]
+        if is_hadamard(self.patterns, n) and is_hadamard(other.patterns, n):
+            return set(other.index.tolist()) <= set(self.index.tolist())
+        same_kind = self.patterns.shape[1] == other.patterns.shape[1] and other.m <= self.m
+        return same_kind and torch.equal(
+            self.patterns[: other.m].float(), other.patterns[: other.m].float()
+        )
+
     def values(self, y: Tensor) -> Tensor:
         return super().values(y[:, : self.config["c"]])
 
@@ -326,11 +381,10 @@ class SinglePixel(Linear):
         return torch.cat((x0, level.expand(-1, 1, *x0.shape[2:])), dim=1)
 
     def noise_variance(self, rows: Tensor, images: Tensor) -> float | Tensor:
-        return (
-            super().noise_variance(rows, images)
-            if self.light is None
-            else self.expected_variance(images)
-        )
+        if self.light is not None:
+            return self.expected_variance(images)
+        noise = self.config["noise"]
+        return super().noise_variance(rows, images) if noise is None else noise**2
 
     def kept(self) -> dict:
         return super().kept() | {"patterns": self.patterns}
@@ -360,6 +414,9 @@ class Mixture(Physics):
     def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         k = int(torch.randint(len(self.parts), (), generator=generator))
         return self.parts[k].observe(x, generator)
+
+    def measure_recorded(self, batch: Batch) -> Tensor:
+        raise UserError("a recording needs a network of one ratio: give --cr, not --crs_expert")
 
     def refit(self, images: Callable[[], Tensor]) -> "Mixture":
         return Mixture([part.refit(images) for part in self.parts], self.config)
@@ -418,7 +475,8 @@ def single_pixel_camera(
     config: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
 ) -> Physics:
     """The camera of one ratio, or the mixture of several where `cr` is a list."""
-    config = LIGHT | config | {"name": "spc"}  # cs is another word for it; older files lack light
+    # cs is another word for it, and files of earlier versions lack these kinds of noise.
+    config = LIGHT | {"noise": None} | config | {"name": "spc"}
     check_light(config)
     if not isinstance(config["cr"], list):
         return build_one_ratio(config, images, state[0] if state else None)

@@ -117,7 +117,7 @@ def validation_passes(bench: Bench, fit: Fit, count: int) -> dict[str, Callable[
 
     def score(views: Views) -> None:
         with fit.in_precision():
-            evaluate(fit.network, views, fit.meter()).summary()
+            evaluate(fit.network, views, fit.meter.new()).summary()
 
     @torch.no_grad()
     def limit() -> None:

@@ -61,6 +61,7 @@ def plot_heat_maps(results: Results) -> Figure | None:
     columns = list(dict.fromkeys(cell.column for cell in cells))
     maps = sorted({cell.others for cell in cells})
     top = max(abs(cell.gain) for cell in cells) or 1.0
+    decimals = min(max(2, 1 - math.floor(math.log10(top))), 4)  # two digits of the largest gain
     size = (2.6 + 0.6 * len(columns), 1.1 + 0.36 * len(rows))
     figure, axes = figures.panels(len(maps), 1, *size)
     image = None
@@ -74,7 +75,7 @@ def plot_heat_maps(results: Results) -> Figure | None:
             if not np.isnan(gain):
                 color = "white" if abs(gain) > 0.6 * top else "black"
                 style = {"ha": "center", "va": "center", "fontsize": figures.SMALLEST}
-                axis.text(j, i, f"{gain:+.2f}", color=color, **style)
+                axis.text(j, i, f"{gain:+.{decimals}f}", color=color, **style)
         axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
         axis.set_yticks(range(len(rows)), rows)
         axis.set_title(others)
@@ -149,7 +150,8 @@ def plot_gains(results: Results, name: str, students: Panels) -> Figure:
         axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
         axis.set(xlabel=name, ylabel=f"gain over the student alone ({results.unit})")
         axis.set(title=f"student: {student}" if student else "", xlim=(-0.5, len(values) - 0.5))
-        room = (high - low) * (0.4 if any(lines) else 0.05)  # for the legend above the bars
+        share = 0.08 + 0.08 * len(lines) if any(lines) else 0.05  # of the legend above the bars
+        room = (high - low) * share / (1 - share)
         axis.set_ylim(low - 0.05 * (high - low), high + room)
         if any(lines):
             axis.legend(loc="upper right")

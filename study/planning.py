@@ -120,10 +120,10 @@ class Plan:
                 for name, value in flags.items():
                     check_distinct(as_list(value), f"{owner} {in_a_line(name)}")
         if not self.seeds:
-            raise UserError("study: it has no seeds")
+            raise UserError("study: it has no seeds; give --seeds")
         values = [value for pair in self.grids for flags in pair for value in flags.values()]
         if not self.grids or [] in values:
-            raise UserError("study: its grid is empty")
+            raise UserError("study: its grid is empty; give --vary NAME=VALUE,VALUE")
 
     def parser(self, script: str) -> Parser:
         if script not in self.parsers:

@@ -20,7 +20,7 @@ def resolve_tiny(text: dict, tiny: bool) -> dict:
     if not tiny:
         return text
     if not section:
-        raise UserError("study: it has no section 'tiny'")
+        raise UserError("study: its file has no section 'tiny'; leave out --tiny")
     return text | section | {"fixed": flags_in(text, "fixed") | flags_in(section, "fixed")}
 
 
@@ -36,7 +36,9 @@ def apply_flags(text: dict, args: Namespace) -> dict:
             raise UserError(f"--fixed {flag}: the grid sets it; give --vary {flag}=VALUE")
     for flag, _ in args.teacher:
         if any(flag in flags_in(grid, "teacher") for grid in grids):
-            raise UserError(f"--teacher {in_a_line(flag)}: the parts of the grid set it")
+            raise UserError(
+                f"--teacher {in_a_line(flag)}: the grid sets it; change it in the study file"
+            )
     for name in ("script", "seeds", "shuffled", "limit_test"):
         if getattr(args, name) is not None:
             text = text | {name: getattr(args, name)}

@@ -960,7 +960,7 @@ WRONG = [
     (
         progressive_distill,
         ["--redistill", "a.pth", "--warm_start"],
-        "warm_start belongs to --ladder",
+        "warm_start is only for --ladder",
     ),
     (progressive_distill, ["--redistill", "a.pth"], "redistill: which teacher?"),
     (

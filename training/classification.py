@@ -212,7 +212,7 @@ def prepare_student(args: Namespace, device: torch.device, companion: Fit | None
     network, config = network_of(args, physics, classes)
     teachers = with_our_classes(args, teachers, classes)
     task = distillation(args, network, physics, teachers, splits["train"].labels or (), device)
-    return setup.fit_of(task, config, splits, args, run, meter=ClassMeter, companion=companion)
+    return setup.fit_of(task, config, splits, args, run, meter=ClassMeter(), companion=companion)
 
 
 def train_assistant(args: Namespace, config: dict, device: torch.device) -> dict:
@@ -241,7 +241,7 @@ def prepare_alone(args: Namespace, device: torch.device, companion: Fit | None =
     physics = setup.fitted_physics(physics_config, splits)
     network, config = network_of(args, physics, list(splits["train"].classes))
     task = supervised(args, network, physics, device)
-    return setup.fit_of(task, config, splits, args, run, meter=ClassMeter, companion=companion)
+    return setup.fit_of(task, config, splits, args, run, meter=ClassMeter(), companion=companion)
 
 
 def restore_classifier(

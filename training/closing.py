@@ -40,11 +40,13 @@ def closing_lines(fit: "Fit", scores: dict, export: Path) -> str:
 
 def describe_scores(fit: "Fit", scores: dict) -> str:
     """The best scores on validation, and those of first images that need no training."""
+    text = fit.meter.format_scores({n.removeprefix("val_"): v for n, v in scores.items()})
     if fit.meter.target == "label":
-        return f"top-1 {scores['val_top1']:.1f} %, top-3 {scores['val_top3']:.1f} %"
-    text = f"{scores['val_psnr']:.2f} dB, SSIM {scores['val_ssim']:.4f}"
+        return text
     first = fit.plots.first_image
-    others = [f"its first image {first['psnr']:.2f} dB"] if first else []
+    others = [f"its first image {first[fit.meter.curves[0]]:.2f} dB"] if first else []
+    if fit.first_row:
+        others.append(f"not adapted {fit.first_row[f'val_{fit.meter.curves[0]}']:.2f} dB")
     companion = fit.plots.companion  # of the same images and physics; it ends before this one
     known = companion.lmmse if companion else None
     fit.plots.lmmse = psnr_of_lmmse(fit) if known is None else known
@@ -62,7 +64,7 @@ def psnr_of_lmmse(fit: "Fit") -> float | None:
     with suppress(UserError):  # where the training images do not suffice for it
         lmmse = physics.baselines(fit.splits["train"].stack)["LMMSE"].to(fit.device)
         views = Views(lmmse, fit.val, fit.device, fit.data_seed)
-        return evaluate(FirstImage(config["c"]), views, fit.meter()).summary()["psnr"]
+        return evaluate(FirstImage(config["c"]), views, fit.meter.new()).summary()["psnr"]
     return None
 
 

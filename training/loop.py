@@ -77,11 +77,12 @@ class Fit:
         args: Namespace,
         run: Run,
         before_export: Callable[[], None] | None = None,
-        meter: type[Meter | ClassMeter] = Meter,
+        meter: Meter | ClassMeter | None = None,
         companion: "Fit | None" = None,
     ):
         self.task, self.network_config, self.splits = task, network_config, splits
-        self.args, self.run, self.before_export, self.meter = args, run, before_export, meter
+        self.args, self.run, self.before_export = args, run, before_export
+        self.meter = meter or Meter()  # an empty one, of the kind that scores outputs
         self.device = next(task.student.parameters()).device
         self.data_seed = data_seed(args)
         self.train = build_loader(
@@ -111,9 +112,10 @@ class Fit:
         self.steps, self.total = 0, args.steps or args.epochs * self.steps_per_epoch
         self.image_counts = [len(splits[name]) for name in ("train", "val")]
         self.rows: list[dict] = []  # an entry for each validation
+        self.first_row: dict = {}  # of the network before the first step, where that is a candidate
         self.pretrained: dict = {}  # how far the pretraining is
         self.sums: dict[str, float] = {}  # of the logged values of this round, over its images
-        self.scored = meter()  # of the outputs of this round
+        self.scored = self.meter.new()  # of the outputs of this round
         self.unread: list[tuple] = []  # steps whose values have not been looked at
         self.latest: dict[str, float] = {}  # values of the last step that was looked at
         self.round_began, self.round_end = 0.0, 0
@@ -169,6 +171,7 @@ class Fit:
             "average": average,
             "scaler": self.scaler.state_dict(),
             "rows": self.rows,
+            "first_row": self.first_row,
             "steps": self.steps,
             "images": self.image_counts,
             "prepared": self.pretrained,
@@ -190,6 +193,7 @@ class Fit:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.rows, self.steps = state["rows"], state["steps"]
+        self.first_row = state.get("first_row", {})
         self.pretrained = state.get("prepared", {})
         if "sums" in state:
             self.sums = state["sums"]
@@ -304,7 +308,7 @@ class Fit:
     def diverge(self, what: str, where: str) -> None:
         raise Diverged(
             f"{what} is not finite in epoch {self.epoch:.2f}, {where}; "
-            f"the checkpoints before it are kept in {self.run.folder}"
+            f"the checkpoints before it are kept in {self.run.folder}; try a smaller --lr"
         )
 
     # ---------------------------------------------------------------- the course of a training
@@ -344,6 +348,8 @@ class Fit:
                 self.save_state,
             )
         self.plots.start(self, stop)
+        if self.meter.counts_first and not self.steps:
+            self._validate_first(stop)
         self.bar = tqdm(
             total=self.total, initial=self.steps, disable=None, leave=False, unit="step"
         )
@@ -354,7 +360,7 @@ class Fit:
     def update(self, batch: Batch, stop: Stop) -> None:
         """One step, and at the end of a round its validation."""
         output, places = self.step(batch)
-        self.scored.add(output, batch.of_target(self.meter.target)[places])
+        self.scored.add_batch(output, batch.part(places))
         last = self.steps == self.round_end
         saves, logs = (
             bool(every) and self.steps % every == 0
@@ -400,12 +406,11 @@ class Fit:
             **values,
         }
         self._average_statistics()
-        meter = self.meter(task_loss=self.task.task_loss)
-        scores = evaluate(self.network, self.views, meter, stop.check_alone).summary()
-        row |= {f"val_{name}": scores[name] for name in ("task_loss", *meter.columns)}
+        scores = self._validate(stop)
+        row |= {f"val_{name}": scores[name] for name in self.meter.validated}
         row["seconds"] = round(time.perf_counter() - self.round_began, 3)
         self.rows.append(row)
-        self.sums, self.scored = {}, self.meter()
+        self.sums, self.scored = {}, self.meter.new()
         tqdm.write(self.line(row))  # before a full disk can end the run
         self.save(scores)
         self.plots.save_images(self)
@@ -413,6 +418,23 @@ class Fit:
         self.plots.draw_curves_in_between(self)
         if not self.done:
             self._start_round()
+
+    def _validate(self, stop: Stop) -> dict[str, float]:
+        meter = self.meter.new(task_loss=self.task.task_loss)
+        return evaluate(self.network, self.views, meter, stop.check_alone).summary()
+
+    def _validate_first(self, stop: Stop) -> None:
+        """Scores and saves the network before its first step, as a candidate for the best one."""
+        scores = self._validate(stop)
+        values = {f"val_{name}": scores[name] for name in self.meter.validated}
+        self.first_row = {"epoch": 0.0, "step": 0, **values}
+        print(f"epoch   0, not adapted: {self.meter.format_scores(scores)}")
+        checkpoint.write(self.run.best, self.content(scores))
+
+    @property
+    def candidates(self) -> list[dict]:
+        """The rows of all validations."""
+        return [self.first_row, *self.rows] if self.first_row else self.rows
 
     def _summary_of_round(self, batch: Batch) -> dict[str, float]:
         """The round's means over its images, its scores, and each term's share of the gradient."""
@@ -437,7 +459,7 @@ class Fit:
         self.plots.draw_curves(self)
         if self.before_export is not None:
             self.before_export()
-        best = max(self.rows, key=self.meter.selection_score)
+        best = max(self.candidates, key=self.meter.selection_score)
         scores = {name: value for name, value in best.items() if name.startswith("val_")}
         done = self.run.finish(scores | {"best_epoch": best["epoch"], "epochs": self.epoch})
         print(closing_lines(self, scores, self.run.export))
@@ -450,7 +472,7 @@ class Fit:
     def save(self, scores: dict) -> None:
         """The best so far, then the last, then the metrics: each after what it depends on."""
         content = self.content(scores)
-        best = max(self.rows, key=self.meter.selection_score)  # the first of several
+        best = max(self.candidates, key=self.meter.selection_score)  # the first of several
         if self.rows[-1] is best:
             checkpoint.write(self.run.best, content)
         self.save_state(content)

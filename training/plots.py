@@ -69,8 +69,8 @@ def score_first_image(fit: "Fit", stop: Stop) -> dict[str, float] | None:
 
     A classifier's input has no such score.
     """
-    if fit.meter.target != "image":
+    if fit.meter.target == "label":
         return None
     network = FirstImage(fit.val_physics.parts[0].config["c"])
-    scores = evaluate(network, fit.views, fit.meter(), stop.check_alone).summary()
+    scores = evaluate(network, fit.views, fit.meter.new(), stop.check_alone).summary()
     return {name: scores[name] for name in fit.meter.columns}

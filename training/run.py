@@ -200,7 +200,7 @@ class Run:
     def draw(
         self,
         rows: list[dict],
-        meter: type[Meter | ClassMeter],
+        meter: Meter | ClassMeter,
         first_image: dict[str, float] | None,
     ) -> None:
         """The figures of a run, which cost a second or two."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from algo_functions import build_physics
+from algo_functions import Meter, build_physics
 from checkpoints import checkpoint
 from checkpoints.checkpoint import Checkpoint
 from cli.checks import loss_options, named_losses
@@ -20,26 +20,34 @@ from core.registry import (
     ALPHA_SCHEDULES,
     DATASETS,
     FETCHED,
+    LABELS,
     LIGHT,
     LOSSES,
     MODELS,
     PHYSICS,
+    RECORDED_LOSSES,
     LossSpec,
     bound,
     label_of,
     light_of,
+    look_up,
     words,
 )
 from core.runtime import data_seed
 from data.batches import Images
+from data.recorded import RecordedFrames
+from data.recordings import Recording, read_recording
 from data_loader import Request, build_splits
 from distill import WeightedLoss, build_loss, build_task_loss
+from distill.recorded import Labels
 from distill.task import Distillation, Supervised, Task, Teacher
 from models import build_network
 from models.base import Network, to_device
 from models.hybrid_unet import graft
 from physics.base import Physics
 from physics.paired import physics_for
+from physics.single_pixel import SinglePixel
+from training.held_out import HeldOutMeter
 from training.loop import Fit, train
 from training.run import Run
 
@@ -85,7 +93,9 @@ def check_physics(args: Namespace, config: dict) -> None:
 
 
 def physics_config_of(args: Namespace) -> dict:
-    """The config of the physics that the flags describe."""
+    """The config of the physics that the flags describe, with the patterns of a recording."""
+    if args.dataset == "recorded":
+        return read_recording(args.data_root).config | {"cr": args.cr, "x0": args.x0}
     flags = {flag: getattr(args, flag) for flag in PHYSICS[args.physics].flags}
     return {"name": args.physics, "n": args.n, "c": args.c, **flags}
 
@@ -103,7 +113,7 @@ def network_of(args: Namespace, **more) -> tuple[Network, dict]:
     if count > LARGEST:
         raise UserError(
             f"network '{args.network}' would have {count:,} parameters; "
-            f"at most {LARGEST:,} are allowed"
+            f"at most {LARGEST:,} are allowed; choose a smaller --width"
         )
     torch.manual_seed(args.seed)
     return apply_checkpointing(build_network(config), args), config
@@ -115,7 +125,7 @@ def apply_checkpointing(network: Network, args: Namespace) -> Network:
     if args.gradient_checkpointing and not network.can_checkpoint:
         raise UserError(
             f"gradient_checkpointing saves nothing in a {type(network).__name__}: "
-            "choose another network"
+            "leave out --gradient_checkpointing"
         )
     return network
 
@@ -150,9 +160,65 @@ def differences(ours: dict, theirs: dict, ignore: tuple[str, ...] = ()) -> str:
 
 def fitted_physics(config: dict, splits: dict[str, Images]) -> Physics:
     """The physics of a config, fitted to the training images where it must be; it is printed."""
-    physics = build_physics(config, images=splits["train"].stack)
+    images = splits["train"]
+    state = state_of(images.recording) if isinstance(images, RecordedFrames) else None
+    physics = build_physics(config, images=images.stack, state=state)
     print(f"physics: {physics.describe()}")
     return physics
+
+
+# ---------------------------------------------------------------- recordings
+
+
+def recording_files(args: Namespace) -> dict[str, str]:
+    """The files of a recording, whose content belongs to the configuration of a run."""
+    if args.dataset != "recorded":
+        return {}
+    return {"recording": args.data_root} | ({"truth_file": args.truth} if args.truth else {})
+
+
+def state_of(recording: Recording) -> list[dict]:
+    """What a physics keeps of the patterns of a recording."""
+    return [{"patterns": recording.patterns, "lmmse": None}]
+
+
+def physics_of_recording(images: Images) -> SinglePixel | None:
+    """The physics that measures all that was recorded."""
+    if not isinstance(images, RecordedFrames):
+        return None
+    recording = images.recording
+    physics = build_physics(recording.config, state=state_of(recording))
+    assert isinstance(physics, SinglePixel), "a recording is made by one camera"
+    return physics
+
+
+def labels_of(
+    args: Namespace, recording: SinglePixel | None, networks: dict[str, Physics]
+) -> Labels | None:
+    """What is learnt from a recording, of which each network's physics measures a part."""
+    if recording is None:
+        return None
+    for owner, physics in networks.items():
+        recording.check_part(physics, owner)
+    spec, loss = LABELS[args.labels], None
+    if spec.loss is not None:
+        name = "unmeasured" if args.measurement_part == "unmeasured" else spec.loss
+        loss = look_up(RECORDED_LOSSES, name, "loss")
+    weight = 1.0 if args.measurement_weight is None else args.measurement_weight
+    return Labels(physics=recording, target=spec.target, loss=loss, weight=weight)
+
+
+def score_of(args: Namespace) -> str:
+    """The score by which the runs of a restorer are compared."""
+    return "val_recorded_psnr" if args.dataset == "recorded" else "val_psnr"
+
+
+def meter_of(task: Task) -> Meter | None:
+    """What scores the images of a task: without a truth, the recorded values of held-out frames."""
+    if task.recorded is None:
+        return None
+    assert isinstance(task.physics, SinglePixel), "a recording is made by one camera"
+    return HeldOutMeter(task.physics, task.recorded.physics)
 
 
 def check_pairs(dataset: str, images: Images, networks: list[tuple[Network, Physics]]) -> None:
@@ -225,7 +291,7 @@ def teacher_of(args: Namespace, path: Path | None, images: Callable[[], Tensor])
             f"cr_teacher {words(args.cr_teacher)}: physics '{args.physics}' has no ratio; "
             "give --teacher PATH"
         )
-    noise = {"awgn_snr": None, "photons": None}
+    noise = {"awgn_snr": None, "noise": None, "photons": None}
     config = physics_config_of(args) | {"cr": args.cr_teacher} | noise
     physics = build_physics(config, images=images)
     seed = args.seed + 1  # not the student's first weights
@@ -234,8 +300,9 @@ def teacher_of(args: Namespace, path: Path | None, images: Callable[[], Tensor])
 
 
 def with_noise_of(args: Namespace, physics: Physics) -> Physics:
-    """A teacher's physics with the noise of the student's: that of --awgn_snr or --photons."""
-    level = "awgn_snr" if args.photons is None else "photons"
+    """A teacher's physics with the noise of the student's."""
+    names = ("awgn_snr", "noise", "photons")
+    level = next(name for name in names if getattr(args, name) is not None)
     if level not in physics.levels:
         raise UserError(
             f"awgn_teacher: the teacher's physics '{physics.config['name']}' does not read "
@@ -288,8 +355,11 @@ def student_names(
             label += f"_crt_{words(teacher_config['cr'])}"
         elif label_of(teacher_config) != label:
             label += f"_teacher_{label_of(teacher_config)}"
-        losses = "_".join(args.loss_distill).replace(":", "_")[:80]  # file names have a limit
-        label += f"_type_{args.type_dist}_loss_{losses}"
+        if args.loss_distill:
+            losses = "_".join(args.loss_distill).replace(":", "_")[:80]  # file names have a limit
+            label += f"_type_{args.type_dist}_loss_{losses}"
+    if getattr(args, "labels", None):
+        label += f"_labels_{args.labels}"
     return (
         f"{prefix}_{label}_{args.dataset}",
         f"{date.today()}_{prefix}_weights_{label}_{args.dataset}_seed_{args.seed}_{{hash}}.pth",
@@ -297,11 +367,18 @@ def student_names(
 
 
 def supervised(
-    args: Namespace, network: Network, physics: Physics, loss: str, device: torch.device
+    args: Namespace,
+    network: Network,
+    physics: Physics,
+    loss: str,
+    device: torch.device,
+    recording: SinglePixel | None = None,
 ) -> Supervised:
     """A network and its physics, on the device."""
     task_loss = build_task_loss(loss, **loss_options(args))
-    return Supervised(to_device(network, device), physics.to(device), task_loss)
+    labels = labels_of(args, recording, {"the network": physics})
+    network, physics = to_device(network, device), physics.to(device)
+    return Supervised(network, physics, task_loss, recorded=labels)
 
 
 def distillation(
@@ -312,6 +389,7 @@ def distillation(
     images: Callable[[], Tensor],
     device: torch.device,
     online: bool = False,
+    recording: SinglePixel | None = None,
 ) -> Distillation:
     """Student, teacher and adapters on the device; `images` loads the training images.
 
@@ -323,6 +401,7 @@ def distillation(
         physics_t = with_noise_of(args, physics_t).refit(images)
     if physics.same_first_image_as(physics_t):
         physics_t = physics
+    labels = labels_of(args, recording, {"the student": physics, "the teacher": physics_t})
     network_t = to_device(teacher.network, device)
     return Distillation(
         to_device(student, device),
@@ -337,6 +416,7 @@ def distillation(
         supervised=bool(args.sup_loss),
         online=online,
         shuffled=args.shuffle_teacher,
+        recorded=labels,
     )
 
 
@@ -364,6 +444,7 @@ def fit_of(
     if args.dry_run:
         run.describe()
         raise Finished({})
+    more.setdefault("meter", meter_of(task))
     return Fit(task, config, splits, args, run, **more)
 
 
@@ -389,18 +470,25 @@ def train_together(prepare: Prepare, runs: list[Namespace]) -> list[dict]:
 
 
 def run_seeds(prepare: Prepare, args: Namespace, score: str) -> dict:
-    """One run, or one for each of --seeds, with the mean and deviation of a score.
+    """One run, or one for each of --seeds, with the mean and deviation of a score."""
+    return over_seeds(lambda runs: train_together(prepare, runs), args, score)
+
+
+def over_seeds(
+    train_runs: Callable[[list[Namespace]], list[dict]], args: Namespace, score: str
+) -> dict:
+    """The same where `train_runs` trains several runs.
 
     With --data_seed the runs see the same batches, and are trained together.
     """
     if not args.seeds:
-        return run_once(prepare, args)
+        return train_runs([args])[0]
     runs = []
     for seed in args.seeds:
         name = args.run_name and f"{args.run_name}_seed_{seed}"
         runs.append(Namespace(**vars(args) | {"seed": seed, "run_name": name}))
     together = [[run] for run in runs] if args.data_seed is None else [runs]
-    done = [scores for some in together for scores in train_together(prepare, some)]
+    done = [scores for some in together for scores in train_runs(some)]
     if args.dry_run:
         return {}
     scores = [run[score] for run in done]

@@ -30,7 +30,7 @@ def evaluate(
     check: Callable[[], None] = lambda: None,
 ) -> M:
     """The scores of every image of a split, once for each part of the physics."""
-    for batch, _, output in outputs(network, views):
-        meter.add(output, batch.of_target(meter.target))
+    for batch, y, output in outputs(network, views):
+        meter.add_view(network, batch, y, output)
         check()
     return meter.gathered()

@@ -401,7 +401,7 @@ WRONG = {
     "no training folder": (
         "three splits",
         moved("train", "learn"),
-        r"has no class folders in train/: expected are train/<class>/\*",
+        r"has no class folders in train/: name its folders train/<class>/\*",
     ),
     "a test folder without classes": (
         "train alone",
@@ -446,7 +446,7 @@ WRONG = {
     "an unknown variant": (
         "aircraft",
         replaced(f"{VARIANTS}/images_variant_val.txt", " bee", " wasp"),
-        r"2013b/data/images_variant_\*\.txt: a line is not 'number variant', .*'wasp\'",
+        r"2013b/data/images_variant_\*\.txt: a line is not 'number variant' .*'wasp\'",
     ),
     "a line without a variant": (
         "aircraft",

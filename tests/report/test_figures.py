@@ -112,7 +112,7 @@ class TestCurves:
         fit = SimpleNamespace(
             run=SimpleNamespace(draw=lambda *what: calls.append(what)),
             rows=[],
-            meter=Meter,
+            meter=Meter(),
         )
         curves = plots.Plots()
         drawn_after = []

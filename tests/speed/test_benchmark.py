@@ -137,7 +137,7 @@ class TestBothSides:
         pair.baseline.student.load_state_dict(ours.fit.task.student.state_dict())
         array = write_digits(16, bench.folder / "digits_16")
         pair.baseline.val = DigitImages(array[hold_out(len(array))[1]], N)
-        expected = evaluate(ours.fit.network, ours.fit.views, ours.fit.meter()).summary()
+        expected = evaluate(ours.fit.network, ours.fit.views, ours.fit.meter.new()).summary()
         found = pair.baseline.validate()
         assert found["psnr"] == pytest.approx(expected["psnr"], abs=1e-3) and found[
             "ssim"

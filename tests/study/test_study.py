@@ -376,7 +376,7 @@ class TestPlan:
                 ["--fixed", "loss_distill=cs"],
                 "--fixed loss_distill: the grid sets it; give --vary loss_distill=VALUE",
             ),
-            (["--teacher", "awgn_snr=20"], "--teacher awgn_snr: the parts of the grid set it"),
+            (["--teacher", "awgn_snr=20"], "--teacher awgn_snr: the grid sets it"),
         ],
     )
     def test_a_flag_that_the_grid_would_overrule_is_refused(self, words, message):
@@ -393,7 +393,7 @@ class TestPlan:
             ),
             (["--dry_run", "--task", "0"], "--task does not go with --dry_run"),
             (["my study.yml"], "study my study.yml: 'my study' is not a name: letters, digits"),
-            (["--fixed", "lr=!!float ''"], "cannot be read"),
+            (["--fixed", "lr=!!float ''"], "is not YAML"),
         ],
     )
     def test_a_wrong_command_line_is_one_line(self, words, message, capsys):

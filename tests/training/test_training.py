@@ -754,7 +754,7 @@ class TestCheckpoint:
             path,
             content | {"weights": {name: spoil(name, w) for name, w in content["weights"].items()}},
         )
-        with pytest.raises(UserError, match="has weights that are no tensors"):
+        with pytest.raises(UserError, match="has weights that are not tensors"):
             checkpoint.restore(path)
 
     def test_a_network_that_makes_images_four_times_larger_is_one_line(self, tmp_path):

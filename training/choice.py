@@ -1,0 +1,99 @@
+"""--labels best: train with each of several labels, and choose by held-out frames."""
+
+from argparse import Namespace
+from collections.abc import Callable
+
+from checkpoints import checkpoint
+from core import distributed
+from core.registry import CANDIDATES, LABELS, MEASUREMENT_WEIGHT
+from report.tables import markdown
+from training import setup
+from training.run import Run
+
+WEIGHTS = (MEASUREMENT_WEIGHT / 4, MEASUREMENT_WEIGHT, 4 * MEASUREMENT_WEIGHT)
+
+
+def trainer(
+    prepare: setup.Prepare, begin: Callable[[Namespace], Run], teacher: bool
+) -> Callable[[list[Namespace]], list[dict]]:
+    """What trains runs of a script: together, or with --labels best each as the best of several."""
+
+    def train(runs: list[Namespace]) -> list[dict]:
+        if runs[0].labels == "best":
+            return [train_best(prepare, begin, args, teacher) for args in runs]
+        return setup.train_together(prepare, runs)
+
+    return train
+
+
+def candidates_of(args: Namespace, teacher: bool) -> list[Namespace]:
+    """The command lines among which is chosen: labels, and weights of the measurements beside them.
+
+    A weight that is typed is kept.
+    """
+    candidates = []
+    for labels in CANDIDATES:
+        spec = LABELS[labels]
+        if spec.target == "teacher" and not teacher:
+            continue
+        own: dict = {"labels": labels}
+        if spec.loss is None:
+            own |= {"measurement_weight": None, "measurement_part": None}
+        typed = args.measurement_weight != MEASUREMENT_WEIGHT
+        weights = WEIGHTS if spec.loss and spec.target and not typed else (None,)
+        for weight in weights:
+            changed = own if weight is None else own | {"measurement_weight": weight}
+            words = (args.run_name, labels, *([] if weight is None else [f"{weight:g}"]))
+            name = args.run_name and "_".join(words)
+            candidates.append(Namespace(**vars(args) | changed | {"run_name": name}))
+    return candidates
+
+
+def train_best(
+    prepare: setup.Prepare, begin: Callable[[Namespace], Run], args: Namespace, teacher: bool
+) -> dict:
+    """The scores of the best of several trainings, whose network becomes this run's.
+
+    The network before training is one of them: it is the first checkpoint of each.
+    """
+    try:
+        run = begin(args)
+    except setup.Finished as finished:
+        return finished.scores
+    candidates = candidates_of(args, teacher)
+    done = setup.train_together(prepare, candidates)
+    if args.dry_run:
+        run.describe()
+        return {}
+    rows = [describe(one, scores) for one, scores in zip(candidates, done, strict=True)]
+    k = max(range(len(done)), key=lambda k: -done[k]["val_recorded_error"])
+    print(markdown(rows))
+    chosen = rows[k]["labels"] if done[k]["best_epoch"] else "the network as it was"
+    print(f"chosen by held-out frames: {chosen}")
+    run.begin()
+    if not distributed.rank():
+        content = checkpoint.read(done[k]["checkpoint"])
+        checkpoint.write(run.best, content | {"config": run.identity})
+    shared = {name: value for name, value in done[k].items() if name not in ("run", "export")}
+    scores = run.finish(shared | {"chosen": chosen})
+    print(f"{'network':<12}{run.export}")
+    return scores
+
+
+def describe(args: Namespace, scores: dict) -> dict:
+    """A row of the table of candidates."""
+    name = args.labels
+    if args.measurement_weight is not None:
+        name += f" (weight {args.measurement_weight:g})"
+    return {
+        "labels": name,
+        "held out (dB)": f"{scores['val_recorded_psnr']:.2f}",
+        "standard error (dB)": f"{standard_error(scores):.2f}",
+        "best epoch": scores["best_epoch"],
+    }
+
+
+def standard_error(scores: dict) -> float:
+    """That of the score in dB."""
+    error = max(scores["val_recorded_error"], 1e-10)
+    return 10 / 2.302585 * scores["val_recorded_error_se"] / error
