@@ -118,6 +118,7 @@ FILES = {
     "results/predict/<checkpoint>/": [
         ("`<picture>.png`, `<picture>_before_after.png`", "a restored picture, alone and beside its input"),
         ("`frame_<k>.png`, `reconstructions.npy`, `before_after.png`", "with `--measurements`; the array is not rounded"),
+        ("`<frame>.png`, `<frame>_before_after.png`, `reconstructions.npz`", "of a recording: `reconstructions`, `first_images`, `names`, and the digest of the `recording`"),
         ("`classes.csv`", "of a classifier: the three likeliest classes"),
         ("`network.safetensors`, `network.pt2`, `network.onnx`", "with `--export`"),
     ],
