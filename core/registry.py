@@ -455,7 +455,7 @@ LABELS = {  # of --labels
     "sure": LabelSpec(loss="sure", text="the same with an unbiased estimate of the error"),
     "oracle": LabelSpec(target="image", text="the truth of --truth, as the upper limit"),
 }
-MEASUREMENT_WEIGHT = 0.05
+MEASUREMENT_WEIGHT = 1.0
 CANDIDATES = ("both", "teacher", "measurements", "raw")  # among which --labels best chooses
 
 LOSS_OPTIONS = {

@@ -92,7 +92,11 @@ def test_every_label_trains_without_the_truth(labels, laboratory):
 def test_the_oracle_alone_reads_the_truth(laboratory, capsys):
     truth = str(truth_path(laboratory / "lab.npz"))
     assert distilled(laboratory, "--labels", "oracle", "--truth", truth)["val_recorded_error"]
-    for wrong in (["--labels", "oracle"], ["--truth", truth], ["--labels", "raw", "--truth", truth]):
+    for wrong in (
+        ["--labels", "oracle"],
+        ["--truth", truth],
+        ["--labels", "raw", "--truth", truth],
+    ):
         with pytest.raises(SystemExit):
             parsed(laboratory, *wrong)
         assert "--labels oracle and --truth FILE go together" in capsys.readouterr().err
@@ -111,7 +115,7 @@ def test_a_stopped_training_resumes_bit_by_bit(laboratory, monkeypatch):
     flags = ["--labels", "sure", "--epochs", "3"]
     whole = distilled(laboratory, *flags, "--run_name", "whole")
     undo = interrupt_where(monkeypatch, lambda fit: fit.steps > 4)
-    with pytest.raises(BaseException, match="SIGINT|"):
+    with pytest.raises(KeyboardInterrupt):
         distilled(laboratory, *flags, "--run_name", "parts")
     undo()
     parts = distilled(laboratory, *flags, "--run_name", "parts")
@@ -154,7 +158,7 @@ def test_a_changed_recording_is_another_run(laboratory, tmp_path):
     arguments = ["simulate", "--dataset", "digits", "--n", "16", "--cr", "0.5", "--seed", "7"]
     sizes = ["--frames", "40", "--test_frames", "12", "--val_share", "0.25", "--overwrite"]
     acquire.main(acquire.parse([*arguments, *sizes, "--output", str(copy)]))
-    with pytest.raises(UserError, match="another configuration .*recording"):
+    with pytest.raises(UserError, match=r"another configuration .*recording"):
         main_unet_dist.main(main_unet_dist.parse(argv))
 
 
@@ -184,7 +188,9 @@ def test_labels_are_for_recordings(capsys):
 
 
 def test_a_ratio_beyond_the_recording_is_refused(laboratory):
-    with pytest.raises(UserError, match="the student measures 192 values .* not all among the 128"):
+    with pytest.raises(
+        UserError, match=r"the student measures 192 values .* not all among the 128"
+    ):
         distilled(laboratory, "--cr", "0.75")
 
 
