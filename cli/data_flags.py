@@ -5,10 +5,10 @@ from argparse import Namespace
 from cli.parser import Parser
 from cli.values import counting, natural, one_of, ordering, ratio, within
 from core.inputs import check_data, recorded_config
-from core.registry import DATASETS, LABELLED, PADDINGS, READERS, Entry
+from core.registry import DATASETS, LABELLED, LIGHT, PADDINGS, READERS, Entry
 
 # The noise of a single-pixel camera.
-OF_LIGHT = ("awgn_snr", "photons", "photon_budget", "dark", "dark_noise", "gain")
+OF_LIGHT = ("awgn_snr", *LIGHT, "calibration")
 # What a bare file of weights may lack.
 BARE = ("n", "cr", "ordering", "scales", "width", "padding")
 

@@ -12,6 +12,7 @@ from cli.distillation_flags import (
     add_teacher,
     checkpoints,
 )
+from cli.laboratory_flags import add_import, add_simulation
 from cli.parser import Distinct, Parser, Several
 from cli.physics_flags import (
     add_calibration,
@@ -141,6 +142,7 @@ __all__ = [
     "add_device",
     "add_distillation",
     "add_evaluation",
+    "add_import",
     "add_labelled",
     "add_loading",
     "add_network",
@@ -150,6 +152,7 @@ __all__ = [
     "add_results",
     "add_run",
     "add_scoring",
+    "add_simulation",
     "add_style",
     "add_teacher",
     "add_training",

@@ -39,6 +39,24 @@ def ordering(text: str) -> str:
     return one_of([*ORDERINGS, "file:PATH"], "ordering")(text)
 
 
+def import_order(text: str) -> str:
+    """The order of the patterns of an imported file."""
+    if text.startswith("listed:") and len(text) > len("listed:"):
+        return text
+    if text.lower() in ("natural", "walsh"):
+        return text.lower()
+    try:
+        return ordering(text)
+    except ArgumentTypeError:
+        names = ["natural", "walsh", "listed:FILE", *ORDERINGS, "file:PATH"]
+        raise ArgumentTypeError(f"unknown order '{text}': choose from {', '.join(names)}") from None
+
+
+def scaling(text: str) -> str | float:
+    """A positive number, auto for one of all frames, or frame for one of each."""
+    return text if text in ("auto", "frame") else positive(text)
+
+
 def degradation(text: str) -> str | dict:
     """A preset, or values in the place of some of a preset's: in a file, or as JSON by --config."""
     if not text.startswith(("file:", "{")):

@@ -21,7 +21,7 @@ PATH = Path(__file__).with_name("reference.md")
 SCRIPTS = (
     "main_unet", "main_unet_dist", "progressive_distill", "test_UNet",
     "main_classify", "main_classify_dist", "test_classify",
-    "predict", "compare_models", "analyze_features", "visualize_mask_spc",
+    "predict", "compare_models", "analyze_features", "visualize_mask_spc", "acquire",
     "sweep", "benchmark", "demo",
 )  # fmt: skip
 
@@ -33,6 +33,8 @@ VALUES = {
     "ordering": "an ordering, or `file:PATH`",
     "degradation": "a preset, or `file:PATH.yml`",
     "selection": "a selection, by number or name",
+    "import_order": "`natural`, `walsh`, `listed:FILE`, or an ordering",
+    "scaling": "a number > 0, `auto`, or `frame`",
     "noise_level": "dB, or `none`",
     "number_or_auto": "a number > 0, or `auto`",
     "side": "a power of two",
@@ -127,6 +129,10 @@ FILES = {
     "the folder of `visualize_mask_spc.py --export`": [
         ("`pattern_<k>_positive.png`, `pattern_<k>_negative.png`", "the 0/1 patterns in pairs"),
         ("`patterns.csv`, `manifest.json`", "the order in which to show them; how to read the detector"),
+    ],
+    "the file of `acquire.py --output`": [
+        ("`lab.npz`", "a recording; its keys are on the page about data"),
+        ("`lab_truth.npz`", "the clean images of a simulated recording"),
     ],
     "results/sweeps/<name>/": [
         ("`study.yml`", "the study as it was resolved"),

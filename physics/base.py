@@ -225,9 +225,15 @@ class Linear(Physics):
         if snr is None:
             return y
         values = self.values(y)
-        variance = values.square().mean((1, 2), keepdim=True) * 10 ** (-snr / 10)  # (B, 1, 1)
+        variance = self.white_variance(values)
         noise = torch.randn(values.shape, generator=generator).to(values)
         return y.flatten(2).index_copy(2, self.index, values + variance.sqrt() * noise).view_as(y)
+
+    def white_variance(self, values: Tensor) -> Tensor:
+        """The variance (B, 1, 1) of white noise at `awgn_snr` dB below the power of the values."""
+        snr = self.config["awgn_snr"]
+        power = values.square().mean((1, 2), keepdim=True)
+        return power * (0 if snr is None else 10 ** (-snr / 10))
 
     def back_projection(self, y: Tensor) -> Tensor:
         """A†y, which is Aᵀy where AAᵀ = I."""

@@ -1,0 +1,327 @@
+"""Recordings of other people: values in an order, in pairs, of a scale, with noise of a size."""
+
+from argparse import Namespace
+from math import isqrt
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from algo_functions import build_physics
+from core.errors import UserError, in_a_line
+from core.inputs import check_side, read_calibration
+from core.registry import LIGHT
+from data.arrays import BAD_ARRAY, read_npy
+from data.recordings import Recording, write_recording
+from data.splits import shuffled_order
+from laboratory.checks import Problem, find_problems, spread_of_neighbours, sums_of
+from laboratory.readers import Raw, read_raw, read_table
+from laboratory.report import describe, next_command
+from laboratory.spas import read_spas, spas_files
+from physics.hadamard import matrix
+from physics.single_pixel import SinglePixel, patterns_of
+
+WHITE = 0.999  # share of the pixels of all back-projections that scale auto makes at most 1
+NORMAL = 0.6745  # median of |z| of a standard normal z
+BRIEF = 3  # frames that a message names
+
+
+# ---------------------------------------------------------------- orders
+
+
+def walsh_places(n: int) -> Tensor:
+    """Places (n, n) of Walsh order: by the sequency of the rows, then by that of the columns."""
+    signs = matrix(n, torch.device("cpu"), torch.float32).sign()
+    sequency = (signs.diff(dim=1) != 0).sum(1)
+    return sequency[:, None] * n + sequency[None, :]
+
+
+def places_of(numbers: np.ndarray, n: int) -> Tensor:
+    """Places (n, n) that begin with these numbers of the natural order, then take the others."""
+    rest = np.setdiff1d(np.arange(n * n), numbers)
+    places = np.empty(n * n, np.int64)
+    places[np.concatenate((numbers, rest))] = np.arange(n * n)
+    return torch.from_numpy(places).view(n, n)
+
+
+def listed_numbers(path: str, n: int, m: int) -> np.ndarray:
+    """The numbers of the patterns in a file, one for each value."""
+    where = f"order listed:{path}"
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"{where}: no such file")
+    try:
+        numbers = read_npy(file) if file.suffix == ".npy" else read_table(file)
+    except BAD_ARRAY as error:
+        raise UserError(f"{where} cannot be read: {error}") from None
+    numbers = numbers.ravel()
+    if len(numbers) != m:
+        raise UserError(f"{where} lists {len(numbers)} patterns for {m} values")
+    whole = numbers.astype(np.int64) if np.isfinite(numbers).all() else np.array([-1])
+    if not np.array_equal(whole, numbers) or not 0 <= whole.min() <= whole.max() < n * n:
+        raise UserError(
+            f"{where}: the patterns of {n} x {n} pixels have the numbers 0 to {n * n - 1}"
+        )
+    if len(np.unique(whole)) < m:
+        raise UserError(f"{where} lists a pattern twice")
+    return whole
+
+
+def patterns_in_order(order: str, n: int, m: int) -> Tensor:
+    """The patterns that an order names, as the physics has them."""
+    if order == "variance":
+        raise UserError("order variance depends on images, and a recording has none")
+    if order in ("natural", "walsh") or order.startswith("listed:"):
+        check_side(order, n)
+    if order == "natural":
+        return torch.arange(n * n).view(n, n)
+    if order == "walsh":
+        return walsh_places(n)
+    if order.startswith("listed:"):
+        return places_of(listed_numbers(order.removeprefix("listed:"), n, m), n)
+    return patterns_of(order, n, m)
+
+
+# ---------------------------------------------------------------- values
+
+
+def pair_up(values: np.ndarray, pairs: str) -> np.ndarray:
+    """(N, C, m, 2) of values of both patterns of each pair."""
+    if values.shape[-1] % 2:
+        raise UserError(
+            f"pairs {pairs}: a frame has {values.shape[-1]} values, an odd number; "
+            "--pairs none is for values that are differences already"
+        )
+    if pairs == "interleaved":
+        return np.stack((values[..., 0::2], values[..., 1::2]), axis=-1)
+    half = values.shape[-1] // 2
+    return np.stack((values[..., :half], values[..., half:]), axis=-1)
+
+
+def side_of(args: Namespace, m: int) -> int:
+    """--n, or the side of the images whose patterns were all shown."""
+    if args.n is not None:
+        if m > args.n**2:
+            raise UserError(
+                f"a frame has {m} values, but {args.n} x {args.n} pixels have {args.n**2} "
+                "patterns: another --n or --pairs?"
+            )
+        return args.n
+    n = isqrt(m)
+    if n * n != m or n & (n - 1):
+        raise UserError(
+            f"a frame has {m} values, which is no square of a power of two: "
+            "give the side of the images by --n, or another --pairs"
+        )
+    return n
+
+
+def scale_of(values: np.ndarray, physics: SinglePixel, scale: str | float) -> np.ndarray:
+    """The factor (N, 1, 1) that takes the light of a white pixel to 1."""
+    if not isinstance(scale, str):
+        return np.full((len(values), 1, 1), scale)
+    images = []
+    for part in torch.from_numpy(values).float().split(64):
+        images.append(physics.back_projection(physics.place_values(part)).flatten(1))
+    pixels = torch.cat(images).double()
+    white = pixels.quantile(WHITE, 1) if scale == "frame" else quantile(pixels).expand(len(pixels))
+    if (white <= 0).any():
+        raise UserError(f"scale {scale}: a frame has no bright pixel; give a number")
+    return (1 / white.numpy())[:, None, None]
+
+
+def quantile(pixels: Tensor) -> Tensor:
+    """The WHITE quantile of any number of pixels."""
+    flat = pixels.flatten()
+    return flat.kthvalue(max(1, round(WHITE * len(flat)))).values
+
+
+def noise_of(
+    args: Namespace, pairs: np.ndarray | None, values: np.ndarray, physics: SinglePixel
+) -> tuple[np.ndarray, str]:
+    """The variance of the values before they are scaled, and where it is from."""
+    if args.imported_calibration and pairs is not None:
+        camera = read_calibration(args.imported_calibration)
+        gain, dark, sigma = camera["gain"], camera["dark"], camera["dark_noise"]
+        return (gain * (pairs.sum(-1) - 2 * dark) + 2 * sigma**2).clip(0), "calibration and counts"
+    if pairs is not None and pairs.shape[2] > 2:
+        return spread_of_neighbours(pairs)[..., None], "spread of the sums of pairs"
+    return last_coefficients(values, physics)[..., None], (
+        "coefficients of the highest sequency, which hold some of the image too"
+    )
+
+
+def last_coefficients(values: np.ndarray, physics: SinglePixel) -> np.ndarray:
+    """The variance (N, C) of the tenth of the values that have the highest sequency, by medians."""
+    count = max(1, values.shape[-1] // 10)
+    n = physics.config["n"]
+    chosen = np.arange(values.shape[-1])[-count:]
+    if physics.patterns.shape == (n, n):
+        places = walsh_places(n)
+        sequency = (places // n + places % n).flatten()[physics.index]
+        chosen = sequency.argsort(stable=True)[-count:].numpy()
+    return np.square(np.median(np.abs(values[..., chosen]), axis=-1) / NORMAL)
+
+
+# ---------------------------------------------------------------- the import
+
+
+def read_input(args: Namespace) -> Raw:
+    """The raw values of --input."""
+    path = Path(args.input)
+    if spas_files(path):
+        for flag in ("key", "order", "pairs", "n"):
+            if getattr(args, flag) is not None:
+                raise UserError(f"{flag}: the manifest of {path} says it; leave out --{flag}")
+        return read_spas(path, args.bands, args.band_count or 1)
+    for flag in ("bands", "band_count"):
+        if getattr(args, flag) is not None:
+            raise UserError(f"{flag}: only SPAS folders have wavelengths, not {path}")
+    if args.order is None:
+        raise UserError("which order do the patterns have? give --order, such as natural or walsh")
+    return read_raw(path, args.key, args.frames_in == "columns")
+
+
+def build_camera(args: Namespace, raw: Raw, m: int) -> tuple[SinglePixel, str]:
+    """The physics of the patterns that were shown, and the name of their order."""
+    n = raw.n or side_of(args, m)
+    if raw.walsh is not None:
+        natural = walsh_places(n).flatten().argsort().numpy()[raw.walsh]
+        order, patterns = "walsh", places_of(natural, n)
+    else:
+        order, patterns = args.order, patterns_in_order(args.order, n, m)
+    config = {"name": "spc", "n": n, "c": raw.values.shape[1], "cr": m / (n * n)}
+    config |= {"ordering": order, "x0": "adjoint", "awgn_snr": None, **LIGHT}
+    physics = build_physics(config, state=[{"patterns": patterns, "lmmse": None}])
+    assert isinstance(physics, SinglePixel), "its config is that of a single-pixel camera"
+    if physics.m != m:
+        raise UserError(f"order {order} has {physics.m} patterns for {m} values")
+    return physics, order
+
+
+def all_ones(physics: SinglePixel) -> int | None:
+    """The place of the all-ones pattern among the values."""
+    n = physics.config["n"]
+    if physics.patterns.shape != (n, n):
+        return None
+    place = int(physics.patterns[0, 0])
+    return place if place < physics.m else None
+
+
+def import_recording(args: Namespace) -> dict:
+    """Reads other people's files, checks them, and writes a recording."""
+    raw = read_input(args)
+    kind = "interleaved" if raw.walsh is not None else args.pairs or "none"
+    pairs = None if kind == "none" else pair_up(raw.values, kind)
+    differences = raw.values if pairs is None else pairs[..., 0] - pairs[..., 1]
+    physics, _ = build_camera(args, raw, differences.shape[-1])
+    check_pairs(raw.values, pairs, kind)
+    are_counts = pairs is not None
+    problems = [*find_problems(raw.values, differences, all_ones(physics), are_counts)]
+    kept = choose_frames(problems, raw, args.on_bad_frame)
+    differences, pairs = differences[kept], None if pairs is None else pairs[kept]
+    amplitude = physics.amplitudes.numpy()
+    if pairs is None and physics.patterns.shape != (physics.config["n"],) * 2:
+        amplitude = np.ones(1)  # the values are those of the rows as they are
+    variance, source = noise_of(args, pairs, differences, physics)
+    scale = scale_of(differences * amplitude, physics, args.scale)
+    factor = scale * amplitude
+    calibration = {"made_by": "import", "noise_from": source, "pairs": kind, **raw.notes}
+    calibration |= {"scale": scale.ravel().tolist() if args.scale == "frame" else scale.flat[0]}
+    if args.imported_calibration:
+        calibration |= read_calibration(args.imported_calibration)
+    values = torch.from_numpy(differences * factor).float()
+    same_factor = (
+        np.broadcast_to(factor, values.shape) if variance.shape[-1] > 1 else factor[..., :1]
+    )
+    recording = Recording(
+        config=physics.config,
+        patterns=physics.patterns,
+        values=values,
+        variance=torch.from_numpy(np.array(variance * same_factor**2)).float(),
+        split=split_frames(len(kept), args.val_share, args.test_share),
+        names=tuple(raw.names[k] for k in kept),
+        counts=None if pairs is None else torch.from_numpy(pairs).float(),
+        calibration=calibration,
+    )
+    path = Path(args.output)
+    write_recording(path, recording)
+    if pairs is not None:
+        report_sums(pairs)
+    print(path)
+    print(f"{describe(recording)}; noise from the {source}: {noise_words(recording)}")
+    print(f"next: {next_command(path, recording)}")
+    return {"frames": len(recording), "digest": recording.digest}
+
+
+def noise_words(recording: Recording) -> str:
+    """The noise of a recording as a ratio to its values."""
+    noise = recording.variance.mean().sqrt().item()
+    signal = recording.values.square().mean().sqrt().item()
+    return f"standard deviation {noise:.3g}, that of the values {signal:.3g}"
+
+
+def check_pairs(raw: np.ndarray, pairs: np.ndarray | None, kind: str) -> None:
+    """Refuses pairs whose sums are much less equal than those of the other arrangement."""
+    if pairs is None or not np.isfinite(raw).all():
+        return
+    other = "stacked" if kind == "interleaved" else "interleaved"
+    spread = np.median(sums_of(pairs).spread)
+    other_spread = np.median(sums_of(pair_up(raw, other)).spread)
+    if other_spread < spread / 2:
+        raise UserError(
+            f"pairs {kind}: the sums of the pairs spread by {spread:.1%}, but only by "
+            f"{other_spread:.1%} if they are {other}: give --pairs {other}"
+        )
+
+
+def report_sums(pairs: np.ndarray) -> None:
+    """Prints how equal the sums of pairs are, and whether the light drifts."""
+    sums = sums_of(pairs)
+    spread, drift = np.median(sums.spread), np.median(np.abs(sums.drift))
+    print(
+        f"sums of pairs: they spread by {spread:.2%} within a frame, and the light changes by "
+        f"{drift:.2%} from its first to its last pair (medians)"
+    )
+
+
+def choose_frames(problems: list[Problem], raw: Raw, on_bad_frame: str) -> np.ndarray:
+    """The frames that are imported."""
+    frames = np.arange(len(raw.values))
+    listed = "; ".join(
+        f"frame {one.frame} ({in_a_line(raw.names[one.frame])}): {one.text}"
+        for one in problems[:BRIEF]
+    )
+    listed += f"; and {len(problems) - BRIEF} more" if len(problems) > BRIEF else ""
+    if not problems:
+        return frames
+    if on_bad_frame == "stop":
+        raise UserError(f"{listed} (--on_bad_frame skip leaves such frames out, keep takes them)")
+    broken = {one.frame for one in problems if one.is_broken or on_bad_frame == "skip"}
+    if on_bad_frame == "keep" and broken:
+        raise UserError(
+            f"{listed}: such frames cannot be kept; --on_bad_frame skip leaves them out"
+        )
+    kept = np.array([k for k in frames if k not in broken], dtype=int)
+    print(f"{'left out' if on_bad_frame == 'skip' else 'kept'}: {listed}")
+    if not len(kept):
+        raise UserError(f"no frame is left of {len(frames)}")
+    return kept
+
+
+def split_frames(count: int, val_share: float, test_share: float) -> Tensor:
+    """A fixed random split (N,), with a frame in each part that has a share where there is one."""
+    sizes = []
+    for share in (test_share, val_share):
+        sizes.append(max(round(share * count), 1 if share and count > 2 else 0))
+    if sum(sizes) >= count > 1 or (count == 1 and sum(sizes) > 1):
+        raise UserError(
+            f"val_share {val_share:g} and test_share {test_share:g} of {count} frames leave none "
+            "for training"
+        )
+    split = torch.zeros(count, dtype=torch.uint8)
+    order = shuffled_order(count)
+    split[order[: sizes[0]]] = 2
+    split[order[sizes[0] : sum(sizes)]] = 1
+    return split
