@@ -13,6 +13,7 @@ def build_parser() -> flags.Parser:
         help="the others are compared with the first one",
     )
     flags.add_data(parser, n_default=None, c_default=None, limits=("test",), whole=True)
+    flags.add_truth(parser)
     flags.add_bare(parser)
     flags.add_loading(parser)
     flags.add_scoring(parser)
@@ -50,12 +51,23 @@ def build_parser() -> flags.Parser:
     group.add_argument("--seed", type=flags.natural, default=42, help="seed of the noise")
     flags.add_device(parser, group)
     flags.add_results(parser, group)
+    parser.checks.append(check_noise)
     parser.files.append(flags.checkpoints("checkpoints"))
     return parser
 
 
+def check_noise(args) -> None:
+    """Refuses two noises: networks are compared at one."""
+    if args.awgn_snr and args.photons:
+        raise flags.UserError("awgn_snr and photons are two models of the same noise: give one")
+
+
 def parse(argv=None):
-    return build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.dataset == "recorded" and args.truth is None:
+        parser.error("the quality of recorded frames needs their --truth; test_UNet.py does not")
+    return args
 
 
 def main(args) -> dict:

@@ -53,6 +53,7 @@ def build_parser() -> flags.Parser:
         help="a .npy file of frames; each has m values, or 2 m values of complementary pairs",
     )
     group.add_argument("--scale", type=flags.gain, help="factor for the measured values, or auto")
+    flags.add_calibration(group)
     group = parser.add_argument_group("export")
     group.add_argument(
         "--export",
@@ -88,7 +89,7 @@ def check_one_use(args, parser: flags.Parser) -> None:
     users: dict[str, str] = dict.fromkeys(
         ("simulate", "truth", "sigma", "tile", "overlap"), "images"
     )
-    users["scale"] = "--measurements"
+    users |= dict.fromkeys(("scale", "calibration"), "--measurements")
     for flag, user in users.items():
         value = getattr(args, flag)
         if value is not None and value is not False and user != use:

@@ -15,6 +15,7 @@ def build_parser() -> flags.Parser:
     )
     flags.add_data(parser, n_default=None, c_default=None, limits=("train", "test"), whole=True)
     flags.add_loading(parser)
+    flags.add_truth(parser)
     flags.add_bare(parser)
     flags.add_scoring(parser)
     group = flags.add_evaluation(parser)
@@ -42,6 +43,7 @@ def parse(argv=None):
 def main(args) -> dict:
     from core import runtime
     from evaluation.checkpoints import checkpoint_names, format_paths, open_restorer
+    from evaluation.recorded import evaluate_recorded, write_recorded
     from evaluation.restoration import evaluate_checkpoint, write_restoration
     from report import tables
 
@@ -52,9 +54,16 @@ def main(args) -> dict:
     rows = []
     with tables.print_at_end(rows):
         for path, name in names.items():
+            if args.dataset == "recorded" and args.truth is None:
+                scored = evaluate_recorded(path, name, checkpoints[path], args, device)
+                rows += scored.rows
+                write_recorded(scored, args)
+                continue
             result = evaluate_checkpoint(path, name, checkpoints[path], args, device)
             rows += result.rows
             write_restoration(result, args, device)
+    if args.dataset == "recorded" and args.truth is None:
+        return {"rows": rows, "recorded_psnr": rows[-1]["recorded values (dB)"]}
     return {"rows": rows, "psnr": rows[-1]["PSNR"], "ssim": rows[-1]["SSIM"]}
 
 

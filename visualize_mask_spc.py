@@ -11,6 +11,7 @@ def build_parser() -> flags.Parser:
     )
     flags.add_data(parser, limits=("train",))
     flags.add_patterns(parser)
+    flags.add_light_levels(parser)
     group = parser.add_argument_group("output")
     group.add_argument(
         "--patterns", type=flags.counting, default=16, help="number of patterns in the figure"
@@ -55,13 +56,16 @@ def main(args) -> dict:
     from training import setup
 
     runtime.start("cpu")
-    flags_of_physics = Namespace(**vars(args), physics="spc", x0="adjoint", awgn_snr=None)
+    noiseless = {"awgn_snr": None, "photons": None, **dict.fromkeys(("dark", "dark_noise"), 0.0)}
+    fixed = {"physics": "spc", "x0": "adjoint", "photon_budget": "pattern", "gain": 1.0}
+    flags_of_physics = Namespace(**vars(args) | noiseless | fixed)
     config = setup.physics_config_of(flags_of_physics)
     setup.check_physics(args, config)
     images = build_splits(setup.request_of(args), wanted=("train",))["train"].stack
     physics = build_physics(config, images=images)
     assert isinstance(physics, SinglePixel), "its config is that of a single-pixel camera"
     print(f"physics: {physics.describe()}")
+    outcomes = outcomes_of(physics, images(), args)
     ordering = args.ordering.replace("/", "_").replace(":", "_")
     folder = Path(args.results) / "masks" / f"{ordering}_cr_{args.cr:g}_n_{args.n}"
     if args.export:  # first: nothing is written where the patterns cannot be exported
@@ -78,11 +82,40 @@ def main(args) -> dict:
         patterns.draw_energies(curves, physics.m, folder / "energy.png")
     else:
         print(f"no energies, because there are no Hadamard patterns for n {args.n}")
+    best = show_light(outcomes, physics.m, folder) if outcomes else []
     patterns.draw_mask(physics, folder / "mask.png")
     patterns.draw_patterns(physics, args.patterns, folder / "patterns.png")
     print(f"figures: {folder}")
     energies.pop(patterns.BEST, None)
-    return {"m": physics.m, "energies": energies}
+    return {"m": physics.m, "energies": energies, "best_ratios": best}
+
+
+def outcomes_of(physics, images, args) -> list:
+    """What each light of the flags gives."""
+    from evaluation import light_budget
+    from physics.light import Light
+
+    lights = [
+        Light(photons, args.photon_budget, dark_noise=args.dark_noise, gain=args.gain)
+        for photons in args.photons or []
+    ]
+    return light_budget.outcomes_of(physics, images, lights) if lights else []
+
+
+def show_light(outcomes, m: int, folder) -> list[float]:
+    """Prints and draws what each light gives; returns its best ratio."""
+    from evaluation import light_budget
+    from report.tables import markdown
+
+    rows = [
+        {"back-projection": name} | outcome.row(count)
+        for outcome in outcomes
+        for name, count in (("at --cr", m), ("best ratio", outcome.best))
+    ]
+    print(markdown(rows))
+    light_budget.draw_outcomes(outcomes, m, folder / "light.png")
+    light_budget.write_outcomes(outcomes, folder / "light.csv")
+    return [outcome.best / len(outcome.noise) for outcome in outcomes]
 
 
 if __name__ == "__main__":

@@ -13,15 +13,15 @@ from cli.distillation_flags import (
     checkpoints,
 )
 from cli.laboratory_flags import add_import, add_simulation
+from cli.light_flags import add_calibration, add_light_levels
 from cli.parser import Distinct, Parser, Several
 from cli.physics_flags import (
-    add_calibration,
     add_classifier,
     add_network,
     add_patterns,
     add_physics,
 )
-from cli.recorded_flags import add_recorded
+from cli.recorded_flags import add_recorded, add_truth
 from cli.training_flags import (
     LATER,
     RENAMED,
@@ -144,6 +144,7 @@ __all__ = [
     "add_evaluation",
     "add_import",
     "add_labelled",
+    "add_light_levels",
     "add_loading",
     "add_network",
     "add_patterns",
@@ -156,6 +157,7 @@ __all__ = [
     "add_style",
     "add_teacher",
     "add_training",
+    "add_truth",
     "assignment",
     "checkpoints",
     "counting",

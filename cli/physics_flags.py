@@ -1,9 +1,10 @@
 """The flags of physics and networks."""
 
-from argparse import ArgumentError, BooleanOptionalAction, Namespace
+from argparse import BooleanOptionalAction, Namespace
 
 from cli import checks
 from cli.data_flags import defaults_of, refuse_with_recording
+from cli.light_flags import add_light
 from cli.parser import Parser, Several
 from cli.values import (
     counting,
@@ -11,24 +12,18 @@ from cli.values import (
     degradation,
     one_of,
     ordering,
-    photons,
     physics_of,
     positive,
     ratio,
     sigma,
     within,
 )
-from core.errors import UserError
-from core.inputs import read_calibration
 from core.registry import (
     BATCH_NORMS,
     CLASSIFIERS,
     DEGRADATIONS,
     FIRST_IMAGES,
     KERNELS,
-    LIGHT,
-    LIGHT_BUDGETS,
-    LIGHT_LIMITS,
     MASK_TYPES,
     NETWORKS,
     ORDERINGS,
@@ -127,93 +122,6 @@ def add_physics(parser: Parser, table: dict = RESTORED, default: str = "spc") ->
     )
     if any("photons" in entry.flags for entry in table.values()):
         add_light(parser, group, table)
-
-
-class Photons(Several):
-    """One number, the two ends of a range, or none."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        assert isinstance(values, list)
-        if values == [None]:
-            setattr(namespace, self.dest, None)
-            return
-        if None in values or len(values) > 2:
-            raise ArgumentError(self, "give one number, the two ends of a range, or none")
-        super().__call__(parser, namespace, values, option_string)
-
-
-def add_light(parser: Parser, group, table: dict) -> None:
-    """The flags of a camera that counts photons."""
-
-    def add(flag: str, text: str, **how) -> None:
-        group.add_argument(flag, help=f"{text} {defaults_of(flag[2:], table)}", **how)
-
-    add(
-        "--photons",
-        "photons that a pixel of value 1 gives; of two values, each image gets one between them, "
-        "log-uniformly; none: no photon noise",
-        type=photons,
-        nargs="+",
-        action=Photons,
-    )
-    add(
-        "--photon_budget",
-        "whether these are the photons of one pattern, or those of a whole frame, divided among "
-        "its patterns",
-        type=one_of(LIGHT_BUDGETS, "photon_budget"),
-    )
-    add("--dark", "offset of the detector in counts", type=limited("dark"))
-    add("--dark_noise", "standard deviation of a dark count", type=limited("dark_noise"))
-    add("--gain", "counts that a photon gives", type=limited("gain"))
-    add_calibration(group)
-
-    def complete(args: Namespace) -> None:
-        if args.calibration and "gain" not in table[args.physics].flags:
-            parser.error(f"physics '{args.physics}' does not read --calibration")
-        if args.calibration:
-            apply_calibration(args)
-
-    def check(args: Namespace) -> None:
-        if args.photons is None and "gain" in table[args.physics].flags:
-            for name, default in LIGHT.items():
-                if getattr(args, name) != default:
-                    parser.error(
-                        f"{name} {getattr(args, name)}: it belongs to a camera that counts "
-                        "photons; give their number by --photons"
-                    )
-        elif getattr(args, "awgn_snr", None) is not None and args.photons is not None:
-            parser.error("photons and awgn_snr are two models of the same noise: give one of them")
-
-    parser.rules.append(complete)
-    parser.checks.append(check)
-
-
-def add_calibration(group) -> None:
-    group.add_argument(
-        "--calibration",
-        metavar="FILE",
-        help="dark, dark_noise and gain of a camera, as calibrate.py wrote them",
-    )
-
-
-def limited(name: str):
-    """A value of the light within its limits."""
-    low, high, open_low = LIGHT_LIMITS[name]
-    return within(low, high, open_low=open_low)
-
-
-def apply_calibration(args: Namespace) -> None:
-    """Fills the flags of the detector from --calibration; one that contradicts it is refused."""
-    for name, value in read_calibration(args.calibration).items():
-        typed = getattr(args, name)
-        if typed is not None and typed != value:
-            raise UserError(
-                f"{name} {typed:g} contradicts --calibration {args.calibration}, "
-                f"which has {value:g}: leave one of them out"
-            )
-        setattr(args, name, value)
-        if hasattr(args, "typed"):
-            args.typed.add(name)
 
 
 def add_ratios(group, table: dict) -> None:

@@ -9,6 +9,22 @@ from core.registry import CANDIDATES, LABELS, MEASUREMENT_WEIGHT
 PARTS = ("all", "unmeasured")  # of the recorded values, which a loss compares
 
 
+def add_truth(parser: Parser) -> None:
+    """The flag of evaluations that compares frames with their clean images."""
+    group = parser.add_argument_group("recordings (--dataset recorded)")
+    group.add_argument(
+        "--truth",
+        metavar="FILE",
+        help="clean images of a simulated recording; without it the recorded values are scored",
+    )
+
+    def check(args: Namespace) -> None:
+        if args.truth is not None and args.dataset != "recorded":
+            parser.error(f"--truth is for --dataset recorded, not for '{args.dataset}'")
+
+    parser.rules.append(check)
+
+
 def add_recorded(parser: Parser, default: str) -> None:
     """The flags of recordings; without a teacher, the labels that need one are left out."""
     teacher = LABELS[default].target == "teacher"

@@ -94,17 +94,25 @@ def fit_to_images(network: Network, physics: Physics, images: Images) -> tuple[N
     return Piecewise(network, n), Mosaic(physics)
 
 
+def calibrated(physics: Physics, path: str) -> Physics:
+    """A camera that counts photons with the detector of a calibration file; another as it is."""
+    photons = physics.config.get("photons")
+    if photons is None:
+        return physics
+    return physics.at_noise(photons=photons, **read_calibration(path))
+
+
+def check_counts_photons(levels: list[Physics], path: str) -> None:
+    """Refuses a calibration where no physics has a detector."""
+    if all(one.config.get("photons") is None for one in levels):
+        raise UserError(
+            f"calibration {path}: physics '{levels[0].label}' counts no photons, "
+            "so it has no detector; leave it out, or give --photons where there is such a flag"
+        )
+
+
 def physics_at_levels(physics: Physics, args: Namespace) -> list[Physics]:
-    """The physics at each noise level of the flags, or as it is."""
-    light = read_calibration(args.calibration) if args.calibration else {}
-    own_photons = physics.config.get("photons")
-    if light and not args.photons:
-        if own_photons is None:
-            raise UserError(
-                f"calibration {args.calibration}: physics '{physics.label}' counts no photons; "
-                "give --photons"
-            )
-        return [physics.at_noise(photons=own_photons, **light)]
+    """The physics at each noise level of the flags, or as it is; with the detector of a file."""
     at_levels = []
     for flag in LEVELS:
         levels = getattr(args, flag)
@@ -113,9 +121,12 @@ def physics_at_levels(physics: Physics, args: Namespace) -> list[Physics]:
             raise UserError(
                 f"{flag}: the noise of physics '{physics.config['name']}' is set by {own}"
             )
-        more = light if flag == "photons" else {}
-        at_levels += [physics.at_noise(**{flag: level}, **more) for level in levels or []]
-    return at_levels or [physics]
+        at_levels += [physics.at_noise(**{flag: level}) for level in levels or []]
+    at_levels = at_levels or [physics]
+    if not args.calibration:
+        return at_levels
+    check_counts_photons(at_levels, args.calibration)
+    return [calibrated(one, args.calibration) for one in at_levels]
 
 
 def build_meter(args: Namespace) -> Meter:

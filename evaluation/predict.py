@@ -24,8 +24,10 @@ from data.images import (
     report_enlarged,
 )
 from data_loader import Request
+from evaluation.checkpoints import calibrated, check_counts_photons
 from models.base import Network
 from physics.base import Linear, Physics
+from physics.single_pixel import SinglePixel
 from report.figures import draw_grid, save_image
 
 GRID = 16  # pixels: a network that pools gives the same in a tile that begins on a multiple of it
@@ -208,8 +210,8 @@ def restore_files(
 # ---------------------------------------------------------------- measurements
 
 
-def read_frames(path: str, m: int, c: int) -> tuple[Tensor, bool]:
-    """The values (frames, C, m) of a file, and whether they are differences of pairs.
+def read_frames(path: str, m: int, c: int) -> tuple[Tensor, Tensor | None]:
+    """The values (frames, C, m) of a file, and where they are differences of pairs their sums.
 
     The values of complementary patterns alternate, the positive one first.
     """
@@ -233,40 +235,71 @@ def read_frames(path: str, m: int, c: int) -> tuple[Tensor, bool]:
         )
     values = torch.from_numpy(array.astype(np.float64)).reshape(-1, channels, array.shape[-1])
     if array.shape[-1] == m:
-        return values, False
-    return values[..., 0::2] - values[..., 1::2], True
+        return values, None
+    positive, negative = values[..., 0::2], values[..., 1::2]
+    return positive - negative, positive + negative
 
 
-def scale_values(
+def scale_of(
     values: Tensor, physics: Linear, scale: float | str | None, paired: bool
-) -> Tensor:
-    """Values in the units of the physics.
+) -> float | Tensor:
+    """The factor from values to the units of the physics, one number or one for each frame.
 
-    A number multiplies; `auto` makes the brightest pixel of each frame's back-projection 1.
-    Without either, differences of pairs are multiplied by the amplitude of the patterns, as the
-    manifest says for one mirror a pixel, and single values stay as they are.
+    `auto` makes the brightest pixel of each frame's back-projection 1. Without a number,
+    differences of pairs are multiplied by the amplitude of the patterns, as the manifest says for
+    one mirror a pixel, or as the light of a camera that counts photons says; single values stay as
+    they are.
     """
     if scale == "auto":
         back_projection = physics.back_projection(physics.place_values(values.float()))
         brightest = back_projection.flatten(1).amax(1)
         if (brightest <= 0).any():
             raise UserError("scale auto: the back-projection of a frame has no bright pixel")
-        return values / brightest.double()[:, None, None]
+        return 1 / brightest.double()[:, None, None]
     if isinstance(scale, float | int):
-        return values * scale
-    return values * physics.rows(1).abs().max().item() if paired else values
+        return scale
+    if not paired:
+        return 1.0
+    if isinstance(physics, SinglePixel) and physics.light is not None:
+        low, high = physics.light.range_of_alpha(physics.m)
+        if low != high:
+            raise UserError(
+                f"measurements: the network was trained with {physics.light.describe()}, so the "
+                "scale of these counts is not known; give --scale"
+            )
+        return physics.amplitudes.to(values) / (physics.light.gain * low)
+    return physics.rows(1).abs().max().item()
 
 
-def read_measurements(physics: Physics, args: Namespace, device: torch.device) -> list[Tensor]:
+def read_measurements(
+    network: Network, physics: Physics, args: Namespace, device: torch.device
+) -> list[Tensor]:
     """The measurements of a file, in batches."""
     if not isinstance(physics, Linear):
         raise UserError(
             f"measurements {args.measurements}: the checkpoint's physics, '{physics.label}', "
             "measures images; give images instead"
         )
-    values, paired = read_frames(args.measurements, physics.m, physics.config["c"])
-    values = scale_values(values.to(device), physics, args.scale, paired)
-    return [physics.place_values(batch) for batch in values.float().split(FRAMES)]
+    if args.calibration:
+        check_counts_photons([physics], args.calibration)
+        physics = calibrated(physics, args.calibration)
+        assert isinstance(physics, Linear)
+    values, sums = read_frames(args.measurements, physics.m, physics.config["c"])
+    scale = scale_of(values.to(device), physics, args.scale, sums is not None)
+    values = (values.to(device) * scale).float()
+    if not (isinstance(physics, SinglePixel) and physics.light is not None):
+        return [physics.place_values(batch) for batch in values.split(FRAMES)]
+    if sums is not None:
+        variance = (scale**2 * physics.light.variance_of_sums(sums.to(device))).float()
+    elif network.reads_noise_level:
+        raise UserError(
+            f"measurements {args.measurements}: this network reads the noise level, which single "
+            "values do not tell; give the counts of pairs"
+        )
+    else:
+        variance = torch.zeros_like(values)
+    batches = zip(values.split(FRAMES), variance.split(FRAMES), strict=True)
+    return [physics.place_values(*batch) for batch in batches]
 
 
 @torch.no_grad()
@@ -275,7 +308,7 @@ def restore_measurements(
 ) -> dict:
     """Reconstructs measured frames; writes them as images and, unrounded, as one array."""
     physics = select_physics(physics, args)
-    batches = read_measurements(physics, args, device)
+    batches = read_measurements(network, physics, args, device)
     first = torch.cat([physics.back_projection(y) for y in batches])
     output = torch.cat([network(physics.first_image(y)) for y in batches])
     for k, image in enumerate(output):
@@ -314,7 +347,7 @@ def classify_files(
         )
     selected = select_physics(physics, args)
     if args.measurements:
-        batches = read_measurements(selected, args, device)
+        batches = read_measurements(network, selected, args, device)
         first = torch.cat([selected.first_image(y) for y in batches])
         names = [f"frame_{k:05d}" for k in range(len(first))]
     else:

@@ -18,6 +18,7 @@ from core.errors import CONTROL, UserError
 from core.files import append_csv, check_header, folder_for, inside, significant, write_csv
 from core.registry import FETCHED
 from data.batches import Images, Loader, build_loader, present
+from data.recorded import RecordedFrames
 from data_loader import build_splits
 from evaluation.checkpoints import (
     build_meter,
@@ -132,8 +133,8 @@ def load_lmmse_images(checkpoint: Checkpoint, args: Namespace, test: Images) -> 
     """The images to fit LMMSE to, those of the training; prints which, or why there are none."""
     config, physics = checkpoint.physics.config, checkpoint.physics.parts[0]
     n = config["n"]
-    if test.paired or not isinstance(physics, Linear):
-        return None
+    if test.paired or isinstance(test, RecordedFrames) or not isinstance(physics, Linear):
+        return None  # a recording has no clean training images
     try:
         if n > LARGEST_LMMSE:
             raise UserError(

@@ -117,8 +117,11 @@ class Light:
 
     def estimated_variance(self, counts: Tensor, alpha: Tensor) -> Tensor:
         """[g (y+ + y- - 2 mu) + 2 sigma²] / (g alpha)², (B, C, m), which is unbiased."""
-        photons = self.gain * (counts.sum(-1) - 2 * self.dark)
-        return (photons + 2 * self.dark_noise**2) / (self.gain * alpha) ** 2
+        return self.variance_of_sums(counts.sum(-1)) / (self.gain * alpha) ** 2
+
+    def variance_of_sums(self, sums: Tensor) -> Tensor:
+        """The variance of y+ - y-, estimated from y+ + y-."""
+        return self.gain * (sums - 2 * self.dark) + 2 * self.dark_noise**2
 
     def expected_variance(self, total: Tensor, pairs: int) -> Tensor:
         """Var m = |H| x / alpha + 2 sigma² / (g alpha)², over a range the mean, for |H| x."""

@@ -35,6 +35,7 @@ LABELS = {  # of columns of metrics.csv
     "task_loss": "task",
     "psnr": "PSNR (dB)",
     "ssim": "SSIM",
+    "recorded_psnr": "PSNR of recorded values (dB)",
     "top1": "top-1 (%)",
     "top3": "top-3 (%)",
 }

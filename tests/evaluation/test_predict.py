@@ -417,3 +417,34 @@ def test_an_export_that_gives_other_images_is_refused_and_leaves_no_file(monkeyp
     with pytest.raises(UserError, match="output differs by up to"):
         call(predict, "--checkpoint", scores["export"], "--export", "safetensors")
     assert not [path for path in Path("results/predict").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("network", ["unet", "drunet"])
+def test_counts_of_pairs_bring_their_noise_level_with_them(network, tmp_path):
+    words = ["--cr", "0.25", "--photons", "20", "--dark", "5", "--dark_noise", "2", "--gain", "3"]
+    scores = call(main_unet, *words, *TINY, "--network", network)
+    opened = checkpoint.restore(scores["export"])
+    x = torch.from_numpy(np.stack([scene(seed=seed) / 255 for seed in range(2)])).float()[:, None]
+    counts, alpha = opened.physics.count_photons(x, torch.Generator().manual_seed(0))
+    values, variance = opened.physics.values_of_counts(counts, alpha)
+    y = opened.physics.place_values(values.float(), variance.float())
+    with torch.no_grad():
+        direct = opened.network(opened.physics.first_image(y))
+
+    def restored(array, *words):
+        np.save("y.npy", array)
+        words = ["--checkpoint", scores["export"], "--measurements", "y.npy", *words]
+        return np.load(call(predict, *words)["folder"] + "/reconstructions.npy")
+
+    pairs = counts[:, 0].flatten(1).numpy()  # y+ y- y+ y- ...
+    assert np.allclose(restored(pairs), direct, atol=1e-5)
+    calibration = {"dark": 5.0, "dark_noise": 2.0, "gain": 6.0}  # of twice the gain
+    Path("c.json").write_text(json.dumps(calibration))
+    doubled = 2 * (counts - 5) + 5
+    doubled = restored(doubled[:, 0].flatten(1).numpy(), "--calibration", "c.json")
+    assert np.allclose(doubled, direct, atol=0.02)  # but for the share of the dark noise
+    if network == "drunet":
+        with pytest.raises(UserError, match="give the counts of pairs"):
+            restored(values[:, 0].numpy())
+    else:
+        assert np.allclose(restored(values[:, 0].numpy()), direct, atol=1e-5)
