@@ -25,6 +25,7 @@ from algo_functions import build_physics
 from core.errors import UserError
 from core.registry import DATASETS, LABELLED
 from core.runtime import seeded
+from data.batches import present
 from data.recordings import Recording, truth_path, write_recording, write_truth
 from data.splits import WORDS, shuffled_order
 from data_loader import build_splits
@@ -33,6 +34,7 @@ from physics.single_pixel import SinglePixel, is_hadamard
 from training.setup import check_physics, physics_config_of, request_of
 
 BATCH = 256  # frames that are measured at once
+SCENES = 1  # the stream of random numbers that chooses training images
 
 
 @dataclass(frozen=True)
@@ -114,12 +116,11 @@ class Scenes(NamedTuple):
 
 
 def choose_scenes(args: Namespace) -> Scenes:
-    """Training images, of which a share is for validation, and test images."""
+    """Training images of a seed, of which a share is for validation, and test images."""
     table = LABELLED if args.labels else DATASETS
     if args.labels and args.dataset not in LABELLED:
         raise UserError(f"labels: the images of dataset '{args.dataset}' have none")
-    request = request_of(args, limit_train=args.frames, limit_test=args.test_frames)
-    request = request._replace(labelled=args.labels)
+    request = request_of(args, limit_test=args.test_frames)._replace(labelled=args.labels)
     splits = build_splits(request, ("train", "test"), table=table)
     for name, wanted in (("train", args.frames), ("test", args.test_frames)):
         if len(splits[name]) < wanted:
@@ -137,11 +138,15 @@ def choose_scenes(args: Namespace) -> Scenes:
     split = torch.zeros(args.frames + args.test_frames, dtype=torch.uint8)
     split[shuffled_order(args.frames)[:held]] = 1
     split[args.frames :] = 2
-    names = [f"{name}_{i:05d}" for name in splits for i in range(len(splits[name]))]
+    # Another seed is another campaign: other scenes, but the same test.
+    order = torch.randperm(len(splits["train"]), generator=seeded(args.seed, SCENES))
+    places = {"train": order[: args.frames], "test": torch.arange(args.test_frames)}
+    names = [f"{name}_{i:05d}" for name in splits for i in places[name].tolist()]
     labels = None
     if args.labels:
-        labels = torch.tensor([k for images in splits.values() for k in images.labels or ()])
-    images = torch.cat([images.stack() for images in splits.values()])
+        every = [present(splits[name].labels)[i] for name in splits for i in places[name].tolist()]
+        labels = torch.tensor(every)
+    images = torch.cat([splits[name].decode(places[name]) for name in splits])
     return Scenes(images, split, tuple(names), labels, splits["train"].classes)
 
 

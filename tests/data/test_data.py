@@ -232,7 +232,10 @@ class TestFolder:
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"dataset": "imagenet"}, "unknown dataset 'imagenet': choose from photos, photos_without_text"),
+        (
+            {"dataset": "imagenet"},
+            "unknown dataset 'imagenet': choose from photos, photos_without_text",
+        ),
         ({"dataset": "folder", "data_root": "nowhere"}, "--data_root nowhere: no such folder"),
         ({"dataset": "npz", "data_root": "nowhere.npz"}, r"nowhere\.npz: no such file"),
         (
