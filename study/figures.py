@@ -16,7 +16,7 @@ from report import figures
 from report.statistics import Summary
 from study.planning import Plan, PlannedRun
 from study.question import format_setting, format_value, without
-from study.results import Results
+from study.results import WITH_GAIN, Results
 from study.scoring import BATCH, NOISE_SEED, load_run_images
 from study.status import run_folder
 from training.cache import Views
@@ -29,7 +29,7 @@ ROWS, COLUMNS = "type_dist", "loss_distill"  # of the maps of gains
 
 def tested_settings(results: Results) -> list[tuple[list[PlannedRun], Summary]]:
     """Settings whose gain has an interval."""
-    groups = ((runs, results.gain(runs)) for runs in results.groups("distilled"))
+    groups = ((runs, results.gain(runs)) for runs in results.groups(*WITH_GAIN))
     return [(runs, gain) for runs, gain in groups if gain and gain.n > 1]
 
 

@@ -33,6 +33,7 @@ ALONE_NAMES = {"loss_gt": "loss", "init_student": "train_again"}  # flags of the
 COMMON = ("dataset", "data_root", "on_bad_image", "n", "c", "crop")  # of teacher and student
 RECORDING = "recording"  # the role of a run that makes a recording instead of a network
 FIRST = ("teacher", "student", RECORDING)  # roles of runs that others need
+ADAPTED, TEACHER_THERE = "adapted", "recorded_teacher"  # roles on recordings
 
 
 @dataclass(frozen=True)

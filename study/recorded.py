@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from core.errors import UserError, in_a_line
 from core.registry import LABELS, NETWORKS, PHYSICS
 from study.planning import (
+    ADAPTED,
     RECORDING,
     RESERVED,
     SAME,
+    TEACHER_THERE,
     Plan,
     PlannedRun,
     check_flags,
@@ -35,7 +37,6 @@ OF_RECORDINGS = ("labels", "measurement_weight", "measurement_part")  # not of a
 SIZE = ("n", "c")  # of the images, everywhere
 LENGTH = ("epochs", "steps")  # of a training: a section that has one of them means it alone
 SIMULATOR, RECORDER, SCORER = "main_unet", "acquire", "test_UNet"  # scripts
-ADAPTED, TEACHER_THERE = "adapted", "recorded_teacher"  # roles
 OF_STUDENTS = {  # flags of a student's network and physics, which it has in simulation too
     "network", "model", "cr_student", *SIZE, *PHYSICS["spc"].flags,
     *(flag for network in NETWORKS.values() for flag in network.flags),
@@ -46,7 +47,9 @@ class RecordedPlan(Plan):
     """The runs of a study with a section `recording`."""
 
     def __init__(self, text: dict, *arguments):
-        self.sections = [flags_in({RECORDING: part}, RECORDING) for part in as_list(text[RECORDING])]
+        self.sections = [
+            flags_in({RECORDING: part}, RECORDING) for part in as_list(text[RECORDING])
+        ]
         self.student = flags_in(text, "student")
         super().__init__(text, *arguments)
 
