@@ -25,6 +25,13 @@ def build_parser() -> flags.Parser:
         help="noise level in dB, or none (default: each checkpoint's own)",
     )
     group.add_argument(
+        "--noise",
+        type=flags.white_noise,
+        nargs=1,
+        help="noise on every value of a single-pixel camera, or none (default: each checkpoint's "
+        "own)",
+    )
+    group.add_argument(
         "--photons",
         type=flags.photons,
         nargs=1,
@@ -58,8 +65,11 @@ def build_parser() -> flags.Parser:
 
 def check_noise(args) -> None:
     """Refuses two noises: networks are compared at one."""
-    if args.awgn_snr and args.photons:
-        raise flags.UserError("awgn_snr and photons are two models of the same noise: give one")
+    given = [name for name in ("awgn_snr", "noise", "photons") if getattr(args, name)]
+    if len(given) > 1:
+        raise flags.UserError(
+            f"{' and '.join(given)} are {len(given)} models of the same noise: give one of them"
+        )
 
 
 def parse(argv=None):

@@ -92,6 +92,7 @@ def main(args) -> dict:
             "width",
             "padding",
             "awgn_snr",
+            "noise",
             "photons",
             "sigma",
             "calibration",

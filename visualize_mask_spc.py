@@ -56,7 +56,8 @@ def main(args) -> dict:
     from training import setup
 
     runtime.start("cpu")
-    noiseless = {"awgn_snr": None, "photons": None, **dict.fromkeys(("dark", "dark_noise"), 0.0)}
+    noiseless = dict.fromkeys(("awgn_snr", "noise", "photons"))
+    noiseless |= dict.fromkeys(("dark", "dark_noise"), 0.0)
     fixed = {"physics": "spc", "x0": "adjoint", "photon_budget": "pattern", "gain": 1.0}
     flags_of_physics = Namespace(**vars(args) | noiseless | fixed)
     config = setup.physics_config_of(flags_of_physics)

@@ -85,8 +85,9 @@ def check_distillation(args: Namespace) -> None:
             "leave out one of them"
         )
     check_shuffled(args)
-    if args.awgn_teacher and args.awgn_snr is None and args.photons is None:
-        raise UserError("awgn_teacher needs a noise level: give --awgn_snr or --photons")
+    levels = [getattr(args, name) for name in ("awgn_snr", "noise", "photons")]
+    if args.awgn_teacher and levels == [None] * 3:
+        raise UserError("awgn_teacher needs a noise level: give --awgn_snr, --noise or --photons")
 
 
 def check_shuffled(args: Namespace) -> None:

@@ -47,6 +47,7 @@ from cli.values import (
     side,
     sigma,
     weighted,
+    white_noise,
     within,
 )
 from core.ending import run
@@ -87,6 +88,13 @@ def add_evaluation(parser: Parser):
         nargs="+",
         action=Distinct,
         help="noise levels in dB, or none for no noise; without it the checkpoint's",
+    )
+    group.add_argument(
+        "--noise",
+        type=white_noise,
+        nargs="+",
+        action=Distinct,
+        help="noise on every value of a single-pixel camera, or none; without it the checkpoint's",
     )
     group.add_argument(
         "--photons",
@@ -174,5 +182,6 @@ __all__ = [
     "side",
     "sigma",
     "weighted",
+    "white_noise",
     "within",
 ]

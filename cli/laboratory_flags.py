@@ -5,7 +5,7 @@ from dataclasses import replace
 from cli.data_flags import add_data
 from cli.parser import Parser
 from cli.physics_flags import add_physics
-from cli.values import counting, import_order, natural, not_negative, positive, scaling, within
+from cli.values import counting, import_order, natural, positive, scaling, within
 from core.registry import DATASETS, PHYSICS, Entry
 
 SCENES = {  # datasets of clean images
@@ -36,12 +36,6 @@ def add_simulation(parser: Parser) -> None:
     settings = {flag: value for flag, value in camera.flags.items() if flag != "x0"}
     add_physics(parser, {"spc": replace(camera, flags=settings)})
     group = parser.add_argument_group("simulate: imperfections of the apparatus")
-    group.add_argument(
-        "--noise",
-        type=not_negative,
-        default=0.0,
-        help="standard deviation of white noise on every orthonormal coefficient",
-    )
     group.add_argument(
         "--drift",
         type=within(0, 1),

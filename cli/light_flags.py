@@ -9,6 +9,8 @@ from core.errors import UserError
 from core.inputs import read_calibration
 from core.registry import LIGHT, LIGHT_BUDGETS, LIGHT_LIMITS, PHYSICS
 
+WHITE = ("awgn_snr", "noise")  # flags of white noise
+
 
 class Photons(Several):
     """One number, the two ends of a range, or none."""
@@ -66,9 +68,11 @@ def add_light(parser: Parser, group, table: dict) -> None:
             return
         if args.photons is None:
             check_unused(args)
-        elif args.awgn_snr is not None:
+        given = [name for name in WHITE if getattr(args, name) is not None]
+        given += ["photons"] * (args.photons is not None)
+        if len(given) > 1:
             raise UserError(
-                "photons and awgn_snr are two models of the same noise: give one of them"
+                f"{' and '.join(given)} are {len(given)} models of the same noise: give one of them"
             )
 
     parser.rules.append(complete)

@@ -120,6 +120,12 @@ def add_physics(parser: Parser, table: dict = RESTORED, default: str = "spc") ->
         "signal-to-noise ratio of the measurements in dB; without it there is no noise",
         type=decibels,
     )
+    add(
+        "--noise",
+        "standard deviation of white noise on every value of orthonormal patterns, for images in "
+        "[0, 1]; without it there is none",
+        type=positive,
+    )
     if any("photons" in entry.flags for entry in table.values()):
         add_light(parser, group, table)
 

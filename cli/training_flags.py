@@ -36,6 +36,7 @@ TECHNICAL = {
 LATER = {
     "betas": (None, [0.9, 0.999]),
     "repeat": (1,),
+    "noise": (None,),
     "labels": (None,),
     "measurement_weight": (None,),
     "measurement_part": (None,),

@@ -141,6 +141,11 @@ def noise_level(text: str) -> float | None:
     return None if text == "none" else decibels(text)
 
 
+def white_noise(text: str) -> float | None:
+    """The standard deviation of the noise on every value, or none for no noise."""
+    return None if text == "none" else positive(text)
+
+
 photon_count = within(0, LIGHT_LIMITS["photons"][1], open_low=True)
 
 

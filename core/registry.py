@@ -177,7 +177,7 @@ LIGHT_LIMITS = {  # lowest and highest value, and whether the lowest itself is r
     "dark_noise": (0.0, 1e9, False),
     "gain": (0.0, 1e9, True),
 }
-SPC = {"cr": ..., "ordering": "xy", "x0": "adjoint", "awgn_snr": None, **LIGHT}
+SPC = {"cr": ..., "ordering": "xy", "x0": "adjoint", "awgn_snr": None, "noise": None, **LIGHT}
 PHYSICS = {
     "spc": Entry(path="physics.single_pixel:single_pixel_camera", flags=SPC, label="cr_{cr}"),
     "cs": Entry(path="physics.single_pixel:single_pixel_camera", flags=SPC, label="cr_{cr}"),
@@ -571,7 +571,9 @@ def words(value) -> str:
 
 
 def light_of(config: dict) -> str:
-    """The photons of a physics in file names: _photons_10, _photons_50_frame, or nothing."""
+    """The noise of a camera in file names: _noise_0.2, _photons_50_frame, or nothing."""
+    if config.get("noise") is not None:
+        return f"_noise_{words(config['noise'])}"
     if config.get("photons") is None:
         return ""
     budget = "" if config["photon_budget"] == "pattern" else f"_{config['photon_budget']}"

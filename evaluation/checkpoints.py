@@ -19,7 +19,7 @@ from physics.mosaic import Mosaic
 from training.setup import request_of
 
 LONGEST_NAME = 40  # letters of a row's name in a printed table
-LEVELS = ("awgn_snr", "photons", "sigma")  # flags of noise levels
+LEVELS = ("awgn_snr", "noise", "photons", "sigma")  # flags of noise levels
 GENERIC_NAMES = ("best", "last", "last_before", "teacher")  # of files that every run folder has
 
 
@@ -115,7 +115,7 @@ def physics_at_levels(physics: Physics, args: Namespace) -> list[Physics]:
     """The physics at each noise level of the flags, or as it is; with the detector of a file."""
     at_levels = []
     for flag in LEVELS:
-        levels = getattr(args, flag)
+        levels = getattr(args, flag, None)
         if levels and flag not in physics.levels:
             own = " or ".join(f"--{name}" for name in physics.levels) or "its config"
             raise UserError(

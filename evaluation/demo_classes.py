@@ -99,7 +99,7 @@ def ranking_row(name: str, scores: dict[str, list[dict]]) -> dict:
 def evaluation_flags(args: Namespace, folder: Path, splits: list[str]) -> Namespace:
     """The flags that test_classify.py would have."""
     fixed = {"batch_size": 64, "num_workers": 0, "seed": 42}
-    fixed |= {"awgn_snr": None, "photons": None, "calibration": None, "sigma": None}
+    fixed |= dict.fromkeys(("awgn_snr", "noise", "photons", "calibration", "sigma"))
     return Namespace(**vars(args) | fixed | {"results": str(folder), "splits": splits})
 
 

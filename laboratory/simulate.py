@@ -25,7 +25,6 @@ from algo_functions import build_physics
 from core.errors import UserError
 from core.registry import DATASETS, LABELLED
 from core.runtime import seeded
-from data.batches import present
 from data.recordings import Recording, truth_path, write_recording, write_truth
 from data.splits import WORDS, shuffled_order
 from data_loader import build_splits
@@ -34,7 +33,7 @@ from physics.single_pixel import SinglePixel, is_hadamard
 from training.setup import check_physics, physics_config_of, request_of
 
 BATCH = 256  # frames that are measured at once
-SCENES = 1  # the stream of random numbers that chooses training images
+SCENES = 1  # the random numbers that choose scenes, beside those of the noise
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,6 @@ class Apparatus:
     drift: float = 0.0
     vignetting: float = 0.0
     blur: float = 0.0
-    noise: float = 0.0  # standard deviation on an orthonormal coefficient
 
     def shade(self, x: Tensor) -> Tensor:
         """V x"""
@@ -79,7 +77,7 @@ class Apparatus:
         if self.physics.light is not None:
             return self.count(x, light, generator)
         values = light * self.physics.values(self.physics.operator.A(x))  # (B, C, m)
-        variance = self.physics.white_variance(values) + self.noise**2  # (B, 1, 1)
+        variance = self.physics.white_variance(values)  # (B, 1, 1)
         noise = torch.randn(values.shape, generator=generator)
         variance = variance.expand(-1, values.shape[1], -1).contiguous()
         return Measured(values + variance.sqrt() * noise, variance, None)
@@ -116,7 +114,7 @@ class Scenes(NamedTuple):
 
 
 def choose_scenes(args: Namespace) -> Scenes:
-    """Training images of a seed, of which a share is for validation, and test images."""
+    """Random training images, of which a share is for validation, and test images."""
     table = LABELLED if args.labels else DATASETS
     if args.labels and args.dataset not in LABELLED:
         raise UserError(f"labels: the images of dataset '{args.dataset}' have none")
@@ -138,14 +136,13 @@ def choose_scenes(args: Namespace) -> Scenes:
     split = torch.zeros(args.frames + args.test_frames, dtype=torch.uint8)
     split[shuffled_order(args.frames)[:held]] = 1
     split[args.frames :] = 2
-    # Another seed is another campaign: other scenes, but the same test.
     order = torch.randperm(len(splits["train"]), generator=seeded(args.seed, SCENES))
-    places = {"train": order[: args.frames], "test": torch.arange(args.test_frames)}
+    places = {"train": order[: args.frames], "test": torch.arange(len(splits["test"]))}
     names = [f"{name}_{i:05d}" for name in splits for i in places[name].tolist()]
     labels = None
     if args.labels:
-        every = [present(splits[name].labels)[i] for name in splits for i in places[name].tolist()]
-        labels = torch.tensor(every)
+        known = {name: torch.tensor(splits[name].labels) for name in splits}
+        labels = torch.cat([known[name][places[name]] for name in splits])
     images = torch.cat([splits[name].decode(places[name]) for name in splits])
     return Scenes(images, split, tuple(names), labels, splits["train"].classes)
 
@@ -158,12 +155,7 @@ def build_apparatus(args: Namespace) -> Apparatus:
     physics = build_physics(config)
     if not isinstance(physics, SinglePixel):
         raise UserError(f"cr {args.cr}: a recording has one ratio")
-    if args.noise and (physics.light is not None or config["awgn_snr"] is not None):
-        raise UserError(
-            f"noise {args.noise:g} is another model of the noise than --photons and --awgn_snr: "
-            "give one of them"
-        )
-    return Apparatus(physics, args.drift, args.vignetting, args.blur, args.noise)
+    return Apparatus(physics, args.drift, args.vignetting, args.blur)
 
 
 def simulate(args: Namespace) -> dict:
@@ -172,7 +164,7 @@ def simulate(args: Namespace) -> dict:
     scenes, generator = choose_scenes(args), seeded(args.seed)
     parts = [apparatus.record(x, generator) for x in scenes.images.split(BATCH)]
     values, variance, counts = zip(*parts, strict=True)
-    known = {name: getattr(args, name) for name in ("drift", "vignetting", "blur", "noise", "seed")}
+    known = {name: getattr(args, name) for name in ("drift", "vignetting", "blur", "seed")}
     recording = Recording(
         config=apparatus.physics.config,
         patterns=apparatus.physics.patterns,
@@ -203,7 +195,7 @@ def describe_noise(args: Namespace) -> str:
     elif args.awgn_snr is not None:
         words = f"noise at {args.awgn_snr:g} dB"
     elif args.noise:
-        words = f"noise of {args.noise:g} on every coefficient"
+        words = f"noise of {args.noise:g} on every value"
     for name in ("drift", "vignetting", "blur"):
         if getattr(args, name):
             words += f", {name} {getattr(args, name):g}"

@@ -27,8 +27,11 @@ def is_equal(x, y) -> bool:
 
 def describe_first_image(config: dict) -> str:
     """First image and Gaussian noise of a linear physics in words."""
-    snr = config["awgn_snr"]
-    return f"x0 {config['x0']}, {'no noise' if snr is None else f'noise at {snr:g} dB'}"
+    snr, noise = config["awgn_snr"], config.get("noise")
+    words = "no noise" if snr is None else f"noise at {snr:g} dB"
+    if noise is not None:
+        words = f"noise of {noise:g} on every value"
+    return f"x0 {config['x0']}, {words}"
 
 
 class Operator(Protocol):
@@ -220,14 +223,18 @@ class Linear(Physics):
         return y.flatten(2)[..., self.index]
 
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A(x) + n, with white noise at `awgn_snr` dB below each image's own signal power."""
-        y, snr = self.operator.A(x), self.config["awgn_snr"]
-        if snr is None:
+        """A(x) + n, with white noise or none."""
+        y = self.operator.A(x)
+        if not self.has_white_noise:
             return y
         values = self.values(y)
         variance = self.white_variance(values)
         noise = torch.randn(values.shape, generator=generator).to(values)
         return y.flatten(2).index_copy(2, self.index, values + variance.sqrt() * noise).view_as(y)
+
+    @property
+    def has_white_noise(self) -> bool:
+        return self.config["awgn_snr"] is not None
 
     def white_variance(self, values: Tensor) -> Tensor:
         """The variance (B, 1, 1) of white noise at `awgn_snr` dB below the power of the values."""

@@ -41,10 +41,10 @@ def check_light(config: dict) -> None:
             f"unknown photon_budget '{config['photon_budget']}': "
             f"choose from {', '.join(LIGHT_BUDGETS)}"
         )
-    if config["photons"] is not None and config["awgn_snr"] is not None:
+    noise = [name for name in ("awgn_snr", "noise", "photons") if config[name] is not None]
+    if len(noise) > 1:
         raise UserError(
-            f"photons {' '.join(f'{end:g}' for end in ends)} and awgn_snr "
-            f"{config['awgn_snr']:g} are two models of the same noise: leave one of them out"
+            f"{' and '.join(noise)} are {len(noise)} models of the same noise: give one of them"
         )
 
 

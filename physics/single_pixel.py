@@ -228,7 +228,7 @@ class SinglePixel(Linear):
     deviation of a value.
     """
 
-    levels = ("awgn_snr", "photons")
+    levels = ("awgn_snr", "noise", "photons")
 
     def __init__(self, operator: Operator, config: dict, patterns: Tensor, index: Tensor):
         super().__init__(operator, config, index)
@@ -292,6 +292,17 @@ class SinglePixel(Linear):
         return self.amplitudes**2 * self.light.expected_variance(total, self.m)[0]
 
     # ------------------------------------------------ y
+
+    @property
+    def has_white_noise(self) -> bool:
+        return super().has_white_noise or self.config["noise"] is not None
+
+    def white_variance(self, values: Tensor) -> Tensor:
+        """The variance (B, 1, 1) of white noise: `noise`² on every value, or at `awgn_snr` dB."""
+        noise = self.config["noise"]
+        if noise is None:
+            return super().white_variance(values)
+        return torch.full_like(values[:, :1, :1], noise**2)
 
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A(x) + n, with white noise or photon noise, or none."""
@@ -370,11 +381,10 @@ class SinglePixel(Linear):
         return torch.cat((x0, level.expand(-1, 1, *x0.shape[2:])), dim=1)
 
     def noise_variance(self, rows: Tensor, images: Tensor) -> float | Tensor:
-        return (
-            super().noise_variance(rows, images)
-            if self.light is None
-            else self.expected_variance(images)
-        )
+        if self.light is not None:
+            return self.expected_variance(images)
+        noise = self.config["noise"]
+        return super().noise_variance(rows, images) if noise is None else noise**2
 
     def kept(self) -> dict:
         return super().kept() | {"patterns": self.patterns}
@@ -465,7 +475,8 @@ def single_pixel_camera(
     config: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
 ) -> Physics:
     """The camera of one ratio, or the mixture of several where `cr` is a list."""
-    config = LIGHT | config | {"name": "spc"}  # cs is another word for it; older files lack light
+    # cs is another word for it, and files of earlier versions lack these kinds of noise.
+    config = LIGHT | {"noise": None} | config | {"name": "spc"}
     check_light(config)
     if not isinstance(config["cr"], list):
         return build_one_ratio(config, images, state[0] if state else None)

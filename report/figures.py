@@ -36,6 +36,7 @@ LABELS = {  # of columns of metrics.csv
     "psnr": "PSNR (dB)",
     "ssim": "SSIM",
     "recorded_psnr": "PSNR of recorded values (dB)",
+    "recorded": "distance to recorded values",
     "top1": "top-1 (%)",
     "top3": "top-3 (%)",
 }
@@ -142,22 +143,28 @@ def set_epoch_ticks(axis: Axes, epochs: list[float]) -> None:
 
 
 def loss_columns(row: dict) -> list[str]:
-    """The losses in an epoch's row: the task's on both splits, and the terms of training alone."""
+    """The losses in an epoch's row: the task's on both splits, and the terms of training alone.
+
+    Of recordings, whose task has no truth, there are only the terms of training.
+    """
     terms = [
         name
         for name in row
         if name.startswith("train_") and f"val_{name.removeprefix('train_')}" not in row
     ]
+    if TASK[0] not in row:
+        return [name for name in terms if name != WEIGHTED[0]]
     return [*TASK, *(name for name in terms if name not in WEIGHTED)]
 
 
 def draw_losses(axis: Axes, rows: list[dict]) -> None:
     """A colour for each loss, solid in training; the task's is dashed in validation."""
-    training, validation, *terms = loss_columns(rows[-1])
-    task = readable_name("task_loss")
-    plot(axis, rows, training, color=COLORS[0], ls="-", label=task)
-    plot(axis, rows, validation, color=COLORS[0], ls="--", label=f"{task}, validation")
-    for k, name in enumerate(terms, 1):
+    terms = loss_columns(rows[-1])
+    if TASK[1] in terms:
+        terms.remove(TASK[1])
+        label = f"{readable_name('task_loss')}, validation"
+        plot(axis, rows, TASK[1], color=COLORS[0], ls="--", label=label)
+    for k, name in enumerate(terms):
         label = readable_name(name.removeprefix("train_"))
         plot(axis, rows, name, color=COLORS[k % len(COLORS)], ls="-", label=label)
     axis.set(title="losses", ylabel="loss", yscale="log")

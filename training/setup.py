@@ -291,7 +291,7 @@ def teacher_of(args: Namespace, path: Path | None, images: Callable[[], Tensor])
             f"cr_teacher {words(args.cr_teacher)}: physics '{args.physics}' has no ratio; "
             "give --teacher PATH"
         )
-    noise = {"awgn_snr": None, "photons": None}
+    noise = {"awgn_snr": None, "noise": None, "photons": None}
     config = physics_config_of(args) | {"cr": args.cr_teacher} | noise
     physics = build_physics(config, images=images)
     seed = args.seed + 1  # not the student's first weights
@@ -300,8 +300,9 @@ def teacher_of(args: Namespace, path: Path | None, images: Callable[[], Tensor])
 
 
 def with_noise_of(args: Namespace, physics: Physics) -> Physics:
-    """A teacher's physics with the noise of the student's: that of --awgn_snr or --photons."""
-    level = "awgn_snr" if args.photons is None else "photons"
+    """A teacher's physics with the noise of the student's."""
+    names = ("awgn_snr", "noise", "photons")
+    level = next(name for name in names if getattr(args, name) is not None)
     if level not in physics.levels:
         raise UserError(
             f"awgn_teacher: the teacher's physics '{physics.config['name']}' does not read "

@@ -95,5 +95,5 @@ class TestEvaluation:
 
     def test_networks_are_compared_at_one_noise(self, network):
         words = [network, "--dataset", "digits", "--limit_test", "20", "--runs", "1"]
-        with pytest.raises(UserError, match="two models of the same noise"):
+        with pytest.raises(UserError, match="2 models of the same noise"):
             call(compare_models, *words, "--photons", "5", "--awgn_snr", "20")

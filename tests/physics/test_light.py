@@ -198,7 +198,10 @@ class TestConfig:
             ({"photons": 5.0, "gain": 0.0}, "gain 0 is outside"),
             ({"photons": 5.0, "dark_noise": -1.0}, "dark_noise -1 is outside"),
             ({"photons": 5.0, "photon_budget": "second"}, "unknown photon_budget 'second'"),
-            ({"photons": 5.0, "awgn_snr": 20.0}, "two models of the same noise"),
+            (
+                {"photons": 5.0, "awgn_snr": 20.0},
+                "awgn_snr and photons are 2 models of the same noise",
+            ),
         ],
     )
     def test_impossible_light_is_refused(self, changes, message):
