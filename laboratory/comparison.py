@@ -16,6 +16,7 @@ ORACLE = "oracle"
 WITHIN = 0.05  # dB: choices that are as good as the best one
 HARMFUL = 0.03  # dB below the student that is not adapted
 ALPHA = 0.01  # of a difference from a rival
+MOST_COLUMNS = 10  # settings that stand side by side in a table or in a figure
 
 Cell = tuple[tuple[str, object], ...]  # names and values
 
@@ -114,9 +115,24 @@ def format_short(summary: Summary | None, decimals: int = 2) -> str:
 # ---------------------------------------------------------------- tables
 
 
+def settings_of(table: Table) -> list[str]:
+    return list(dict.fromkeys(name for columns in table.values() for name in columns))
+
+
 def gains_table(table: Table) -> list[dict]:
-    """A row a cell, a column a setting: the gain over the student that is not adapted."""
+    """A row a cell, a column a setting: the gain over the student that is not adapted.
+
+    Where there are many settings, they are the rows.
+    """
     rows = []
+    if len(settings_of(table)) > MOST_COLUMNS:
+        for setting in settings_of(table):
+            row = {"setting": setting}
+            for cell, columns in table.items():
+                if setting in columns:
+                    row[describe_cell(cell)] = format_short(columns[setting].gain)
+            rows.append(row)
+        return rows
     for cell, columns in table.items():
         alone = statistics.mean(run.alone for run in next(iter(columns.values())).runs.values())
         row = cells_of(cell) | {"not adapted (dB)": round(alone, 2)}
@@ -126,17 +142,22 @@ def gains_table(table: Table) -> list[dict]:
 
 def gap_table(table: Table) -> list[dict]:
     """A row a cell, a column a setting: the share of the gap to the oracle that is closed."""
-    rows = []
+    rows, by_setting = [], {}
     for cell, columns in table.items():
         oracle = columns.get(ORACLE) or oracle_of(columns)
         if oracle is None:
             continue
-        row = cells_of(cell) | {"oracle (dB)": round(oracle.mean, 2)}
-        for name, column in columns.items():
-            if column is not oracle:
-                row[name] = format_short(column.gap_closed(oracle), 0)
-        rows.append(row)
-    return rows
+        shares = {
+            name: format_short(column.gap_closed(oracle), 0)
+            for name, column in columns.items()
+            if column is not oracle
+        }
+        if len(settings_of(table)) > MOST_COLUMNS:
+            for name, share in shares.items():
+                by_setting.setdefault(name, {"setting": name})[describe_cell(cell)] = share
+        else:
+            rows.append(cells_of(cell) | {"oracle (dB)": round(oracle.mean, 2)} | shares)
+    return rows or list(by_setting.values())
 
 
 def oracle_of(columns: dict[str, Column]) -> Column | None:

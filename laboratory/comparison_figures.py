@@ -5,13 +5,19 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from laboratory.comparison import Cell, Table, cells_of
+from laboratory.comparison import MOST_COLUMNS, ORACLE, Cell, Table, cells_of, settings_of
 from report import figures
 from report.statistics import Summary
 
 LIGHTS = ("photons", "noise", "awgn_snr")  # what a gain is drawn over, from much light to little
 FRAMES = "frames"
 MARKERS = "osD^v<>Pp*"
+ORACLE_COLOR = "0.55"
+AXES = {
+    "photons": "photons (none: no noise)",
+    "noise": "noise of a value",
+    FRAMES: "recorded frames",
+}
 ROOM = 1.5  # times the largest gain: harm below minus that leaves the panel
 
 
@@ -46,12 +52,14 @@ def varies(table: Table, name: str) -> bool:
 
 
 def panels_over(table: Table, name: str) -> Panels:
-    panels: Panels = {}
+    """The lines of all settings, or where they are many of those with labels alone."""
+    panels, few = Panels(), len(settings_of(table)) <= MOST_COLUMNS
     for cell, columns in table.items():
         for setting, column in columns.items():
-            lines = panels.setdefault(title_of(cell, name), {})
-            point = Point(dict(cell).get(name), column.gain)
-            lines.setdefault(setting, []).append(point)
+            if few or setting == column.first.labels:
+                lines = panels.setdefault(title_of(cell, name), {})
+                point = Point(dict(cell).get(name), column.gain)
+                lines.setdefault(setting, []).append(point)
     return panels
 
 
@@ -80,7 +88,7 @@ def draw(panels: Panels, name: str, logarithmic: bool) -> Figure:
         for setting, line in lines.items():
             draw_line(axis, setting, settings, line, values, logarithmic)
         axis.axhline(0, color="black", lw=0.8, ls="-")
-        axis.set(title=title, xlabel=name, ylabel="gain (dB)")
+        axis.set(title=title, xlabel=AXES.get(name, name), ylabel="gain (dB)")
         if logarithmic:
             axis.set_xscale("log")
             places = [float(str(value)) for value in values]
@@ -121,7 +129,7 @@ def draw_line(
         half if has_interval else None,
         label=setting,
         marker=MARKERS[k % len(MARKERS)],
-        color=figures.COLORS[k % len(figures.COLORS)],
+        color=ORACLE_COLOR if setting == ORACLE else figures.COLORS[k % len(figures.COLORS)],
         ls=figures.DASHES[k % len(figures.DASHES)],
         capsize=2,
     )

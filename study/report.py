@@ -122,7 +122,7 @@ def build_page(
         summary = ", ".join(f"{count} {state}" for state, count in counts.items())
         parts.append(render_paragraph(f"Not all runs are done: {summary}."))
     if "gains" in every:
-        parts += adaptation_sections(results, every)
+        parts += adaptation_sections(results, plan, every)
     elif "settings" in every:
         parts += gain_sections(results, plan, every["settings"])
     for name, heading, note in (
@@ -160,7 +160,9 @@ def adaptation_tables(results: Results) -> dict[str, list[dict]]:
     }
 
 
-def adaptation_sections(results: Results, every: dict[str, list[dict]]) -> list[Section]:
+def adaptation_sections(
+    results: Results, plan: Plan, every: dict[str, list[dict]]
+) -> list[Section]:
     """Gains over the student that is not adapted, rivals, and validation without truth."""
     table, sections = results.adaptations(), []
     gains = render_table(every["gains"])
@@ -183,7 +185,7 @@ def adaptation_sections(results: Results, every: dict[str, list[dict]]) -> list[
     ):
         if name in every:
             sections.append(Section(heading, render_table(every[name]), render_paragraph(note)))
-    return sections
+    return sections + example_sections(results, plan, "where the gain on the test is largest")
 
 
 def settings_section(results: Results, plan: Plan, rows: list[dict], method: str) -> Section:
@@ -220,14 +222,19 @@ def validation_sections(results: Results, plan: Plan) -> list[Section]:
     """Curves and test images of a few settings, which are selected on validation."""
     curves = render_figure(figures.plot_curves(results), CURVES, "validation scores over epochs")
     sections = [Section("Curves", curves)]
+    return sections + example_sections(results, plan, "which has the largest gain on validation")
+
+
+def example_sections(results: Results, plan: Plan, why: str) -> list[Section]:
+    """Test images and their estimates, of one run."""
     examples = figures.plot_examples(results, plan)
-    if examples is not None:
-        run = figures.best_run(results)
-        setting = ", ".join(filter(None, [format_setting(run.setting), f"seed {run.seed}"]))
-        caption = f"{EXAMPLES}Distilled: {setting}, which has the largest gain on validation."
-        element = render_figure(examples, caption, "test images and errors")
-        sections.append(Section("Test images", element))
-    return sections
+    if examples is None:
+        return []
+    run, keys = figures.example_keys(results)
+    setting = ", ".join(filter(None, [format_setting(run.setting), f"seed {run.seed}"]))
+    name = next(name for name, key in keys.items() if key == run.key)
+    caption = f"{EXAMPLES}{name.capitalize()}: {setting}, {why}."
+    return [Section("Test images", render_figure(examples, caption, "test images and errors"))]
 
 
 # ---------------------------------------------------------------- reproduction
