@@ -50,10 +50,16 @@ def build_parser() -> flags.Parser:
     group.add_argument(
         "--measurements",
         metavar="FILE",
-        help="a .npy file of frames; each has m values, or 2 m values of complementary pairs",
+        help="a recording, or a .npy file of frames; each has m values, or 2 m values of "
+        "complementary pairs",
     )
     group.add_argument("--scale", type=flags.gain, help="factor for the measured values, or auto")
     flags.add_calibration(group)
+    group.add_argument(
+        "--split",
+        choices=("train", "val", "test"),
+        help="the frames of a recording that are restored; without it all",
+    )
     group = parser.add_argument_group("export")
     group.add_argument(
         "--export",
@@ -89,7 +95,7 @@ def check_one_use(args, parser: flags.Parser) -> None:
     users: dict[str, str] = dict.fromkeys(
         ("simulate", "truth", "sigma", "tile", "overlap"), "images"
     )
-    users |= dict.fromkeys(("scale", "calibration"), "--measurements")
+    users |= dict.fromkeys(("scale", "calibration", "split"), "--measurements")
     for flag, user in users.items():
         value = getattr(args, flag)
         if value is not None and value is not False and user != use:
@@ -113,7 +119,8 @@ def main(args) -> dict:
     from core.files import folder_for
     from evaluation.checkpoints import checkpoint_name
     from evaluation.export import export_network
-    from evaluation.predict import classify_files, restore_files, restore_measurements
+    from evaluation.measurements import restore_measurements
+    from evaluation.predict import classify_files, restore_files
 
     device = runtime.start(args.device)
     values = {name: getattr(args, name) for name in flags.BARE}

@@ -4,17 +4,14 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from algo_functions import score
 from core.errors import UserError
-from core.files import durable, write_csv
-from core.inputs import existing_file
+from core.files import write_csv
 from core.runtime import seeded
-from data.arrays import BAD_ARRAY, read_npy
 from data.images import (
     check_image,
     is_enlarged,
@@ -24,15 +21,13 @@ from data.images import (
     report_enlarged,
 )
 from data_loader import Request
-from evaluation.checkpoints import calibrated, check_counts_photons
+from evaluation.measurements import read_measurements, select_physics
 from models.base import Network
-from physics.base import Linear, Physics
-from physics.single_pixel import SinglePixel
+from physics.base import Physics
 from report.figures import draw_grid, save_image
 
 GRID = 16  # pixels: a network that pools gives the same in a tile that begins on a multiple of it
 TILE, OVERLAP = 512, 32  # pixels, of images that are not simulated
-FRAMES = 64  # that are restored at once
 
 
 # ---------------------------------------------------------------- tiles
@@ -159,15 +154,6 @@ def list_inputs(args: Namespace) -> list[Path]:
     return paths
 
 
-def select_physics(physics: Physics, args: Namespace) -> Physics:
-    """The physics, or the one with the ratio --cr of a mixture."""
-    parts = [part for part in physics.parts if args.cr in (None, part.config.get("cr"))]
-    if len(parts) > 1:
-        ratios = ", ".join(f"{part.config['cr']:g}" for part in parts)
-        raise UserError(f"the checkpoint is for several ratios: give --cr, one of {ratios}")
-    return parts[0]
-
-
 def restore_files(
     network: Network, physics: Physics, args: Namespace, folder: Path, device: torch.device
 ) -> dict:
@@ -207,119 +193,6 @@ def restore_files(
     return {"folder": str(folder), "psnr": scores}
 
 
-# ---------------------------------------------------------------- measurements
-
-
-def read_frames(path: str, m: int, c: int) -> tuple[Tensor, Tensor | None]:
-    """The values (frames, C, m) of a file, and where they are differences of pairs their sums.
-
-    The values of complementary patterns alternate, the positive one first.
-    """
-    existing_file(path, "measurements")
-    try:
-        array = read_npy(Path(path))
-    except BAD_ARRAY as error:
-        raise UserError(f"measurements {path}: not a .npy array ({error})") from None
-    if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-        raise UserError(f"measurements {path}: not an array of finite numbers")
-    if array.size == 0 or array.ndim > 3 or array.shape[-1] not in (m, 2 * m):
-        raise UserError(
-            f"measurements {path} has shape {array.shape}: "
-            f"a frame has {m} values, or {2 * m} of complementary pairs"
-        )
-    channels = array.shape[-2] if array.ndim == 3 else 1
-    if channels != c:
-        raise UserError(
-            f"measurements {path} has {channels} channels, the physics {c}: "
-            f"expected shape (frames, {c}, values)"
-        )
-    values = torch.from_numpy(array.astype(np.float64)).reshape(-1, channels, array.shape[-1])
-    if array.shape[-1] == m:
-        return values, None
-    positive, negative = values[..., 0::2], values[..., 1::2]
-    return positive - negative, positive + negative
-
-
-def scale_of(
-    values: Tensor, physics: Linear, scale: float | str | None, paired: bool
-) -> float | Tensor:
-    """The factor from values to the units of the physics, one number or one for each frame.
-
-    `auto` makes the brightest pixel of each frame's back-projection 1. Without a number,
-    differences of pairs are multiplied by the amplitude of the patterns, as the manifest says for
-    one mirror a pixel, or as the light of a camera that counts photons says; single values stay as
-    they are.
-    """
-    if scale == "auto":
-        back_projection = physics.back_projection(physics.place_values(values.float()))
-        brightest = back_projection.flatten(1).amax(1)
-        if (brightest <= 0).any():
-            raise UserError("scale auto: the back-projection of a frame has no bright pixel")
-        return 1 / brightest.double()[:, None, None]
-    if isinstance(scale, float | int):
-        return scale
-    if not paired:
-        return 1.0
-    if isinstance(physics, SinglePixel) and physics.light is not None:
-        low, high = physics.light.range_of_alpha(physics.m)
-        if low != high:
-            raise UserError(
-                f"measurements: the network was trained with {physics.light.describe()}, so the "
-                "scale of these counts is not known; give --scale"
-            )
-        return physics.amplitudes.to(values) / (physics.light.gain * low)
-    return physics.rows(1).abs().max().item()
-
-
-def read_measurements(
-    network: Network, physics: Physics, args: Namespace, device: torch.device
-) -> list[Tensor]:
-    """The measurements of a file, in batches."""
-    if not isinstance(physics, Linear):
-        raise UserError(
-            f"measurements {args.measurements}: the checkpoint's physics, '{physics.label}', "
-            "measures images; give images instead"
-        )
-    if args.calibration:
-        check_counts_photons([physics], args.calibration)
-        physics = calibrated(physics, args.calibration)
-        assert isinstance(physics, Linear)
-    values, sums = read_frames(args.measurements, physics.m, physics.config["c"])
-    scale = scale_of(values.to(device), physics, args.scale, sums is not None)
-    values = (values.to(device) * scale).float()
-    if not (isinstance(physics, SinglePixel) and physics.light is not None):
-        return [physics.place_values(batch) for batch in values.split(FRAMES)]
-    if sums is not None:
-        variance = (scale**2 * physics.light.variance_of_sums(sums.to(device))).float()
-    elif network.reads_noise_level:
-        raise UserError(
-            f"measurements {args.measurements}: this network reads the noise level, which single "
-            "values do not tell; give the counts of pairs"
-        )
-    else:
-        variance = torch.zeros_like(values)
-    batches = zip(values.split(FRAMES), variance.split(FRAMES), strict=True)
-    return [physics.place_values(*batch) for batch in batches]
-
-
-@torch.no_grad()
-def restore_measurements(
-    network: Network, physics: Physics, args: Namespace, folder: Path, device: torch.device
-) -> dict:
-    """Reconstructs measured frames; writes them as images and, unrounded, as one array."""
-    physics = select_physics(physics, args)
-    batches = read_measurements(network, physics, args, device)
-    first = torch.cat([physics.back_projection(y) for y in batches])
-    output = torch.cat([network(physics.first_image(y)) for y in batches])
-    for k, image in enumerate(output):
-        save_image(image, folder / f"frame_{k:05d}.png")
-    draw_grid({"before": first[:8], "after": output[:8]}, None, folder / "before_after.png")
-    array = output.cpu().numpy()
-    durable(folder / "reconstructions.npy", lambda temporary: np.save(temporary, array))
-    print(f"{len(output)} frames restored to {folder}")
-    return {"folder": str(folder), "frames": len(output)}
-
-
 # ---------------------------------------------------------------- classes
 
 
@@ -347,9 +220,8 @@ def classify_files(
         )
     selected = select_physics(physics, args)
     if args.measurements:
-        batches = read_measurements(network, selected, args, device)
+        names, batches, _ = read_measurements(network, selected, args, device)
         first = torch.cat([selected.first_image(y) for y in batches])
-        names = [f"frame_{k:05d}" for k in range(len(first))]
     else:
         if args.sigma is not None:
             selected = physics.at_noise(sigma=args.sigma)

@@ -7,7 +7,6 @@ import numpy as np
 
 SATURATED = 3  # values at the maximum, and as many times those of the next level
 MARGIN = 1.02  # by which another coefficient may exceed the first one, for noise
-BROKEN = "broken"  # what no import can take
 
 
 class Problem(NamedTuple):
@@ -51,12 +50,19 @@ def find_saturation(k: int, frame: np.ndarray) -> Iterator[Problem]:
 def check_first(k: int, coefficients: np.ndarray, first: int) -> Iterator[Problem]:
     """|y_k| <= y_0 for an image that is nowhere negative."""
     for channel in coefficients:
+        if channel[first] <= 0:
+            yield Problem(
+                k,
+                f"the all-ones pattern (value {first}) gives {channel[first]:.4g}, but light is "
+                "positive: another --order or --pairs?",
+            )
+            return
         largest = int(np.abs(channel).argmax())
         if np.abs(channel[largest]) > MARGIN * channel[first]:
             yield Problem(
                 k,
                 f"value {largest} is {channel[largest]:.4g}, more than {channel[first]:.4g} of the "
-                f"all-ones pattern (value {first}): the order of the patterns is another one",
+                f"all-ones pattern (value {first}): another --order, or negative pixels?",
             )
             return
 

@@ -124,17 +124,13 @@ def scale_of(values: np.ndarray, physics: SinglePixel, scale: str | float) -> np
     images = []
     for part in torch.from_numpy(values).float().split(64):
         images.append(physics.back_projection(physics.place_values(part)).flatten(1))
-    pixels = torch.cat(images).double()
-    white = pixels.quantile(WHITE, 1) if scale == "frame" else quantile(pixels).expand(len(pixels))
+    pixels = torch.cat(images)
+    pixels = pixels if scale == "frame" else pixels.reshape(1, -1)
+    last = max(1, round(WHITE * pixels.shape[1]))
+    white = pixels.kthvalue(last, dim=1).values.double().expand(len(values))
     if (white <= 0).any():
         raise UserError(f"scale {scale}: a frame has no bright pixel; give a number")
     return (1 / white.numpy())[:, None, None]
-
-
-def quantile(pixels: Tensor) -> Tensor:
-    """The WHITE quantile of any number of pixels."""
-    flat = pixels.flatten()
-    return flat.kthvalue(max(1, round(WHITE * len(flat)))).values
 
 
 def noise_of(
@@ -161,7 +157,9 @@ def last_coefficients(values: np.ndarray, physics: SinglePixel) -> np.ndarray:
         places = walsh_places(n)
         sequency = (places // n + places % n).flatten()[physics.index]
         chosen = sequency.argsort(stable=True)[-count:].numpy()
-    return np.square(np.median(np.abs(values[..., chosen]), axis=-1) / NORMAL)
+    last = values[..., chosen]
+    deviation = np.abs(last - np.median(last, axis=-1, keepdims=True))
+    return np.square(np.median(deviation, axis=-1) / NORMAL)
 
 
 # ---------------------------------------------------------------- the import
@@ -311,11 +309,14 @@ def choose_frames(problems: list[Problem], raw: Raw, on_bad_frame: str) -> np.nd
 
 
 def split_frames(count: int, val_share: float, test_share: float) -> Tensor:
-    """A fixed random split (N,), with a frame in each part that has a share where there is one."""
-    sizes = []
-    for share in (test_share, val_share):
-        sizes.append(max(round(share * count), 1 if share and count > 2 else 0))
-    if sum(sizes) >= count > 1 or (count == 1 and sum(sizes) > 1):
+    """A fixed random split (N,), with a frame in each part that has a share.
+
+    Fewer than three frames are all for the test.
+    """
+    if count < 3:
+        return torch.full((count,), 2, dtype=torch.uint8)
+    sizes = [max(round(share * count), 1 if share else 0) for share in (test_share, val_share)]
+    if sum(sizes) >= count:
         raise UserError(
             f"val_share {val_share:g} and test_share {test_share:g} of {count} frames leave none "
             "for training"

@@ -1,6 +1,5 @@
 """Files of other people's measurements: .npy, .csv, .mat, and folders of them."""
 
-import re
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,10 @@ class Raw:
     n: int | None = None  # the side of the images, where the file says it
     walsh: np.ndarray | None = None  # the Walsh numbers of the pairs, where the file says them
     notes: dict = field(default_factory=dict)
+
+    def order(self) -> list[int]:
+        """The Walsh numbers as a list, which can be compared."""
+        return [] if self.walsh is None else self.walsh.tolist()
 
 
 def read_raw(path: Path, key: str | None = None, in_columns: bool = False) -> Raw:
@@ -105,8 +108,7 @@ def read_table(path: Path) -> np.ndarray:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise UserError(f"{path} is not a text file") from None
-    rows = [(k, re.split(r"[,;\s]+", line.strip().rstrip(",;"))) for k, line in enumerate(lines, 1)]
-    rows = [(k, words) for k, words in rows if words != [""]]
+    rows = [(k, split_line(line)) for k, line in enumerate(lines, 1) if line.strip()]
     if rows and not any(map(is_number, rows[0][1])):
         rows = rows[1:]
     if not rows:
@@ -124,12 +126,25 @@ def read_table(path: Path) -> np.ndarray:
     return table[:, 0] if table.shape[1] == 1 else table
 
 
+def split_line(line: str) -> list[str]:
+    """The words of a line between commas, semicolons (with decimal commas) or spaces."""
+    line = line.strip().rstrip(",;")
+    if ";" in line:
+        return [word.strip().replace(",", ".") for word in line.split(";")]
+    return [word.strip() for word in line.split(",")] if "," in line else line.split()
+
+
 def is_number(word: str) -> bool:
     try:
         float(word)
     except ValueError:
         return False
     return True
+
+
+def is_numeric(array) -> bool:
+    """Whether a variable of MATLAB is an array of real numbers."""
+    return isinstance(array, np.ndarray) and array.dtype.kind in "iuf" and array.size > 1
 
 
 def read_mat(path: Path, key: str | None) -> np.ndarray:
@@ -146,7 +161,7 @@ def read_mat(path: Path, key: str | None) -> np.ndarray:
     arrays = {
         name: array
         for name, array in content.items()
-        if isinstance(array, np.ndarray) and array.dtype.kind in "iuf" and array.size > 1
+        if not name.startswith("__") and is_numeric(array)
     }
     if key is None and len(arrays) != 1:
         raise UserError(f"{path} has {', '.join(arrays) or 'no arrays'}: choose one by --key NAME")

@@ -27,7 +27,7 @@ def read_spas(path: Path, limits: list[float] | None, bins: int) -> Raw:
     parts = [read_acquisition(file, limits, bins) for file in spas_files(path)]
     first = parts[0]
     for part in parts:
-        if part.n != first.n or not np.array_equal(part.walsh, first.walsh):
+        if part.n != first.n or part.order() != first.order():
             raise UserError(f"{part.names[0]} and {first.names[0]} were measured by other patterns")
     values = np.concatenate([part.values for part in parts])
     names = tuple(name for part in parts for name in part.names)
@@ -52,7 +52,10 @@ def read_acquisition(file: Path, limits: list[float] | None, bins: int) -> Raw:
             f"{file} has {len(counts)} shots, but {manifest} lists {2 * len(walsh)} patterns"
         )
     wavelengths = read_wavelengths(parameters, manifest, counts.shape[1], limits)
-    parts = split_bins(wavelengths, limits, bins, manifest)
+    columns = np.arange(counts.shape[1])
+    if wavelengths is not None and limits:
+        columns = columns[(limits[0] <= wavelengths) & (wavelengths <= limits[1])]
+    parts = split_bins(columns, limits, bins, manifest)
     frames = np.stack([counts[:, part].astype(np.float64).sum(1) for part in parts])
     names = tuple(f"{name}_{label_of(wavelengths, part)}" for part in parts)
     return Raw(
@@ -137,23 +140,13 @@ def read_wavelengths(
 
 
 def split_bins(
-    wavelengths: np.ndarray | None, limits: list[float] | None, bins: int, manifest: Path
+    columns: np.ndarray, limits: list[float] | None, bins: int, manifest: Path
 ) -> list[np.ndarray]:
     """The columns of each bin: as many for each, whose counts are summed."""
-    assert wavelengths is not None or limits is None, "limits are of wavelengths"
-    columns = np.arange(0)
-    if wavelengths is None:
-        raise UserError(f"{manifest} has no wavelengths")
-    columns = np.arange(len(wavelengths))
-    if limits:
-        low, high = limits
-        columns = columns[(low <= wavelengths) & (wavelengths <= high)]
     size = len(columns) // bins
     if not size:
-        raise UserError(
-            f"band_count {bins}: {manifest} has {len(columns)} wavelengths"
-            + (f" from {limits[0]:g} to {limits[1]:g}" if limits else "")
-        )
+        between = f" from {limits[0]:g} to {limits[1]:g}" if limits else ""
+        raise UserError(f"band_count {bins}: {manifest} has {len(columns)} wavelengths{between}")
     return list(columns[: size * bins].reshape(bins, size))
 
 

@@ -689,6 +689,9 @@ WRONG = [
     ("compare_models", "nowhere.pth"),
     ("analyze_features", "nowhere.pth --measures nothing"),
     ("visualize_mask_spc", "--cr 2"),
+    ("main_unet", "--cr 0.5 --photons 0"),
+    ("main_unet", "--cr 0.5 --dark_noise 3"),
+    ("calibrate", "nowhere.npy nowhere.npy"),
     ("demo", "--task nothing"),
 ]
 

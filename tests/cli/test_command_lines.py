@@ -134,6 +134,7 @@ VALUES = {
     "cr": [0.001, 0.1, 1], "ordering": ["xy", "strip", "random", "variance"], "sigma": [0, 25, "5 50"], "factor": [2, 3, 16],
     "kernel": ["bicubic", "gaussian", "motion", "box"], "blur_width": [0.1, 3, 99], "acceleration": [2, 8, 64], "mask_type": ["uniform", "gaussian"],
     "degradation": ["mild"], "lessen_ratio": [1, 3, 4096], "resize": ["nearest"], "x0": ["adjoint", "lmmse"], "awgn_snr": [-100, 20],
+    "photons": [0.1, 10, "2 50", "none"], "photon_budget": ["frame"], "dark": [0, 3], "dark_noise": [0.5], "gain": [0.1, 40],
     "scales": [2, 5], "width": [1, 4, 7], "channels": [1, 4], "blocks": [1, 2], "growth": [1, 4], "batch_norm": ["on", "bias-free"],
     "padding": ["circular", "release"], "stem": ["small", "large"], "patch": [3, 8],
 }  # fmt: skip

@@ -294,6 +294,9 @@ QUICK = [
     "analyze_features.py nowhere.pth",
     "predict.py --checkpoint nowhere.pth a.png",
     "visualize_mask_spc.py --cr 0.5 --n 17",
+    "main_unet.py --cr 0.5 --photons 10 --awgn_snr 20",
+    "main_unet.py --cr 0.5 --photons 10 --calibration nowhere.json",
+    "calibrate.py nowhere.npy nowhere.npy",
     "benchmark.py --teacher nowhere.pth",
     "sweep.py",
 ]

@@ -16,9 +16,9 @@ from laboratory.simulate import Apparatus
 N = 16
 
 
-def apparatus(ordering="xy", awgn_snr=None, photons=None, **imperfections) -> Apparatus:
+def apparatus(ordering="xy", awgn_snr=None, photons=None, noise=None, **imperfections) -> Apparatus:
     config = {"name": "spc", "n": N, "c": 1, "cr": 0.5, "ordering": ordering, "x0": "adjoint"}
-    config |= {"awgn_snr": awgn_snr, **LIGHT, "photons": photons}
+    config |= {"awgn_snr": awgn_snr, **LIGHT, "photons": photons, "noise": noise}
     return Apparatus(build_physics(config), **imperfections)
 
 
@@ -152,7 +152,7 @@ def test_classes_are_those_of_the_scenes(tmp_path):
     [
         (["--frames", "100000"], "has 1294 training images"),
         (["--val_share", "0"], "leaves 0 for validation"),
-        (["--noise", "0.1", "--photons", "3"], "another model of the noise"),
+        (["--noise", "0.1", "--photons", "3"], "models of the same noise"),
         (["--ordering", "variance"], "depends on the scenes"),
         (["--crs_expert", "0.1", "0.2"], "not allowed with"),
         (["--order", "natural"], "simulate does not read --order"),
