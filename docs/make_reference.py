@@ -37,6 +37,7 @@ VALUES = {
     "scaling": "a number > 0, `auto`, or `frame`",
     "noise_level": "dB, or `none`",
     "photons": "a number > 0, or `none`",
+    "white_noise": "a number > 0, or `none`",
     "number_or_auto": "a number > 0, or `auto`",
     "side": "a power of two",
     "name": "letters, digits, `_`, `-`, `.`, `+`",
