@@ -137,7 +137,8 @@ def noise_of(
     args: Namespace, pairs: np.ndarray | None, values: np.ndarray, physics: SinglePixel
 ) -> tuple[np.ndarray, str]:
     """The variance of the values before they are scaled, and where it is from."""
-    if args.imported_calibration and pairs is not None:
+    if args.imported_calibration:
+        assert pairs is not None, "a calibration is of counts"
         camera = read_calibration(args.imported_calibration)
         gain, dark, sigma = camera["gain"], camera["dark"], camera["dark_noise"]
         return (gain * (pairs.sum(-1) - 2 * dark) + 2 * sigma**2).clip(0), "calibration and counts"
@@ -212,6 +213,11 @@ def import_recording(args: Namespace) -> dict:
     raw = read_input(args)
     kind = "interleaved" if raw.walsh is not None else args.pairs or "none"
     pairs = None if kind == "none" else pair_up(raw.values, kind)
+    if args.imported_calibration and pairs is None:
+        raise UserError(
+            f"calibration {args.imported_calibration}: it tells the noise of pairs of counts, but "
+            "--pairs is none"
+        )
     differences = raw.values if pairs is None else pairs[..., 0] - pairs[..., 1]
     physics, _ = build_camera(args, raw, differences.shape[-1])
     check_pairs(raw.values, pairs, kind)

@@ -354,6 +354,7 @@ def test_a_wrong_frame_is_named_left_out_or_kept(kind, message, can_be_kept, tmp
         ((3, 64), ["--order", "natural", "--band_count", "2"], "only SPAS folders"),
         ((3, 64), ["--order", "natural", "--key", "y"], "only a .mat file"),
         ((2, 3, 4, 64), ["--order", "natural"], "has shape"),
+        ((3, 64), ["--order", "natural", "--calibration", "c.json"], "noise of pairs of counts"),
         ((3, 50), ["--order", "natural", "--n", "10"], "power of two"),
         ((3, 64), ["--order", "natural", "--val_share", "0.5", "--test_share", "0.5"], "leave none"),
     ],
