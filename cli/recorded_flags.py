@@ -6,6 +6,7 @@ from cli.parser import Parser
 from cli.values import not_negative, one_of
 from core.registry import CANDIDATES, LABELS, MEASUREMENT_WEIGHT
 
+DISTANCES = ("measurements", "sure")  # losses that may count a part of the values
 PARTS = ("all", "unmeasured")  # of the recorded values, which a loss compares
 
 
@@ -68,12 +69,13 @@ def check_recorded(args: Namespace, parser: Parser, default: str) -> None:
         return
     args.labels = args.labels or default
     read = read_by_labels(args.labels)
-    for flag, needed in (("measurement_weight", True), ("measurement_part", False)):
-        if getattr(args, flag) is not None and not (read if needed else read == "measurements"):
+    readers = {"measurement_weight": read, "measurement_part": read in DISTANCES}
+    for flag, is_read in readers.items():
+        if getattr(args, flag) is not None and not is_read:
             parser.error(f"--labels {args.labels} does not read --{flag}")
     if read and args.measurement_weight is None:
         args.measurement_weight = MEASUREMENT_WEIGHT
-    if read == "measurements":
+    if read in DISTANCES:
         args.measurement_part = args.measurement_part or PARTS[0]
     if (args.labels == "oracle") != (args.truth is not None):
         parser.error("--labels oracle and --truth FILE go together")
@@ -90,7 +92,7 @@ def check_recorded(args: Namespace, parser: Parser, default: str) -> None:
 
 def read_by_labels(labels: str) -> str | None:
     """The loss on recorded values that labels have."""
-    return "measurements" if labels == "best" else LABELS[labels].loss
+    return DISTANCES[0] if labels == "best" else LABELS[labels].loss
 
 
 def settle_distillation(args: Namespace, parser: Parser) -> None:

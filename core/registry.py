@@ -231,13 +231,13 @@ RESIZES = {  # of a smaller image: torch's mode, and whether it is widened again
 }
 
 ORDERINGS = {  # of the Hadamard patterns, or dense patterns; file:PATH is the user's own
-    "xy": "physics.single_pixel:xy_places",
-    "zig_zag": "physics.single_pixel:zig_zag_places",
-    "cake_cutting": "physics.single_pixel:cake_cutting_places",
-    "sequency": "physics.single_pixel:sequency_places",
-    "strip": "physics.single_pixel:strip_places",
-    "variance": "physics.single_pixel:variance_places",
-    "random": "physics.single_pixel:random_patterns",
+    "xy": "physics.orderings:xy_places",
+    "zig_zag": "physics.orderings:zig_zag_places",
+    "cake_cutting": "physics.orderings:cake_cutting_places",
+    "sequency": "physics.orderings:sequency_places",
+    "strip": "physics.orderings:strip_places",
+    "variance": "physics.orderings:variance_places",
+    "random": "physics.orderings:random_patterns",
 }
 
 FIRST_IMAGES = ("adjoint", "lmmse")
@@ -444,9 +444,7 @@ RECORDED_LOSSES = {
     for name in ("measurements", "unmeasured", "r2r", "splitting", "sure")
 }
 LABELS = {  # of --labels
-    "both": LabelSpec(
-        target="teacher", loss="measurements", text="teacher and measurements together"
-    ),
+    "both": LabelSpec(target="teacher", loss="sure", text="teacher and sure together"),
     "teacher": LabelSpec(target="teacher", text="the teacher's output from all recorded values"),
     "raw": LabelSpec(target="raw", text="the back-projection of all recorded values"),
     "measurements": LabelSpec(

@@ -21,7 +21,7 @@ PATH = Path(__file__).with_name("reference.md")
 SCRIPTS = (
     "main_unet", "main_unet_dist", "progressive_distill", "test_UNet",
     "main_classify", "main_classify_dist", "test_classify",
-    "predict", "compare_models", "analyze_features", "visualize_mask_spc", "acquire",
+    "predict", "compare_models", "analyze_features", "visualize_mask_spc", "acquire", "calibrate",
     "sweep", "benchmark", "demo",
 )  # fmt: skip
 
@@ -36,6 +36,7 @@ VALUES = {
     "import_order": "`natural`, `walsh`, `listed:FILE`, or an ordering",
     "scaling": "a number > 0, `auto`, or `frame`",
     "noise_level": "dB, or `none`",
+    "photons": "a number > 0, or `none`",
     "number_or_auto": "a number > 0, or `auto`",
     "side": "a power of two",
     "name": "letters, digits, `_`, `-`, `.`, `+`",
@@ -50,6 +51,7 @@ TABLES = {
     "PHYSICS": ("Physics", "`--physics`, with the flags that each one reads and their defaults."),
     "ORDERINGS": ("Orderings", "`--ordering` of the single-pixel camera; `file:PATH` is your own."),
     "FIRST_IMAGES": ("First images", "`--x0`."),
+    "LIGHT_BUDGETS": ("Budgets of light", "`--photon_budget`."),
     "KERNELS": ("Kernels", "`--kernel`; which physics takes which is on the page about physics."),
     "MASK_TYPES": ("Sampling masks of MRI", "`--mask_type`."),
     "DEGRADATIONS": ("Blind degradations", "`--degradation`; `file:PATH.yml` is your own."),
@@ -79,7 +81,8 @@ TABLES = {
 }  # fmt: skip
 # Other constants of the registry, which are parts or views of the tables above.
 PARTS = {
-    "ADAM", "CIFAR_RESNET", "CLASSIFIED", "FETCHED", "FEW", "IMAGENET", "LAYOUTS", "MODELS",
+    "ADAM", "CIFAR_RESNET", "CLASSIFIED", "FETCHED", "FEW", "IMAGENET", "LAYOUTS", "LIGHT",
+    "LIGHT_LIMITS", "MODELS",
     "PAIRS", "PICTURES", "PIXELS", "QUEUED", "RANKED", "RESTORED", "SPC", "UNET",
 }  # fmt: skip
 
@@ -126,6 +129,10 @@ FILES = {
     ],
     "results/masks/<ordering>_cr_<cr>_n_<n>/": [
         ("`mask.png`, `patterns.png`, `energy.png`", "of `visualize_mask_spc.py`"),
+        ("`light.png`, `light.csv`", "with `--photons`: what each light gives, for every ratio"),
+    ],
+    "results/": [
+        ("`calibration.json`, `calibration.png`", "of `calibrate.py`: a detector, and its photon transfer"),
     ],
     "the folder of `visualize_mask_spc.py --export`": [
         ("`pattern_<k>_positive.png`, `pattern_<k>_negative.png`", "the 0/1 patterns in pairs"),

@@ -11,7 +11,8 @@ from core.errors import UserError
 from core.files import significant, write_csv
 from physics.hadamard import hadamard_2d
 from physics.light import Light
-from physics.single_pixel import SinglePixel, is_hadamard
+from physics.orderings import is_hadamard
+from physics.single_pixel import SinglePixel
 from report.figures import COLORS, WIDE, panels, save_figure, use_decimal_labels, write_below
 
 

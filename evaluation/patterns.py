@@ -13,7 +13,8 @@ from torch import Tensor
 from core.errors import UserError
 from core.files import durable, write_csv, write_text
 from core.registry import ORDERINGS
-from physics.single_pixel import SinglePixel, is_hadamard, patterns_of
+from physics.orderings import is_hadamard, patterns_of
+from physics.single_pixel import SinglePixel
 from report.figures import SMALLEST, WIDE, panels, save_figure, use_decimal_labels
 
 BEST = "best for these images"

@@ -24,7 +24,7 @@ from core.registry import LIGHT_BUDGETS, LIGHT_LIMITS
 def check_light(config: dict) -> None:
     """Refuses values of a config that no camera has, and two models of noise at once."""
     ends = config["photons"] if isinstance(config["photons"], list) else [config["photons"]]
-    if len(ends) > 2:
+    if isinstance(config["photons"], list) and len(ends) != 2:
         listed = " ".join(f"{end:g}" for end in ends)
         raise UserError(f"photons {listed}: give one number, or the two ends of a range")
     values = [("photons", end) for end in ends if end is not None]

@@ -59,6 +59,8 @@ def psnr_of_lmmse(fit: "Fit") -> float | None:
     """The validation PSNR of the best linear estimate, if cheap and not the first image."""
     physics = fit.val_physics
     config = physics.config
+    if fit.meter.target != "image":
+        return None
     if not isinstance(physics, Linear) or config["n"] > CHEAP_LMMSE or config.get("x0") == "lmmse":
         return None
     with suppress(UserError):  # where the training images do not suffice for it

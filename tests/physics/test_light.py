@@ -195,6 +195,8 @@ class TestConfig:
             ({"photons": float("nan")}, "photons nan is outside"),
             ({"photons": [5.0, 2.0]}, "begins with its smaller end"),
             ({"photons": [1.0, 2.0, 3.0]}, "two ends of a range"),
+            ({"photons": [1.0]}, "two ends of a range"),
+            ({"photons": []}, "two ends of a range"),
             ({"photons": 5.0, "gain": 0.0}, "gain 0 is outside"),
             ({"photons": 5.0, "dark_noise": -1.0}, "dark_noise -1 is outside"),
             ({"photons": 5.0, "photon_budget": "second"}, "unknown photon_budget 'second'"),

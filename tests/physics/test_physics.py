@@ -18,7 +18,8 @@ from algo_functions import Meter, build_physics, score
 from core.errors import UserError
 from core.registry import ORDERINGS
 from physics.hadamard import hadamard_2d
-from physics.single_pixel import count_measurements, patterns_of
+from physics.orderings import patterns_of
+from physics.single_pixel import count_measurements
 
 DEEPINV = ("xy", "zig_zag", "cake_cutting", "sequency")
 

@@ -1,0 +1,200 @@
+"""Training from a recording: the same values for all, no truth, and the choice among labels."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import acquire
+import main_unet
+import main_unet_dist
+import test_UNet
+from checkpoints import checkpoint
+from core.errors import UserError
+from core.registry import LABELS
+from data.recordings import read_recording, truth_path
+from tests.doubles import interrupt_where, skip_training
+
+SMALL = ["--n", "16", "--width", "2", "--batch_size", "8"]
+FAST = ["--width", "2", "--batch_size", "8", "--epochs", "2", "--cr", "0.125"]
+
+
+@pytest.fixture(scope="module")
+def laboratory(tmp_path_factory) -> Path:
+    """A teacher, a student and a recording, none of which are any good."""
+    folder = tmp_path_factory.mktemp("laboratory")
+    light = ["--photons", "20"]
+    for cr in ("0.5", "0.125"):
+        argv = [*SMALL, "--dataset", "digits", "--cr", cr, *light, "--limit_train", "40"]
+        main_unet.main(main_unet.parse([*argv, "--epochs", "1", "--results", str(folder)]))
+    frames = ["--frames", "40", "--test_frames", "12", "--val_share", "0.25"]
+    where = ["--n", "16", "--output", str(folder / "lab.npz")]
+    scenes = ["--dataset", "digits", "--cr", "0.5", *light]
+    acquire.main(acquire.parse(["simulate", *scenes, *frames, *where]))
+    return folder
+
+
+def networks(folder: Path) -> list[str]:
+    trained = folder / "trained_models"
+    teacher, student = (trained / f"UNET_cr_{cr}_photons_20.pth" for cr in ("0.5", "0.125"))
+    return ["--teacher", str(teacher), "--init_student", str(student)]
+
+
+def parsed(folder: Path, *more: str):
+    recording = ["--dataset", "recorded", "--data_root", str(folder / "lab.npz")]
+    return main_unet_dist.parse([*recording, *networks(folder), *FAST, *more])
+
+
+def distilled(folder: Path, *more: str) -> dict:
+    return main_unet_dist.main(parsed(folder, *more))
+
+
+def test_the_student_sees_the_first_part_of_the_values_that_the_teacher_sees(
+    laboratory, monkeypatch
+):
+    tasks = skip_training(monkeypatch)
+    distilled(laboratory)
+    (task,) = tasks
+    recording = read_recording(laboratory / "lab.npz")
+    frames = recording.frames("train")[:3]
+    batch = {"recorded": recording.grid()[0][frames], "variance": recording.grid()[1][frames]}
+    from data.batches import Batch
+
+    batch = task.add_observations(Batch(image=None, index=torch.arange(3), **batch))
+    m, (teacher,) = task.physics.m, task.teachers
+    for physics, x0 in ((task.physics, batch.x0), (teacher.physics, batch.teacher_x0[0])):
+        values = recording.values[frames][..., : physics.m]
+        level = recording.variance[frames].mean((1, 2)).sqrt()
+        torch.testing.assert_close(physics.values(physics.operator.A(x0[:, :1])), values)
+        torch.testing.assert_close(x0[:, 1, 0, 0], level)
+    assert m == 32 and teacher.physics.m == 128
+
+
+@pytest.mark.parametrize("labels", [name for name in LABELS if name != "oracle"])
+def test_every_label_trains_without_the_truth(labels, laboratory):
+    hidden = truth_path(laboratory / "lab.npz")
+    content = hidden.read_bytes()
+    hidden.write_bytes(b"nothing that can be read")
+    try:
+        scores = distilled(laboratory, "--labels", labels)
+    finally:
+        hidden.write_bytes(content)
+    rows = json.loads((Path(scores["run"]) / "metrics.json").read_text())
+    terms = {name for name in rows[-1] if name.startswith("share_")}
+    spec = LABELS[labels]
+    expected = {"share_task"} if spec.target else set()
+    assert terms == expected | ({"share_recorded"} if spec.loss else set())
+    assert not any("psnr" in name and "recorded" not in name for name in rows[-1])
+
+
+def test_the_oracle_alone_reads_the_truth(laboratory, capsys):
+    truth = str(truth_path(laboratory / "lab.npz"))
+    assert distilled(laboratory, "--labels", "oracle", "--truth", truth)["val_recorded_error"]
+    for wrong in (["--labels", "oracle"], ["--truth", truth], ["--labels", "raw", "--truth", truth]):
+        with pytest.raises(SystemExit):
+            parsed(laboratory, *wrong)
+        assert "--labels oracle and --truth FILE go together" in capsys.readouterr().err
+
+
+def test_the_network_before_training_is_a_candidate(laboratory):
+    scores = distilled(laboratory, "--lr", "1", "--labels", "raw")
+    assert scores["best_epoch"] == 0
+    best, before = (
+        checkpoint.read(path)["weights"] for path in (scores["checkpoint"], networks(laboratory)[3])
+    )
+    assert all(torch.equal(best[name], before[name]) for name in before)
+
+
+def test_a_stopped_training_resumes_bit_by_bit(laboratory, monkeypatch):
+    flags = ["--labels", "sure", "--epochs", "3"]
+    whole = distilled(laboratory, *flags, "--run_name", "whole")
+    undo = interrupt_where(monkeypatch, lambda fit: fit.steps > 4)
+    with pytest.raises(BaseException, match="SIGINT|"):
+        distilled(laboratory, *flags, "--run_name", "parts")
+    undo()
+    parts = distilled(laboratory, *flags, "--run_name", "parts")
+    first, second = (checkpoint.read(scores["checkpoint"])["weights"] for scores in (whole, parts))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert whole["val_recorded_error"] == parts["val_recorded_error"]
+
+
+def test_best_is_the_best_of_all_by_held_out_frames(laboratory, capsys):
+    scores = distilled(laboratory, "--labels", "best", "--run_name", "best")
+    table = capsys.readouterr().out
+    folder = Path(scores["run"]).parent
+    others = {
+        path.parent.name: json.loads(path.read_text())["scores"]
+        for path in folder.glob("best_*/run.json")
+    }
+    assert len(others) == 6, others.keys()
+    assert scores["val_recorded_error"] == min(o["val_recorded_error"] for o in others.values())
+    assert all(word in table for word in ("both (weight", "teacher", "measurements", "raw"))
+    assert checkpoint.restore(scores["export"], {}).network
+    assert distilled(laboratory, "--labels", "best", "--run_name", "best") == scores, "finished"
+
+
+def test_without_a_teacher_the_labels_are_the_rivals(laboratory, capsys):
+    recording = ["--dataset", "recorded", "--data_root", str(laboratory / "lab.npz"), *FAST]
+    start = ["--train_again", networks(laboratory)[3]]
+    scores = main_unet.main(main_unet.parse([*recording, *start, "--labels", "best"]))
+    assert scores["chosen"]
+    with pytest.raises(SystemExit):
+        main_unet.parse([*recording, "--labels", "both"])
+    assert "unknown labels 'both': choose from raw, measurements" in capsys.readouterr().err
+
+
+def test_a_changed_recording_is_another_run(laboratory, tmp_path):
+    copy = tmp_path / "lab.npz"
+    copy.write_bytes((laboratory / "lab.npz").read_bytes())
+    recording = ["--dataset", "recorded", "--data_root", str(copy), *networks(laboratory), *FAST]
+    argv = [*recording, "--run_name", "same", "--labels", "raw"]
+    main_unet_dist.main(main_unet_dist.parse(argv))
+    arguments = ["simulate", "--dataset", "digits", "--n", "16", "--cr", "0.5", "--seed", "7"]
+    sizes = ["--frames", "40", "--test_frames", "12", "--val_share", "0.25", "--overwrite"]
+    acquire.main(acquire.parse([*arguments, *sizes, "--output", str(copy)]))
+    with pytest.raises(UserError, match="another configuration .*recording"):
+        main_unet_dist.main(main_unet_dist.parse(argv))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--sup_loss", "1"], "a recording has no clean images"),
+        (["--ordering", "xy"], "a recording brings its own patterns and noise"),
+        (["--photons", "3"], "a recording brings its own patterns and noise"),
+        (["--labels", "raw", "--measurement_weight", "1"], "does not read --measurement_weight"),
+        (["--labels", "r2r", "--measurement_part", "all"], "does not read --measurement_part"),
+        (["--crs_expert", "0.1", "0.2"], "not allowed with argument"),
+        (["--online"], "a teacher that learns too needs clean images"),
+        (["--labels", "nonsense"], "unknown labels 'nonsense'"),
+    ],
+)
+def test_what_has_no_meaning_is_refused(flags, message, laboratory, capsys):
+    with pytest.raises((SystemExit, UserError)) as error:
+        parsed(laboratory, *flags)
+    assert message in capsys.readouterr().err + str(error.value)
+
+
+def test_labels_are_for_recordings(capsys):
+    with pytest.raises(SystemExit):
+        main_unet_dist.parse(["--dataset", "digits", "--cr", "0.1", "--labels", "raw"])
+    assert "--labels is for --dataset recorded" in capsys.readouterr().err
+
+
+def test_a_ratio_beyond_the_recording_is_refused(laboratory):
+    with pytest.raises(UserError, match="the student measures 192 values .* not all among the 128"):
+        distilled(laboratory, "--cr", "0.75")
+
+
+def test_frames_are_scored_with_and_without_their_truth(laboratory):
+    recording = ["--dataset", "recorded", "--data_root", str(laboratory / "lab.npz")]
+    argv = ["--checkpoint", networks(laboratory)[3], *recording]
+    blind = test_UNet.main(test_UNet.parse(argv))
+    truth = np.load(truth_path(laboratory / "lab.npz"))["images"]
+    seen = test_UNet.main(
+        test_UNet.parse([*argv, "--truth", str(truth_path(laboratory / "lab.npz"))])
+    )
+    assert blind["rows"][-1]["frames"] == 12 and len(truth) == 52
+    assert seen["rows"][-1]["images"] == 12 and seen["psnr"] != seen["rows"][0]["PSNR"]
