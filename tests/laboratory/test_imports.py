@@ -89,7 +89,7 @@ def test_orders_and_pairs_give_the_scenes_back(order, pairs, tmp_path):
 
 
 def test_an_ordering_of_ours_is_an_order_too(tmp_path):
-    from physics.single_pixel import xy_places
+    from physics.orderings import xy_places
 
     numbers = xy_places(N).flatten().argsort().numpy()[:20]
     x = scenes()
