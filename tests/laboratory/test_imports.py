@@ -89,7 +89,7 @@ def test_orders_and_pairs_give_the_scenes_back(order, pairs, tmp_path):
 
 
 def test_an_ordering_of_ours_is_an_order_too(tmp_path):
-    from physics.single_pixel import xy_places
+    from physics.orderings import xy_places
 
     numbers = xy_places(N).flatten().argsort().numpy()[:20]
     x = scenes()
@@ -354,6 +354,7 @@ def test_a_wrong_frame_is_named_left_out_or_kept(kind, message, can_be_kept, tmp
         ((3, 64), ["--order", "natural", "--band_count", "2"], "only SPAS folders"),
         ((3, 64), ["--order", "natural", "--key", "y"], "only a .mat file"),
         ((2, 3, 4, 64), ["--order", "natural"], "has shape"),
+        ((3, 64), ["--order", "natural", "--calibration", "c.json"], "noise of pairs of counts"),
         ((3, 50), ["--order", "natural", "--n", "10"], "power of two"),
         ((3, 64), ["--order", "natural", "--val_share", "0.5", "--test_share", "0.5"], "leave none"),
     ],
