@@ -40,6 +40,16 @@ def build_parser() -> flags.Parser:
         **values,
         help="flags of the teacher's training besides the shared ones; 'same': the student's value",
     )
+    group.add_argument(
+        "--student",
+        **values,
+        help="flags of the student's training in simulation, before it is adapted to recordings",
+    )
+    group.add_argument(
+        "--recording",
+        **several_values,
+        help="flags of acquire.py simulate, which makes the recordings; several values vary",
+    )
     seeds: dict[str, Any] = {"type": flags.natural, "nargs": "+", "action": flags.Distinct}
     group.add_argument("--seeds", **seeds, help="seeds of the students")
     group.add_argument(
@@ -115,12 +125,9 @@ def build_plan(args):
 
 
 def load_script(name: str) -> ModuleType:
-    """A training script."""
+    """A script: one that trains, makes recordings, or scores."""
     from importlib import import_module
 
-    if name not in flags.TRAINING:
-        scripts = ", ".join(f"{script}.py" for script in flags.TRAINING)
-        raise flags.UserError(f"study: unknown script '{name}': choose from {scripts}")
     return import_module(name)
 
 
@@ -209,7 +216,7 @@ def do_task(args, study, plan) -> None:
 
 
 def train(args, study) -> None:
-    """Does the jobs that are not done: first those of teachers."""
+    """Does the jobs that are not done: first those of teachers, and all else that others need."""
     from runners.pool import Pool, default_jobs
     from study.jobs import Progress
     from study.status import is_done, write_study
@@ -221,12 +228,12 @@ def train(args, study) -> None:
         f"{len(left)} of them to do",
         flush=True,
     )
-    teachers = [keys for keys in left if study.runs[keys[0]].role == "teacher"]
+    first = [keys for keys in study.jobs[: study.teacher_jobs] if keys in left]
     progress = Progress(study, len(left))
     count = min(args.jobs or default_jobs(), max(1, len(left)))
     with Pool(count, serve, (args,)) as pool:
-        pool.run(teachers, progress)
-        pool.run([keys for keys in left if keys not in teachers], progress)
+        pool.run(first, progress)
+        pool.run([keys for keys in left if keys not in first], progress)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,12 @@ def add_simulation(parser: Parser) -> None:
         "--test_frames", type=counting, default=1000, help="recorded test images of the dataset"
     )
     group.add_argument("--labels", action="store_true", help="keep the classes of the scenes")
-    group.add_argument("--seed", type=natural, default=42, help="seed of noise and drift")
+    group.add_argument(
+        "--seed",
+        type=natural,
+        default=42,
+        help="seed of the training images that are recorded, of noise and of drift",
+    )
     add_data(parser, limits=(), table=SCENES)
     camera = PHYSICS["spc"]
     settings = {flag: value for flag, value in camera.flags.items() if flag != "x0"}

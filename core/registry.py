@@ -247,6 +247,8 @@ PADDINGS = ("zeros", "circular", "release")
 PAIRS = {"gt": ..., "lq": ..., "pairs": None}
 DATASETS = {
     "photos": "data.datasets:photos",
+    "photos_without_text": "data.datasets:photos_without_text",
+    "text": "data.datasets:text",
     "digits": "data.datasets:digits",
     "mnist": "data.datasets:mnist",
     "fashion_mnist": "data.datasets:fashion_mnist",

@@ -1,7 +1,7 @@
 """Datasets of clean images: photographs, digits, torchvision's, folders and arrays."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,20 +33,76 @@ PHOTOGRAPHS = {  # of scikit-image; each photograph, and each scene, is in one s
     "val": "coins.png rocket.jpg",
     "test": "camera.png chelsea.png coffee.png",
 }
+PAGE, WRITING = "page.png", "text.png"  # of these, a printed page, and handwriting
+REGIONS = {"train": (0, 0.6), "val": (0.6, 0.8), "test": (0.8, 1)}  # of the page's width
+TEXT_STEP = 4  # pixels from one tile of the page to the next
+LEAST_INK = 0.1  # standard deviation of a tile that is not blank paper
 
 
 def photos(request: Request) -> dict[str, Source]:
     """Tiles of scikit-image's photographs at full and half size; whole photographs are held out.
 
-    The tiles n x n do not overlap; one is cut when it is needed.
+    The tiles n x n do not overlap.
     """
+    return tiles_of_photographs(request)
+
+
+def photos_without_text(request: Request) -> dict[str, Source]:
+    """The same without the printed page, of which dataset `text` is made, and the handwriting."""
+    return tiles_of_photographs(request, without=(PAGE, WRITING))
+
+
+def tiles_of_photographs(request: Request, without: Sequence[str] = ()) -> dict[str, Source]:
+    n, splits = request.n, {}
+    for split, names in PHOTOGRAPHS.items():
+        places = []
+        for name in names.split():
+            if name in without:
+                continue
+            width, height = size_of_photograph(name)
+            for scale in (1, 2):
+                rows = range(0, height // scale - n + 1, n)
+                columns = range(0, width // scale - n + 1, n)
+                places += [(name, scale, x, y) for y in rows for x in columns]
+        splits[split] = Source(Lazy(tile_reader(request), places), "dihedral")
+    return splits
+
+
+def text(request: Request) -> dict[str, Source]:
+    """Tiles of scikit-image's printed page; the splits are regions of it, side by side.
+
+    The tiles of a split overlap, those of two splits do not. Blank ones are left out.
+    """
+    n, splits = request.n, {}
+    width, height = size_of_photograph(PAGE)
+    read = tile_reader(request)
+    for split, ends in REGIONS.items():
+        left, right = (round(end * width) for end in ends)
+        rows = range(0, height - n + 1, TEXT_STEP)
+        columns = range(left, right - n + 1, TEXT_STEP)
+        places = [(PAGE, 1, x, y) for y in rows for x in columns]
+        places = [place for place in places if read(place).std() > LEAST_INK]
+        splits[split] = Source(Lazy(read, places))
+    return splits
+
+
+def photograph_path(name: str) -> Path:
     import skimage.data
 
-    folder, n = Path(skimage.data.__file__).parent, request.n
+    return Path(skimage.data.__file__).parent / name
+
+
+def size_of_photograph(name: str) -> tuple[int, int]:
+    with Image.open(photograph_path(name)) as image:
+        return image.size
+
+
+def tile_reader(request: Request) -> Callable[[tuple[str, int, int, int]], Tensor]:
+    """What cuts a tile of a photograph when it is needed."""
 
     @cache
     def photograph(name: str, scale: int) -> Image.Image:
-        image = Image.open(folder / name)
+        image = Image.open(photograph_path(name))
         size = (image.width // scale, image.height // scale)
         return image.convert("L" if request.c == 1 else "RGB").resize(
             size, Image.Resampling.BILINEAR
@@ -54,20 +110,10 @@ def photos(request: Request) -> dict[str, Source]:
 
     def tile(place: tuple[str, int, int, int]) -> Tensor:
         name, scale, x, y = place
-        return to_tensor(photograph(name, scale).crop((x, y, x + n, y + n)), request)
+        box = (x, y, x + request.n, y + request.n)
+        return to_tensor(photograph(name, scale).crop(box), request)
 
-    splits = {}
-    for split, names in PHOTOGRAPHS.items():
-        places = []
-        for name in names.split():
-            with Image.open(folder / name) as image:
-                width, height = image.size
-            for scale in (1, 2):
-                rows = range(0, height // scale - n + 1, n)
-                columns = range(0, width // scale - n + 1, n)
-                places += [(name, scale, x, y) for y in rows for x in columns]
-        splits[split] = Source(Lazy(tile, places), "dihedral")
-    return splits
+    return tile
 
 
 def from_arrays(

@@ -280,8 +280,11 @@ class Linear(Physics):
             return 0.0
         return (images.flatten(2) @ rows.T).square().mean().item() * 10 ** (-snr / 10)
 
-    def fit_lmmse(self, images: Tensor) -> LMMSE:
-        """The LMMSE estimator at this noise level, from at most 10,000 training images."""
+    def fit_lmmse(self, images: Tensor, variance: Tensor | None = None) -> LMMSE:
+        """The LMMSE estimator from at most 10,000 training images.
+
+        Its noise is that of this physics, or has the given variance (C, m).
+        """
         n = self.config["n"]
         if n > LARGEST_LMMSE:
             raise UserError(
@@ -291,8 +294,8 @@ class Linear(Physics):
         if len(images) < 2:
             raise UserError("x0 'lmmse' needs more than one training image")
         rows, images = self.rows().cpu(), images[:MOST_LMMSE]
-        variance = self.noise_variance(rows, images)
-        return LMMSE(images.shape[1], n, len(rows)).fit(rows, images, variance)
+        noise = self.noise_variance(rows, images) if variance is None else variance
+        return LMMSE(images.shape[1], n, len(rows)).fit(rows, images, noise)
 
     def with_first_image(self, lmmse: LMMSE | None) -> Self:
         """The same measurements with another first image: the LMMSE estimate or back-projection."""

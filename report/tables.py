@@ -23,6 +23,12 @@ def format_cell(value) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def format_p(p: float) -> str:
+    if math.isnan(p):
+        return ""
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
 def number_of(value) -> float | None:
     """The number by which a cell is sorted: its value, or the number that begins its text."""
     if isinstance(value, int | float):

@@ -2,8 +2,9 @@
 
 import statistics
 
+from laboratory.comparison import write_comparison
 from report.statistics import HARMS, HELPS, UNCLEAR, UNTESTED
-from study.planning import PlannedRun
+from study.planning import ADAPTED, PlannedRun
 from study.question import format_setting, format_value
 from study.results import Results
 from study.tables import settings_table
@@ -20,6 +21,8 @@ def in_brackets(run: PlannedRun) -> str:
 
 def write_answer(results: Results) -> str:
     """The verdicts, the extreme gains, the shuffled control, and warnings."""
+    if results.study.with_role(ADAPTED):
+        return " ".join([write_comparison(results.adaptations()), warn_of_baselines(results)])
     groups = results.groups("distilled")
     planned = len(results.study.with_role("distilled"))
     if not groups and planned:

@@ -11,20 +11,22 @@ from tempfile import TemporaryDirectory
 
 from checkpoints.checkpoint import write
 from report.tables import markdown
-from study.planning import Plan, PlannedRun, Study
+from study.planning import RECORDING, Plan, PlannedRun, Study
 from study.status import DONE, describe_run, is_done, read_status, states
 
 SAME_COST = (  # flags that hardly change the cost of a run
     "seed", "data_seed", "cr", "ordering", "type_dist", "loss_distill", "alpha", "beta", "gamma",
-    "teacher", "shuffle_teacher", "lr",
+    "teacher", "shuffle_teacher", "lr", "data_root", "init_student",
 )  # fmt: skip
 STEPS = 3  # that are timed, after one that is not
 FORWARD = 1 / 3  # of the cost of a step: a batch without a gradient
 
 
-def kind_of(run: PlannedRun) -> str:
+def kind_of(plan: Plan, run: PlannedRun) -> str:
     """What runs of the same cost have in common."""
     flags = {name: value for name, value in run.flags.items() if name not in SAME_COST}
+    if run.recording is not None:
+        flags["frames"] = plan.runs[run.recording].flags.get("frames")
     return json.dumps([run.script, flags], sort_keys=True, default=str)
 
 
@@ -33,25 +35,36 @@ def estimate_seconds(study: Study, plan: Plan) -> dict[str, float]:
     finished: dict[str, list[float]] = {}
     for key, run in study.runs.items():
         if is_done(study, key):
-            finished.setdefault(kind_of(run), []).append(read_status(study, key)["seconds"])
+            finished.setdefault(kind_of(plan, run), []).append(read_status(study, key)["seconds"])
     seconds = {kind: median(values) for kind, values in finished.items()}
     with TemporaryDirectory() as folder:
         for run in study.runs.values():
-            if kind_of(run) not in seconds:
+            if kind_of(plan, run) not in seconds:
                 with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-                    seconds[kind_of(run)] = time_run(plan, run, Path(folder))
-    return {key: seconds[kind_of(run)] for key, run in study.runs.items()}
+                    seconds[kind_of(plan, run)] = time_run(plan, run, Path(folder))
+    return {key: seconds[kind_of(plan, run)] for key, run in study.runs.items()}
 
 
 def time_run(plan: Plan, run: PlannedRun, folder: Path) -> float:
-    """Seconds of a run by some of its steps, with an untrained teacher; nan without steps."""
+    """Seconds of a run by some of its steps, with an untrained teacher; nan without steps.
+
+    Only training counts: what makes a recording, or scores another run's network, takes none.
+    """
     from core import runtime
 
+    if run.role == RECORDING or run.network is not None:
+        return 0.0
     script = plan.load_script(run.script)
     flags = run.flags | {"results": str(folder / run.key)}
     if run.teacher:
         flags["teacher"] = str(write_untrained(plan, plan.runs[run.teacher], folder))
-    if not hasattr(script, "prepare"):
+    if run.student:
+        flags["init_student"] = str(write_untrained(plan, plan.runs[run.student], folder))
+    if run.recording:
+        flags |= record_there(plan, plan.runs[run.recording], folder)
+        if flags.get("labels") != "oracle":
+            del flags["truth"]
+    if not hasattr(script, "prepare") or flags.get("labels") == "best":
         return math.nan
     args = script.parse(plan.parser(run.script).words_of(flags, "study"))
     fit = script.prepare(args, runtime.start(args.device))
@@ -78,6 +91,17 @@ def write_untrained(plan: Plan, run: PlannedRun, folder: Path) -> Path:
         args = script.parse(plan.parser(run.script).words_of(flags, "study"))
         write(path, script.prepare(args, runtime.start(args.device)).content())
     return path
+
+
+def record_there(plan: Plan, run: PlannedRun, folder: Path) -> dict[str, str]:
+    """A recording in another folder, and its truth."""
+    path = folder / f"{Path(run.key).name}.npz"
+    if not path.is_file():
+        script = plan.load_script(run.script)
+        flags = run.flags | {"output": str(path)}
+        words = plan.parser(run.script).words_of(flags, "study")
+        script.main(script.parse(["simulate", *words]))
+    return {"data_root": str(path), "truth": str(path.with_name(f"{path.stem}_truth.npz"))}
 
 
 def print_costs(study: Study, plan: Plan, jobs: int) -> dict:

@@ -14,9 +14,9 @@ from models.base import FirstImage, Network
 from physics.base import Physics
 from report import figures
 from report.statistics import Summary
-from study.planning import Plan, PlannedRun
+from study.planning import ADAPTED, TEACHER_THERE, Plan, PlannedRun
 from study.question import format_setting, format_value, without
-from study.results import Results
+from study.results import WITH_GAIN, Results
 from study.scoring import BATCH, NOISE_SEED, load_run_images
 from study.status import run_folder
 from training.cache import Views
@@ -29,7 +29,7 @@ ROWS, COLUMNS = "type_dist", "loss_distill"  # of the maps of gains
 
 def tested_settings(results: Results) -> list[tuple[list[PlannedRun], Summary]]:
     """Settings whose gain has an interval."""
-    groups = ((runs, results.gain(runs)) for runs in results.groups("distilled"))
+    groups = ((runs, results.gain(runs)) for runs in results.groups(*WITH_GAIN))
     return [(runs, gain) for runs, gain in groups if gain and gain.n > 1]
 
 
@@ -219,19 +219,40 @@ def best_run(results: Results) -> PlannedRun:
     return max((groups[-1] for groups in rank_settings(results).values()), key=validation_gain)[0]
 
 
+def example_keys(results: Results) -> tuple[PlannedRun, dict[str, str | None]]:
+    """A run, and the runs whose estimates stand beside each other, by what they are."""
+    adapted = results.groups(ADAPTED)
+    if not adapted:
+        run = best_run(results)
+        return run, {"student alone": run.alone, "distilled": run.key, "teacher": run.teacher}
+    taught = [runs for runs in adapted if runs[0].flags.get("labels", "both") == "both"]
+    run = max(taught or adapted, key=lambda runs: gain_of(results, runs))[0]
+    keys: dict[str, str | None] = {"not adapted": run.alone, "adapted": run.key}
+    for other in results.done.values():
+        if other.recording == run.recording and other.role == TEACHER_THERE:
+            keys["teacher"] = other.key
+        if other.recording == run.recording and other.flags.get("labels") == "oracle":
+            keys["oracle"] = other.key
+    return run, keys
+
+
+def gain_of(results: Results, runs: list[PlannedRun]) -> float:
+    gain = results.gain(runs)
+    return -math.inf if gain is None else gain.mean
+
+
 def plot_examples(results: Results, plan: Plan, count: int = 3) -> Figure | None:
     """Some test images, estimates of them, and their errors on one scale."""
-    run = best_run(results)
-    keys = {"student alone": run.alone, "distilled": run.key, "teacher": run.teacher}
+    run, keys = example_keys(results)
     if results.metric != "psnr" or not set(keys.values()) <= results.done.keys():
         return None
-    args = plan.load_script(run.script).parse(plan.command_line(run))
+    args = plan.arguments(run.key)
     checkpoints = {
         name: restore(run_folder(results.study, key) / "best.pth", {})
         for name, key in keys.items()
         if key
     }
-    student = checkpoints["student alone"]
+    student = next(iter(checkpoints.values()))
     images = load_run_images(student, args, results.study.limit_test)
     first_image = FirstImage(images[0]["image"].shape[0])
     estimators: dict[str, tuple[Network, Physics]] = {}

@@ -13,7 +13,7 @@ from types import ModuleType
 from core.errors import Diverged, UserError, in_a_line
 from core.files import lock
 from runners.pool import ELSEWHERE
-from study.planning import Plan, PlannedRun, Study
+from study.planning import RECORDING, Plan, PlannedRun, Study
 from study.status import (
     DONE,
     FAILED,
@@ -24,11 +24,14 @@ from study.status import (
     metric_of,
     read_scores,
     read_status,
+    run_folder,
     state_of,
     write_baselines,
     write_scores,
     write_status,
 )
+
+HELD_OUT = ("val_recorded_error", "val_recorded_error_se", "best_epoch", "chosen")  # of a status
 
 
 def do_job(study: Study, plan: Plan, keys: list[str], wait: bool = False) -> dict[str, str]:
@@ -80,37 +83,67 @@ def train_and_score(study: Study, plan: Plan, runs: list[PlannedRun]) -> None:
     from study.scoring import score_baselines, score_run
 
     for run in runs:
-        if run.teacher and not is_done(study, run.teacher):
-            raise UserError(f"its teacher {run.teacher} is {state_of(study, run.teacher)}")
+        for role, key in run.needs.items():
+            if not is_done(study, key):
+                raise UserError(f"its {role} {key} is {state_of(study, key)}")
     script = plan.load_script(runs[0].script)
     every_args = [script.parse(plan.command_line(run)) for run in runs]
+    if runs[0].role == RECORDING:
+        record(study, script, runs, every_args)
+        return
     device = runtime.start(every_args[0].device)
+    if runs[0].network is None:
+        results = train_together(script, every_args, device)
+    else:
+        results = [use_network(study, run) for run in runs]
     scored = []
-    for run, args, result in zip(
-        runs, every_args, train_together(script, every_args, device), strict=True
-    ):
+    for run, args, result in zip(runs, every_args, results, strict=True):
         checkpoint, baselines = Path(result["checkpoint"]), {}
         rows, parameters = score_run(checkpoint, args, study.limit_test, device)
         if run.role == "alone" and run.seed == min(plan.seeds):
-            baselines = score_baselines(checkpoint, args, study.limit_test, device)
-        metrics = json.loads((Path(result["run"]) / "metrics.json").read_text())
+            simulated = plan.arguments(run.student) if run.student else args
+            baselines = score_baselines(checkpoint, args, simulated, study.limit_test, device)
         status = {
             "run": Path(result["run"]).name,
             "parameters": parameters,
-            "seconds": round(sum(row["seconds"] for row in metrics) / len(runs), 2),
+            "seconds": round(result.get("seconds", seconds_of(result) / len(runs)), 2),
             "limit_test": study.limit_test,
             "baselines": list(baselines),
         }
-        scored.append((run.key, rows, baselines, status))
+        held_out = {name: result[name] for name in HELD_OUT if name in result}
+        scored.append((run.key, rows, baselines, status | held_out))
     for key, rows, baselines, status in scored:
         write_baselines(study, key, baselines)
         write_scores(study, key, rows)
         write_status(study, key, DONE, **status)
 
 
+def record(study: Study, script: ModuleType, runs: list[PlannedRun], every_args: list) -> None:
+    """Makes recordings, each in its run's folder."""
+    for run, args in zip(runs, every_args, strict=True):
+        began = time.perf_counter()
+        result = script.main(args)
+        seconds = round(time.perf_counter() - began, 2)
+        write_status(study, run.key, DONE, seconds=seconds, digest=result["digest"])
+
+
+def use_network(study: Study, run: PlannedRun) -> dict:
+    """What a training would return, for a run that scores the network of another one."""
+    folder = run_folder(study, run.key)
+    return {"checkpoint": str(folder / "best.pth"), "run": str(folder), "seconds": 0.0}
+
+
+def seconds_of(result: dict) -> float:
+    """Of a training, from its validations."""
+    metrics = Path(result["run"]) / "metrics.json"
+    if not metrics.is_file():
+        return 0.0  # of a run that is the best of several others
+    return sum(row["seconds"] for row in json.loads(metrics.read_text()))
+
+
 def train_together(script: ModuleType, every_args: list, device) -> list[dict]:
     """The results of runs of one script, trained together where the script can do so."""
-    if not hasattr(script, "prepare"):
+    if not hasattr(script, "prepare") or getattr(every_args[0], "labels", None) == "best":
         results = [script.main(args) for args in every_args]
         return [result["rungs"][-1] if "rungs" in result else result for result in results]
     from training import setup
@@ -140,8 +173,9 @@ class Progress:
             if key not in done
         }
         parts = [f"{len(done)} of {len(keys)} done"]
-        if done:
-            parts.append(f"mean score {statistics.mean(map(self.mean_score, done)):.3f}")
+        scored = [key for key in done if self.study.runs[key].role != RECORDING]
+        if scored:
+            parts.append(f"mean score {statistics.mean(map(self.mean_score, scored)):.3f}")
         parts += [*errors, f"{time.perf_counter() - self.began:.0f} s"]
         name = describe_run(self.study.runs[keys[0]])
         line = f"[{self.ended}/{self.jobs}] {name}: {', '.join(parts)}"

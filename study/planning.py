@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import re
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from types import ModuleType
 from cli.parser import Parser
 from core.errors import UserError, in_a_line
 from core.files import inside
-from core.registry import ALONE
+from core.registry import ALONE, TRAINING
 from study.question import (
     as_list,
     check_distinct,
@@ -30,6 +31,9 @@ RESERVED = ("seeds", "results", "run_name", "config", "dry_run", "overwrite", "r
 SAME = "same"  # the value of a teacher's flag that is the student's
 ALONE_NAMES = {"loss_gt": "loss", "init_student": "train_again"}  # flags of the student alone
 COMMON = ("dataset", "data_root", "on_bad_image", "n", "c", "crop")  # of teacher and student
+RECORDING = "recording"  # the role of a run that makes a recording instead of a network
+FIRST = ("teacher", "student", RECORDING)  # roles of runs that others need
+ADAPTED, TEACHER_THERE = "adapted", "recorded_teacher"  # roles on recordings
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,23 @@ class PlannedRun:
     """A run: an ordinary call of a training script."""
 
     key: str  # its name, and that of its folder in the study's
-    role: str  # teacher, alone, shuffled, distilled, or trained where nothing is distilled
+    role: str  # teacher, alone, shuffled, distilled, or trained where nothing is distilled;
+    # with recordings also student (in simulation), recording, adapted, and recorded_teacher
     script: str
     flags: dict  # with the seed, without the teacher's file
     setting: dict  # what varies in the study
     seed: int
     teacher: str | None = None  # the key of its teacher
     alone: str | None = None  # and of the same student without a teacher
+    student: str | None = None  # of the student in simulation with which it begins
+    recording: str | None = None  # of the recording that it learns from, or is scored on
+    network: str | None = None  # of the run whose network it scores, where it trains none
+
+    @property
+    def needs(self) -> dict[str, str]:
+        """The runs that come before it, by what they are to it."""
+        keys = {"teacher": self.teacher, "student": self.student, RECORDING: self.recording}
+        return {role: key for role, key in keys.items() if key is not None}
 
 
 @dataclass(frozen=True)
@@ -59,8 +73,8 @@ class Study:
 
     @property
     def teacher_jobs(self) -> int:
-        """How many jobs train teachers: the first ones."""
-        return sum(self.runs[keys[0]].role == "teacher" for keys in self.jobs)
+        """How many jobs train teachers, and make what else others need: the first ones."""
+        return sum(self.runs[keys[0]].role in FIRST for keys in self.jobs)
 
     def with_role(self, *roles: str) -> list[PlannedRun]:
         return [run for run in self.runs.values() if run.role in roles]
@@ -89,7 +103,9 @@ class Plan:
         self.varying = varying_flags([grid for grid, _ in self.grids])
         self.runs: dict[str, PlannedRun] = {}
         self.parsers: dict[str, Parser] = {}
-        self.parser(self.script)
+        if self.script not in TRAINING:
+            scripts = ", ".join(f"{script}.py" for script in TRAINING)
+            raise UserError(f"study: unknown script '{self.script}': choose from {scripts}")
         self.check()
 
     # ---------------------------------------------------------------- checks
@@ -102,6 +118,11 @@ class Plan:
             raise UserError(
                 f"study: {self.script}.py has no teacher, so 'teacher' and 'shuffled' "
                 f"have no meaning: they are for {scripts}"
+            )
+        if "student" in self.text and RECORDING not in self.text:
+            raise UserError(
+                "study: 'student' describes the training before a student is adapted to a "
+                "recording: give a section 'recording' too"
             )
         reserved = (*RESERVED, "teacher", "shuffle_teacher") if self.distills else RESERVED
         check_flags(self.fixed, ("seed", *reserved))
@@ -200,19 +221,30 @@ class Plan:
 
     def add(self, role: str, script: str, flags: dict, setting: dict, **keys: str) -> str:
         key = run_key(role, setting, script, flags)
+        key = f"{RECORDING}s/{key}" if role == RECORDING else key
         run = PlannedRun(key, role, script, flags, setting, flags["seed"], **keys)
         self.runs.setdefault(key, run)
         return key
 
     # ---------------------------------------------------------------- commands and jobs
 
+    def arguments(self, key: str) -> Namespace:
+        """The arguments of a run, as its script reads them."""
+        run = self.runs[key]
+        return self.load_script(run.script).parse(self.command_line(run))
+
     def command_line(self, run: PlannedRun) -> list[str]:
         """The words after the name of the script."""
-        flags = run.flags | {"results": str(self.folder / run.key), "run_name": run.key}
-        if run.teacher:
-            checkpoint = self.folder / run.teacher / "runs" / run.teacher / "best.pth"
-            flags["teacher"] = str(checkpoint)
-        return self.parser(run.script).words_of(flags | self.shared_flags, f"study, run {run.key}")
+        flags = run.flags | self.paths_of(run) | self.flags_of(run.script, self.shared_flags)
+        return self.parser(run.script).words_of(flags, f"study, run {run.key}")
+
+    def paths_of(self, run: PlannedRun) -> dict:
+        """The flags that say where a run writes, and what it reads of others."""
+        paths = {"results": str(self.folder / run.key), "run_name": run.key}
+        return paths | ({"teacher": self.checkpoint(run.teacher)} if run.teacher else {})
+
+    def checkpoint(self, key: str) -> str:
+        return str(self.folder / key / "runs" / key / "best.pth")
 
     def jobs(self) -> list[list[str]]:
         """The keys of the runs of each job.
@@ -221,8 +253,8 @@ class Plan:
         images in the same order.
         """
         groups: dict[str, list[str]] = {}
-        for run in sorted(self.runs.values(), key=lambda run: run.role != "teacher"):
-            together = "data_seed" in run.flags and run.role != "teacher"
+        for run in sorted(self.runs.values(), key=lambda run: run.role not in FIRST):
+            together = "data_seed" in run.flags and run.role not in FIRST
             groups.setdefault(seedless_key(run) if together else run.key, []).append(run.key)
         return list(groups.values())
 
@@ -236,7 +268,10 @@ def build_study(
     check: bool = True,
 ) -> tuple[Study, Plan]:
     """All runs of a study; with `check`, every command line is parsed by its script."""
-    plan = Plan(text, inside(results / "sweeps", name), load_script, shared_flags)
+    from study.recorded import RecordedPlan
+
+    kind = RecordedPlan if RECORDING in text else Plan
+    plan = kind(text, inside(results / "sweeps", name), load_script, shared_flags)
     plan.add_runs()
     for run in plan.runs.values() if check else ():
         plan.load_script(run.script).parse(plan.command_line(run))

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Iterator
 
 from core.errors import UserError, in_a_line
 
-KEYS = ("question", "script", "seeds", "fixed", "teacher", "grid", "shuffled", "limit_test", "tiny")
+KEYS = (
+    "question", "script", "seeds", "fixed", "teacher", "student", "recording", "grid", "shuffled",
+    "limit_test", "tiny",
+)  # fmt: skip
 
 
 def resolve_tiny(text: dict, tiny: bool) -> dict:
@@ -26,7 +29,7 @@ def resolve_tiny(text: dict, tiny: bool) -> dict:
 
 def apply_flags(text: dict, args: Namespace) -> dict:
     """A study with the changes of the command line."""
-    for name in ("vary", "fixed", "teacher"):
+    for name in ("vary", "fixed", "teacher", "student", "recording"):
         check_distinct([flag for flag, _ in getattr(args, name)], f"--{name}")
     grids = [flags_in({"grid": grid}, "grid") for grid in as_list(text.get("grid") or {})]
     grids = [grid | dict(args.vary) for grid in grids]
@@ -44,6 +47,12 @@ def apply_flags(text: dict, args: Namespace) -> dict:
             text = text | {name: getattr(args, name)}
     for name in ("fixed", "teacher"):
         text = text | {name: flags_in(text, name) | dict(getattr(args, name))}
+    if args.student:
+        text = text | {"student": flags_in(text, "student") | dict(args.student)}
+    if args.recording:
+        parts = as_list(text.get("recording") or {})
+        sections = [flags_in({"recording": part}, "recording") for part in parts]
+        text = text | {"recording": [section | dict(args.recording) for section in sections]}
     return text | {"grid": grids} if args.vary else text
 
 

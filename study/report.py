@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from core.errors import UserError
 from core.files import write_csv, write_text
+from laboratory import comparison, comparison_figures
 from report.page import (
     Section,
     render_commands,
@@ -46,6 +47,22 @@ DECOMPOSITION = """\
 e = A†A e + (I - A†A) e: the mean squared error within what the student's physics measures, and in \
 its null space, which only learned knowledge of images can fill. Changes are relative to the whole \
 error of the student alone, paired by seed, with 95 % intervals: negative is better."""
+ADAPTATION = """\
+A gain is the PSNR of an adapted student on the recorded test frames, against their truth, minus \
+that of the same student as it came from the simulation. No training opened the truth, but those \
+with labels oracle. A seed is a campaign of its own: other recorded scenes, other noise, another \
+order of training. Of the test, the noise alone differs. Teacher and student of the simulation are \
+the same for all seeds, so the intervals (Student's, 95 %) do not hold the effect of other ones."""
+GAP = """\
+The share of (oracle - not adapted) that is closed, in per cent, the mean over the seeds with half \
+of its interval. It is empty where the oracle is less than 0.05 dB better."""
+RIVALS = """\
+A setting with a teacher minus the best of those without one (raw, measurements, r2r, splitting, \
+sure) in the same cell, which is selected by the test itself: the hardest rival. Paired by seed; p \
+by Student's t, and with Holm's correction over this table."""
+CHOICES = """\
+What --labels best would choose by held-out frames, among the settings with these labels and the \
+student as it was, against the choice by the truth."""
 CURVES = "Mean and range over the seeds; best and worst are those on validation."
 EXAMPLES = "Test images, and absolute errors on one scale. "
 
@@ -63,9 +80,11 @@ def write_report(study: Study, plan: Plan) -> dict:
         "error_decomposition": tables.error_decomposition_table(results),
         "numbers": tables.numbers_table(results),
     }
+    every |= adaptation_tables(results)
     every = {name: drop_empty_columns(rows) for name, rows in every.items() if rows}
     costs, answer = drop_empty_columns(tables.costs_table(results)), write_answer(results)
-    for name in ("references", "settings", "controls"):
+    printed = ("gains", "rivals") if "gains" in every else ("settings", "controls")
+    for name in ("references", *printed):
         if name in every:
             print(f"\n{markdown(every[name])}")
     print(f"\n{answer.replace('**', '')}")
@@ -102,7 +121,9 @@ def build_page(
         counts = Counter(states(study).values())
         summary = ", ".join(f"{count} {state}" for state, count in counts.items())
         parts.append(render_paragraph(f"Not all runs are done: {summary}."))
-    if "settings" in every:
+    if "gains" in every:
+        parts += adaptation_sections(results, plan, every)
+    elif "settings" in every:
         parts += gain_sections(results, plan, every["settings"])
     for name, heading, note in (
         ("controls", "Is it knowledge?", SHUFFLED),
@@ -112,7 +133,9 @@ def build_page(
         if name in every:
             table = render_table(results.join_settings(every[name]))
             parts.append(Section(heading, table, *([render_paragraph(note)] if note else [])))
-    if "settings" in every:
+    if "gains" in every:
+        parts.append(settings_section(results, plan, every["settings"], ADAPTATION))
+    elif "settings" in every:
         parts += validation_sections(results, plan)
     if failed:
         rows = [{"run": key, "error": reason} for key, reason in failed.items()]
@@ -126,16 +149,60 @@ def build_page(
     return render_page(question, parts)
 
 
-def gain_sections(results: Results, plan: Plan, rows: list[dict]) -> list[Section]:
-    """The table of settings, and figures of their gains."""
+def adaptation_tables(results: Results) -> dict[str, list[dict]]:
+    """Tables of students that were adapted to recordings; none in other studies."""
+    table = results.adaptations()
+    return {
+        "gains": comparison.gains_table(table),
+        "gap_closed": comparison.gap_table(table),
+        "rivals": comparison.rivals_table(comparison.compare_with_rivals(table)),
+        "choices": comparison.choices_table(comparison.choices_of(table)),
+    }
+
+
+def adaptation_sections(
+    results: Results, plan: Plan, every: dict[str, list[dict]]
+) -> list[Section]:
+    """Gains over the student that is not adapted, rivals, and validation without truth."""
+    table, sections = results.adaptations(), []
+    gains = render_table(every["gains"])
+    sections.append(Section("Gain over the student that is not adapted (dB)", gains))
+    for heading, figure in (
+        ("How much light", comparison_figures.plot_over_light(table)),
+        ("How many frames", comparison_figures.plot_over_frames(table)),
+    ):
+        if figure is not None:
+            caption = (
+                "Gain over the student that is not adapted, with 95 % intervals over the seeds. "
+                "A line that leaves its panel at the bottom does much more harm than the best does "
+                "good."
+            )
+            sections.append(Section(heading, render_figure(figure, caption, heading.lower())))
+    for name, heading, note in (
+        ("gap_closed", "Gap to the oracle closed (%)", GAP),
+        ("rivals", "Against the best rival without a teacher", RIVALS),
+        ("choices", "Validation without truth", CHOICES),
+    ):
+        if name in every:
+            sections.append(Section(heading, render_table(every[name]), render_paragraph(note)))
+    return sections + example_sections(results, plan, "where the gain on the test is largest")
+
+
+def settings_section(results: Results, plan: Plan, rows: list[dict], method: str) -> Section:
+    """The table of all settings."""
     marked = [k for k, row in enumerate(rows) if row.get("verdict") in tables.BETTER_OR_WORSE]
-    notes = [METHOD]
+    notes = [method]
     if "data_seed" in plan.fixed:
         notes.append(ONE_ORDER)
     if identical := results.identical_settings():
         notes.append(f"Identical to the last digit: {'; '.join(identical)}.")
     table = render_table(results.join_settings(rows), marked=marked)
-    sections = [Section("Settings", table, *map(render_paragraph, notes))]
+    return Section("Settings", table, *map(render_paragraph, notes))
+
+
+def gain_sections(results: Results, plan: Plan, rows: list[dict]) -> list[Section]:
+    """The table of settings, and figures of their gains."""
+    sections = [settings_section(results, plan, rows, METHOD)]
     heat_maps = figures.plot_heat_maps(results)
     if heat_maps is not None:
         caption = (
@@ -155,14 +222,19 @@ def validation_sections(results: Results, plan: Plan) -> list[Section]:
     """Curves and test images of a few settings, which are selected on validation."""
     curves = render_figure(figures.plot_curves(results), CURVES, "validation scores over epochs")
     sections = [Section("Curves", curves)]
+    return sections + example_sections(results, plan, "which has the largest gain on validation")
+
+
+def example_sections(results: Results, plan: Plan, why: str) -> list[Section]:
+    """Test images and their estimates, of one run."""
     examples = figures.plot_examples(results, plan)
-    if examples is not None:
-        run = figures.best_run(results)
-        setting = ", ".join(filter(None, [format_setting(run.setting), f"seed {run.seed}"]))
-        caption = f"{EXAMPLES}Distilled: {setting}, which has the largest gain on validation."
-        element = render_figure(examples, caption, "test images and errors")
-        sections.append(Section("Test images", element))
-    return sections
+    if examples is None:
+        return []
+    run, keys = figures.example_keys(results)
+    setting = ", ".join(filter(None, [format_setting(run.setting), f"seed {run.seed}"]))
+    name = next(name for name, key in keys.items() if key == run.key)
+    caption = f"{EXAMPLES}{name.capitalize()}: {setting}, {why}."
+    return [Section("Test images", render_figure(examples, caption, "test images and errors"))]
 
 
 # ---------------------------------------------------------------- reproduction
@@ -171,7 +243,7 @@ def validation_sections(results: Results, plan: Plan) -> list[Section]:
 def collect_facts(results: Results, plan: Plan) -> dict[str, str]:
     """The flags that all runs share, and the versions of what they were made with."""
     study = results.study
-    record = json.loads((run_folder(study, next(iter(results.done))) / "run.json").read_text())
+    record = json.loads((run_folder(study, next(iter(results.scores))) / "run.json").read_text())
     facts = {
         "script": f"{plan.script}.py",
         "seeds": format_value(plan.seeds),

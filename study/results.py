@@ -5,11 +5,13 @@ import statistics
 
 import numpy as np
 
+from laboratory.comparison import AdaptedRun, Table, arrange
 from report.statistics import Summary, paired
-from study.planning import PlannedRun, Study, seedless_key
+from study.planning import ADAPTED, RECORDING, PlannedRun, Study, seedless_key
 from study.question import format_value
 from study.status import is_done, metric_of, read_baselines, read_scores, read_status, run_folder
 
+WITH_GAIN = ("distilled", ADAPTED)  # roles of runs whose gain over the student alone is asked for
 UNITS = {"psnr": "dB", "top1": "points"}
 NAMES = {"psnr": "PSNR", "top1": "top-1"}
 
@@ -20,7 +22,8 @@ class Results:
     def __init__(self, study: Study):
         self.study = study
         self.done = {key: run for key, run in study.runs.items() if is_done(study, key)}
-        self.scores = {key: read_scores(study.folder / key / "scores.csv") for key in self.done}
+        scored = [key for key, run in self.done.items() if run.role != RECORDING]
+        self.scores = {key: read_scores(study.folder / key / "scores.csv") for key in scored}
         self.status = {key: read_status(study, key) for key in self.done}
         self.baselines = {key: read_baselines(study, key) for key in self.done}
         first = next(iter(self.scores.values()), [{}])[0]
@@ -76,6 +79,29 @@ class Results:
         own, alone = (np.mean([self.images(pair[k]) for pair in pairs], axis=0) for k in (0, 1))
         return paired(own, alone, "wilcoxon")
 
+    def adaptations(self) -> Table:
+        """The students that were adapted to recordings, by cell and by setting."""
+        runs = []
+        for run in self.study.with_role(ADAPTED):
+            if run.key in self.done and run.alone in self.done:
+                cell, rest = self.split_setting([run])
+                words = [
+                    format_value(value) if name == "labels" else f"{name} {format_value(value)}"
+                    for name, value in rest.items()
+                ]
+                runs.append(
+                    AdaptedRun(
+                        cell=tuple(cell.items()),
+                        column=", ".join(words) or ADAPTED,
+                        labels=str(run.flags.get("labels", "both")),
+                        seed=run.seed,
+                        score=self.mean(run.key),
+                        alone=self.mean(run.alone),
+                        held_out=self.status[run.key].get("val_recorded_error"),
+                    )
+                )
+        return arrange(runs)
+
     def metrics(self, run: PlannedRun) -> list[dict]:
         """A row for each epoch."""
         return json.loads((run_folder(self.study, run.key) / "metrics.json").read_text())
@@ -117,7 +143,7 @@ class Results:
     def identical_settings(self) -> list[str]:
         """Settings with the same scores to the last digit, as two names of one loss have."""
         names: dict[tuple, list[str]] = {}
-        for runs in self.groups("distilled"):
+        for runs in self.groups(*WITH_GAIN):
             scores = tuple(sorted((run.seed, self.mean(run.key)) for run in runs))
             name = " ".join(map(format_value, runs[0].setting.values()))
             names.setdefault(scores, []).append(name)

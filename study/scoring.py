@@ -11,10 +11,13 @@ from checkpoints.checkpoint import Checkpoint, restore
 from core.files import significant
 from core.registry import DATASETS, LABELLED
 from data.batches import Images, build_loader, present
+from data.recorded import RecordedFrames
+from data.recordings import truth_path
 from data_loader import build_splits
 from models.base import FirstImage, Network
 from physics.base import Physics
 from physics.paired import physics_for
+from physics.single_pixel import SinglePixel
 from training import setup
 from training.cache import Views
 from training.classification import in_order
@@ -81,6 +84,8 @@ def load_run_images(checkpoint: Checkpoint, args: Namespace, limit: int | None) 
     labelled = checkpoint.is_classifier
     cut = {"crop": checkpoint.crop} if labelled else {"multiple": checkpoint.physics.step}
     request = setup.request_of(args, n=n, c=c, labelled=labelled, limit_test=limit, **cut)
+    if args.dataset == "recorded":  # after the training, its truth is opened
+        request = request._replace(truth=str(truth_path(Path(args.data_root))))
     return build_splits(request, ("test",), table=LABELLED if labelled else DATASETS)["test"]
 
 
@@ -99,19 +104,36 @@ def score_run(
 
 
 def score_baselines(
-    path: Path, args: Namespace, limit: int | None, device: torch.device
+    path: Path, args: Namespace, simulated: Namespace, limit: int | None, device: torch.device
 ) -> dict[str, list[dict]]:
-    """The same of first images that need no training, by the physics of a checkpoint."""
+    """The same of first images that need no training, by the physics of a checkpoint.
+
+    They are fitted to the training images of `simulated`, with the noise of the test images.
+    """
     checkpoint = restore(path, {})
     if checkpoint.is_classifier or args.dataset == "paired":
         return {}
     images = load_run_images(checkpoint, args, limit)
     n, c = checkpoint.physics.config["n"], checkpoint.physics.config["c"]
-    train = build_splits(setup.request_of(args, n=n, c=c), wanted=("train",))["train"]
+    train = build_splits(setup.request_of(simulated, n=n, c=c), wanted=("train",))["train"]
     network, scores, parts = FirstImage(c), {}, checkpoint.physics.parts
     for part in parts:
-        for name, baseline in part.baselines(train.stack).items():
+        for name, baseline in baselines_of(part, train, images).items():
             if len(parts) > 1:
                 name = f"{name}, {part.condition.replace('_', ' ')}"
             scores[name] = score_images(network, baseline.to(device), images, device)
     return scores
+
+
+def baselines_of(physics: Physics, train: Images, images: Images) -> dict[str, Physics]:
+    """A physics with first images that need no training; of a recording its noise is known."""
+    if not isinstance(images, RecordedFrames):
+        return physics.baselines(train.stack)
+    assert isinstance(physics, SinglePixel), "a recording is made by one camera"
+    recording = images.recording
+    variance = recording.place(recording.variance.mean(0, keepdim=True)).flatten(2)
+    lmmse = physics.fit_lmmse(train.stack(), variance[0, :, physics.index])
+    return {
+        "back-projection": physics.with_first_image(None),
+        "LMMSE": physics.with_first_image(lmmse),
+    }

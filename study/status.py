@@ -8,7 +8,7 @@ from pathlib import Path
 from core.errors import UserError
 from core.files import lock, write_csv, write_text
 from report.tables import markdown
-from study.planning import PlannedRun, Study
+from study.planning import RECORDING, PlannedRun, Study
 from study.question import format_setting
 
 DONE, FAILED, RUNNING = "done", "failed", "running"
@@ -32,14 +32,23 @@ def write_status(study: Study, key: str, state: str, **more) -> None:
 def is_done(study: Study, key: str) -> bool:
     """Whether a run is trained, still exists, and was scored on the test images of the study."""
     status = read_status(study, key)
+    if study.runs[key].role == RECORDING:
+        files = [study.folder / key / name for name in ("lab.npz", "lab_truth.npz")]
+        return status.get("state") == DONE and all(file.is_file() for file in files)
     if status.get("state") != DONE or status.get("limit_test") != study.limit_test:
+        return False
+    if "run" not in read_status(study, study.runs[key].network or key):
         return False
     checkpoint = run_folder(study, key) / "best.pth"
     return checkpoint.is_file() and (study.folder / key / "scores.csv").is_file()
 
 
 def run_folder(study: Study, key: str) -> Path:
-    """The folder of a run that is done, also where the study's folder has been moved since."""
+    """The folder of a run that is done, also where the study's folder has been moved since.
+
+    That of a run which scores another's network is the other's.
+    """
+    key = study.runs[key].network or key
     return study.folder / key / "runs" / Path(read_status(study, key)["run"]).name
 
 

@@ -6,11 +6,13 @@ import statistics
 
 from core.files import significant
 from report.statistics import HARMS, HELPS, gap_closed, holm, summarize, verdict
-from study.planning import PlannedRun
-from study.results import Results, setting_cells
+from report.tables import format_p
+from study.planning import TEACHER_THERE, PlannedRun
+from study.results import WITH_GAIN, Results, setting_cells
 
 BETTER_OR_WORSE = (HELPS, HARMS)
 PARTS = ("measured", "unmeasured")  # of an error
+BEFORE = ("teacher", "student", TEACHER_THERE)  # roles of networks that were there before
 
 
 def format_spread(values: list[float]) -> str:
@@ -19,15 +21,9 @@ def format_spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.3f}{deviation} ({len(values)})"
 
 
-def format_p(p: float) -> str:
-    if math.isnan(p):
-        return ""
-    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
-
-
 def settings_table(results: Results) -> list[dict]:
     """A row a setting: its gains with their intervals, the verdict, and its score."""
-    groups = results.groups("distilled")
+    groups, adaptations = results.groups(*WITH_GAIN), results.adaptations()
     gains = [results.gain(runs) for runs in groups]
     corrected = holm([gain.p if gain else math.nan for gain in gains])
     by_seed, by_image = (f"gain, by {unit} ({results.unit})" for unit in ("seed", "image"))
@@ -45,7 +41,7 @@ def settings_table(results: Results) -> list[dict]:
                 by_image: str(image_gain),
                 "p (Wilcoxon)": format_p(image_gain.p),
             }
-            teacher = runs[0].teacher
+            teacher = None if adaptations else runs[0].teacher  # an oracle is the limit there
             if teacher in results.done and gain.n > 1:
                 gap = gap_closed(gain, results.mean_alone(runs), results.mean(teacher))
                 row["gap closed (%)"] = format_gap(*gap)
@@ -62,7 +58,7 @@ def format_gap(share: float, low: float, high: float) -> str:
 def numbers_table(results: Results) -> list[dict]:
     """The same as numbers, for further calculations."""
     rows = []
-    for runs in results.groups("distilled", "shuffled", "trained", "alone", "teacher"):
+    for runs in results.groups(*WITH_GAIN, "shuffled", "trained", "alone", *BEFORE):
         scores = summarize(results.means(runs))
         row = results.row_head(runs[0].role, runs[0].setting)
         row |= {results.metric: scores.mean, "std": scores.std, "n": scores.n}
@@ -74,7 +70,7 @@ def numbers_table(results: Results) -> list[dict]:
 
 def controls_table(results: Results) -> list[dict]:
     """A row a setting with a shuffled control: the gain that remains, and what is lost."""
-    distilled = {setting_key(runs): runs for runs in results.groups("distilled")}
+    distilled = {setting_key(runs): runs for runs in results.groups(*WITH_GAIN)}
     rows = []
     for runs in results.groups("shuffled"):
         keys = {run.seed: run.key for run in distilled.get(setting_key(runs), [])}
@@ -96,7 +92,7 @@ def setting_key(runs: list[PlannedRun]) -> str:
 def references_table(results: Results) -> list[dict]:
     """Teachers, students alone, and first images that need no training."""
     rows = []
-    for runs in results.groups("teacher", "alone", "trained"):
+    for runs in results.groups(*BEFORE, "alone", "trained"):
         row = results.row_head(runs[0].role, runs[0].setting)
         row[results.name] = format_spread(results.means(runs))
         if results.metric == "psnr":
@@ -120,7 +116,7 @@ def error_decomposition_table(results: Results) -> list[dict]:
         for name, scores in results.baselines[run.key].items() if run.key in decomposed else ():
             parts = {part: statistics.mean(image[part] for image in scores) for part in PARTS}
             rows.append(results.row_head(name, run.setting) | format_parts(parts))
-    for runs in results.groups("alone", "distilled", "shuffled"):
+    for runs in results.groups("alone", *WITH_GAIN, "shuffled"):
         if runs[0].key not in decomposed:
             continue
         parts = {part: statistics.mean(results.means(runs, part)) for part in PARTS}
@@ -146,7 +142,7 @@ def format_parts(parts: dict[str, float]) -> dict:
 def costs_table(results: Results) -> list[dict]:
     """Parameters, and the seconds of a run."""
     rows = []
-    for runs in results.groups("teacher", "alone", "distilled", "shuffled", "trained"):
+    for runs in results.groups("teacher", "student", "alone", *WITH_GAIN, "shuffled", "trained"):
         seconds = [results.status[run.key]["seconds"] for run in runs]
         cost = {
             "parameters": results.status[runs[0].key]["parameters"],

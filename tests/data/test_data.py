@@ -41,7 +41,7 @@ def arrays(tmp_path, **changes):
     return str(tmp_path / "set.npz")
 
 
-@pytest.fixture(params=["photos", "digits", "folder", "npz"])
+@pytest.fixture(params=["photos", "text", "digits", "folder", "npz"])
 def request_for(request, tmp_path):
     """A request for each dataset that needs no download."""
     root = {
@@ -89,6 +89,27 @@ def test_whole_photographs_are_held_out():
     assert not any("right" in name for name in names), (
         "the second view of a scene must not be in another split"
     )
+
+
+def test_tiles_of_text_of_two_splits_share_no_pixel_and_are_not_blank():
+    splits = build_splits(Request(dataset="text", n=32))
+    columns = {}
+    for name, images in splits.items():
+        lefts = [place[2] for place in images.source.images.keys]
+        columns[name] = set(range(min(lefts), max(lefts) + 32))
+        assert images.stack().flatten(1).std(1).min() > 0.1
+    assert not columns["train"] & columns["val"] and not columns["val"] & columns["test"]
+    assert not columns["train"] & columns["test"]
+
+
+def test_photos_without_text_hold_nothing_of_the_page_that_text_is_made_of():
+    names = {
+        place[0]
+        for images in build_splits(Request(dataset="photos_without_text")).values()
+        for place in images.source.images.keys
+    }
+    pages = {place[0] for place in build_splits(Request(dataset="text"))["test"].source.images.keys}
+    assert len(names) == 16 and pages == {"page.png"} and not names & pages
 
 
 def test_splits_and_limits_do_not_depend_on_the_runs_seed(request_for):
@@ -211,7 +232,10 @@ class TestFolder:
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"dataset": "imagenet"}, "unknown dataset 'imagenet': choose from photos, digits"),
+        (
+            {"dataset": "imagenet"},
+            "unknown dataset 'imagenet': choose from photos, photos_without_text",
+        ),
         ({"dataset": "folder", "data_root": "nowhere"}, "--data_root nowhere: no such folder"),
         ({"dataset": "npz", "data_root": "nowhere.npz"}, r"nowhere\.npz: no such file"),
         (

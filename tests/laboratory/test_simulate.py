@@ -104,6 +104,19 @@ def simulate(tmp_path, *words) -> dict:
     return acquire.main(acquire.parse(["simulate", "--cr", "0.5", *sizes, *output, *words]))
 
 
+def test_a_seed_is_another_campaign_with_the_same_test_scenes(tmp_path):
+    truths = {}
+    for seed, frames in ((0, "20"), (1, "20"), (0, "40")):
+        simulate(tmp_path, "--seed", str(seed), "--frames", frames, "--overwrite")
+        lab = read_recording(tmp_path / "lab.npz")
+        truth = read_truth(tmp_path / "lab_truth.npz", lab)
+        truths[seed, frames] = truth[: int(frames)], truth[int(frames) :]
+    first, second, longer = truths.values()
+    assert torch.equal(first[1], second[1]) and torch.equal(first[1], longer[1])
+    assert not torch.equal(first[0], second[0])
+    assert torch.equal(longer[0][:20], first[0]), "more frames hold the fewer ones"
+
+
 def test_a_campaign_is_written_with_its_truth_beside_it(tmp_path, capsys):
     simulate(tmp_path, "--noise", "0.1")
     lab = read_recording(tmp_path / "lab.npz")
