@@ -154,6 +154,7 @@ FILES = {
             "state, output, test scores, baselines",
         ),
         ("`<run>/runs/<run>/`, `<run>/trained_models/`", "the run itself, as above"),
+        ("`recordings/<run>/lab.npz`, `lab_truth.npz`, `status.json`", "of studies with a section `recording`"),
         ("`job.slurm` or `job.pbs`, `queued_<hash>.yml`, `logs/<job>.log`", "with `--cluster`"),
     ],
     "results/benchmark/": [("`table.csv`, `figure.png`, `report.md`", "of `benchmark.py`")],
