@@ -1,4 +1,4 @@
-"""The end of a run in three lines: the exported file, its scores, and the command that evaluates it."""
+"""The last lines of a run: the exported file, its scores, and the command that evaluates it."""
 
 import shlex
 from argparse import Namespace

@@ -14,6 +14,7 @@ import test_UNet
 from checkpoints import checkpoint
 from core.errors import UserError
 from core.registry import LABELS
+from data.batches import Batch
 from data.recordings import read_recording, truth_path
 from tests.doubles import interrupt_where, skip_training
 
@@ -60,8 +61,6 @@ def test_the_student_sees_the_first_part_of_the_values_that_the_teacher_sees(
     recording = read_recording(laboratory / "lab.npz")
     frames = recording.frames("train")[:3]
     batch = {"recorded": recording.grid()[0][frames], "variance": recording.grid()[1][frames]}
-    from data.batches import Batch
-
     batch = task.add_observations(Batch(image=None, index=torch.arange(3), **batch))
     m, (teacher,) = task.physics.m, task.teachers
     for physics, x0 in ((task.physics, batch.x0), (teacher.physics, batch.teacher_x0[0])):
