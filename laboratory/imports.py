@@ -126,8 +126,8 @@ def read_input(args: Namespace) -> Raw:
     return read_raw(path, args.key, args.frames_in == "columns")
 
 
-def build_camera(args: Namespace, raw: Raw, m: int) -> tuple[SinglePixel, str]:
-    """The physics of the patterns that were shown, and the name of their order."""
+def build_camera(args: Namespace, raw: Raw, m: int) -> SinglePixel:
+    """The physics of the patterns that were shown."""
     n = raw.n or side_of(args, m)
     if raw.walsh is not None:
         natural = walsh_places(n).flatten().argsort().numpy()[raw.walsh]
@@ -140,7 +140,7 @@ def build_camera(args: Namespace, raw: Raw, m: int) -> tuple[SinglePixel, str]:
     assert isinstance(physics, SinglePixel), "its config is that of a single-pixel camera"
     if physics.m != m:
         raise UserError(f"order {order} has {physics.m} patterns for {m} values")
-    return physics, order
+    return physics
 
 
 def all_ones(physics: SinglePixel) -> int | None:
@@ -163,44 +163,61 @@ def import_recording(args: Namespace) -> dict:
             "--pairs is none"
         )
     differences = raw.values if pairs is None else pairs[..., 0] - pairs[..., 1]
-    physics, _ = build_camera(args, raw, differences.shape[-1])
+    physics = build_camera(args, raw, differences.shape[-1])
     check_pairs(raw.values, pairs, kind)
-    are_counts = pairs is not None
-    problems = [*find_problems(raw.values, differences, all_ones(physics), are_counts)]
+    problems = [*find_problems(raw.values, differences, all_ones(physics), pairs is not None)]
     kept = choose_frames(problems, raw, args.on_bad_frame)
     differences, pairs = differences[kept], None if pairs is None else pairs[kept]
-    amplitude = physics.amplitudes.numpy()
-    if pairs is None and not is_hadamard(physics.patterns, physics.config["n"]):
-        amplitude = np.ones(1)  # the values are those of the rows as they are
-    variance, source = noise_of(args, pairs, differences, physics)
-    scale = scale_of(differences * amplitude, physics, args.scale)
-    factor = scale * amplitude
-    calibration = {"made_by": "import", "noise_from": source, "pairs": kind, **raw.notes}
-    calibration |= {"scale": scale.ravel().tolist() if args.scale == "frame" else scale.flat[0]}
-    if args.imported_calibration:
-        calibration |= read_calibration(args.imported_calibration)
-    values = torch.from_numpy(differences * factor).float()
-    same_factor = (
-        np.broadcast_to(factor, values.shape) if variance.shape[-1] > 1 else factor[..., :1]
-    )
-    recording = Recording(
-        config=physics.config,
-        patterns=physics.patterns,
-        values=values,
-        variance=torch.from_numpy(np.array(variance * same_factor**2)).float(),
-        split=split_frames(len(kept), args.val_share, args.test_share),
-        names=tuple(raw.names[k] for k in kept),
-        counts=None if pairs is None else torch.from_numpy(pairs).float(),
-        calibration=calibration,
-    )
+    recording = build_recording(args, raw, kept, differences, pairs, physics)
     path = Path(args.output)
     write_recording(path, recording)
     if pairs is not None:
         report_sums(pairs)
     print(path)
+    source = recording.calibration["noise_from"]
     print(f"{describe(recording)}; noise from the {source}: {noise_words(recording)}")
     print(f"next: {next_command(path, recording)}")
     return {"frames": len(recording), "digest": recording.digest}
+
+
+def build_recording(
+    args: Namespace,
+    raw: Raw,
+    kept: np.ndarray,
+    differences: np.ndarray,
+    pairs: np.ndarray | None,
+    physics: SinglePixel,
+) -> Recording:
+    """The recording of the kept frames, from the values of patterns in [-1, 1]."""
+    amplitude = amplitude_of(physics, pairs is not None)
+    scale = scale_of(differences * amplitude, physics, args.scale)
+    factor = scale * amplitude  # (N, 1, m) or (N, 1, 1)
+    variance, source = noise_of(args, pairs, differences, physics)
+    calibration = {"made_by": "import", "noise_from": source, **raw.notes}
+    calibration |= {"scale": scale.ravel().tolist() if args.scale == "frame" else scale.flat[0]}
+    if args.imported_calibration:
+        calibration |= read_calibration(args.imported_calibration)
+    return Recording(
+        config=physics.config,
+        patterns=physics.patterns,
+        values=torch.from_numpy(differences * factor).float(),
+        variance=torch.from_numpy(variance * factor**2).float(),
+        split=split_frames(len(kept), args.val_share, args.test_share),
+        names=tuple(raw.names[k] for k in kept),
+        counts=None if pairs is None else torch.from_numpy(pairs).float(),
+        calibration=calibration,
+    )
+
+
+def amplitude_of(physics: SinglePixel, in_pairs: bool) -> np.ndarray:
+    """What a row of A is of its pattern, (m,), or (1,) where that is one number.
+
+    Single values are those of own rows as they are.
+    """
+    if not in_pairs and not is_hadamard(physics.patterns, physics.config["n"]):
+        return np.ones(1)
+    amplitudes = physics.amplitudes.numpy()
+    return amplitudes[:1] if (amplitudes == amplitudes[0]).all() else amplitudes
 
 
 def noise_words(recording: Recording) -> str:

@@ -145,6 +145,25 @@ def test_own_rows_and_three_channels(tmp_path):
     np.testing.assert_allclose(lab.values, x @ rows.T, rtol=1e-4, atol=1e-4)
 
 
+def test_pairs_of_own_rows_have_their_own_amplitudes_and_noise(tmp_path):
+    """y± = light (1 ± p) / 2 x for p = row / max |row|; the noise of a value grows with max |row|."""
+    rng = np.random.default_rng(2)
+    rows = (rng.normal(size=(40, PIXELS)) * np.linspace(1, 3, 40)[:, None]).astype(np.float32)
+    amplitude = np.abs(rows).max(1)
+    x = np.repeat(scenes()[:1], 300, 0)
+    pair = [y + rng.normal(size=y.shape) for y in counts_of(rows / amplitude[:, None], x)]
+    np.save(tmp_path / "rows.npy", rows)
+    np.save(tmp_path / "y.npy", arrange(*pair, "stacked"))
+    lab = imported(
+        tmp_path, "--input", tmp_path / "y.npy", "--order", f"file:{tmp_path / 'rows.npy'}",
+        "--n", N, "--scale", 0.01, "--pairs", "stacked",
+    )  # fmt: skip
+    values = lab.values[:, 0].numpy()
+    scatter = values.std(0) / 300**0.5
+    assert np.abs((values.mean(0) - x[0] @ rows.T) / scatter).max() < 5
+    np.testing.assert_allclose(lab.variance.mean(0)[0], values.var(0), rtol=0.4)
+
+
 def test_scales_make_white_one(tmp_path):
     dimmer = scenes() * np.linspace(1, 0.5, FRAMES)[:, None]
     np.save(tmp_path / "y.npy", 77 * dimmer @ natural_rows().T)
