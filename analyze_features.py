@@ -4,6 +4,11 @@ from cli import flags
 from core.registry import DATASETS, FEATURE_MEASURES, LABELLED
 
 
+def without_recordings(table: dict) -> dict:
+    """The datasets whose images are known, of which features are shown."""
+    return {name: line for name, line in table.items() if name != "recorded"}
+
+
 def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     parser.add_argument(
@@ -19,7 +24,7 @@ def build_parser() -> flags.Parser:
         c_default=None,
         crop_default=None,
         limits=("test",),
-        table=DATASETS | LABELLED,
+        table=without_recordings(DATASETS | LABELLED),
     )
     parser.set_defaults(limit_test=200)
     flags.add_bare(parser)

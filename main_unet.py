@@ -1,4 +1,4 @@
-"""Train one U-Net at one ratio, or a mixture of ratios: a teacher, or the undistilled baseline."""
+"""Train one network (default: a U-Net) at one ratio or several: a teacher, or a student alone."""
 
 from cli import checks, flags
 

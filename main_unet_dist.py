@@ -67,6 +67,7 @@ def prepare(args, device, companion=None):
     from training import setup
 
     setup.check_losses(args)
+    physics_config = setup.physics_config_of(args)  # first, as it reads a recording
     path = checks.teacher_path(args)
 
     @cache  # loaded late: what is wrong with the run folder is reported first
@@ -75,7 +76,7 @@ def prepare(args, device, companion=None):
 
     teacher = setup.teacher_of(args, path, lambda: splits()["train"].stack())
     run = begin(args, teacher)
-    physics = setup.fitted_physics(setup.physics_config_of(args), splits())
+    physics = setup.fitted_physics(physics_config, splits())
     network, config = setup.network_of(args)
     setup.warm_start(network, config, args.init_student)
     task = setup.distillation(

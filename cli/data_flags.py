@@ -5,10 +5,10 @@ from argparse import Namespace
 from cli.parser import Parser
 from cli.values import counting, natural, one_of, ordering, ratio, within
 from core.inputs import check_data, recorded_config
-from core.registry import DATASETS, LABELLED, LIGHT, PADDINGS, READERS, Entry
+from core.registry import DATASETS, LABELLED, LIGHT, PADDINGS, PHYSICS, READERS, Entry
 
 # The noise of a single-pixel camera.
-OF_LIGHT = ("awgn_snr", *LIGHT, "calibration")
+OF_LIGHT = ("awgn_snr", "noise", *LIGHT, "calibration")
 # What a bare file of weights may lack.
 BARE = ("n", "cr", "ordering", "scales", "width", "padding")
 
@@ -92,7 +92,9 @@ def add_data(
             value, default = config.get(name), parser.get_default(name)
             if default is None or not isinstance(value, int):
                 continue
-            if getattr(args, name) not in (value, default):
+            if getattr(args, name) not in (value, default) or (
+                getattr(args, name) != value and parser.is_typed(name)
+            ):
                 parser.error(
                     f"{name} {getattr(args, name)}: recording {args.data_root} has {name} {value}"
                 )
@@ -110,9 +112,15 @@ def add_data(
 
 
 def refuse_with_recording(parser: Parser, args: Namespace, flags: tuple[str, ...]) -> None:
-    """Refuses flags of patterns and noise beside a recording."""
+    """Refuses flags of patterns and noise beside a recording.
+
+    A file of settings, which names them all, may have those of the recording or of the defaults.
+    """
+    config, defaults = recorded_config(args.data_root), PHYSICS["spc"].flags
     for flag in flags:
-        if getattr(args, flag, None) is not None:
+        value = getattr(args, flag, None)
+        agrees = value in (config.get(flag), defaults.get(flag))
+        if value is not None and (parser.is_typed(flag) or not agrees):
             parser.error(f"a recording brings its own patterns and noise: leave out --{flag}")
 
 

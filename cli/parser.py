@@ -74,9 +74,11 @@ class Parser(ArgumentParser):
         self.files: list[Callable[[Namespace], object]] = []
         self.spellings: dict[str, str] = {}  # flags by their spelling with underscores
         self.demanding = True  # whether a flag without a default must be given
+        self.argv: list[str] | None = None  # the words that are parsed, or those of the shell
         self.records_typed = False  # whether `typed` holds the settings that were typed
 
     def parse_args(self, args=None, namespace=None):
+        self.argv = args
         from_shell = args is None  # another script may still have to make the files that it names
         typed = self._typed(args) if self.records_typed else None
         args = super().parse_args(args, namespace)
@@ -121,6 +123,18 @@ class Parser(ArgumentParser):
             if path:
                 args = self._from_file(path) + args
         return super().parse_known_args(args, namespace)
+
+    def is_typed(self, name: str) -> bool:
+        """Whether the command line names a setting, whatever its value; not --config."""
+        words = [
+            self._spelling(word) for word in (sys.argv[1:] if self.argv is None else self.argv)
+        ]
+        own, after = [], ""
+        for word in words:
+            if after != "--config" and word.partition("=")[0] != "--config":
+                own.append(word)
+            after = word
+        return name in self._typed(own)
 
     def _typed(self, argv: list[str] | None) -> set[str]:
         """The settings that the command line or --config names, whatever their value."""

@@ -504,7 +504,7 @@ CLASS_OPTIONS = {
     "tucker_over": "batch",
 }
 PREPARE_EPOCHS = 5  # the default of --prepare_epochs
-BALANCES = {  # of the documents: weight of the labels, of `kd`, and its temperature
+BALANCES = {  # published settings: weight of the labels, of `kd`, and its temperature
     "halves": {"beta": 0.5, "loss_distill": ["kd:0.5"], "temperature": 2.0},
     "pixel": {"beta": 0.1, "loss_distill": ["kd:0.9"], "temperature": 4.0},
     "benchmark": {"beta": 0.1, "loss_distill": ["kd:0.9"], "temperature": 2.0},

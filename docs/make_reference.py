@@ -37,6 +37,7 @@ VALUES = {
     "scaling": "a number > 0, `auto`, or `frame`",
     "noise_level": "dB, or `none`",
     "photons": "a number > 0, or `none`",
+    "white_noise": "a number > 0, or `none`",
     "number_or_auto": "a number > 0, or `auto`",
     "side": "a power of two",
     "name": "letters, digits, `_`, `-`, `.`, `+`",
@@ -89,15 +90,15 @@ PARTS = {
 # Every file that is written, by folder. A test looks for the names that the code writes.
 FILES = {
     "results/trained_models/": [
-        ("`UNET_cr_0.5.pth`, `UNET_crs_0.1_0.3.pth`", "the best network of `main_unet.py`; the second is of a mixture of ratios"),
-        ("`<date>_student_weights_crs_0.1_crt_0.5_type_..._<hash>.pth`", "a student; or `online_student`, `redistilled`, `hybrid` in its name"),
+        ("`UNET_cr_0.5.pth`, `UNET_crs_0.1_0.3.pth`", "the best network of `main_unet.py`; the second, with `crs`, is of a mixture of ratios"),
+        ("`<date>_student_weights_crs_0.1_crt_0.5_type_..._<hash>.pth`", "a student, whose ratio is after `crs` and its teacher's after `crt`; or `online_student`, `redistilled`, `hybrid` in its name"),
         ("`RESNET18_image_32_lessened_4_digits_seed_0.pth`", "the best network of `main_classify.py`"),
         ("`student_<...>_seed_0_<hash>.pth`", "the student of `main_classify_dist.py`"),
     ],
     "results/runs/<name>_<hash>/": [
         ("`config.json`", "the flags of the run, which `--config` reads"),
         ("`run.json`", "what identifies the run, versions, command, scores"),
-        ("`metrics.csv`, `metrics.json`", "one row an epoch: losses, scores, gradient shares, learning rate, seconds"),
+        ("`metrics.csv`, `metrics.json`", "one row a validation: losses, scores, gradient shares, learning rate, seconds"),
         ("`curves.png`", "the same as curves; the dotted line is the first image"),
         ("`loss.png`, `accuracy.png`", "of classifiers"),
         ("`images/step_<step>.png`", "with `--save_images`"),
@@ -153,6 +154,7 @@ FILES = {
             "state, output, test scores, baselines",
         ),
         ("`<run>/runs/<run>/`, `<run>/trained_models/`", "the run itself, as above"),
+        ("`recordings/<run>/lab.npz`, `lab_truth.npz`, `status.json`", "of studies with a section `recording`"),
         ("`job.slurm` or `job.pbs`, `queued_<hash>.yml`, `logs/<job>.log`", "with `--cluster`"),
     ],
     "results/benchmark/": [("`table.csv`, `figure.png`, `report.md`", "of `benchmark.py`")],

@@ -10,77 +10,21 @@ from torch import Tensor
 
 from algo_functions import build_physics
 from core.errors import UserError, in_a_line
-from core.inputs import check_side, read_calibration
+from core.inputs import read_calibration
 from core.registry import LIGHT
-from data.arrays import BAD_ARRAY, read_npy
 from data.recordings import Recording, write_recording
 from data.splits import shuffled_order
 from laboratory.checks import Problem, find_problems, spread_of_neighbours, sums_of
-from laboratory.readers import Raw, read_raw, read_table
+from laboratory.orders import patterns_in_order, places_of, walsh_places
+from laboratory.readers import Raw, read_raw
 from laboratory.report import describe, next_command
 from laboratory.spas import read_spas, spas_files
-from physics.hadamard import matrix
-from physics.single_pixel import SinglePixel, patterns_of
+from physics.orderings import is_hadamard
+from physics.single_pixel import SinglePixel
 
 WHITE = 0.999  # share of the pixels of all back-projections that scale auto makes at most 1
 NORMAL = 0.6745  # median of |z| of a standard normal z
 BRIEF = 3  # frames that a message names
-
-
-# ---------------------------------------------------------------- orders
-
-
-def walsh_places(n: int) -> Tensor:
-    """Places (n, n) of Walsh order: by the sequency of the rows, then by that of the columns."""
-    signs = matrix(n, torch.device("cpu"), torch.float32).sign()
-    sequency = (signs.diff(dim=1) != 0).sum(1)
-    return sequency[:, None] * n + sequency[None, :]
-
-
-def places_of(numbers: np.ndarray, n: int) -> Tensor:
-    """Places (n, n) that begin with these numbers of the natural order, then take the others."""
-    rest = np.setdiff1d(np.arange(n * n), numbers)
-    places = np.empty(n * n, np.int64)
-    places[np.concatenate((numbers, rest))] = np.arange(n * n)
-    return torch.from_numpy(places).view(n, n)
-
-
-def listed_numbers(path: str, n: int, m: int) -> np.ndarray:
-    """The numbers of the patterns in a file, one for each value."""
-    where = f"order listed:{path}"
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"{where}: no such file")
-    try:
-        numbers = read_npy(file) if file.suffix == ".npy" else read_table(file)
-    except BAD_ARRAY as error:
-        raise UserError(f"{where} cannot be read: {error}") from None
-    numbers = numbers.ravel()
-    if len(numbers) != m:
-        raise UserError(f"{where} lists {len(numbers)} patterns for {m} values")
-    whole = numbers.astype(np.int64) if np.isfinite(numbers).all() else np.array([-1])
-    if not np.array_equal(whole, numbers) or not 0 <= whole.min() <= whole.max() < n * n:
-        raise UserError(
-            f"{where}: the patterns of {n} x {n} pixels have the numbers 0 to {n * n - 1}"
-        )
-    if len(np.unique(whole)) < m:
-        raise UserError(f"{where} lists a pattern twice")
-    return whole
-
-
-def patterns_in_order(order: str, n: int, m: int) -> Tensor:
-    """The patterns that an order names, as the physics has them."""
-    if order == "variance":
-        raise UserError("order variance depends on images, and a recording has none")
-    if order in ("natural", "walsh") or order.startswith("listed:"):
-        check_side(order, n)
-    if order == "natural":
-        return torch.arange(n * n).view(n, n)
-    if order == "walsh":
-        return walsh_places(n)
-    if order.startswith("listed:"):
-        return places_of(listed_numbers(order.removeprefix("listed:"), n, m), n)
-    return patterns_of(order, n, m)
 
 
 # ---------------------------------------------------------------- values
@@ -137,7 +81,8 @@ def noise_of(
     args: Namespace, pairs: np.ndarray | None, values: np.ndarray, physics: SinglePixel
 ) -> tuple[np.ndarray, str]:
     """The variance of the values before they are scaled, and where it is from."""
-    if args.imported_calibration and pairs is not None:
+    if args.imported_calibration:
+        assert pairs is not None, "a calibration is of counts"
         camera = read_calibration(args.imported_calibration)
         gain, dark, sigma = camera["gain"], camera["dark"], camera["dark_noise"]
         return (gain * (pairs.sum(-1) - 2 * dark) + 2 * sigma**2).clip(0), "calibration and counts"
@@ -153,7 +98,7 @@ def last_coefficients(values: np.ndarray, physics: SinglePixel) -> np.ndarray:
     count = max(1, values.shape[-1] // 10)
     n = physics.config["n"]
     chosen = np.arange(values.shape[-1])[-count:]
-    if physics.patterns.shape == (n, n):
+    if is_hadamard(physics.patterns, n):
         places = walsh_places(n)
         sequency = (places // n + places % n).flatten()[physics.index]
         chosen = sequency.argsort(stable=True)[-count:].numpy()
@@ -181,8 +126,8 @@ def read_input(args: Namespace) -> Raw:
     return read_raw(path, args.key, args.frames_in == "columns")
 
 
-def build_camera(args: Namespace, raw: Raw, m: int) -> tuple[SinglePixel, str]:
-    """The physics of the patterns that were shown, and the name of their order."""
+def build_camera(args: Namespace, raw: Raw, m: int) -> SinglePixel:
+    """The physics of the patterns that were shown."""
     n = raw.n or side_of(args, m)
     if raw.walsh is not None:
         natural = walsh_places(n).flatten().argsort().numpy()[raw.walsh]
@@ -195,13 +140,13 @@ def build_camera(args: Namespace, raw: Raw, m: int) -> tuple[SinglePixel, str]:
     assert isinstance(physics, SinglePixel), "its config is that of a single-pixel camera"
     if physics.m != m:
         raise UserError(f"order {order} has {physics.m} patterns for {m} values")
-    return physics, order
+    return physics
 
 
 def all_ones(physics: SinglePixel) -> int | None:
     """The place of the all-ones pattern among the values."""
     n = physics.config["n"]
-    if physics.patterns.shape != (n, n):
+    if not is_hadamard(physics.patterns, n):
         return None
     place = int(physics.patterns[0, 0])
     return place if place < physics.m else None
@@ -212,45 +157,67 @@ def import_recording(args: Namespace) -> dict:
     raw = read_input(args)
     kind = "interleaved" if raw.walsh is not None else args.pairs or "none"
     pairs = None if kind == "none" else pair_up(raw.values, kind)
+    if args.imported_calibration and pairs is None:
+        raise UserError(
+            f"calibration {args.imported_calibration}: it tells the noise of pairs of counts, but "
+            "--pairs is none"
+        )
     differences = raw.values if pairs is None else pairs[..., 0] - pairs[..., 1]
-    physics, _ = build_camera(args, raw, differences.shape[-1])
+    physics = build_camera(args, raw, differences.shape[-1])
     check_pairs(raw.values, pairs, kind)
-    are_counts = pairs is not None
-    problems = [*find_problems(raw.values, differences, all_ones(physics), are_counts)]
+    problems = [*find_problems(raw.values, differences, all_ones(physics), pairs is not None)]
     kept = choose_frames(problems, raw, args.on_bad_frame)
     differences, pairs = differences[kept], None if pairs is None else pairs[kept]
-    amplitude = physics.amplitudes.numpy()
-    if pairs is None and physics.patterns.shape != (physics.config["n"],) * 2:
-        amplitude = np.ones(1)  # the values are those of the rows as they are
-    variance, source = noise_of(args, pairs, differences, physics)
-    scale = scale_of(differences * amplitude, physics, args.scale)
-    factor = scale * amplitude
-    calibration = {"made_by": "import", "noise_from": source, "pairs": kind, **raw.notes}
-    calibration |= {"scale": scale.ravel().tolist() if args.scale == "frame" else scale.flat[0]}
-    if args.imported_calibration:
-        calibration |= read_calibration(args.imported_calibration)
-    values = torch.from_numpy(differences * factor).float()
-    same_factor = (
-        np.broadcast_to(factor, values.shape) if variance.shape[-1] > 1 else factor[..., :1]
-    )
-    recording = Recording(
-        config=physics.config,
-        patterns=physics.patterns,
-        values=values,
-        variance=torch.from_numpy(np.array(variance * same_factor**2)).float(),
-        split=split_frames(len(kept), args.val_share, args.test_share),
-        names=tuple(raw.names[k] for k in kept),
-        counts=None if pairs is None else torch.from_numpy(pairs).float(),
-        calibration=calibration,
-    )
+    recording = build_recording(args, raw, kept, differences, pairs, physics)
     path = Path(args.output)
     write_recording(path, recording)
     if pairs is not None:
         report_sums(pairs)
     print(path)
+    source = recording.calibration["noise_from"]
     print(f"{describe(recording)}; noise from the {source}: {noise_words(recording)}")
     print(f"next: {next_command(path, recording)}")
     return {"frames": len(recording), "digest": recording.digest}
+
+
+def build_recording(
+    args: Namespace,
+    raw: Raw,
+    kept: np.ndarray,
+    differences: np.ndarray,
+    pairs: np.ndarray | None,
+    physics: SinglePixel,
+) -> Recording:
+    """The recording of the kept frames, from the values of patterns in [-1, 1]."""
+    amplitude = amplitude_of(physics, pairs is not None)
+    scale = scale_of(differences * amplitude, physics, args.scale)
+    factor = scale * amplitude  # (N, 1, m) or (N, 1, 1)
+    variance, source = noise_of(args, pairs, differences, physics)
+    calibration = {"made_by": "import", "noise_from": source, **raw.notes}
+    calibration |= {"scale": scale.ravel().tolist() if args.scale == "frame" else scale.flat[0]}
+    if args.imported_calibration:
+        calibration |= read_calibration(args.imported_calibration)
+    return Recording(
+        config=physics.config,
+        patterns=physics.patterns,
+        values=torch.from_numpy(differences * factor).float(),
+        variance=torch.from_numpy(variance * factor**2).float(),
+        split=split_frames(len(kept), args.val_share, args.test_share),
+        names=tuple(raw.names[k] for k in kept),
+        counts=None if pairs is None else torch.from_numpy(pairs).float(),
+        calibration=calibration,
+    )
+
+
+def amplitude_of(physics: SinglePixel, in_pairs: bool) -> np.ndarray:
+    """What a row of A is of its pattern, (m,), or (1,) where that is one number.
+
+    Single values are those of own rows as they are.
+    """
+    if not in_pairs and not is_hadamard(physics.patterns, physics.config["n"]):
+        return np.ones(1)
+    amplitudes = physics.amplitudes.numpy()
+    return amplitudes[:1] if (amplitudes == amplitudes[0]).all() else amplitudes
 
 
 def noise_words(recording: Recording) -> str:

@@ -29,7 +29,8 @@ from data.recordings import Recording, truth_path, write_recording, write_truth
 from data.splits import WORDS, shuffled_order
 from data_loader import build_splits
 from laboratory.report import describe, next_command
-from physics.single_pixel import SinglePixel, is_hadamard
+from physics.orderings import is_hadamard
+from physics.single_pixel import SinglePixel
 from training.setup import check_physics, physics_config_of, request_of
 
 BATCH = 256  # frames that are measured at once

@@ -273,8 +273,9 @@ def build_study(
     kind = RecordedPlan if RECORDING in text else Plan
     plan = kind(text, inside(results / "sweeps", name), load_script, shared_flags)
     plan.add_runs()
-    for run in plan.runs.values() if check else ():
-        plan.load_script(run.script).parse(plan.command_line(run))
+    kinds = {seedless_key(run): run for run in plan.runs.values()} if check else {}
+    for run in kinds.values():
+        plan.arguments(run.key)
     limit = text.get("limit_test")
     limit = None if limit is None else whole_number(limit, "limit_test", 1)
     return Study(name, text, plan.folder, plan.runs, plan.jobs(), limit), plan

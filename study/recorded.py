@@ -126,8 +126,13 @@ class RecordedPlan(Plan):
 
     def varied_of_scene(self, scene: dict) -> Iterator[tuple[str, object]]:
         """What varies of the recordings, by names that no flag of the grid has."""
+        scenes = [scene for section in self.sections for scene in combinations(section)]
+        places = {(scene.get("dataset"), scene.get("data_root")) for scene in scenes}
+        unique = len(places) == len({dataset for dataset, _ in places})
+        files = ("download", "data_root") if unique else ("download",)
         for name in varying_flags(self.sections):
-            yield f"{RECORDING} {name}" if name in self.varying else name, scene.get(name)
+            if name not in files:  # where the images of a dataset are
+                yield f"{RECORDING} {name}" if name in self.varying else name, scene.get(name)
 
     def add_simulated(self, role: str, own: dict, section: dict) -> str:
         """A network that is trained in simulation, by the shared flags and those of its section."""

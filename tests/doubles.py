@@ -3,9 +3,12 @@
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
+from algo_functions import build_physics
 from data.batches import Batch
 from distill.task import Task
+from models.base import Network
 from training import loop, setup
 
 
@@ -38,3 +41,37 @@ def interrupt_where(monkeypatch, condition: Callable[[loop.Fit], bool]) -> Calla
 
     monkeypatch.setattr(loop.Fit, "_start_round", interrupted)
     return lambda: monkeypatch.setattr(loop.Fit, "_start_round", start_round)
+
+
+# ---------------------------------------------------------------- recordings
+
+SIDE, FACTOR = 8, 0.7  # of a small camera, and of its linear student
+CAMERA = {"name": "spc", "n": SIDE, "c": 1, "ordering": "xy", "x0": "adjoint", "awgn_snr": None}
+
+
+class Scaled(Network):
+    """x̂ = a x0, whose Jacobian is known."""
+
+    def __init__(self, factor: float = FACTOR):
+        super().__init__(1)
+        self.factor = torch.nn.Parameter(torch.tensor(factor))
+
+    def features(self, x: Tensor) -> dict[str, Tensor]:
+        return {"output": self.factor * x}
+
+
+def camera(cr: float, **config):
+    return build_physics(CAMERA | {"cr": cr} | config)
+
+
+def recorded_batch(x: Tensor, physics, deviation: float, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    y = physics.operator.A(x)
+    measured = physics.measured_in(y).expand_as(y)
+    noise = deviation * torch.randn(y.shape, generator=generator)
+    return Batch(
+        image=None,
+        index=torch.arange(len(x)),
+        recorded=(y + noise) * measured,
+        variance=deviation**2 * measured,
+    )

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import scipy.linalg
 import torch
 from PIL import Image
 
@@ -36,6 +37,7 @@ from checkpoints import checkpoint  # noqa: E402
 from cli import flags  # noqa: E402
 from core.errors import UserError  # noqa: E402
 from core.runtime import SIGNALS  # noqa: E402
+from data.recordings import read_recording, read_truth  # noqa: E402
 from tests import blank  # noqa: E402
 from training import loop, tracking  # noqa: E402
 
@@ -692,6 +694,12 @@ WRONG = [
     ("main_unet", "--cr 0.5 --photons 0"),
     ("main_unet", "--cr 0.5 --dark_noise 3"),
     ("calibrate", "nowhere.npy nowhere.npy"),
+    ("acquire", "simulate --dataset digits --cr 0.5"),
+    ("acquire", "simulate --dataset digits --cr 2 --output lab.npz"),
+    ("acquire", "import --output lab.npz"),
+    ("acquire", "import --input nowhere.npy --output lab.npz"),
+    ("main_unet", "--cr 0.1 --dataset recorded --data_root nowhere.npz"),
+    ("main_unet", "--cr 0.1 --labels raw"),
     ("demo", "--task nothing"),
 ]
 
@@ -826,6 +834,124 @@ def without_wandb(folder: Path, _: random.Random, number: int) -> None:
     assert_same(state(folder), uninterrupted("main_unet")[0])
 
 
+CAMERA = "--n 16 --cr 0.5 --noise 0.1"
+SCENES = f"simulate --dataset digits {CAMERA} --frames 40 --test_frames 10"
+ONSITE = "--dataset recorded --data_root lab.npz --cr 0.25 --width 2 --batch_size 10 --labels raw"
+
+
+def adapting() -> list[str]:
+    """The words of a student that is adapted to lab.npz."""
+    return [*ONSITE.split(), "--teacher", teacher("TEACHER"), "--wandb", "disabled", *LENGTH]
+
+
+@cache
+def laboratory() -> Path:
+    """A folder with a recording and its truth."""
+    folder = ground() / "laboratory"
+    folder.mkdir()
+    code, printed = ran("acquire", [*SCENES.split(), "--output", "lab.npz"], folder)
+    assert code == 0, printed
+    return folder
+
+
+def recording_changed(folder: Path, chance: random.Random, _: int) -> None:
+    """A run that was killed does not resume with another recording, and resumes with its own."""
+    shutil.copy(laboratory() / "lab.npz", folder)
+    words = [*adapting(), "--run_name", "adapted"]
+    with Process("main_unet_dist", words, folder) as process:
+        until(lambda: last_of(folder) is not None or process.ended())
+        process.kill()
+    own = (folder / "lab.npz").read_bytes()
+    seed = str(chance.randrange(1000))
+    again = [*SCENES.split(), "--seed", seed, "--output", "lab.npz", "--overwrite"]
+    assert ran("acquire", again, folder)[0] == 0
+    refused(ran("main_unet_dist", words, folder), "another configuration", "recording")
+    (folder / "lab.npz").write_bytes(own)
+    code, printed = ran("main_unet_dist", words, folder)
+    assert code == 0, printed
+
+
+def killed_while_recording(folder: Path, chance: random.Random, _: int) -> None:
+    """There is no recording, or a whole one with its truth; the same command makes it."""
+    words = [*SCENES.split(), "--output", "lab.npz", "--overwrite"]
+    with Process("acquire", words, folder) as process:
+        time.sleep(chance.random() * 0.6)
+        process.kill()
+    if (folder / "lab.npz").exists():
+        recording = read_recording(folder / "lab.npz")
+        assert len(read_truth(folder / "lab_truth.npz", recording)) == 50
+    code, printed = ran("acquire", words, folder)
+    assert code == 0 and len(read_recording(folder / "lab.npz")) == 50, printed
+
+
+def not_a_number(counts: np.ndarray) -> None:
+    counts[1, 7] = np.nan
+
+
+def negative(counts: np.ndarray) -> None:
+    counts[1, 7] = -900
+
+
+def saturated(counts: np.ndarray) -> None:
+    counts[:] = counts.clip(max=np.quantile(counts, 0.4))
+
+
+def dead(counts: np.ndarray) -> None:
+    counts[2] = 0
+
+
+SPOILED_COUNTS = {  # what is done to counts (frames, values), and what the message says
+    "NaN": (not_a_number, "frame 1"),
+    "negative": (negative, "negative"),
+    "saturated": (saturated, "saturated"),
+    "dead": (dead, "frame 2"),
+}
+SPOILED_FILES = ("cut", "flipped", "truth", "text", "absent")  # instead of a recording
+
+
+def wrong_measurements(folder: Path, chance: random.Random, number: int) -> None:
+    """Counts that do not fit are refused by the import, spoiled recordings by the training."""
+    kinds = [*SPOILED_COUNTS, "count", "order", *SPOILED_FILES]
+    kind = kinds[number % len(kinds)]
+    if kind in SPOILED_FILES:
+        path = folder / "lab.npz"
+        content = (laboratory() / "lab.npz").read_bytes()
+        place = chance.randrange(2000, len(content) - 2000)
+        spoiled = {
+            "cut": content[:place],
+            "flipped": content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :],
+            "truth": (laboratory() / "lab_truth.npz").read_bytes(),
+            "text": b"frame, value",
+        }
+        if kind in spoiled:
+            path.write_bytes(spoiled[kind])
+        refused(ran("main_unet_dist", adapting(), folder), "lab.npz")
+        assert not (folder / "results").exists()
+        return
+    counts = counts_of(chance)
+    order, part = "natural", ""
+    if kind in SPOILED_COUNTS:
+        spoil_counts, part = SPOILED_COUNTS[kind]
+        spoil_counts(counts)
+    elif kind == "count":
+        counts, part = counts[:, :-1], str(counts.shape[1] - 1)
+    else:
+        order, part = "alphabetical", "alphabetical"
+    np.save(folder / "counts.npy", counts)
+    words = f"import --input counts.npy --order {order} --pairs interleaved --output lab.npz"
+    refused(ran("acquire", words.split(), folder), part)
+    assert not (folder / "lab.npz").exists()
+
+
+def counts_of(chance: random.Random) -> np.ndarray:
+    """Counts (frames, 2 n²) of pairs of Hadamard patterns in natural order, interleaved."""
+    rng = np.random.default_rng(chance.randrange(1000))
+    x = rng.random((5, 64)) + 0.2
+    patterns = scipy.linalg.hadamard(64)
+    light = np.stack((x @ (1 + patterns), x @ (1 - patterns)), axis=-1) * 50
+    return rng.poisson(light).reshape(5, -1).astype(float)
+
+
 def rank_dies(folder: Path, chance: random.Random, number: int) -> None:
     """Both of two processes stop, the state is good, and the repeated command ends as two that nothing disturbed."""
     script = [name for name in TRAININGS if name != "main_classify"][number % 4]
@@ -905,6 +1031,9 @@ FAULTS = [
     Fault("two runs, one folder", two_in_one_folder, 20, 2),
     Fault("two runs that begin together", race, 20, 2),
     Fault("no W&B", without_wandb, 4, 3),
+    Fault("a recording that changed", recording_changed, 10, 1),
+    Fault("kill -9 while recording", killed_while_recording, 20, 3),
+    Fault("measurements that do not fit", wrong_measurements, 110, 11),
     Fault("a distributed rank dies", rank_dies, 4, 0),
 ]
 

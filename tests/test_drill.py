@@ -14,6 +14,7 @@ GROUPS = [  # rows by words of their names, so that they run beside each other
     ["stopped", "cut or flipped", "release"],
     ["SIG", "NaN", "malicious", "wrong"],
     ["two runs", "picture", "W&B"],
+    ["changed", "measurements"],
 ]
 
 

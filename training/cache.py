@@ -1,7 +1,4 @@
-"""What is the same in every epoch is computed once.
-
-That is: what networks see of fixed images, and what frozen teachers make of it.
-"""
+"""Caches of what is the same in every epoch: first images, and the features of frozen teachers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext

@@ -204,7 +204,7 @@ def prepare_student(args: Namespace, device: torch.device, companion: Fit | None
         args,
         f"student_{name}",
         f"student_{name}_seed_{args.seed}_{{hash}}.pth",
-        files | setup.ordering_file(physics_config),
+        files | setup.ordering_file(physics_config) | setup.recording_files(args),
     )
     splits = companion.splits if companion else splits_of(args)
     classes = list(splits["train"].classes)
@@ -234,9 +234,8 @@ def prepare_alone(args: Namespace, device: torch.device, companion: Fit | None =
     """A classifier that learns from labels."""
     physics_config = setup.physics_config_of(args)
     stem = f"{args.network.upper()}_{label_of(physics_config)}_{args.dataset}"
-    run = setup.begin_run(
-        args, stem, f"{stem}_seed_{args.seed}.pth", setup.ordering_file(physics_config)
-    )
+    files = setup.ordering_file(physics_config) | setup.recording_files(args)
+    run = setup.begin_run(args, stem, f"{stem}_seed_{args.seed}.pth", files)
     splits = companion.splits if companion else splits_of(args)
     physics = setup.fitted_physics(physics_config, splits)
     network, config = network_of(args, physics, list(splits["train"].classes))

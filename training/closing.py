@@ -1,4 +1,4 @@
-"""What a newcomer needs at the end of a run: the network, its score, and the next command."""
+"""The last lines of a run: the exported file, its scores, and the command that evaluates it."""
 
 import shlex
 from argparse import Namespace

@@ -174,7 +174,8 @@ def recording_files(args: Namespace) -> dict[str, str]:
     """The files of a recording, whose content belongs to the configuration of a run."""
     if args.dataset != "recorded":
         return {}
-    return {"recording": args.data_root} | ({"truth_file": args.truth} if args.truth else {})
+    truth = getattr(args, "truth", None)
+    return {"recording": args.data_root} | ({"truth_file": truth} if truth else {})
 
 
 def state_of(recording: Recording) -> list[dict]:
@@ -192,14 +193,10 @@ def physics_of_recording(images: Images) -> SinglePixel | None:
     return physics
 
 
-def labels_of(
-    args: Namespace, recording: SinglePixel | None, networks: dict[str, Physics]
-) -> Labels | None:
-    """What is learnt from a recording, of which each network's physics measures a part."""
+def labels_of(args: Namespace, recording: SinglePixel | None) -> Labels | None:
+    """What a restorer learns from a recording."""
     if recording is None:
         return None
-    for owner, physics in networks.items():
-        recording.check_part(physics, owner)
     spec, loss = LABELS[args.labels], None
     if spec.loss is not None:
         name = "unmeasured" if args.measurement_part == "unmeasured" else spec.loss
@@ -376,7 +373,7 @@ def supervised(
 ) -> Supervised:
     """A network and its physics, on the device."""
     task_loss = build_task_loss(loss, **loss_options(args))
-    labels = labels_of(args, recording, {"the network": physics})
+    labels = labels_of(args, recording)
     network, physics = to_device(network, device), physics.to(device)
     return Supervised(network, physics, task_loss, recorded=labels)
 
@@ -401,7 +398,7 @@ def distillation(
         physics_t = with_noise_of(args, physics_t).refit(images)
     if physics.same_first_image_as(physics_t):
         physics_t = physics
-    labels = labels_of(args, recording, {"the student": physics, "the teacher": physics_t})
+    labels = labels_of(args, recording)
     network_t = to_device(teacher.network, device)
     return Distillation(
         to_device(student, device),
@@ -435,6 +432,10 @@ def fit_of(
     networks = [(task.student, task.physics)]
     networks += [(teacher.network, teacher.physics) for teacher in task.teachers]
     check_pairs(args.dataset, splits["val"], networks)
+    recording = physics_of_recording(splits["train"])
+    if recording is not None:
+        for k, (_, physics) in enumerate(networks):
+            recording.check_part(physics, "a teacher" if k else "the network")
     count = sum(w.numel() for w in task.student.parameters())
     repeated = f" ({args.repeat} times an epoch)" if args.repeat > 1 else ""
     print(

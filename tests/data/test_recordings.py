@@ -17,10 +17,14 @@ N, FRAMES = 8, 10
 SPLIT = torch.tensor([0] * 6 + [1] * 2 + [2] * 2, dtype=torch.uint8)
 
 
+def record_config(**changes) -> dict:
+    config = {"name": "spc", "n": N, "c": 1, "cr": 0.5, "ordering": "xy", "x0": "adjoint"}
+    return config | {"awgn_snr": None} | changes
+
+
 def record(ordering: str = "xy", **changes) -> tuple[Recording, torch.Tensor, torch.Tensor]:
     """A recording of noise images, its y as the physics has it, and the images."""
-    config = {"name": "spc", "n": N, "c": 1, "cr": 0.5, "ordering": ordering}
-    config |= {"x0": "adjoint", "awgn_snr": None}
+    config = record_config(ordering=ordering)
     physics = build_physics(config)
     images = torch.rand(FRAMES, 1, N, N, generator=torch.Generator().manual_seed(0))
     y = physics.measure(images)
@@ -141,6 +145,9 @@ def test_a_changed_file_is_refused(changes, message, tmp_path):
         ({"labels": torch.arange(FRAMES), "classes": ("a",)}, "labels go from 0 to 9"),
         ({"names": ("a\nb",) * FRAMES}, "control characters"),
         ({"config": {"name": "spc"}}, "n in its config"),
+        ({"patterns": torch.rand(N, N)}, "its patterns are torch.float32, not torch.int64"),
+        ({"config": record_config(photons="many")}, "photons in its config is 'many'"),
+        ({"config": record_config(cr=float("nan"))}, "but cr nan"),
     ],
 )
 def test_a_recording_whose_parts_do_not_fit_is_not_written(changes, message, tmp_path):

@@ -4,43 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from algo_functions import build_physics
 from core.registry import RECORDED_LOSSES, look_up
 from data.batches import Batch
 from distill import recorded
 from distill.recorded import Recorded
 from models.base import Network
+from tests.doubles import FACTOR, SIDE, Scaled, camera, recorded_batch
 
-N, DEVIATION, FACTOR = 8, 0.3, 0.7
-CONFIG = {"name": "spc", "n": N, "c": 1, "ordering": "xy", "x0": "adjoint", "awgn_snr": None}
-
-
-class Scaled(Network):
-    """x̂ = a x0, whose Jacobian is known."""
-
-    def __init__(self, factor: float = FACTOR):
-        super().__init__(1)
-        self.factor = torch.nn.Parameter(torch.tensor(factor))
-
-    def features(self, x: Tensor) -> dict[str, Tensor]:
-        return {"output": self.factor * x}
-
-
-def camera(cr: float, **config):
-    return build_physics(CONFIG | {"cr": cr} | config)
-
-
-def batch_of(x: Tensor, physics, deviation: float, seed: int = 0) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    y = physics.operator.A(x)
-    measured = physics.measured_in(y).expand_as(y)
-    noise = deviation * torch.randn(y.shape, generator=generator)
-    return Batch(
-        image=None,
-        index=torch.arange(len(x)),
-        recorded=(y + noise) * measured,
-        variance=deviation**2 * measured,
-    )
+DEVIATION = 0.3
 
 
 def loss_of(name: str, batch: Batch, student: Network | None = None) -> Tensor:
@@ -54,7 +25,7 @@ def loss_of(name: str, batch: Batch, student: Network | None = None) -> Tensor:
 
 @pytest.fixture
 def images() -> Tensor:
-    return torch.rand(1, 1, N, N, generator=torch.Generator().manual_seed(1)).expand(
+    return torch.rand(1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1)).expand(
         4000, -1, -1, -1
     )
 
@@ -71,7 +42,7 @@ def unit(deviation: float) -> float:
 
 
 def test_measurements_is_the_mean_squared_distance_in_units_of_the_noise(images):
-    batch = batch_of(images[:3], camera(0.5), DEVIATION)
+    batch = recorded_batch(images[:3], camera(0.5), DEVIATION)
     y = camera(0.5).values(batch.recorded)
     own = camera(0.25).m
     predicted = torch.cat((FACTOR * y[..., :own], torch.zeros_like(y[..., own:])), dim=2)
@@ -84,7 +55,7 @@ def test_sure_is_on_average_the_error_of_the_clean_values(images):
     seen, unseen = parts_of(images)
     noise = (1 - FACTOR) ** 2 * seen.square() + FACTOR**2 * DEVIATION**2
     error = torch.cat((noise, unseen.square())).mean() / unit(DEVIATION) ** 2
-    loss = loss_of("sure", batch_of(images, camera(0.5), DEVIATION))
+    loss = loss_of("sure", recorded_batch(images, camera(0.5), DEVIATION))
     torch.testing.assert_close(loss, error.float(), rtol=0.03, atol=0)
 
 
@@ -93,7 +64,7 @@ def test_r2r_is_on_average_the_error_at_more_noise_and_a_constant(images):
     seen, unseen = parts_of(images)
     own = (1 - FACTOR) ** 2 * seen.square() + FACTOR**2 * DEVIATION**2 / (1 - alpha)
     error = torch.cat((own, unseen.square())) + DEVIATION**2 / alpha
-    loss = loss_of("r2r", batch_of(images, camera(0.5), DEVIATION))
+    loss = loss_of("r2r", recorded_batch(images, camera(0.5), DEVIATION))
     torch.testing.assert_close(loss, error.mean().float() / unit(DEVIATION) ** 2, rtol=0.03, atol=0)
 
 
@@ -103,7 +74,7 @@ def test_splitting_predicts_what_it_does_not_leave_to_the_student(images):
     dropped = (1 - recorded.KEPT) * len(seen)
     total = (1 - recorded.KEPT) * seen.square().sum() + unseen.square().sum()
     expected = total / (dropped + len(unseen)) / unit(0) ** 2
-    loss = loss_of("splitting", batch_of(images, camera(0.5), 0))
+    loss = loss_of("splitting", recorded_batch(images, camera(0.5), 0))
     torch.testing.assert_close(loss, expected.float(), rtol=0.03, atol=0)
 
 
@@ -111,7 +82,7 @@ def test_splitting_predicts_what_it_does_not_leave_to_the_student(images):
 @pytest.mark.parametrize("name", RECORDED_LOSSES)
 def test_every_loss_teaches_the_student(name, deviation, images):
     student = Scaled(0.0)
-    loss_of(name, batch_of(images[:16], camera(0.5), deviation), student).backward()
+    loss_of(name, recorded_batch(images[:16], camera(0.5), deviation), student).backward()
     assert student.factor.grad is not None and student.factor.grad.isfinite()
     # x̂ = a x0 cannot predict what is not in x0.
     assert (student.factor.grad.abs() > 1e-4) == (name not in ("unmeasured", "splitting"))
@@ -119,7 +90,7 @@ def test_every_loss_teaches_the_student(name, deviation, images):
 
 def test_dense_patterns_are_recorded_too(images):
     whole, own = camera(0.5, ordering="random"), camera(0.25, ordering="random")
-    batch = batch_of(images[:4], whole, DEVIATION)
+    batch = recorded_batch(images[:4], whole, DEVIATION)
     assert own.measure_batch(batch).shape[-1] == own.m
     for name in RECORDED_LOSSES:
         student = Scaled()

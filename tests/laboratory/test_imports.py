@@ -89,7 +89,7 @@ def test_orders_and_pairs_give_the_scenes_back(order, pairs, tmp_path):
 
 
 def test_an_ordering_of_ours_is_an_order_too(tmp_path):
-    from physics.single_pixel import xy_places
+    from physics.orderings import xy_places
 
     numbers = xy_places(N).flatten().argsort().numpy()[:20]
     x = scenes()
@@ -143,6 +143,25 @@ def test_own_rows_and_three_channels(tmp_path):
     )  # fmt: skip
     assert lab.config["c"] == 3
     np.testing.assert_allclose(lab.values, x @ rows.T, rtol=1e-4, atol=1e-4)
+
+
+def test_pairs_of_own_rows_have_their_own_amplitudes_and_noise(tmp_path):
+    """y± = light (1 ± p) / 2 x for p = row / max |row|; the noise of a value grows with max |row|."""
+    rng = np.random.default_rng(2)
+    rows = (rng.normal(size=(40, PIXELS)) * np.linspace(1, 3, 40)[:, None]).astype(np.float32)
+    amplitude = np.abs(rows).max(1)
+    x = np.repeat(scenes()[:1], 300, 0)
+    pair = [y + rng.normal(size=y.shape) for y in counts_of(rows / amplitude[:, None], x)]
+    np.save(tmp_path / "rows.npy", rows)
+    np.save(tmp_path / "y.npy", arrange(*pair, "stacked"))
+    lab = imported(
+        tmp_path, "--input", tmp_path / "y.npy", "--order", f"file:{tmp_path / 'rows.npy'}",
+        "--n", N, "--scale", 0.01, "--pairs", "stacked",
+    )  # fmt: skip
+    values = lab.values[:, 0].numpy()
+    scatter = values.std(0) / 300**0.5
+    assert np.abs((values.mean(0) - x[0] @ rows.T) / scatter).max() < 5
+    np.testing.assert_allclose(lab.variance.mean(0)[0], values.var(0), rtol=0.4)
 
 
 def test_scales_make_white_one(tmp_path):
@@ -354,6 +373,7 @@ def test_a_wrong_frame_is_named_left_out_or_kept(kind, message, can_be_kept, tmp
         ((3, 64), ["--order", "natural", "--band_count", "2"], "only SPAS folders"),
         ((3, 64), ["--order", "natural", "--key", "y"], "only a .mat file"),
         ((2, 3, 4, 64), ["--order", "natural"], "has shape"),
+        ((3, 64), ["--order", "natural", "--calibration", "c.json"], "noise of pairs of counts"),
         ((3, 50), ["--order", "natural", "--n", "10"], "power of two"),
         ((3, 64), ["--order", "natural", "--val_share", "0.5", "--test_share", "0.5"], "leave none"),
     ],

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.base import Network
-from tests.distill.test_recorded import N, Scaled, batch_of, camera
+from tests.doubles import SIDE, Scaled, camera, recorded_batch
 from training.held_out import HeldOutMeter
 
 
@@ -19,22 +19,22 @@ class Bent(Network):
 @pytest.mark.parametrize("network", [Scaled(), Bent(1)], ids=["linear", "bent"])
 def test_the_estimate_is_the_error_of_the_recorded_part(network, deviation):
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(1, 1, N, N, generator=generator).expand(4000, -1, -1, -1)
+    x = torch.rand(1, 1, SIDE, SIDE, generator=generator).expand(4000, -1, -1, -1)
     whole, own = camera(0.5), camera(0.25)
-    batch = batch_of(x, whole, deviation)
+    batch = recorded_batch(x, whole, deviation)
     output = network(own.observe_batch(batch)).detach()
     meter = HeldOutMeter(own, whole)
     meter.add_view(network, batch, torch.empty(0), output)
     scores = meter.summary()
-    truth = whole.project(output - x).square().sum((1, 2, 3)).mean().item() / N**2
+    truth = whole.project(output - x).square().sum((1, 2, 3)).mean().item() / SIDE**2
     reach = 4 * scores["recorded_error_se"] + 1e-6
     assert abs(scores["recorded_error"] - truth) < reach, (scores, truth)
 
 
 def test_without_the_correction_a_network_that_copies_noise_would_look_better():
-    x = torch.rand(500, 1, N, N, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(500, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     whole, own = camera(0.5), camera(0.25)
-    batch = batch_of(x, whole, 0.5)
+    batch = recorded_batch(x, whole, 0.5)
     errors = {}
     for factor in (1.0, 0.8):
         network, meter = Scaled(factor), HeldOutMeter(own, whole)

@@ -8,12 +8,15 @@ import pytest
 import torch
 
 import acquire
+import main_classify
+import main_classify_dist
 import main_unet
 import main_unet_dist
 import test_UNet
 from checkpoints import checkpoint
 from core.errors import UserError
 from core.registry import LABELS
+from data.batches import Batch
 from data.recordings import read_recording, truth_path
 from tests.doubles import interrupt_where, skip_training
 
@@ -60,8 +63,6 @@ def test_the_student_sees_the_first_part_of_the_values_that_the_teacher_sees(
     recording = read_recording(laboratory / "lab.npz")
     frames = recording.frames("train")[:3]
     batch = {"recorded": recording.grid()[0][frames], "variance": recording.grid()[1][frames]}
-    from data.batches import Batch
-
     batch = task.add_observations(Batch(image=None, index=torch.arange(3), **batch))
     m, (teacher,) = task.physics.m, task.teachers
     for physics, x0 in ((task.physics, batch.x0), (teacher.physics, batch.teacher_x0[0])):
@@ -189,9 +190,25 @@ def test_labels_are_for_recordings(capsys):
 
 def test_a_ratio_beyond_the_recording_is_refused(laboratory):
     with pytest.raises(
-        UserError, match=r"the student measures 192 values .* not all among the 128"
+        UserError, match=r"the network measures 192 values .* not all among the 128"
     ):
         distilled(laboratory, "--cr", "0.75")
+
+
+def test_classifiers_learn_from_recordings_with_labels(laboratory, tmp_path):
+    scenes = ["--dataset", "digits", "--n", "16", "--cr", "0.5", "--noise", "0.1", "--labels"]
+    sizes = ["--frames", "40", "--test_frames", "12", "--val_share", "0.25"]
+    path = str(tmp_path / "digits.npz")
+    acquire.main(acquire.parse(["simulate", *scenes, *sizes, "--output", path]))
+    recording = ["--dataset", "recorded", "--data_root", path, "--physics", "spc"]
+    small = ["--model", "resnet8", "--width", "2", "--epochs", "1", "--batch_size", "8"]
+    teacher = main_classify.main(main_classify.parse([*recording, *small, "--cr", "0.5"]))
+    argv = [*recording, *small, "--cr", "0.125", "--teacher", teacher["checkpoint"]]
+    student = main_classify_dist.main(main_classify_dist.parse(argv))
+    assert checkpoint.restore(student["checkpoint"], {}).physics.m == 32
+    unlabelled = [*recording[:3], str(laboratory / "lab.npz"), *recording[4:], *small]
+    with pytest.raises(UserError, match="has no labels, which a classifier needs"):
+        main_classify.main(main_classify.parse([*unlabelled, "--cr", "0.5"]))
 
 
 def test_frames_are_scored_with_and_without_their_truth(laboratory):
