@@ -122,18 +122,21 @@ def campaign(args) -> dict:
     simulated = ["--dataset", PHOTOGRAPHS, *light, *network, *run_flags(args)]
     teacher, student = f"teacher, cr {args.cr_teacher:g}", f"not adapted, cr {args.cr:g}"
     recorded = ["--dataset", "recorded", "--data_root", lab, "--cr", args.cr, *network]
-    recorded += ["--teacher", teacher, "--init_student", student, "--epochs", args.adapt_epochs]
+    recorded += ["--epochs", args.adapt_epochs]
     recorded += ["--device", args.device, "--results", args.results, "--overwrite"]
+    distilled = [*recorded, "--teacher", teacher, "--init_student", student]
+    alone = [*recorded, "--train_again", student]
     scenes = ["--dataset", args.scenes, "--data_root", args.data_root, "--n", args.n, *light]
     scenes += ["--cr", args.cr_teacher, "--frames", args.frames, "--seed", args.seed]
     scenes += ["--test_frames", args.test_frames, "--output", lab, "--overwrite"]
-    truth = ["--truth", truth_path(lab)]
+    truth = ["--truth", truth_path(lab), "--loss", "mse"]  # which PSNR is made of
     return {
         teacher: (main_unet, ["--cr", args.cr_teacher, *simulated]),
         student: (main_unet, ["--cr", args.cr, *simulated]),
         "recording": (acquire, ["simulate", *scenes]),
-        f"adapted, cr {args.cr:g}": (main_unet_dist, [*recorded, "--labels", "both"]),
-        f"oracle, cr {args.cr:g}": (main_unet_dist, [*recorded, "--labels", "oracle", *truth]),
+        f"adapted, cr {args.cr:g}": (main_unet_dist, [*distilled, "--labels", "both"]),
+        f"adapted alone, cr {args.cr:g}": (main_unet, [*alone, "--labels", "sure"]),
+        f"oracle, cr {args.cr:g}": (main_unet, [*alone, "--labels", "oracle", *truth]),
     }
 
 

@@ -54,13 +54,13 @@ class Estimates:
 def report_laboratory(
     trained: dict[str, str], args: Namespace, folder: Path, device: torch.device
 ) -> dict:
-    """Evaluates teacher, student as it was, adapted student and oracle, in this order."""
-    _, before, adapted, oracle = trained
+    """Evaluates the teacher, and the student as it was, adapted, adapted alone, and oracle."""
     frames = test_frames(folder / "lab.npz")
     estimates = estimate_all(trained, frames, device)
     rows = [one.row(name) for name, one in estimates.items()]
+    _, before, *others = trained
     psnr = {name: one.scores.per_image()["psnr"] for name, one in estimates.items()}
-    gain, limit = (paired(psnr[name], psnr[before]) for name in (adapted, oracle))
+    gain, alone, limit = (paired(psnr[name], psnr[before]) for name in others)
     closed = gain.mean / limit.mean if limit.mean > 0 else float("nan")
     light = "no noise" if args.photons is None else f"{args.photons:g} photons a pattern"
     text = f"""\
@@ -69,15 +69,15 @@ def report_laboratory(
 PSNR and SSIM are means over {len(frames)} test frames of '{args.scenes}' ({args.n} x {args.n} \
 pixels, {light}), whose truth was opened for this table.
 {args.frames} other frames were recorded to adapt the student, and their truth was not opened.
-Adapting gains {gain.mean:+.2f} dB (95 % interval over the frames {gain.low:+.2f} .. \
-{gain.high:+.2f} dB), the true images as labels {limit.mean:+.2f} dB: {closed:.0%} of this gap is \
-closed.
-The last columns are the error in all that was recorded, in dB: as it is estimated without truth, \
-and by the truth.
-One recording, seed {args.seed}."""
+Adapting gains {gain.mean:+.2f} dB (95 % interval over the frames, as if none overlapped, \
+{gain.low:+.2f} .. {gain.high:+.2f} dB), without the teacher {alone.mean:+.2f} dB, \
+and with the truth as labels {limit.mean:+.2f} dB: {closed:.0%} of this gap is closed.
+The columns behind SSIM are the error in all that was recorded, in dB: as it is estimated \
+without truth, with its interval, and by the truth.
+This is one recording with one seed ({args.seed})."""
     print(f"\n{text}\n")
     write_csv(folder / "table.csv", rows)
-    draw_examples(frames, estimates, args.pictures, folder / "figure.png")
+    draw_examples(frames, estimates, list(trained), args.pictures, folder / "figure.png")
     write_text(
         folder / "report.md", f"# Laboratory\n\n{text}\n\n![truth and estimates](figure.png)\n"
     )
@@ -134,12 +134,16 @@ def estimate(
 
 
 def draw_examples(
-    frames: Images, estimates: dict[str, Estimates], count: int, path: Path
+    frames: Images, estimates: dict[str, Estimates], trained: list[str], count: int, path: Path
 ) -> None:
-    """A few test frames and what every estimate makes of them."""
+    """A few test frames, and what the students and the teacher make of them."""
+    teacher, before, adapted, _, oracle = trained
+    first = next(iter(estimates))
     truth = torch.stack([frames[i]["image"] for i in range(len(frames))])
     selected = select_detailed(truth, count)
     columns = {
-        name.replace(", ", ",\n"): one.images[selected] for name, one in estimates.items()
+        name.replace(", ", ",\n"): estimates[name].images[selected]
+        for name in (first, before, adapted, oracle, teacher)
     }
-    draw_grid(columns, truth[selected], path, psnr_notes(columns, truth[selected]))
+    notes = psnr_notes(columns, truth[selected])
+    draw_grid({"truth": truth[selected], **columns}, None, path, notes)  # without maps of errors
