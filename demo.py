@@ -22,7 +22,7 @@ def build_parser() -> flags.Parser:
         parser.add_argument(flag, help=f"{text} {flags.defaults_of(flag[2:], flags.DEMOS)}", **how)
 
     add("--scenes", "dataset that is recorded", type=flags.one_of(flags.SCENES, "scenes"))
-    add("--photons", "photons that a pixel of value 1 gives in a pattern, or none", type=flags.photons)
+    add("--photons", "photons that a pixel of value 1 gives a pattern", type=flags.photon_count)
     add("--frames", "recorded frames that the student is adapted to", type=flags.counting)
     add("--test_frames", "recorded frames of the test", type=flags.counting)
     add("--adapt_epochs", "passes over the recorded frames", type=flags.counting)
@@ -59,7 +59,17 @@ def build_parser() -> flags.Parser:
     )
     flags.add_device(parser, parser)
     flags.add_results(parser, parser, "results/demo")
+    parser.checks.append(check_ratios)
     return parser
+
+
+def check_ratios(args) -> None:
+    """Refuses a student that measures more than what was recorded at its teacher's ratio."""
+    if args.task == "laboratory" and args.cr > args.cr_teacher:
+        raise flags.UserError(
+            f"cr {args.cr:g}: the student's values are a part of those that are recorded for the "
+            f"teacher; give at most --cr_teacher {args.cr_teacher:g}"
+        )
 
 
 def parse(argv=None):
@@ -116,7 +126,7 @@ def campaign(args) -> dict:
     from data.recordings import truth_path
 
     lab = Path(args.results) / "lab.npz"
-    light = ["--photons", "none" if args.photons is None else args.photons]
+    light = ["--photons", args.photons]
     network = ["--n", args.n, "--width", args.width, "--seed", args.seed]
     network += ["--batch_size", BATCH]
     simulated = ["--dataset", PHOTOGRAPHS, *light, *network, *run_flags(args)]
@@ -130,10 +140,10 @@ def campaign(args) -> dict:
     scenes += ["--cr", args.cr_teacher, "--frames", args.frames, "--seed", args.seed]
     scenes += ["--test_frames", args.test_frames, "--output", lab, "--overwrite"]
     truth = ["--truth", truth_path(lab), "--loss", "mse"]  # which PSNR is made of
-    return {
+    return {  # the recording first, as what is wrong with it needs no network to be seen
+        "recording": (acquire, ["simulate", *scenes]),
         teacher: (main_unet, ["--cr", args.cr_teacher, *simulated]),
         student: (main_unet, ["--cr", args.cr, *simulated]),
-        "recording": (acquire, ["simulate", *scenes]),
         f"adapted, cr {args.cr:g}": (main_unet_dist, [*distilled, "--labels", "both"]),
         f"adapted alone, cr {args.cr:g}": (main_unet, [*alone, "--labels", "sure"]),
         f"oracle, cr {args.cr:g}": (main_unet, [*alone, "--labels", "oracle", *truth]),

@@ -62,12 +62,11 @@ def report_laboratory(
     psnr = {name: one.scores.per_image()["psnr"] for name, one in estimates.items()}
     gain, alone, limit = (paired(psnr[name], psnr[before]) for name in others)
     closed = gain.mean / limit.mean if limit.mean > 0 else float("nan")
-    light = "no noise" if args.photons is None else f"{args.photons:g} photons a pattern"
     text = f"""\
 {markdown(rows)}
 
 PSNR and SSIM are means over {len(frames)} test frames of '{args.scenes}' ({args.n} x {args.n} \
-pixels, {light}), whose truth was opened for this table.
+pixels, {args.photons:g} photons a pattern), whose truth was opened for this table.
 {args.frames} other frames were recorded to adapt the student, and their truth was not opened.
 Adapting gains {gain.mean:+.2f} dB (95 % interval over the frames, as if none overlapped, \
 {gain.low:+.2f} .. {gain.high:+.2f} dB), without the teacher {alone.mean:+.2f} dB, \
@@ -87,9 +86,7 @@ This is one recording with one seed ({args.seed})."""
 def test_frames(path: Path) -> Images:
     """The recorded frames for the test, with their clean images."""
     config = read_recording(path).config
-    request = Request(
-        "recorded", config["n"], config["c"], str(path), truth=str(truth_path(path))
-    )
+    request = Request("recorded", config["n"], config["c"], str(path), truth=str(truth_path(path)))
     return build_splits(request, wanted=("test",))["test"]
 
 
@@ -111,9 +108,7 @@ def estimate_all(
     return estimates
 
 
-def estimate(
-    network: Network, physics: Physics, frames: Images, device: torch.device
-) -> Estimates:
+def estimate(network: Network, physics: Physics, frames: Images, device: torch.device) -> Estimates:
     """A network's images of all frames, and their errors."""
     recording = physics_of_recording(frames)
     assert recording is not None and isinstance(physics, SinglePixel), "one camera recorded"
@@ -122,10 +117,10 @@ def estimate(
     images, errors = [], []
     views = Views(physics, build_loader(frames, 50), device, seed=0)
     for batch, y, output in outputs(network, views):
-        truth = present(batch.image)
+        truth, measured = present(batch.image), recording.measured_in(present(batch.recorded))
         scores.add(output, truth)
         without_truth.add_view(network, batch, y, output)
-        error = recording.operator.A(output - truth) * recording.measured_in(present(batch.recorded))
+        error = recording.operator.A(output - truth) * measured
         errors.append(error.square().flatten(1).sum(1) / truth[0].numel())
         images.append(output.cpu())
     parameters = sum(w.numel() for w in network.parameters())

@@ -1058,8 +1058,12 @@ WRONG = [
     (demo, ["--task", "benchmark", "--seed", "1"], "task 'benchmark' does not read --seed"),
     (demo, ["--task", "classroom", "--photons", "5"], "task 'classroom' does not read --photons"),
     (demo, ["--scenes", "recorded"], "unknown scenes 'recorded'"),
+    (demo, ["--photons", "none"], "'none' is not a number"),
+    (demo, ["--cr", "0.6"], "give at most --cr_teacher 0.5"),
     (demo, ["--photons", "0"], "0 is outside (0,"),
     (demo, ["--n", "24"], "power of two"),
+    (demo, ["--frames", "1"], "val_share 0.2 of 1 frames"),
+    (demo, ["--test_frames", "1000"], "dataset 'text' has 110 test images"),
 ]
 
 
