@@ -4,9 +4,6 @@ from pathlib import Path
 
 from cli import flags
 
-PHOTOGRAPHS = "photos_without_text"  # in simulation: none of the scenes of a laboratory
-BATCH = 8  # images of 64 x 64 pixels
-
 
 def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
@@ -128,8 +125,9 @@ def campaign(args) -> dict:
     lab = Path(args.results) / "lab.npz"
     light = ["--photons", args.photons]
     network = ["--n", args.n, "--width", args.width, "--seed", args.seed]
-    network += ["--batch_size", BATCH]
-    simulated = ["--dataset", PHOTOGRAPHS, *light, *network, *run_flags(args)]
+    network += ["--batch_size", 8]  # images of 64 x 64 pixels
+    photographs = "photos_without_text"  # none of the scenes that are recorded
+    simulated = ["--dataset", photographs, *light, *network, *run_flags(args)]
     teacher, student = f"teacher, cr {args.cr_teacher:g}", f"not adapted, cr {args.cr:g}"
     recorded = ["--dataset", "recorded", "--data_root", lab, "--cr", args.cr, *network]
     recorded += ["--epochs", args.adapt_epochs]
