@@ -29,8 +29,9 @@ test: setup
 test-all: setup
 	$(VENV)/bin/python -m pytest -m ""
 
+# The story of the laboratory; DEMO has flags of demo.py, such as DEMO="--task classroom".
 demo: setup
-	$(VENV)/bin/python demo.py
+	$(VENV)/bin/python demo.py $(DEMO)
 
 # docs/reference.md, from the parsers and the registry; a test fails where it is stale.
 reference: setup

@@ -1,6 +1,11 @@
-"""Train and compare a teacher, a student alone and a distilled student, for images or classes."""
+"""Tell a story in one command: a laboratory without truth, or a classroom that has it."""
+
+from pathlib import Path
 
 from cli import flags
+
+PHOTOGRAPHS = "photos_without_text"  # in simulation: none of the scenes of a laboratory
+BATCH = 8  # images of 64 x 64 pixels
 
 
 def build_parser() -> flags.Parser:
@@ -9,13 +14,18 @@ def build_parser() -> flags.Parser:
     parser.add_argument(
         "--task",
         type=flags.one_of(flags.DEMOS, "task"),
-        default="reconstruct",
+        default="laboratory",
         help=f"one of {', '.join(flags.DEMOS)}; the tasks that read a flag are in brackets",
     )
 
     def add(flag: str, text: str, **how) -> None:
         parser.add_argument(flag, help=f"{text} {flags.defaults_of(flag[2:], flags.DEMOS)}", **how)
 
+    add("--scenes", "dataset that is recorded", type=flags.one_of(flags.SCENES, "scenes"))
+    add("--photons", "photons that a pixel of value 1 gives in a pattern, or none", type=flags.photons)
+    add("--frames", "recorded frames that the student is adapted to", type=flags.counting)
+    add("--test_frames", "recorded frames of the test", type=flags.counting)
+    add("--adapt_epochs", "passes over the recorded frames", type=flags.counting)
     add("--cr", "ratio of the students", type=flags.ratio)
     add("--cr_teacher", "ratio of the teacher", type=flags.ratio)
     add("--dataset", "dataset of labelled images", type=flags.one_of(flags.LABELLED, "dataset"))
@@ -58,7 +68,6 @@ def parse(argv=None):
 
 def main(args) -> dict:
     import time
-    from pathlib import Path
 
     from core import runtime
     from core.registry import look_up
@@ -66,12 +75,15 @@ def main(args) -> dict:
     began = time.perf_counter()
     device = runtime.start(args.device)
     folder = Path(args.results)
-    builders = {"reconstruct": restorers, "classify": classifiers, "benchmark": losses}
-    shared = ["--epochs", args.epochs, "--device", args.device, "--results", folder]
-    shared += ["--overwrite"]  # another demo's networks in the same folder
-    shared += ["--limit_train", args.limit_train] if args.limit_train else []
+    builders = {
+        "laboratory": campaign,
+        "classroom": restorers,
+        "reconstruct": restorers,
+        "classify": classifiers,
+        "benchmark": losses,
+    }
     commands = {
-        name: (script, [str(word) for word in words + shared])
+        name: (script, [str(word) for word in words])
         for name, (script, words) in builders[args.task](args).items()
     }
     for script, words in commands.values():
@@ -81,11 +93,51 @@ def main(args) -> dict:
         words = [trained.get(word, word) for word in words]
         print(f"\n{name}: python {script.__name__}.py {' '.join(words)}")
         result = script.main(script.parse(words))
-        trained[name] = result.get("checkpoint") or result["checkpoints"]
+        if "digest" not in result:  # a recording is no network
+            trained[name] = result.get("checkpoint") or result["checkpoints"]
     result = look_up(flags.DEMOS, args.task, "task")(trained, args, folder, device)
     seconds = time.perf_counter() - began
     print(f"{folder}/table.csv, figure.png, report.md written; {seconds:.0f} s in all")
     return result
+
+
+def run_flags(args) -> list:
+    """Where a network is trained, and how long."""
+    words = ["--epochs", args.epochs, "--device", args.device, "--results", args.results]
+    words += ["--overwrite"]  # another demo's networks in the same folder
+    return words + (["--limit_train", args.limit_train] if args.limit_train else [])
+
+
+def campaign(args) -> dict:
+    """A teacher and a student of photographs, a recording of other scenes, adapted students."""
+    import acquire
+    import main_unet
+    import main_unet_dist
+    from data.recordings import truth_path
+
+    lab = Path(args.results) / "lab.npz"
+    light = ["--photons", "none" if args.photons is None else args.photons]
+    network = ["--n", args.n, "--width", args.width, "--seed", args.seed]
+    network += ["--batch_size", BATCH]
+    simulated = ["--dataset", PHOTOGRAPHS, *light, *network, *run_flags(args)]
+    teacher, student = f"teacher, cr {args.cr_teacher:g}", f"not adapted, cr {args.cr:g}"
+    recorded = ["--dataset", "recorded", "--data_root", lab, "--cr", args.cr, *network]
+    recorded += ["--epochs", args.adapt_epochs]
+    recorded += ["--device", args.device, "--results", args.results, "--overwrite"]
+    distilled = [*recorded, "--teacher", teacher, "--init_student", student]
+    alone = [*recorded, "--train_again", student]
+    scenes = ["--dataset", args.scenes, "--data_root", args.data_root, "--n", args.n, *light]
+    scenes += ["--cr", args.cr_teacher, "--frames", args.frames, "--seed", args.seed]
+    scenes += ["--test_frames", args.test_frames, "--output", lab, "--overwrite"]
+    truth = ["--truth", truth_path(lab), "--loss", "mse"]  # which PSNR is made of
+    return {
+        teacher: (main_unet, ["--cr", args.cr_teacher, *simulated]),
+        student: (main_unet, ["--cr", args.cr, *simulated]),
+        "recording": (acquire, ["simulate", *scenes]),
+        f"adapted, cr {args.cr:g}": (main_unet_dist, [*distilled, "--labels", "both"]),
+        f"adapted alone, cr {args.cr:g}": (main_unet, [*alone, "--labels", "sure"]),
+        f"oracle, cr {args.cr:g}": (main_unet, [*alone, "--labels", "oracle", *truth]),
+    }
 
 
 def restorers(args) -> dict:
@@ -93,7 +145,7 @@ def restorers(args) -> dict:
     import main_unet
     import main_unet_dist
 
-    shared = ["--width", args.width, "--seed", args.seed]
+    shared = ["--width", args.width, "--seed", args.seed, *run_flags(args)]
     student = ["--cr", args.cr, *shared]
     return {
         f"teacher, cr {args.cr_teacher:g}": (main_unet, ["--cr", args.cr_teacher, *shared]),
@@ -112,7 +164,8 @@ def model_flags(name: str, args) -> list:
 
 
 def data_flags(args) -> list:
-    return ["--dataset", args.dataset, "--data_root", args.data_root, "--n", args.n, "--c", args.c]
+    words = ["--dataset", args.dataset, "--data_root", args.data_root, "--n", args.n, "--c", args.c]
+    return [*words, *run_flags(args)]
 
 
 def classifiers(args) -> dict:

@@ -12,7 +12,7 @@ from cli.distillation_flags import (
     add_teacher,
     checkpoints,
 )
-from cli.laboratory_flags import add_import, add_simulation
+from cli.laboratory_flags import SCENES, add_import, add_simulation
 from cli.light_flags import add_calibration, add_light_levels
 from cli.parser import Distinct, Parser, Several
 from cli.physics_flags import (
@@ -130,6 +130,7 @@ __all__ = [
     "NETWORKS",
     "PHYSICS",
     "RENAMED",
+    "SCENES",
     "TASK_LOSSES",
     "TECHNICAL",
     "TRAINING",

@@ -71,11 +71,31 @@ PIXELS = {
     "seeds": [0, 1, 2],
 }
 RANKED = ["kd", "dkd", "dist", "at", "sp", "rkd", "ickd", "crd", "ft", "tucker", "isrd:50"]
+CLASSROOM = Entry(
+    path="evaluation.demo:report_restoration",
+    flags={"cr": 0.1, "cr_teacher": 0.5, "epochs": 6, "width": 16, "pictures": 4, "seed": 42},
+)
 DEMOS = {  # of the demo
-    "reconstruct": Entry(
-        path="evaluation.demo:report_restoration",
-        flags={"cr": 0.1, "cr_teacher": 0.5, "epochs": 6, "width": 16, "pictures": 4, "seed": 42},
+    "laboratory": Entry(
+        path="evaluation.demo_laboratory:report_laboratory",
+        flags={
+            "scenes": "text",
+            "data_root": "data",
+            "n": 64,
+            "photons": 100.0,
+            "frames": 500,
+            "test_frames": 100,
+            "cr": 0.2,
+            "cr_teacher": 0.5,
+            "epochs": 6,
+            "adapt_epochs": 8,
+            "width": 16,
+            "pictures": 3,
+            "seed": 42,
+        },
     ),
+    "classroom": CLASSROOM,
+    "reconstruct": CLASSROOM,  # its earlier name
     "classify": Entry(
         path="evaluation.demo_classes:report_classification",
         flags=FEW

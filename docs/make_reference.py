@@ -62,6 +62,7 @@ TABLES = {
     "BATCH_NORMS": ("Batch normalisation", "`--batch_norm` of the U-Net."),
     "PADDINGS": ("Padding", "`--padding` of the U-Net."),
     "LOSSES": ("Distillation losses", "`--loss_distill` of the scripts that restore images."),
+    "LABELS": ("Labels of recordings", "`--labels`, beside `best`; the loss is one on recorded values."),
     "LOSS_OPTIONS": ("Options of these losses", "Flag and default."),
     "TASK_LOSSES": ("Task losses", "`--loss` of `main_unet.py`, `--loss_gt` elsewhere."),
     "CLASS_LOSSES": ("Distillation losses of classifiers", "`--loss_distill`."),
@@ -82,9 +83,9 @@ TABLES = {
 }  # fmt: skip
 # Other constants of the registry, which are parts or views of the tables above.
 PARTS = {
-    "ADAM", "CIFAR_RESNET", "CLASSIFIED", "FETCHED", "FEW", "IMAGENET", "LAYOUTS", "LIGHT",
+    "ADAM", "CANDIDATES", "CIFAR_RESNET", "CLASSIFIED", "FETCHED", "FEW", "IMAGENET", "LAYOUTS", "LIGHT",
     "LIGHT_LIMITS", "MODELS",
-    "PAIRS", "PICTURES", "PIXELS", "QUEUED", "RANKED", "RESTORED", "SPC", "UNET",
+    "PAIRS", "PICTURES", "PIXELS", "QUEUED", "RANKED", "RECORDED_LOSSES", "RESTORED", "SPC", "UNET",
 }  # fmt: skip
 
 # Every file that is written, by folder. A test looks for the names that the code writes.
@@ -113,6 +114,7 @@ FILES = {
         ("`class_results.csv`", "one row a split and camera of `test_classify.py`; `Seed` is the run's, `Noise Seed` is of `--seed`"),
         ("`<checkpoint>/originals/`, `measurements_backprojection/`, `reconstructions/`, `features/`", "pictures, `--save_batches`"),
         ("`<checkpoint>/per_image.csv`, `grid.png`", "the scores of every image; some of them beside the baselines"),
+        ("`<checkpoint>/per_frame.csv`, `first_image/`, `network/`, `all_recorded_values/`", "of a recording without truth: the error of every frame; pictures, `--save_batches`"),
         ("`<checkpoint>/results.json`, `model_summary.txt`", "of `test_classify.py`"),
         ("`<checkpoint>/confusion_<split>.png`, `report_<split>.txt`, `per_image_<split>.csv`", "of `test_classify.py`"),
     ],
@@ -158,7 +160,7 @@ FILES = {
         ("`job.slurm` or `job.pbs`, `queued_<hash>.yml`, `logs/<job>.log`", "with `--cluster`"),
     ],
     "results/benchmark/": [("`table.csv`, `figure.png`, `report.md`", "of `benchmark.py`")],
-    "results/demo/": [("`table.csv`, `figure.png`, `report.md`", "of `demo.py`; its networks are in `runs/` and `trained_models/` below it")],
+    "results/demo/": [("`table.csv`, `figure.png`, `report.md`", "of `demo.py`; its networks are in `runs/` and `trained_models/` below it"), ("`lab.npz`, `lab_truth.npz`", "of the task `laboratory`: what was recorded, and its clean images")],
 }  # fmt: skip
 
 

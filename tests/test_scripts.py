@@ -27,10 +27,13 @@ from algo_functions import build_physics
 from checkpoints import checkpoint
 from cli import flags
 from core.registry import DATASETS, LOSSES, ORDERINGS, SELECTIONS, TASK_LOSSES
+from data import recorded, recordings
 from evaluation import demo as story
+from evaluation import demo_laboratory as laboratory_story
 from evaluation import restoration
 from evaluation.checkpoints import short_name
 from models import build_network
+from physics.hadamard import hadamard_2d
 
 DATA = [
     "--dataset",
@@ -811,10 +814,18 @@ class TestPatterns:
         assert not Path("results").exists() and not Path("dmd").exists()
 
 
-def test_the_demo_tells_the_whole_story(capsys, monkeypatch):
+@pytest.mark.parametrize("task", ["classroom", "reconstruct"])
+def test_both_names_of_the_classroom_have_its_flags(task):
+    args = demo.parse(["--task", task])
+    assert (args.cr, args.cr_teacher, args.epochs, args.photons) == (0.1, 0.5, 6, None)
+
+
+def test_the_demo_of_a_classroom_tells_the_whole_story(capsys, monkeypatch):
     blank.rendered_by(monkeypatch, story, "draw_grid")
     result = call(
         demo,
+        "--task",
+        "classroom",
         "--epochs",
         "1",
         "--width",
@@ -836,6 +847,48 @@ def test_the_demo_tells_the_whole_story(capsys, monkeypatch):
         assert [row["images"] for row in csv.DictReader(file)] == [
             str(result["rows"][0]["images"])
         ] * 7
+
+
+LABORATORY = ["--n", "16", "--width", "4", "--epochs", "1", "--limit_train", "60", "--seed", "3"]
+LABORATORY += ["--scenes", "digits", "--frames", "40", "--test_frames", "30", "--pictures", "2"]
+
+
+def test_the_demo_of_a_laboratory_adapts_without_the_truth(capsys, monkeypatch):
+    blank.rendered_by(monkeypatch, laboratory_story, "draw_grid")
+    opened = []
+    read = recordings.read_truth
+    monkeypatch.setattr(
+        recorded, "read_truth", lambda *args: opened.append(sys.argv) or read(*args)
+    )
+    result = call(demo, *LABORATORY, "--adapt_epochs", "3", "--results", "demo")
+    printed = capsys.readouterr().out
+    assert {path.name for path in Path("demo").iterdir()} >= {
+        "lab.npz", "lab_truth.npz", "table.csv", "figure.png", "report.md",
+    }  # fmt: skip
+    names = ["back-projection", "not adapted", "adapted", "adapted alone", "oracle"]
+    names += ["back-projection", "teacher"]
+    rows = result["rows"]
+    assert [row[""].split(",")[0] for row in rows] == names
+    assert len(opened) == 2, "by the oracle, and by the scores at the end"
+    trained = [line for line in printed.splitlines() if "python main_unet" in line]
+    assert [line.split(",")[0] for line in trained if "--truth" in line] == ["oracle"]
+    gain = rows[2]["PSNR"] - rows[1]["PSNR"]
+    assert result["gain"] == pytest.approx(gain, abs=1e-6) and f"gains {gain:+.2f} dB" in printed
+    check_scores_without_truth(rows[5])
+
+
+def check_scores_without_truth(row):
+    """The error by the truth, once more from the files alone, and its estimate."""
+    lab = recordings.read_recording("demo/lab.npz")
+    test = lab.frames("test")
+    truth = recordings.read_truth("demo/lab_truth.npz", lab)[test]
+    seen = hadamard_2d(hadamard_2d(truth) * lab.mask())  # what the recorded patterns see of it
+    error = (hadamard_2d(lab.place(lab.values[test])) - seen).square().mean()
+    expected = -10 * error.log10().item()
+    assert row[""] == "back-projection, cr 0.5"
+    assert row["by the truth"] == pytest.approx(expected, abs=1e-3)
+    low, high = map(float, row["95 % interval"].split(" .. "))
+    assert low < row["without truth"] < high and low - 0.3 < expected < high + 0.3
 
 
 WRONG = [
@@ -1003,6 +1056,10 @@ WRONG = [
     (visualize_mask_spc, ["--cr", "0.1", "--n", "20"], "power of two"),
     (demo, ["--cr", "7"], "7 is outside (0, 1]"),
     (demo, ["--task", "benchmark", "--seed", "1"], "task 'benchmark' does not read --seed"),
+    (demo, ["--task", "classroom", "--photons", "5"], "task 'classroom' does not read --photons"),
+    (demo, ["--scenes", "recorded"], "unknown scenes 'recorded'"),
+    (demo, ["--photons", "0"], "0 is outside (0,"),
+    (demo, ["--n", "24"], "power of two"),
 ]
 
 
