@@ -22,7 +22,8 @@ def build_parser() -> flags.Parser:
         parser.add_argument(flag, help=f"{text} {flags.defaults_of(flag[2:], flags.DEMOS)}", **how)
 
     add("--scenes", "dataset that is recorded", type=flags.one_of(flags.SCENES, "scenes"))
-    add("--photons", "photons that a pixel of value 1 gives in a pattern, or none", type=flags.photons)
+    photons = "photons that a pixel of value 1 gives in a pattern, or none"
+    add("--photons", photons, type=flags.photons)
     add("--frames", "recorded frames that the student is adapted to", type=flags.counting)
     add("--test_frames", "recorded frames of the test", type=flags.counting)
     add("--adapt_epochs", "passes over the recorded frames", type=flags.counting)

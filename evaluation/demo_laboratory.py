@@ -87,9 +87,7 @@ This is one recording with one seed ({args.seed})."""
 def test_frames(path: Path) -> Images:
     """The recorded frames for the test, with their clean images."""
     config = read_recording(path).config
-    request = Request(
-        "recorded", config["n"], config["c"], str(path), truth=str(truth_path(path))
-    )
+    request = Request("recorded", config["n"], config["c"], str(path), truth=str(truth_path(path)))
     return build_splits(request, wanted=("test",))["test"]
 
 
@@ -111,9 +109,7 @@ def estimate_all(
     return estimates
 
 
-def estimate(
-    network: Network, physics: Physics, frames: Images, device: torch.device
-) -> Estimates:
+def estimate(network: Network, physics: Physics, frames: Images, device: torch.device) -> Estimates:
     """A network's images of all frames, and their errors."""
     recording = physics_of_recording(frames)
     assert recording is not None and isinstance(physics, SinglePixel), "one camera recorded"
@@ -125,7 +121,8 @@ def estimate(
         truth = present(batch.image)
         scores.add(output, truth)
         without_truth.add_view(network, batch, y, output)
-        error = recording.operator.A(output - truth) * recording.measured_in(present(batch.recorded))
+        measured = recording.measured_in(present(batch.recorded))
+        error = recording.operator.A(output - truth) * measured
         errors.append(error.square().flatten(1).sum(1) / truth[0].numel())
         images.append(output.cpu())
     parameters = sum(w.numel() for w in network.parameters())
