@@ -115,9 +115,9 @@ def draw_line(
     """The gains of one setting with their intervals, beside those of the others."""
     k = settings.index(setting)
     line = sorted(line, key=lambda point: values.index(point.value))
-    shift = (k - (len(settings) - 1) / 2) * 0.5 / len(settings)
+    shift = (k - (len(settings) - 1) / 2) * 0.3 / len(settings)
     if logarithmic:
-        x = [float(str(point.value)) * 10 ** (0.2 * shift) for point in line]
+        x = [float(str(point.value)) * 10 ** (0.3 * shift) for point in line]
     else:
         x = [values.index(point.value) + shift for point in line]
     y = [point.gain.mean for point in line]
@@ -137,8 +137,8 @@ def draw_line(
 
 def limit(axis: Axes, lines: dict[str, list[Point]]) -> None:
     """Shows all gains; harm much larger than the largest gain leaves the panel at the bottom."""
-    means = [point.gain.mean for line in lines.values() for point in line]
-    tops = [max(point.gain.mean, point.gain.high) for line in lines.values() for point in line]
-    top = max(*(value for value in tops if value == value), 0.1)
-    low = max(min(means), -ROOM * max(*means, 0.1))
-    axis.set_ylim(min(low, 0) - 0.1 * (top - low), top + 0.1 * (top - low))
+    gains = [point.gain for line in lines.values() for point in line]
+    ends = [end for gain in gains for end in (gain.mean, gain.low, gain.high) if end == end]
+    highest = max(*(gain.mean for gain in gains), 0.1)
+    top, low = max(*ends, 0.1), max(min(*ends, 0.0), -ROOM * highest)
+    axis.set_ylim(low - 0.1 * (top - low), top + 0.1 * (top - low))

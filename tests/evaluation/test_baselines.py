@@ -104,9 +104,9 @@ def test_a_network_tested_on_other_images_keeps_its_own_lmmse():
         ),
         ({"dataset": "moon"}, {}, DIGITS, "unknown dataset 'moon'"),
         ({"dataset": "digits", "limit_train": 1}, {}, DIGITS, "was trained on 1"),
-        ({"dataset": "digits", "limit_train": -4}, {}, DIGITS, "has limit_train -4"),
-        ({"dataset": "digits", "data_root": "a\nb"}, {}, DIGITS, "has data_root 'a\\nb'"),
-        ({"dataset": ["digits"]}, {}, DIGITS, "has dataset ['digits']"),
+        ({"dataset": "digits", "limit_train": -4}, {}, DIGITS, "an impossible limit_train -4"),
+        ({"dataset": "digits", "data_root": "a\nb"}, {}, DIGITS, "an impossible data_root 'a\\nb'"),
+        ({"dataset": ["digits"]}, {}, DIGITS, "an impossible dataset ['digits']"),
         (
             {"dataset": "digits"},
             {"n": 128},
