@@ -120,7 +120,7 @@ def campaign(args) -> dict:
     import acquire
     import main_unet
     import main_unet_dist
-    from data.recordings import truth_path
+    from recordings.file import truth_path
 
     lab = Path(args.results) / "lab.npz"
     light = ["--photons", args.photons]

@@ -15,7 +15,7 @@ def parse(argv=None):
 
 def main(args) -> dict:
     from core import runtime
-    from training import setup
+    from preparation import setup
 
     device = runtime.start(args.device)
     return setup.run_seeds(lambda one, companion: prepare(one, device, companion), args, "val_top1")
@@ -23,7 +23,7 @@ def main(args) -> dict:
 
 def prepare(args, device, companion=None):
     """A classifier that is ready to be trained."""
-    from training import classification
+    from preparation import classification
 
     return classification.prepare_alone(args, device, companion)
 

@@ -32,7 +32,7 @@ def parse(argv=None):
 
 def main(args) -> dict:
     from core import runtime
-    from training import choice, setup
+    from preparation import choice, setup
 
     device = runtime.start(args.device)
     train = choice.trainer(lambda one, companion: prepare(one, device, companion), begin, False)
@@ -42,7 +42,7 @@ def main(args) -> dict:
 def begin(args):
     """The run of a network, which is named after its physics."""
     from core.registry import label_of
-    from training import setup
+    from preparation import setup
 
     physics_config = setup.physics_config_of(args)
     label = label_of(physics_config)
@@ -62,7 +62,7 @@ def begin(args):
 
 def prepare(args, device, companion=None):
     """A network that is ready to be trained."""
-    from training import setup
+    from preparation import setup
 
     run = begin(args)
     splits = companion.splits if companion else setup.splits_of(args)

@@ -33,7 +33,7 @@ def parse(argv=None):
 
 def main(args) -> dict:
     from core import runtime
-    from training import choice, setup
+    from preparation import choice, setup
 
     device = runtime.start(args.device)
     train = choice.trainer(lambda one, companion: prepare(one, device, companion), begin, True)
@@ -42,7 +42,7 @@ def main(args) -> dict:
 
 def begin(args, teacher=None):
     """The run of a student, which is named after its teacher."""
-    from training import setup
+    from preparation import setup
 
     path = checks.teacher_path(args)
     teacher = teacher or setup.teacher_of(
@@ -64,7 +64,7 @@ def prepare(args, device, companion=None):
     from functools import cache
 
     from checkpoints.checkpoint import pack, write
-    from training import setup
+    from preparation import setup
 
     setup.check_losses(args)
     physics_config = setup.physics_config_of(args)  # first, as it reads a recording

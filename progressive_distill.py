@@ -66,7 +66,7 @@ def parse(argv=None):
 def main(args) -> dict:
     from core import distributed
     from data_loader import build_splits
-    from training import setup
+    from preparation import setup
 
     setup.check_losses(args)
     if args.ladder:
@@ -206,7 +206,7 @@ def climb(args) -> list[dict]:
 def go_on(args) -> dict:
     """Trains a student that exists already, or a hybrid of two checkpoints."""
     from core import runtime
-    from training import setup
+    from preparation import setup
 
     device = runtime.start(args.device)
     return setup.run_once(lambda one, _: prepare_checkpoints(one, device), args)
@@ -216,7 +216,7 @@ def prepare_checkpoints(args, device):
     """A trained student or a hybrid, with the physics of its checkpoint, ready to be trained."""
     from checkpoints.checkpoint import RESTORER, restore
     from core.registry import LIGHT
-    from training import setup
+    from preparation import setup
 
     typed = {
         name: getattr(args, name) for name in ("n", "c", "cr", "ordering") if name in args.typed

@@ -159,7 +159,7 @@ def main(args) -> dict:
         return print_costs(study, plan, args.jobs or default_jobs())
     if not args.collect:
         train(args, study)
-    from study.report import write_report
+    from findings.report import write_report
 
     return write_report(study, plan)
 

@@ -40,9 +40,9 @@ def main(args) -> dict:
     from core import runtime
     from evaluation.checkpoints import checkpoint_names, format_paths
     from evaluation.classification import evaluate_classifier, write_classification
+    from preparation.classification import restore_classifier
+    from preparation.setup import mean_and_deviation
     from report import tables
-    from training.classification import restore_classifier
-    from training.setup import mean_and_deviation
 
     device = runtime.start(args.device)
     checkpoints = {

@@ -52,8 +52,8 @@ def main(args) -> dict:
     from data_loader import build_splits
     from evaluation import patterns
     from physics.single_pixel import SinglePixel
+    from preparation import setup
     from report.tables import markdown
-    from training import setup
 
     runtime.start("cpu")
     noiseless = dict.fromkeys(("awgn_snr", "noise", "photons"))

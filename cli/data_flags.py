@@ -2,10 +2,10 @@
 
 from argparse import Namespace
 
-from cli.parser import Parser
-from cli.values import counting, natural, one_of, ordering, ratio, within
 from core.inputs import check_data, recorded_config
 from core.registry import DATASETS, LABELLED, LIGHT, PADDINGS, PHYSICS, READERS, Entry
+from parsing.parser import Parser
+from parsing.values import counting, natural, one_of, ordering, ratio, within
 
 # The noise of a single-pixel camera.
 OF_LIGHT = ("awgn_snr", "noise", *LIGHT, "calibration")

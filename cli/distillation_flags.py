@@ -5,22 +5,9 @@ from collections.abc import Callable
 
 from cli import checks
 from cli.data_flags import add_labelled, add_loading, defaults_of
-from cli.parser import Parser, Several
 from cli.physics_flags import add_classifier, add_physics
 from cli.recorded_flags import settle_distillation
 from cli.training_flags import add_run, add_training
-from cli.values import (
-    counting,
-    not_negative,
-    number_or_auto,
-    one_of,
-    ordering,
-    positive,
-    ratio,
-    selection,
-    share,
-    weighted,
-)
 from core.inputs import checkpoint_file
 from core.registry import (
     ALPHA_SCHEDULES,
@@ -33,6 +20,19 @@ from core.registry import (
     PREPARE_EPOCHS,
     SELECTIONS,
     TASK_LOSSES,
+)
+from parsing.parser import Parser, Several
+from parsing.values import (
+    counting,
+    not_negative,
+    number_or_auto,
+    one_of,
+    ordering,
+    positive,
+    ratio,
+    selection,
+    share,
+    weighted,
 )
 
 

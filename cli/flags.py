@@ -14,7 +14,6 @@ from cli.distillation_flags import (
 )
 from cli.laboratory_flags import SCENES, add_import, add_simulation
 from cli.light_flags import add_calibration, add_light_levels
-from cli.parser import Distinct, Parser, Several
 from cli.physics_flags import (
     add_classifier,
     add_network,
@@ -34,7 +33,22 @@ from cli.training_flags import (
     add_training,
     identity,
 )
-from cli.values import (
+from core.ending import run
+from core.errors import UserError
+from core.registry import (
+    BALANCES,
+    CLASS_LOSSES,
+    CLASSIFIERS,
+    DEMOS,
+    EXPORTS,
+    LABELLED,
+    NETWORKS,
+    PHYSICS,
+    TASK_LOSSES,
+    TRAINING,
+)
+from parsing.parser import Distinct, Parser, Several
+from parsing.values import (
     assignment,
     counting,
     name,
@@ -50,20 +64,6 @@ from cli.values import (
     weighted,
     white_noise,
     within,
-)
-from core.ending import run
-from core.errors import UserError
-from core.registry import (
-    BALANCES,
-    CLASS_LOSSES,
-    CLASSIFIERS,
-    DEMOS,
-    EXPORTS,
-    LABELLED,
-    NETWORKS,
-    PHYSICS,
-    TASK_LOSSES,
-    TRAINING,
 )
 
 gain = number_or_auto  # of predict.py's --scale

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from cli.data_flags import add_data
-from cli.parser import Parser
 from cli.physics_flags import add_physics
-from cli.values import counting, import_order, natural, positive, scaling, within
 from core.registry import DATASETS, PHYSICS, Entry
+from parsing.parser import Parser
+from parsing.values import counting, import_order, natural, positive, scaling, within
 
 SCENES = {  # datasets of clean images
     name: line

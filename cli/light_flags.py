@@ -3,11 +3,11 @@
 from argparse import ArgumentError, Namespace
 
 from cli.data_flags import defaults_of
-from cli.parser import Distinct, Parser, Several
-from cli.values import one_of, photon_count, photons, within
 from core.errors import UserError
 from core.inputs import read_calibration
 from core.registry import LIGHT, LIGHT_BUDGETS, LIGHT_LIMITS, PHYSICS
+from parsing.parser import Distinct, Parser, Several
+from parsing.values import one_of, photon_count, photons, within
 
 WHITE = ("awgn_snr", "noise")  # flags of white noise
 

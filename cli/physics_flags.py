@@ -5,19 +5,6 @@ from argparse import BooleanOptionalAction, Namespace
 from cli import checks
 from cli.data_flags import defaults_of, refuse_with_recording
 from cli.light_flags import add_light
-from cli.parser import Parser, Several
-from cli.values import (
-    counting,
-    decibels,
-    degradation,
-    one_of,
-    ordering,
-    physics_of,
-    positive,
-    ratio,
-    sigma,
-    within,
-)
 from core.registry import (
     BATCH_NORMS,
     CLASSIFIERS,
@@ -30,6 +17,19 @@ from core.registry import (
     PADDINGS,
     RESIZES,
     RESTORED,
+)
+from parsing.parser import Parser, Several
+from parsing.values import (
+    counting,
+    decibels,
+    degradation,
+    one_of,
+    ordering,
+    physics_of,
+    positive,
+    ratio,
+    sigma,
+    within,
 )
 
 

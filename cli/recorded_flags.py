@@ -2,9 +2,9 @@
 
 from argparse import Namespace
 
-from cli.parser import Parser
-from cli.values import not_negative, one_of
 from core.registry import CANDIDATES, LABELS, MEASUREMENT_WEIGHT
+from parsing.parser import Parser
+from parsing.values import not_negative, one_of
 
 DISTANCES = ("measurements", "sure")  # losses that may count a part of the values
 PARTS = ("all", "unmeasured")  # of the recorded values, which a loss compares

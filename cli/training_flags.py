@@ -4,10 +4,10 @@ from argparse import BooleanOptionalAction, Namespace
 
 from cli import checks
 from cli.data_flags import defaults_of
-from cli.parser import EPOCHS, Distinct, Parser
-from cli.values import counting, decay, natural, not_negative, one_of, positive, share
 from core.inputs import check_device, folder_to_write
 from core.registry import CLUSTERS, LIGHT, OPTIMIZERS, QUEUED, SCHEDULES, Entry
+from parsing.parser import EPOCHS, Distinct, Parser
+from parsing.values import counting, decay, natural, not_negative, one_of, positive, share
 
 # Flags that do not change what is computed.
 TECHNICAL = {

@@ -72,12 +72,12 @@ PIXELS = {
 }
 RANKED = ["kd", "dkd", "dist", "at", "sp", "rkd", "ickd", "crd", "ft", "tucker", "isrd:50"]
 CLASSROOM = Entry(
-    path="evaluation.demo:report_restoration",
+    path="demos.classroom:report_restoration",
     flags={"cr": 0.1, "cr_teacher": 0.5, "epochs": 6, "width": 16, "pictures": 4, "seed": 42},
 )
 DEMOS = {  # of the demo
     "laboratory": Entry(
-        path="evaluation.demo_laboratory:report_laboratory",
+        path="demos.laboratory:report_laboratory",
         flags={
             "scenes": "text",
             "data_root": "data",
@@ -97,7 +97,7 @@ DEMOS = {  # of the demo
     "classroom": CLASSROOM,
     "reconstruct": CLASSROOM,  # its earlier name
     "classify": Entry(
-        path="evaluation.demo_classes:report_classification",
+        path="demos.classes:report_classification",
         flags=FEW
         | {
             "model_teacher": "vgg16",
@@ -109,7 +109,7 @@ DEMOS = {  # of the demo
         },
     ),
     "benchmark": Entry(
-        path="evaluation.demo_classes:report_losses", flags=FEW | PIXELS | {"loss_distill": RANKED}
+        path="demos.classes:report_losses", flags=FEW | PIXELS | {"loss_distill": RANKED}
     ),
 }
 
@@ -276,7 +276,7 @@ DATASETS = {
     "celeba": "data.datasets:celeba",
     "folder": "data.datasets:folder",
     "npz": "data.datasets:npz",
-    "recorded": "data.recorded:recorded",
+    "recorded": "recordings.frames:recorded",
     "paired": Entry(path="data.paired:paired", flags=PAIRS),
     "hybrid": Entry(
         path="data.paired:hybrid", flags=PAIRS | {"unpaired": ..., "paired_share": 0.5}
@@ -291,7 +291,7 @@ LABELLED = {  # datasets with a class for every image
     "cifar100": "data.datasets:cifar100",
     "folder": "data.labelled:class_folder",
     "npz": "data.datasets:npz",
-    "recorded": "data.recorded:recorded",
+    "recorded": "recordings.frames:recorded",
     "aircraft": "data.labelled:aircraft",
     "cub": "data.labelled:cub",
 }

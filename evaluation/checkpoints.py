@@ -16,7 +16,7 @@ from evaluation.piecewise import Piecewise
 from models.base import Network
 from physics.base import Physics
 from physics.mosaic import Mosaic
-from training.setup import request_of
+from preparation.setup import request_of
 
 LONGEST_NAME = 40  # letters of a row's name in a printed table
 LEVELS = ("awgn_snr", "noise", "photons", "sigma")  # flags of noise levels

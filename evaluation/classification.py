@@ -16,9 +16,9 @@ from data.batches import Images, build_loader
 from data_loader import build_splits
 from evaluation.checkpoints import physics_at_levels, short_name
 from evaluation.class_report import draw_confusion, format_class_report, summarize_layers
-from training import setup
+from preparation import setup
+from preparation.classification import in_order
 from training.cache import Views
-from training.classification import in_order
 from training.validation import evaluate
 
 COLUMNS = (  # of the results table

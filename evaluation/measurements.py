@@ -14,11 +14,11 @@ from core.files import durable
 from core.inputs import existing_file, is_name
 from data.arrays import BAD_ARRAY, read_npy
 from data.batches import Batch
-from data.recordings import Recording, read_recording, save_arrays
 from evaluation.checkpoints import calibrated, check_counts_photons
 from models.base import Network
 from physics.base import Linear, Physics
 from physics.single_pixel import SinglePixel
+from recordings.file import Recording, read_recording, save_arrays
 from report.figures import draw_grid, save_image
 
 FRAMES = 64  # that are restored at once

@@ -14,10 +14,10 @@ from data.batches import Images, build_loader, present
 from evaluation.checkpoints import load_test_images, short_name
 from models.base import FirstImage, Network
 from physics.single_pixel import SinglePixel
+from preparation.setup import physics_of_recording
 from report.figures import draw_grid, save_image
 from training.cache import Views
 from training.held_out import HeldOutMeter
-from training.setup import physics_of_recording
 from training.validation import outputs
 
 EXAMPLES = 6  # frames on the contact sheet

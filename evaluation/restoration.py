@@ -18,7 +18,6 @@ from core.errors import CONTROL, UserError
 from core.files import append_csv, check_header, folder_for, inside, significant, write_csv
 from core.registry import FETCHED
 from data.batches import Images, Loader, build_loader, present
-from data.recorded import RecordedFrames
 from data_loader import build_splits
 from evaluation.checkpoints import (
     build_meter,
@@ -30,9 +29,10 @@ from evaluation.checkpoints import (
 from models.base import FirstImage, Network
 from physics.base import LARGEST_LMMSE, MOST_LMMSE, Linear, Physics
 from physics.paired import physics_for
+from preparation.setup import request_of
+from recordings.frames import RecordedFrames
 from report.figures import draw_grid, psnr_notes, save_image, select_detailed, stretch_contrast
 from training.cache import Views
-from training.setup import request_of
 from training.validation import outputs
 
 EXAMPLES = 6  # images on the contact sheet

@@ -22,9 +22,9 @@ from evaluation.checkpoints import (
 from models.base import Network
 from physics.base import Physics
 from physics.paired import physics_for
+from preparation.classification import check_crop
+from preparation.setup import request_of
 from training.cache import Views
-from training.classification import check_crop
-from training.setup import request_of
 
 IMAGES = (2, 4096)  # the fewest and the most of which CKA relates every one to every other
 

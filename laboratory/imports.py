@@ -12,7 +12,6 @@ from algo_functions import build_physics
 from core.errors import UserError, in_a_line
 from core.inputs import read_calibration
 from core.registry import LIGHT
-from data.recordings import Recording, write_recording
 from data.splits import shuffled_order
 from laboratory.checks import Problem, find_problems, spread_of_neighbours, sums_of
 from laboratory.orders import patterns_in_order, places_of, walsh_places
@@ -21,6 +20,7 @@ from laboratory.report import describe, next_command
 from laboratory.spas import read_spas, spas_files
 from physics.orderings import is_hadamard
 from physics.single_pixel import SinglePixel
+from recordings.file import Recording, write_recording
 
 WHITE = 0.999  # share of the pixels of all back-projections that scale auto makes at most 1
 NORMAL = 0.6745  # median of |z| of a standard normal z

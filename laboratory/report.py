@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from data.recordings import Recording
 from data.splits import SPLITS, WORDS
+from recordings.file import Recording
 
 
 def describe(recording: Recording) -> str:

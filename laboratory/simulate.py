@@ -25,13 +25,13 @@ from algo_functions import build_physics
 from core.errors import UserError
 from core.registry import DATASETS, LABELLED
 from core.runtime import seeded
-from data.recordings import Recording, truth_path, write_recording, write_truth
 from data.splits import WORDS, shuffled_order
 from data_loader import build_splits
 from laboratory.report import describe, next_command
 from physics.orderings import is_hadamard
 from physics.single_pixel import SinglePixel
-from training.setup import check_physics, physics_config_of, request_of
+from preparation.setup import check_physics, physics_config_of, request_of
+from recordings.file import Recording, truth_path, write_recording, write_truth
 
 BATCH = 256  # frames that are measured at once
 SCENES = 1  # the random numbers that choose scenes, beside those of the noise

@@ -146,7 +146,7 @@ def train_together(script: ModuleType, every_args: list, device) -> list[dict]:
     if not hasattr(script, "prepare") or getattr(every_args[0], "labels", None) == "best":
         results = [script.main(args) for args in every_args]
         return [result["rungs"][-1] if "rungs" in result else result for result in results]
-    from training import setup
+    from preparation import setup
 
     return setup.train_together(
         lambda args, companion: script.prepare(args, device, companion), every_args

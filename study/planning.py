@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from cli.parser import Parser
 from core.errors import UserError, in_a_line
 from core.files import inside
 from core.registry import ALONE, TRAINING
+from parsing.parser import Parser
 from study.question import (
     as_list,
     check_distinct,

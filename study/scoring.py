@@ -11,16 +11,16 @@ from checkpoints.checkpoint import Checkpoint, restore
 from core.files import significant
 from core.registry import DATASETS, LABELLED
 from data.batches import Images, build_loader, present
-from data.recorded import RecordedFrames
-from data.recordings import truth_path
 from data_loader import build_splits
 from models.base import FirstImage, Network
 from physics.base import Physics
 from physics.paired import physics_for
 from physics.single_pixel import SinglePixel
-from training import setup
+from preparation import setup
+from preparation.classification import in_order
+from recordings.file import truth_path
+from recordings.frames import RecordedFrames
 from training.cache import Views
-from training.classification import in_order
 from training.validation import evaluate, outputs
 
 NOISE_SEED = 0  # of the measurements of test images, the same for all runs of a study

@@ -9,7 +9,8 @@ from algo_functions import build_physics
 from data.batches import Batch
 from distill.task import Task
 from models.base import Network
-from training import loop, setup
+from preparation import setup
+from training import loop
 
 
 def batch_of(image: torch.Tensor, **more) -> Batch:

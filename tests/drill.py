@@ -37,13 +37,13 @@ from checkpoints import checkpoint  # noqa: E402
 from cli import flags  # noqa: E402
 from core.errors import UserError  # noqa: E402
 from core.runtime import SIGNALS  # noqa: E402
-from data.recordings import read_recording, read_truth  # noqa: E402
+from recordings.file import read_recording, read_truth  # noqa: E402
 from tests import blank  # noqa: E402
 from training import loop, tracking  # noqa: E402
 
 for name in (
     "main_classify",
-    "training.classification",
+    "preparation.classification",
     "evaluation.classification",
     "sklearn.covariance",
     "sklearn.datasets",

@@ -11,10 +11,12 @@ from core.errors import UserError
 ROOT = Path(__file__).parents[1]
 LEVELS = {  # nothing imports upward, and two packages of one level do not import each other
     "core": 0,
-    "cli": 1,
+    "parsing": 1,
     "runners": 1,
     "models": 1,
     "data": 1,
+    "cli": 2,
+    "recordings": 2,
     "physics": 2,
     "data_loader": 2,
     "distill": 3,
@@ -22,14 +24,17 @@ LEVELS = {  # nothing imports upward, and two packages of one level do not impor
     "report": 4,
     "checkpoints": 4,
     "training": 5,
-    "evaluation": 6,
-    "features": 7,
-    "laboratory": 7,
-    "speed": 7,
-    "study": 8,
-    "docs": 10,  # above the scripts, whose parsers the reference is made of
+    "preparation": 6,
+    "evaluation": 7,
+    "demos": 8,
+    "features": 8,
+    "laboratory": 8,
+    "speed": 8,
+    "study": 9,
+    "findings": 10,
+    "docs": 12,  # above the scripts, whose parsers the reference is made of
 }
-SCRIPT = 9
+SCRIPT = 11
 TABLES = [
     "NETWORKS", "MODELS", "PHYSICS", "ORDERINGS", "DATASETS", "LABELLED", "LOSSES", "CLASS_LOSSES", "TASK_LOSSES", "OPTIMIZERS", "DEMOS",
     "FEATURE_MEASURES", "CLUSTERS",

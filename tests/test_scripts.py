@@ -27,13 +27,14 @@ from algo_functions import build_physics
 from checkpoints import checkpoint
 from cli import flags
 from core.registry import DATASETS, LOSSES, ORDERINGS, SELECTIONS, TASK_LOSSES
-from data import recorded, recordings
-from evaluation import demo as story
-from evaluation import demo_laboratory as laboratory_story
+from demos import classroom as story
+from demos import laboratory as laboratory_story
 from evaluation import restoration
 from evaluation.checkpoints import short_name
 from models import build_network
 from physics.hadamard import hadamard_2d
+from recordings import file as recordings
+from recordings import frames as recorded
 
 DATA = [
     "--dataset",

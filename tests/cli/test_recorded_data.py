@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import main_unet
-from data.recordings import Recording, write_recording
+from recordings.file import Recording, write_recording
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import predict
 from algo_functions import build_physics
 from core.errors import UserError
 from core.registry import LIGHT
-from data.recordings import Recording, write_recording
 from evaluation.measurements import restore_measurements
 from models.base import FirstImage
+from recordings.file import Recording, write_recording
 
 N, FRAMES = 8, 5
 SPLIT = torch.tensor([0, 0, 1, 2, 2], dtype=torch.uint8)

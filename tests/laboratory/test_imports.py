@@ -11,7 +11,7 @@ from scipy.linalg import hadamard
 
 import acquire
 from core.errors import UserError
-from data.recordings import read_recording
+from recordings.file import read_recording
 
 N, FRAMES = 8, 6
 PIXELS = N * N

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 import acquire
 from core.errors import UserError
-from data.recordings import read_recording
+from recordings.file import read_recording
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "real"
 FIELDS = REAL / "complex_field_spi"

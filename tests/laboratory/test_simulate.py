@@ -10,8 +10,8 @@ import acquire
 from algo_functions import build_physics
 from core.errors import UserError
 from core.registry import LIGHT
-from data.recordings import read_recording, read_truth
 from laboratory.simulate import Apparatus
+from recordings.file import read_recording, read_truth
 
 N = 16
 

@@ -13,7 +13,8 @@ from matplotlib.text import Text
 
 from algo_functions import Meter
 from data.batches import Batch
-from evaluation import class_report, compare, demo_classes, patterns, restoration
+from demos import classes as demo_classes
+from evaluation import class_report, compare, patterns, restoration
 from features import figures as feature_figures
 from features.report import measure_rows
 from features.statistics import LayerStatistics

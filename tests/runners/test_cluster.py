@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli.flags import add_cluster
-from cli.parser import Parser
 from core.ending import STOPPED
 from core.errors import UserError
 from core.registry import CLUSTERS
+from parsing.parser import Parser
 from runners.cluster import Resources, build_script, format_ranges, resources_of, submit
 
 ASKED = Resources("01:00:00")

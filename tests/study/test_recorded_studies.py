@@ -10,10 +10,11 @@ import pytest
 import sweep
 import test_UNet
 from core.errors import UserError
-from data.recordings import read_recording
-from study import planning, report, status
+from findings import report
+from findings.results import Results
+from recordings.file import read_recording
+from study import planning, status
 from study.jobs import do_job
-from study.results import Results
 
 TEXT = {
     "script": "main_unet_dist.py",

@@ -38,15 +38,16 @@ from core.errors import UserError
 from core.files import lock, write_csv
 from core.registry import TRAINING
 from data_loader import Request, build_splits
+from findings import answer, figures, tables
+from findings.results import Results
+from findings.tables import format_parts
 from models.base import FirstImage
 from report.statistics import gap_closed, holm, paired, summarize, verdict
 from runners.pool import Pool, places
-from study import answer, figures, planning, question, status, tables
 from study import jobs as jobs_of_study
-from study.results import Results
+from study import planning, question, status
 from study.scoring import decompose_error, score_images
 from study.status import run_folder
-from study.tables import format_parts
 
 ROOT = Path(__file__).parents[2]
 FIXED = {

@@ -283,7 +283,7 @@ def test_the_exported_network_scores_what_the_table_says():
     scores = train(*NOISY)
     restored = checkpoint.restore(scores["export"])
     args = main_unet.parse(["--cr", "0.25", *TINY, *NOISY])
-    from training.setup import splits_of
+    from preparation.setup import splits_of
 
     loader = loop.build_loader(splits_of(args)["val"], 7)
     again = loop.evaluate(

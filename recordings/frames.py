@@ -9,8 +9,8 @@ from torch import Tensor
 from core.errors import UserError
 from data.batches import Images, Source
 from data.images import Request
-from data.recordings import Recording, read_recording, read_truth
 from data.splits import SPLITS
+from recordings.file import Recording, read_recording, read_truth
 
 
 class Frames(Sequence):

@@ -5,10 +5,10 @@ import math
 import statistics
 
 from core.files import significant
+from findings.results import WITH_GAIN, Results, setting_cells
 from report.statistics import HARMS, HELPS, gap_closed, holm, summarize, verdict
 from report.tables import format_p
 from study.planning import TEACHER_THERE, PlannedRun
-from study.results import WITH_GAIN, Results, setting_cells
 
 BETTER_OR_WORSE = (HELPS, HARMS)
 PARTS = ("measured", "unmeasured")  # of an error

@@ -9,10 +9,10 @@ import torch
 
 from core.files import write_csv, write_text
 from evaluation.classification import evaluate_classifier, write_classification
+from preparation import classification, setup
 from report.figures import COLORS, SMALLEST, WIDE, panels, save_figure, set_epoch_ticks
 from report.statistics import paired
 from report.tables import markdown
-from training import classification, setup
 
 SCORES = ("top-1", "top-3", "F1", "AUC", "loss")
 

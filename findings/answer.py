@@ -2,12 +2,12 @@
 
 import statistics
 
+from findings.results import Results
+from findings.tables import settings_table
 from laboratory.comparison import write_comparison
 from report.statistics import HARMS, HELPS, UNCLEAR, UNTESTED
 from study.planning import ADAPTED, PlannedRun
 from study.question import format_setting, format_value
-from study.results import Results
-from study.tables import settings_table
 
 
 def count_of(count: int, noun: str) -> str:

@@ -17,8 +17,8 @@ from core.errors import UserError, in_a_line
 from core.files import durable
 from core.inputs import npz_file
 from data.arrays import read_arrays
-from data.recording_checks import check_recording
 from data.splits import SPLITS
+from recordings.checks import check_recording
 
 FORMAT = 1
 NEEDED = ("config", "calibration", "patterns", "patterns_digest", "values", "variance")

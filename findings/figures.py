@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 
 from checkpoints.checkpoint import restore
 from data.batches import build_loader, present
+from findings.results import WITH_GAIN, Results
 from models.base import FirstImage, Network
 from physics.base import Physics
 from report import figures
 from report.statistics import Summary
 from study.planning import ADAPTED, TEACHER_THERE, Plan, PlannedRun
 from study.question import format_setting, format_value, without
-from study.results import WITH_GAIN, Results
 from study.scoring import BATCH, NOISE_SEED, load_run_images
 from study.status import run_folder
 from training.cache import Views

@@ -5,7 +5,6 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from cli.parser import read_settings
 from core.errors import UserError
 from core.inputs import NAME_RULE, is_name
 from core.registry import (
@@ -16,6 +15,7 @@ from core.registry import (
     SELECTIONS,
     load,
 )
+from parsing.parser import read_settings
 
 INFINITY = float("inf")
 Number = TypeVar("Number", int, float)

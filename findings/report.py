@@ -11,6 +11,9 @@ from markupsafe import Markup
 
 from core.errors import UserError
 from core.files import write_csv, write_text
+from findings import figures, tables
+from findings.answer import write_answer
+from findings.results import Results, drop_empty_columns
 from laboratory import comparison, comparison_figures
 from report.page import (
     Section,
@@ -22,11 +25,8 @@ from report.page import (
     render_table,
 )
 from report.tables import latex, markdown
-from study import figures, tables
-from study.answer import write_answer
 from study.planning import Plan, Study
 from study.question import format_setting, format_value
-from study.results import Results, drop_empty_columns
 from study.status import failures, raise_failures, run_folder, states
 
 METHOD = """\

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from checkpoints import checkpoint
 from core import distributed
 from core.registry import CANDIDATES, LABELS, MEASUREMENT_WEIGHT
+from preparation import setup
 from report.tables import markdown
-from training import setup
 from training.run import Run
 
 WEIGHTS = (MEASUREMENT_WEIGHT / 4, MEASUREMENT_WEIGHT, 4 * MEASUREMENT_WEIGHT)

@@ -17,7 +17,7 @@ from checkpoints import checkpoint
 from core.errors import UserError
 from core.registry import LABELS
 from data.batches import Batch
-from data.recordings import read_recording, truth_path
+from recordings.file import read_recording, truth_path
 from tests.doubles import interrupt_where, skip_training
 
 SMALL = ["--n", "16", "--width", "2", "--batch_size", "8"]

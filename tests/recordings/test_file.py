@@ -10,8 +10,8 @@ import torch
 from algo_functions import build_physics
 from core.errors import UserError
 from data.batches import build_loader
-from data.recordings import Recording, read_recording, read_truth, write_recording, write_truth
 from data_loader import Request, build_splits
+from recordings.file import Recording, read_recording, read_truth, write_recording, write_truth
 
 N, FRAMES = 8, 10
 SPLIT = torch.tensor([0] * 6 + [1] * 2 + [2] * 2, dtype=torch.uint8)

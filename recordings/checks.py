@@ -12,7 +12,7 @@ from core.registry import LIGHT
 from data.splits import SPLITS
 
 if TYPE_CHECKING:
-    from data.recordings import Recording
+    from recordings.file import Recording
 
 NUMBERS = (
     "awgn_snr",

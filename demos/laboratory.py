@@ -11,17 +11,17 @@ from algo_functions import Meter
 from checkpoints.checkpoint import restore
 from core.files import write_csv, write_text
 from data.batches import Images, build_loader, present
-from data.recordings import read_recording, truth_path
 from data_loader import Request, build_splits
 from models.base import FirstImage, Network
 from physics.base import Physics
 from physics.single_pixel import SinglePixel
+from preparation.setup import physics_of_recording
+from recordings.file import read_recording, truth_path
 from report.figures import draw_grid, psnr_notes, select_detailed
 from report.statistics import paired
 from report.tables import markdown
 from training.cache import Views
 from training.held_out import HeldOutMeter, in_decibels
-from training.setup import physics_of_recording
 from training.validation import outputs
 
 

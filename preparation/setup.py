@@ -35,8 +35,6 @@ from core.registry import (
 )
 from core.runtime import data_seed
 from data.batches import Images
-from data.recorded import RecordedFrames
-from data.recordings import Recording, read_recording
 from data_loader import Request, build_splits
 from distill import WeightedLoss, build_loss, build_task_loss
 from distill.recorded import Labels
@@ -47,6 +45,8 @@ from models.hybrid_unet import graft
 from physics.base import Physics
 from physics.paired import physics_for
 from physics.single_pixel import SinglePixel
+from recordings.file import Recording, read_recording
+from recordings.frames import RecordedFrames
 from training.held_out import HeldOutMeter
 from training.loop import Fit, train
 from training.run import Run

@@ -31,7 +31,7 @@ from models.base import Network, to_device
 from models.classifier import Classifier
 from models.pretrained import load_pretrained
 from physics.base import Physics
-from training import setup
+from preparation import setup
 from training.loop import Fit
 
 SMALL = 64  # pixels a side, below which a stem of 7 x 7 with stride and pooling leaves too little

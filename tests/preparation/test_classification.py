@@ -32,13 +32,13 @@ from checkpoints import checkpoint
 from core.errors import Stopped, UserError
 from core.registry import CLASS_LOSSES, CLASS_OPTIONS, CLASSIFIERS
 from core.runtime import Stop
+from demos import classes as demo_classes
 from distill import build_loss
 from distill.task import Distillation, Progress, Teacher
-from evaluation import demo_classes
 from evaluation.class_report import draw_confusion
 from models import build_network
 from models.pretrained import load_pretrained
-from training import classification, setup
+from preparation import classification, setup
 
 DATA = ["--dataset", "digits", "--n", "16", "--limit_train", "40", "--limit_val", "20"]
 TINY = [*DATA, "--epochs", "1", "--model", "resnet8", "--width", "4"]

@@ -14,11 +14,11 @@ from data.batches import Images, build_loader, present
 from data_loader import build_splits
 from models.base import FirstImage, Network
 from physics.base import Physics
+from preparation.setup import request_of
 from report.figures import draw_grid, psnr_notes, select_detailed
 from report.statistics import paired
 from report.tables import markdown
 from training.cache import Views
-from training.setup import request_of
 from training.validation import outputs
 
 
