@@ -21,7 +21,7 @@ from report.figures import draw_grid, psnr_notes, select_detailed
 from report.statistics import paired
 from report.tables import markdown
 from training.cache import Views
-from training.held_out import HeldOutMeter, in_decibels
+from training.held_out import HeldOutMeter, in_decibels, interval_of
 from training.validation import outputs
 
 
@@ -38,8 +38,7 @@ class Estimates:
     def row(self, name: str) -> dict:
         """A row of the table."""
         scores, estimated = self.scores.summary(), self.without_truth.summary()
-        error, reach = estimated["recorded_error"], 1.96 * estimated["recorded_error_se"]
-        low, high = in_decibels(error + reach), in_decibels(error - reach)
+        low, high = interval_of(estimated)
         return {
             "": name,
             "PSNR": scores["psnr"],

@@ -62,7 +62,7 @@ def evaluate_recorded(
     recording = recording.to(device)
     recording.check_part(physics, f"checkpoint {path}")
     assert isinstance(physics, SinglePixel), "a recording is made by one camera"
-    if args.awgn_snr or args.photons or args.sigma:
+    if any((args.awgn_snr, args.noise, args.photons, args.sigma, args.calibration)):
         raise UserError("a recording brings its own noise: leave out the noise level")
     print(f"{short_name(name)}: {physics.describe()}")
     networks: dict[str, Network] = {

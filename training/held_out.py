@@ -93,8 +93,7 @@ class HeldOutMeter(Meter):
     @staticmethod
     def format_scores(scores: dict[str, float]) -> str:
         """A summary in words, with the interval of 95 % over the held-out frames."""
-        error, reach = scores["recorded_error"], 1.96 * scores["recorded_error_se"]
-        low, high = in_decibels(error + reach), in_decibels(error - reach)
+        low, high = interval_of(scores)
         return (
             f"{scores['recorded_psnr']:.2f} dB on the recorded values of held-out frames "
             f"(95 % interval {low:.2f} to {high:.2f})"
@@ -111,6 +110,12 @@ class HeldOutMeter(Meter):
             "recorded_error_se": deviation / len(errors) ** 0.5,
             "images": len(errors),
         }
+
+
+def interval_of(scores: dict[str, float]) -> tuple[float, float]:
+    """The interval of 95 % of a summary, in dB."""
+    error, reach = scores["recorded_error"], 1.96 * scores["recorded_error_se"]
+    return in_decibels(error + reach), in_decibels(error - reach)
 
 
 def in_decibels(error: float) -> float:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from deepinv.loss import SureGaussianLoss
 from torch import Tensor
 
 from core.registry import RECORDED_LOSSES, look_up
@@ -57,6 +58,36 @@ def test_sure_is_on_average_the_error_of_the_clean_values(images):
     error = torch.cat((noise, unseen.square())).mean() / unit(DEVIATION) ** 2
     loss = loss_of("sure", recorded_batch(images, camera(0.5), DEVIATION))
     torch.testing.assert_close(loss, error.float(), rtol=0.03, atol=0)
+
+
+def test_sure_is_that_of_deepinv_where_all_values_have_one_noise(images):
+    batch, own = recorded_batch(images[:8], camera(0.5), DEVIATION), camera(0.25)
+    view = Recorded(camera(0.5), own, Scaled(), batch)
+    sigma = view.noise.max().item()
+    output = view(view.y)
+    torch.manual_seed(1)
+    loss = SureGaussianLoss(sigma, tau=recorded.PROBE)(view.y, output, view.operator, view)
+    share = view.measured.mean()  # deepinv subtracts the noise of entries that were not measured
+    expected = (loss.mean() + (1 - share) * sigma**2) / share
+    torch.testing.assert_close(loss_of("sure", batch), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_sure_is_the_error_where_frames_differ_in_noise(images):
+    quiet, loud = (
+        recorded_batch(images, camera(0.5), d, seed=k) for k, d in enumerate((0.05, 0.5))
+    )
+    both = {
+        name: torch.cat((getattr(quiet, name), getattr(loud, name)))
+        for name in ("recorded", "variance")
+    }
+    batch = quiet.replace(index=torch.arange(2 * len(quiet)), **both)
+    seen, unseen = parts_of(images)
+    errors = []
+    for d in (0.05, 0.5):
+        own = (1 - FACTOR) ** 2 * seen.square() + FACTOR**2 * d**2
+        errors.append(torch.cat((own, unseen.square())).mean() / unit(d) ** 2)
+    expected = sum(errors) / 2
+    torch.testing.assert_close(loss_of("sure", batch), expected.float(), rtol=0.03, atol=0)
 
 
 def test_r2r_is_on_average_the_error_at_more_noise_and_a_constant(images):
