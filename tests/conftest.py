@@ -12,7 +12,10 @@ torch.set_flush_denormal(True)
 torch.set_num_threads(1)
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-FIRST = ["test_study", "test_scripts", "test_classification", "test_engine", "test_ranks"]
+FIRST = [
+    *("test_study", "test_scripts", "test_classification", "test_engine", "test_ranks"),
+    *("test_training", "test_drill", "test_cluster", "test_signals", "test_predict"),
+]
 CONFIG = {
     "name": "spc",
     "n": 16,

@@ -609,6 +609,7 @@ class TestProgressive:
         assert call(progressive_distill, *words)["rungs"] == first["rungs"]
         assert capsys.readouterr().out.count("is finished") == 3
 
+    @pytest.mark.long
     def test_a_rung_may_begin_with_its_teachers_weights(self):
         rungs = call(
             progressive_distill,
@@ -661,6 +662,7 @@ class TestProgressive:
         begun = checkpoint.read(student["export"])["weights"]
         assert all(torch.equal(seen[0][k], begun[k]) for k in begun)
 
+    @pytest.mark.long
     def test_gradient_checkpointing_reaches_a_redistilled_student(
         self, student, teacher, monkeypatch
     ):

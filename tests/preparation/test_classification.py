@@ -793,6 +793,7 @@ def test_the_demo_tells_the_story_of_classes(capsys, monkeypatch):
     assert "95 % interval" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_the_demo_ranks_losses(monkeypatch):
     blank.rendered_by(monkeypatch, demo_classes, "draw_ranking")
     flags = [

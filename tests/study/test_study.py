@@ -19,7 +19,6 @@ from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 
-import blank
 import jobs
 import matplotlib.pyplot as plt
 import numpy as np
@@ -850,6 +849,15 @@ class TestPool:
         assert set(status.states(found).values()) == {"done"}
 
 
+def scores_of_done_runs(results: Path, pattern: str) -> dict[Path, int]:
+    """When the scores were written, of the runs whose status says done: it is written last."""
+    return {
+        path.with_name("scores.csv"): path.with_name("scores.csv").stat().st_mtime_ns
+        for path in results.glob(f"sweeps/mini/{pattern}/status.json")
+        if json.loads(path.read_text())["state"] == status.DONE
+    }
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A study that was killed in the middle and called again, and the same one undisturbed."""
@@ -862,21 +870,15 @@ def finished(tmp_path_factory):
         stdout=subprocess.PIPE,
     ) as killed:
         deadline = time.time() + 240
-        while (
-            len(list((folder / "a").glob("sweeps/mini/distilled*/scores.csv"))) < 2
-            and time.time() < deadline
-        ):
+        while len(scores_of_done_runs(folder / "a", "distilled*")) < 2 and time.time() < deadline:
             time.sleep(0.05)
         killed.send_signal(signal.SIGKILL)
-    before = {
-        file: file.stat().st_mtime_ns for file in (folder / "a").glob("sweeps/mini/*/scores.csv")
-    }
-    with blank.rendered(True):
-        again = call(path, "--results", folder / "a", "--jobs", "2")
-    with blank.rendered(False):
-        torch.set_num_threads(len(places(2)[0]["cores"]))  # as each of two processes
-        whole = call(path, "--results", folder / "b", "--jobs", "2", pool_type=jobs.Here)
-        torch.set_num_threads(1)
+    before = scores_of_done_runs(folder / "a", "*")
+    torch.set_num_threads(len(places(2)[0]["cores"]))  # as each of two processes
+    again, whole = (
+        call(path, "--results", folder / name, "--jobs", "2", pool_type=jobs.Here) for name in "ab"
+    )
+    torch.set_num_threads(1)
     return {"folder": folder, "path": path, "before": before, "again": again, "whole": whole}
 
 
