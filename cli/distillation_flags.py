@@ -49,6 +49,14 @@ def checkpoints(*flags: str) -> Callable[[Namespace], None]:
     return check
 
 
+def distillation_flags() -> set[str]:
+    """The names of the flags that only a distillation has."""
+    parser = Parser("")
+    add_distillation(parser)
+    add_teacher(parser)
+    return {action.dest for action in parser._actions}
+
+
 def add_distillation(parser: Parser) -> None:
     parser.rules.append(lambda args: settle_distillation(args, parser))
     parser.checks.append(checks.check_distillation)

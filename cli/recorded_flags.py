@@ -73,7 +73,7 @@ def check_recorded(args: Namespace, parser: Parser, default: str) -> None:
     for flag, is_read in readers.items():
         if getattr(args, flag) is not None and not is_read:
             parser.error(f"--labels {args.labels} does not read --{flag}")
-    if read and args.measurement_weight is None:
+    if read and args.measurement_weight is None and args.labels != "best":  # which tries several
         args.measurement_weight = MEASUREMENT_WEIGHT
     if read in DISTANCES:
         args.measurement_part = args.measurement_part or PARTS[0]

@@ -34,6 +34,7 @@ class LabelSpec:
 
     target: Literal["image", "teacher", "raw"] | None = None
     loss: str | None = None  # of RECORDED_LOSSES
+    teacher_loss: str | None = None  # by which the teacher learns from the recording first
     text: str = ""
 
 
@@ -468,6 +469,11 @@ RECORDED_LOSSES = {
 LABELS = {  # of --labels
     "both": LabelSpec(target="teacher", loss="sure", text="teacher and sure together"),
     "teacher": LabelSpec(target="teacher", text="the teacher's output from all recorded values"),
+    "adapted": LabelSpec(
+        target="teacher",
+        teacher_loss="sure",
+        text="the same of a teacher that first learned from the recording itself, by sure",
+    ),
     "raw": LabelSpec(target="raw", text="the back-projection of all recorded values"),
     "measurements": LabelSpec(
         loss="measurements", text="no labels: the predicted values approach the recorded ones"
@@ -478,7 +484,13 @@ LABELS = {  # of --labels
     "oracle": LabelSpec(target="image", text="the truth of --truth, as the upper limit"),
 }
 MEASUREMENT_WEIGHT = 1.0
-CANDIDATES = ("both", "teacher", "measurements", "raw")  # among which --labels best chooses
+CANDIDATES = (
+    "both",
+    "adapted",
+    "teacher",
+    "measurements",
+    "raw",
+)  # among which --labels best chooses
 
 LOSS_OPTIONS = {
     "gamma": "auto",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from checkpoints import checkpoint
 from core import distributed
-from core.registry import CANDIDATES, LABELS, MEASUREMENT_WEIGHT
+from core.registry import CANDIDATES, LABELS, MEASUREMENT_WEIGHT, LabelSpec
 from preparation import setup
 from report.tables import markdown
 from training.run import Run
@@ -36,17 +36,24 @@ def candidates_of(args: Namespace, teacher: bool) -> list[Namespace]:
         spec = LABELS[labels]
         if spec.target == "teacher" and not teacher:
             continue
-        own: dict = {"labels": labels}
-        if spec.loss is None:
-            own |= {"measurement_weight": None, "measurement_part": None}
-        typed = args.measurement_weight != MEASUREMENT_WEIGHT
-        weights = WEIGHTS if spec.loss and spec.target and not typed else (None,)
+        weights = weights_of(spec, args.measurement_weight)
         for weight in weights:
-            changed = own if weight is None else own | {"measurement_weight": weight}
-            words = (args.run_name, labels, *([] if weight is None else [f"{weight:g}"]))
-            name = args.run_name and "_".join(words)
-            candidates.append(Namespace(**vars(args) | changed | {"run_name": name}))
+            own: dict = {"labels": labels, "measurement_weight": weight}
+            if spec.loss is None:
+                own |= {"measurement_part": None}
+            words = (args.run_name, labels, *([f"{weight:g}"] if len(weights) > 1 else []))
+            own |= {"run_name": args.run_name and "_".join(words)}
+            candidates.append(Namespace(**vars(args) | own))
     return candidates
+
+
+def weights_of(spec: LabelSpec, typed: float | None) -> tuple[float | None, ...]:
+    """The weights of a candidate's loss, where several are worth a try beside its labels."""
+    if spec.loss is None:
+        return (None,)
+    if typed is not None:
+        return (typed,)
+    return WEIGHTS if spec.target else (MEASUREMENT_WEIGHT,)
 
 
 def train_best(

@@ -86,8 +86,8 @@ class HeldOutMeter(Meter):
     def format_row(row: dict) -> str:
         """An epoch's row in words."""
         return (
-            f"recorded values: train {row['train_recorded_psnr']:.2f} dB  "
-            f"held out {row['val_recorded_psnr']:.2f} dB"
+            f"recorded values: train {format_decibels(row['train_recorded_psnr'])}  "
+            f"held out {format_decibels(row['val_recorded_psnr'])}"
         )
 
     @staticmethod
@@ -95,7 +95,7 @@ class HeldOutMeter(Meter):
         """A summary in words, with the interval of 95 % over the held-out frames."""
         low, high = interval_of(scores)
         return (
-            f"{scores['recorded_psnr']:.2f} dB on the recorded values of held-out frames "
+            f"{format_decibels(scores['recorded_psnr'])} on the recorded values of held-out frames "
             f"(95 % interval {low:.2f} to {high:.2f})"
         )
 
@@ -120,3 +120,9 @@ def interval_of(scores: dict[str, float]) -> tuple[float, float]:
 
 def in_decibels(error: float) -> float:
     return -10 * torch.tensor(max(error, LOWEST_ERROR)).log10().item()
+
+
+def format_decibels(decibels: float) -> str:
+    """The score, unless the estimated error is not above zero: then it is lost in the noise."""
+    lowest = in_decibels(LOWEST_ERROR)
+    return f"{decibels:.2f} dB" if decibels < lowest else "(error too small to estimate)"

@@ -512,7 +512,7 @@ class Fit:
         left = int((self.total - self.steps) / (self.steps - before) * row["seconds"])
         epochs = self.total / self.steps_per_epoch
         return (
-            f"epoch {row['epoch']:>3g}/{epochs:g}  loss {row['train_loss']:.3e}  "
+            f"epoch {row['epoch']:>3.4g}/{epochs:.4g}  loss {row['train_loss']:.3e}  "
             f"{self.meter.format_row(row)}  {row['seconds']:.1f} s  "
             f"left {left // 60}:{left % 60:02d}"
         )

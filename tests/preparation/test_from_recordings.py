@@ -15,8 +15,9 @@ import main_unet_dist
 import test_UNet
 from checkpoints import checkpoint
 from core.errors import UserError
-from core.registry import LABELS
+from core.registry import CANDIDATES, LABELS
 from data.batches import Batch
+from preparation.choice import candidates_of
 from recordings.file import read_recording, truth_path
 from tests.doubles import interrupt_where, skip_training
 
@@ -133,11 +134,54 @@ def test_best_is_the_best_of_all_by_held_out_frames(laboratory, capsys):
         path.parent.name: json.loads(path.read_text())["scores"]
         for path in folder.glob("best_*/run.json")
     }
-    assert len(others) == 6, others.keys()
+    names = {f"best_both_{weight}" for weight in ("0.25", "1", "4")} | {"best_adapted_teacher"}
+    names |= {f"best_{labels}" for labels in CANDIDATES if labels != "both"}
+    assert others.keys() == names
+    del others["best_adapted_teacher"]  # which is none of the students
     assert scores["val_recorded_error"] == min(o["val_recorded_error"] for o in others.values())
     assert all(word in table for word in ("both (weight", "teacher", "measurements", "raw"))
     assert checkpoint.restore(scores["export"], {}).network
     assert distilled(laboratory, "--labels", "best", "--run_name", "best") == scores, "finished"
+
+
+def test_a_typed_weight_is_the_only_one_that_best_tries(laboratory):
+    args = parsed(laboratory, "--labels", "best", "--measurement_weight", "1")
+    tried = [(one.labels, one.measurement_weight) for one in candidates_of(args, True)]
+    without = [("adapted", None), ("teacher", None), ("measurements", 1), ("raw", None)]
+    assert tried == [("both", 1), *without]
+
+
+def test_an_adapted_teacher_is_one_that_main_unet_adapts_by_sure(laboratory, capsys):
+    first = distilled(laboratory, "--labels", "adapted", "--run_name", "first")
+    assert "the teacher learns from the recording first" in capsys.readouterr().out
+    folder = Path(first["run"]).with_name("first_teacher")
+    teacher = networks(laboratory)[1]
+    words = ["--dataset", "recorded", "--data_root", str(laboratory / "lab.npz"), *FAST[:-1], "0.5"]
+    again = main_unet.main(main_unet.parse([*words, "--train_again", teacher, "--labels", "sure"]))
+    ours, theirs, before = (
+        checkpoint.read(path)["weights"]
+        for path in (folder / "best.pth", again["checkpoint"], teacher)
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert not all(torch.equal(ours[name], before[name]) for name in before)
+
+
+def test_students_share_an_adapted_teacher_which_teaches_them(laboratory, tmp_path, monkeypatch):
+    where = ["--labels", "adapted", "--results", str(tmp_path)]
+    undo = interrupt_where(monkeypatch, lambda fit: "student" in fit.run.name and fit.steps > 4)
+    with pytest.raises(KeyboardInterrupt):
+        distilled(laboratory, *where, "--epochs", "3")
+    undo()
+    folder, *more = tmp_path.glob("runs/adapted_teacher*")
+    best = folder / "best.pth"
+    written = best.stat().st_mtime_ns
+    distilled(laboratory, *where, "--epochs", "3")
+    tasks = skip_training(monkeypatch)
+    distilled(laboratory, *where, "--epochs", "3", "--type_dist", "latent", "--loss_distill", "mse")
+    assert not more and best.stat().st_mtime_ns == written
+    weights = checkpoint.read(best)["weights"]
+    ours = tasks[0].teachers[0].network.state_dict()
+    assert all(torch.equal(ours[name], weights[name]) for name in weights)
 
 
 def test_without_a_teacher_the_labels_are_the_rivals(laboratory, capsys):
