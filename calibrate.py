@@ -10,8 +10,8 @@ def build_parser() -> flags.Parser:
         "recordings",
         nargs="*",
         metavar="BLACK WHITE",
-        help="a black and a white recording, as .npy, .npz or .csv; rows are exposures, their "
-        "values are repeated counts",
+        help="a black and a white recording, as .npy, .npz, .csv or .mat; rows are exposures, "
+        "their values are repeated counts",
     )
     group = parser.add_argument_group("recordings in several files")
     group.add_argument(

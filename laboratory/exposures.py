@@ -6,8 +6,9 @@ import numpy as np
 
 from core.errors import UserError
 from core.inputs import existing_file
-from data.arrays import BAD_ARRAY, read_npy
+from data.arrays import BAD_ARRAY
 from laboratory.calibration import Calibration, Exposures
+from laboratory.readers import read_numbers
 from report.figures import WIDE, panels, save_figure, write_below
 
 ARRAY = "rows are exposures, their values are repeats"
@@ -27,20 +28,16 @@ def read_exposures(paths: list[str]) -> Exposures:
 
 
 def arrays_of(path: Path) -> list[np.ndarray]:
-    """The arrays of a .npy, .npz or .csv file."""
+    """The arrays of a file: several of .npz, one of all others."""
     existing_file(path, "recording")
+    if path.suffix.lower() != ".npz":
+        return [read_numbers(path, None)]
     try:
-        if path.suffix == ".npy":
-            return [read_npy(path)]
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return [arrays[name] for name in arrays]
-        if path.suffix == ".csv":
-            return [np.loadtxt(path, delimiter=",", ndmin=2)]
+        with np.load(path, allow_pickle=False) as arrays:
+            return [arrays[name] for name in arrays]
     except BAD_ARRAY as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"recording {path} cannot be read: {reason}") from None
-    raise UserError(f"recording {path}: a .npy, .npz or .csv file is needed, where {ARRAY}")
 
 
 def draw_transfer(calibration: Calibration, path: Path) -> None:

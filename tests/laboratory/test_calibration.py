@@ -132,10 +132,13 @@ class TestScript:
             ([], "give a black and a white recording"),
             (["b.npy"], "recordings b.npy: give a black one and a white one"),
             (["b.npy", "--white", "w.npy"], "not both"),
-            (["b.npy", "text.npy"], "cannot be read"),
-            (["b.npy", "text.txt"], "a .npy, .npz or .csv file is needed"),
-            (["b.npy", "ragged.csv"], "cannot be read"),
-            (["b.npy", "words.npy"], "counts are numbers"),
+            (["b.npy", "text.npy"], "is not an .npy array of numbers"),
+            (["b.npy", "text.npz"], "cannot be read"),
+            (["b.npy", "text.txt"], "has no numbers"),
+            (["b.npy", "text.doc"], r"files that end in .npy, .csv, .* are read"),
+            (["b.npy", "ragged.csv"], "line 2 has 2 numbers, but line 1 has 3"),
+            (["b.npy", "words.npy"], "not real numbers"),
+            (["b.npy", "words.npz"], "counts are numbers"),
             (["b.npy", "cube.npy"], "has shape"),
             (["b.npy", "w.npy", "--output", "c.txt"], "ends in .json"),
         ],
@@ -143,10 +146,11 @@ class TestScript:
     def test_wrong_recordings_are_refused_and_nothing_is_written(self, words, message):
         np.save("b.npy", record()[0])
         np.save("w.npy", record()[1])
-        for name in ("text.npy", "text.txt"):
+        for name in ("text.npy", "text.npz", "text.txt", "text.doc"):
             Path(name).write_text("text")
         Path("ragged.csv").write_text("1,2,3\n1,2\n")
         np.save("words.npy", np.array(["a"]))
+        np.savez("words.npz", np.array(["a"]))
         np.save("cube.npy", np.ones((2, 2, 2)))
         before = sorted(Path().rglob("*"))
         with pytest.raises(UserError, match=message):
