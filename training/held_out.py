@@ -85,17 +85,16 @@ class HeldOutMeter(Meter):
     @staticmethod
     def format_row(row: dict) -> str:
         """An epoch's row in words."""
-        return (
-            f"recorded values: train {format_decibels(row['train_recorded_psnr'])}  "
-            f"held out {format_decibels(row['val_recorded_psnr'])}"
-        )
+        scores = {"train": row["train_recorded_psnr"], "held out": row["val_recorded_psnr"]}
+        words = [f"{name} {score:.2f} dB" for name, score in scores.items() if is_above_zero(score)]
+        return f"recorded values: {'  '.join(words)}"
 
     @staticmethod
     def format_scores(scores: dict[str, float]) -> str:
         """A summary in words, with the interval of 95 % over the held-out frames."""
         low, high = interval_of(scores)
         return (
-            f"{format_decibels(scores['recorded_psnr'])} on the recorded values of held-out frames "
+            f"{scores['recorded_psnr']:.2f} dB on the recorded values of held-out frames "
             f"(95 % interval {low:.2f} to {high:.2f})"
         )
 
@@ -122,7 +121,6 @@ def in_decibels(error: float) -> float:
     return -10 * torch.tensor(max(error, LOWEST_ERROR)).log10().item()
 
 
-def format_decibels(decibels: float) -> str:
-    """The score, unless the estimated error is not above zero: then it is lost in the noise."""
-    lowest = in_decibels(LOWEST_ERROR)
-    return f"{decibels:.2f} dB" if decibels < lowest else "(error too small to estimate)"
+def is_above_zero(decibels: float) -> bool:
+    """Whether the estimated error is positive: less the noise, that of a training frame may not be."""
+    return decibels < in_decibels(LOWEST_ERROR)

@@ -5,7 +5,7 @@ import torch
 
 from models.base import Network
 from tests.doubles import SIDE, Scaled, camera, recorded_batch
-from training.held_out import HeldOutMeter
+from training.held_out import HeldOutMeter, in_decibels
 
 
 class Bent(Network):
@@ -49,3 +49,10 @@ def test_without_the_correction_a_network_that_copies_noise_would_look_better():
         true[factor] = whole.project(output - x).square().mean().item()
     assert (errors[1.0][0] < errors[0.8][0]) == (true[1.0] < true[0.8])
     assert errors[1.0][1] < errors[1.0][0], "the noise that is copied counts against it"
+
+
+def test_an_error_below_zero_is_not_shown_in_decibels():
+    known = {"train_recorded_psnr": in_decibels(0.01), "val_recorded_psnr": in_decibels(0.1)}
+    assert HeldOutMeter.format_row(known) == "recorded values: train 20.00 dB  held out 10.00 dB"
+    below = known | {"train_recorded_psnr": in_decibels(-0.01)}
+    assert HeldOutMeter.format_row(below) == "recorded values: held out 10.00 dB"
