@@ -122,5 +122,5 @@ def in_decibels(error: float) -> float:
 
 
 def is_above_zero(decibels: float) -> bool:
-    """Whether the estimated error is positive: less the noise, that of a training frame may not be."""
+    """Whether the estimated error is: less the noise, that of a training frame may be below."""
     return decibels < in_decibels(LOWEST_ERROR)
