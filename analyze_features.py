@@ -4,11 +4,6 @@ from cli import flags
 from core.registry import DATASETS, FEATURE_MEASURES, LABELLED
 
 
-def without_recordings(table: dict) -> dict:
-    """The datasets whose images are known, of which features are shown."""
-    return {name: line for name, line in table.items() if name != "recorded"}
-
-
 def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     parser.add_argument(
@@ -24,7 +19,7 @@ def build_parser() -> flags.Parser:
         c_default=None,
         crop_default=None,
         limits=("test",),
-        table=without_recordings(DATASETS | LABELLED),
+        table=DATASETS | LABELLED,
     )
     parser.set_defaults(limit_test=200)
     flags.add_bare(parser)
@@ -67,11 +62,12 @@ def main(args) -> dict:
     device = runtime.start(args.device)
     checkpoints = {path: open_checkpoint(path, args) for path in args.checkpoints}
     images = subjects.load_common_images(checkpoints, args)
+    recording = subjects.recording_of(images, checkpoints, args)
     networks = subjects.build_subjects(checkpoints, images, args, device)
     names = checkpoint_names(checkpoints)
     folder_name = report.folder_name([*names.values()])
     folder = folder_for(Path(args.results) / "features", folder_name)
-    batches = subjects.iterate_features(networks, images, args, device)
+    batches = subjects.iterate_features(networks, images, recording, args, device)
     layers = statistics.collect_statistics(networks, batches, args.measures, args.seed)
     reference, *grams = statistics.compute_grams(batches, len(images))
     similarities = [statistics.cka([*reference.values()], [*own.values()]) for own in grams]
@@ -84,7 +80,7 @@ def main(args) -> dict:
         "layers": report.layer_rows(networks, layers, weights),
         "channels": report.channel_rows(networks, layers),
     }
-    print(f"{format_paths(names)}\n{len(images)} test images of {args.dataset}")
+    print(f"{format_paths(names)}\n{report.format_images(len(images), args)}")
     print(report.format_summary(networks, tables))
     report.write_tables(tables, args.measures, folder)
     draw_features(networks, layers, similarities, tables["measures"], args.channels, folder)

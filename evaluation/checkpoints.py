@@ -16,6 +16,7 @@ from evaluation.piecewise import Piecewise
 from models.base import Network
 from physics.base import Physics
 from physics.mosaic import Mosaic
+from physics.single_pixel import SinglePixel
 from preparation.setup import request_of
 
 LONGEST_NAME = 40  # letters of a row's name in a printed table
@@ -84,6 +85,17 @@ def load_test_images(args: Namespace, physics: Physics) -> Images:
     n, c = physics.config["n"], physics.config["c"]
     request = request_of(args, n=n, c=c, multiple=physics.step)
     return build_splits(request, wanted=("test",))["test"]
+
+
+def check_recorded(
+    recording: SinglePixel | None, physics: Physics, owner: str, args: Namespace
+) -> None:
+    """Refuses a physics that needs more than what a recording has measured, and levels of noise."""
+    if recording is None:
+        return
+    recording.check_part(physics, owner)
+    if args.calibration or any(getattr(args, flag) for flag in LEVELS):
+        raise UserError("a recording brings its own noise: leave out the noise level")
 
 
 def fit_to_images(network: Network, physics: Physics, images: Images) -> tuple[Network, Physics]:

@@ -14,7 +14,7 @@ from core.files import append_csv, check_header, folder_for, significant, write_
 from core.registry import LABELLED
 from data.batches import Images, build_loader
 from data_loader import build_splits
-from evaluation.checkpoints import physics_at_levels, short_name
+from evaluation.checkpoints import check_recorded, physics_at_levels, short_name
 from evaluation.class_report import draw_confusion, format_class_report, summarize_layers
 from preparation import setup
 from preparation.classification import in_order
@@ -81,6 +81,8 @@ def evaluate_classifier(
     n, c = checkpoint.physics.config["n"], checkpoint.physics.config["c"]
     request = setup.request_of(args, n=n, c=c, crop=checkpoint.crop, labelled=True)
     splits = build_splits(request, args.splits, table=LABELLED)
+    recording = setup.physics_of_recording(splits[args.splits[0]])
+    check_recorded(recording, checkpoint.physics, f"checkpoint {path}", args)
     network, classes = checkpoint.network.to(device), checkpoint.classes
     levels = physics_at_levels(checkpoint.physics, args)
     physics = [part for level in levels for part in level.parts]

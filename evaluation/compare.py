@@ -18,6 +18,7 @@ from core.files import write_csv
 from data.batches import build_loader
 from evaluation.checkpoints import (
     build_meter,
+    check_recorded,
     check_same_images,
     checkpoint_names,
     fit_to_images,
@@ -26,6 +27,7 @@ from evaluation.checkpoints import (
     short_name,
 )
 from physics.paired import physics_for
+from preparation.setup import physics_of_recording
 from report.figures import COLORS, panels, save_figure, use_decimal_labels, write_below
 from training.cache import Views
 from training.validation import evaluate
@@ -118,8 +120,9 @@ def comparison_row(
 ) -> dict:
     """The cost and the quality of one checkpoint."""
     network = checkpoint.network.to(device)
+    test, meter = load_test_images(args, checkpoint.physics), build_meter(args)
+    check_recorded(physics_of_recording(test), checkpoint.physics, f"checkpoint {name}", args)
     (physics,) = physics_at_levels(checkpoint.physics.to(device), args)
-    test, meter = load_test_images(args, physics), build_meter(args)
     loader = build_loader(test, args.batch_size, args.num_workers)
     for part in physics_for(test, physics, network).parts:
         fitted_network, part = fit_to_images(network, part, test)

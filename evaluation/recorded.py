@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from checkpoints.checkpoint import Checkpoint
-from core.errors import UserError
 from core.files import folder_for, significant, write_csv
 from data.batches import Images, build_loader, present
-from evaluation.checkpoints import load_test_images, short_name
+from evaluation.checkpoints import check_recorded, load_test_images, short_name
 from models.base import FirstImage, Network
 from physics.single_pixel import SinglePixel
 from preparation.setup import physics_of_recording
@@ -60,10 +59,8 @@ def evaluate_recorded(
     recording, physics = physics_of_recording(frames), checkpoint.physics.to(device)
     assert recording is not None, "the dataset is a recording"
     recording = recording.to(device)
-    recording.check_part(physics, f"checkpoint {path}")
+    check_recorded(recording, physics, f"checkpoint {path}", args)
     assert isinstance(physics, SinglePixel), "a recording is made by one camera"
-    if any((args.awgn_snr, args.noise, args.photons, args.sigma, args.calibration)):
-        raise UserError("a recording brings its own noise: leave out the noise level")
     print(f"{short_name(name)}: {physics.describe()}")
     networks: dict[str, Network] = {
         "first image": FirstImage(physics.config["c"]),

@@ -21,6 +21,7 @@ from data.batches import Images, Loader, build_loader, present
 from data_loader import build_splits
 from evaluation.checkpoints import (
     build_meter,
+    check_recorded,
     fit_to_images,
     load_test_images,
     physics_at_levels,
@@ -29,7 +30,7 @@ from evaluation.checkpoints import (
 from models.base import FirstImage, Network
 from physics.base import LARGEST_LMMSE, MOST_LMMSE, Linear, Physics
 from physics.paired import physics_for
-from preparation.setup import request_of
+from preparation.setup import physics_of_recording, request_of
 from recordings.frames import RecordedFrames
 from report.figures import draw_grid, psnr_notes, save_image, select_detailed, stretch_contrast
 from training.cache import Views
@@ -231,6 +232,7 @@ def evaluate_checkpoint(
     """Evaluates a checkpoint at every noise level and ratio; writes nothing yet."""
     network = checkpoint.network.to(device)
     test = load_test_images(args, checkpoint.physics)
+    check_recorded(physics_of_recording(test), checkpoint.physics, f"checkpoint {path}", args)
     physics = physics_for(test, checkpoint.physics, network)
     loader = build_loader(test, args.batch_size, args.num_workers)
     train = load_lmmse_images(checkpoint, args, test) if args.baselines else None

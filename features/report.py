@@ -1,6 +1,7 @@
 """The tables of features, and a summary of them."""
 
 import hashlib
+from argparse import Namespace
 from collections.abc import Collection, Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -136,6 +137,13 @@ def write_tables(tables: dict[str, list[dict]], measures: list[str], folder: Pat
 
 
 # ---------------------------------------------------------------- summary
+
+
+def format_images(count: int, args: Namespace) -> str:
+    """How many images of what the networks see."""
+    if args.dataset == "recorded":
+        return f"{count} test frames of {args.data_root}"
+    return f"{count} test images of {args.dataset}"
 
 
 def format_summary(subjects: list[Subject], tables: dict[str, list[dict]]) -> str:

@@ -59,12 +59,12 @@ def collect_statistics(
 ) -> list[dict[str, LayerStatistics]]:
     """The statistics of every layer of every subject, compared with the first one's.
 
-    The example image is the most varied one of the first batch.
+    The example image is that of the most varied scene of the first batch.
     """
     functions = {name: look_up(FEATURE_MEASURES, name, "measure") for name in measures}
     statistics: list[dict[str, LayerStatistics]] = []
-    for _, clean, features in batches():
-        example = int(clean.flatten(1).std(1).argmax())
+    for _, scenes, features in batches():
+        example = int(scenes.flatten(1).std(1).argmax())
         if not statistics:
             statistics = [
                 {layer: LayerStatistics(functions, seed) for layer in layers} for layers in features

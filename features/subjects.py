@@ -11,9 +11,10 @@ from torch import Tensor
 from checkpoints.checkpoint import Checkpoint
 from core.errors import UserError
 from core.registry import LABELLED
-from data.batches import Images, build_loader, present
+from data.batches import Batch, Images, build_loader, present
 from data_loader import build_splits
 from evaluation.checkpoints import (
+    check_recorded,
     check_same_images,
     checkpoint_names,
     load_test_images,
@@ -22,8 +23,9 @@ from evaluation.checkpoints import (
 from models.base import Network
 from physics.base import Physics
 from physics.paired import physics_for
+from physics.single_pixel import SinglePixel
 from preparation.classification import check_crop
-from preparation.setup import request_of
+from preparation.setup import physics_of_recording, request_of
 from training.cache import Views
 
 IMAGES = (2, 4096)  # the fewest and the most of which CKA relates every one to every other
@@ -47,7 +49,7 @@ Batches = Callable[..., Iterator[tuple[int, Tensor, Features]]]
 
 
 def load_common_images(checkpoints: dict[str, Checkpoint], args: Namespace) -> Images:
-    """The clean test images, of which all networks take the same."""
+    """The test images or recorded frames, of which all networks take the same."""
     check_same_images(checkpoints)
     (first_path, first), *others = checkpoints.items()
     classifies = first.is_classifier
@@ -70,6 +72,16 @@ def load_common_images(checkpoints: dict[str, Checkpoint], args: Namespace) -> I
     n, c = first.physics.config["n"], first.physics.config["c"]
     request = request_of(args, n=n, c=c, crop=first.crop, labelled=True)
     return build_splits(request, ("test",), table=LABELLED)["test"]
+
+
+def recording_of(
+    images: Images, checkpoints: dict[str, Checkpoint], args: Namespace
+) -> SinglePixel | None:
+    """What measured all values of a recording, of which every network sees its own part."""
+    recording = physics_of_recording(images)
+    for path, checkpoint in checkpoints.items():
+        check_recorded(recording, checkpoint.physics, f"checkpoint {path}", args)
+    return recording
 
 
 def build_subjects(
@@ -101,12 +113,17 @@ def build_subjects(
 
 
 def iterate_features(
-    subjects: list[Subject], images: Images, args: Namespace, device: torch.device
+    subjects: list[Subject],
+    images: Images,
+    recording: SinglePixel | None,
+    args: Namespace,
+    device: torch.device,
 ) -> Batches:
     """A function that walks over the images from an index on.
 
-    It yields the index of a batch's first image, the clean images, and the features.
+    It yields the index of a batch's first image, the scenes, and the features.
     """
+    recording = None if recording is None else recording.to(device)
     loader = build_loader(images, args.batch_size, args.num_workers)
     views = [Views(subject.physics, loader, device, args.seed) for subject in subjects]
 
@@ -120,10 +137,17 @@ def iterate_features(
                     feature_maps(subject.network, x0)
                     for subject, x0 in zip(subjects, first_images, strict=True)
                 ]
-                yield index, present(view[0][0].image), features
+                yield index, scenes_of(view[0][0], recording), features
             index += len(first_images[0])
 
     return batches
+
+
+def scenes_of(batch: Batch, recording: SinglePixel | None) -> Tensor:
+    """The clean images of a batch; without them the back-projections of all recorded values."""
+    if recording is None:
+        return present(batch.image)
+    return recording.back_projection(present(batch.recorded))
 
 
 def feature_maps(network: Network, x0: Tensor) -> dict[str, Tensor]:
