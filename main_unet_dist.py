@@ -78,7 +78,7 @@ def prepare(args, device, companion=None):
 
     teacher = setup.teacher_of(args, path, lambda: splits()["train"].stack())
     run = begin(args, teacher)
-    if args.labels and LABELS[args.labels].teacher_loss:
+    if args.labels and LABELS[args.labels].teacher_labels:
         teacher = adapt_teacher(args, teacher, path, splits(), device)
     physics = setup.fitted_physics(physics_config, splits())
     network, config = setup.network_of(args)

@@ -49,12 +49,12 @@ def checkpoints(*flags: str) -> Callable[[Namespace], None]:
     return check
 
 
-def distillation_flags() -> set[str]:
-    """The names of the flags that only a distillation has."""
+def distillation_defaults() -> dict:
+    """The defaults of the flags that only a distillation has."""
     parser = Parser("")
     add_distillation(parser)
     add_teacher(parser)
-    return {action.dest for action in parser._actions}
+    return {action.dest: action.default for action in parser._actions if action.dest != "help"}
 
 
 def add_distillation(parser: Parser) -> None:

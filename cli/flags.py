@@ -11,7 +11,7 @@ from cli.distillation_flags import (
     add_style,
     add_teacher,
     checkpoints,
-    distillation_flags,
+    distillation_defaults,
 )
 from cli.laboratory_flags import SCENES, add_import, add_simulation
 from cli.light_flags import add_calibration, add_light_levels
@@ -173,7 +173,7 @@ __all__ = [
     "checkpoints",
     "counting",
     "defaults_of",
-    "distillation_flags",
+    "distillation_defaults",
     "gain",
     "identity",
     "name",

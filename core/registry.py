@@ -34,7 +34,7 @@ class LabelSpec:
 
     target: Literal["image", "teacher", "raw"] | None = None
     loss: str | None = None  # of RECORDED_LOSSES
-    teacher_loss: str | None = None  # by which the teacher learns from the recording first
+    teacher_labels: str | None = None  # by which the teacher learns from the recording first
     text: str = ""
 
 
@@ -471,8 +471,8 @@ LABELS = {  # of --labels
     "teacher": LabelSpec(target="teacher", text="the teacher's output from all recorded values"),
     "adapted": LabelSpec(
         target="teacher",
-        teacher_loss="sure",
-        text="the same of a teacher that first learned from the recording itself, by sure",
+        teacher_labels="both",
+        text="the same of a teacher that first learned from the recording, by both of itself",
     ),
     "raw": LabelSpec(target="raw", text="the back-projection of all recorded values"),
     "measurements": LabelSpec(

@@ -151,13 +151,12 @@ def test_a_typed_weight_is_the_only_one_that_best_tries(laboratory):
     assert tried == [("both", 1), *without]
 
 
-def test_an_adapted_teacher_is_one_that_main_unet_adapts_by_sure(laboratory, capsys):
+def test_an_adapted_teacher_is_one_that_is_distilled_from_itself(laboratory, capsys):
     first = distilled(laboratory, "--labels", "adapted", "--run_name", "first")
     assert "the teacher learns from the recording first" in capsys.readouterr().out
     folder = Path(first["run"]).with_name("first_teacher")
     teacher = networks(laboratory)[1]
-    words = ["--dataset", "recorded", "--data_root", str(laboratory / "lab.npz"), *FAST[:-1], "0.5"]
-    again = main_unet.main(main_unet.parse([*words, "--train_again", teacher, "--labels", "sure"]))
+    again = distilled(laboratory, "--cr", "0.5", "--init_student", teacher, "--labels", "both")
     ours, theirs, before = (
         checkpoint.read(path)["weights"]
         for path in (folder / "best.pth", again["checkpoint"], teacher)
