@@ -4,6 +4,7 @@ from argparse import Namespace
 
 from cli import flags
 from cli.checks import check_physics_side
+from core.registry import LABELS
 
 
 def build_parser() -> flags.Parser:
@@ -37,14 +38,16 @@ def build_parser() -> flags.Parser:
     )
     group.add_argument(
         "--warm_start",
-        action="store_true",
-        help="a rung of the ladder begins with its teacher's weights",
+        action=flags.BooleanOptionalAction,
+        help="a rung of the ladder begins with the weights of its teacher, which must be the same "
+        "network; without it only on recordings, whose frames are few to begin afresh",
     )
     flags.add_data(parser, limits=("train", "val", "test"))
     flags.add_loading(parser)
     flags.add_physics(parser)
     flags.add_network(parser, student=True)
     flags.add_distillation(parser)
+    flags.add_recorded(parser, "both")
     flags.add_teacher(
         parser,
         "teacher of --redistill or of a hybrid (which learns alone without it); "
@@ -55,6 +58,7 @@ def build_parser() -> flags.Parser:
     parser.files.append(flags.checkpoints("redistill", "encoder_from", "decoder_from"))
     parser.demanding = False  # the rungs or the checkpoints say what the camera is
     parser.records_typed = True
+    parser.rules.append(settle)
     parser.checks.append(check)
     return parser
 
@@ -110,12 +114,14 @@ def main(args) -> dict:
     return tested | {"rungs": rungs}
 
 
+def settle(args) -> None:
+    """Whether a rung begins with its teacher's weights, where this is not typed."""
+    if args.warm_start is None:
+        args.warm_start = bool(args.ladder) and args.dataset == "recorded"
+
+
 def check(args) -> None:
     """Flags that belong to one of the three ways are refused in the others."""
-    if args.dataset == "recorded":
-        raise flags.UserError(
-            "dataset 'recorded': a recording is one step, which main_unet_dist.py takes"
-        )
     if args.ladder and "cr" not in flags.PHYSICS[args.physics].flags:
         raise flags.UserError(f"ladder: physics '{args.physics}' has no ratio to climb down")
     if args.ladder:
@@ -142,6 +148,8 @@ def check(args) -> None:
         )
     if args.redistill and not args.teacher:
         raise flags.UserError("redistill: which teacher? give --teacher PATH")
+    if args.dataset == "recorded" and not args.teacher:
+        check_labels(args.labels)
     unused = args.typed & {
         "type_dist",
         "loss_distill",
@@ -157,6 +165,16 @@ def check(args) -> None:
     if args.encoder_from and not args.teacher and unused:
         raise flags.UserError(
             f"{', '.join(sorted(unused))}: a hybrid is distilled only from a --teacher PATH"
+        )
+
+
+def check_labels(labels: str) -> None:
+    """Refuses labels of a teacher where there is none."""
+    alone = [name for name, spec in LABELS.items() if spec.target != "teacher"]
+    if labels not in (*alone, "best"):
+        raise flags.UserError(
+            f"labels '{labels}' need a teacher: give --teacher PATH, or choose among those that "
+            f"need none: {', '.join(alone)}, best"
         )
 
 
@@ -206,78 +224,15 @@ def climb(args) -> list[dict]:
 def go_on(args) -> dict:
     """Trains a student that exists already, or a hybrid of two checkpoints."""
     from core import runtime
-    from preparation import setup
+    from preparation import choice, further
 
     device = runtime.start(args.device)
-    return setup.run_once(lambda one, _: prepare_checkpoints(one, device), args)
-
-
-def prepare_checkpoints(args, device):
-    """A trained student or a hybrid, with the physics of its checkpoint, ready to be trained."""
-    from checkpoints.checkpoint import RESTORER, restore
-    from core.registry import LIGHT
-    from preparation import setup
-
-    typed = {
-        name: getattr(args, name) for name in ("n", "c", "cr", "ordering") if name in args.typed
-    }
-    start = restore(args.redistill or args.encoder_from, typed, kind=RESTORER)
-    physics, noise = start.physics, {}
-    for name in args.typed & {*physics.levels, *(LIGHT if "photons" in physics.levels else ())}:
-        noise[name] = getattr(args, name)
-    changed = any(value != physics.config[name] for name, value in noise.items())
-    if changed:
-        physics = physics.at_noise(**noise)
-    args = with_settings_of(args, start.network_config, physics.config)
-    if args.decoder_from:
-        network, config = setup.hybrid_of(start, args.decoder_from, args.freeze)
-    else:
-        network, config = setup.unfrozen(start)
-    network = setup.apply_checkpointing(network, args)
-    splits = setup.splits_of(args)
-    physics = physics.refit(splits["train"].stack) if changed else physics
-    print(f"physics: {physics.describe()}")
-    prefix = "redistilled" if args.redistill else f"hybrid_{args.freeze}_frozen"
-    if args.teacher:
-        requested = {
-            "n": args.n,
-            "c": args.c,
-            "cr": args.cr_teacher,
-            "ordering": args.ordering_teacher,
-        }
-        teacher = setup.teacher_from(args.teacher, requested, args.dataset)
-        names = setup.student_names(args, physics.config, teacher.physics.config, prefix)
-        task = setup.distillation(args, network, physics, teacher, splits["train"].stack, device)
-    else:
-        names = setup.student_names(args, physics.config, None, prefix)
-        task = setup.supervised(args, network, physics, args.loss_gt, device)
-    files = ("teacher", "redistill", "encoder_from", "decoder_from")
-    run = setup.begin_run(args, *names, {name: getattr(args, name) for name in files})
-    return setup.fit_of(task, config, splits, args, run)
-
-
-def with_settings_of(args, network_config: dict, physics_config: dict) -> Namespace:
-    """The flags with the checkpoints' settings, which belong to the run's configuration.
-
-    A flag that the user typed must not contradict them.
-    """
-    names = {"physics": physics_config["name"], "network": network_config["name"]}
-    stored = names | network_config | physics_config
-    flags_of_tables = [
-        flag
-        for entry in (*flags.PHYSICS.values(), *flags.NETWORKS.values())
-        for flag in entry.flags
-    ]
-    own = dict.fromkeys(flags_of_tables)
-    own |= {name: value for name, value in stored.items() if hasattr(args, name)}
-    for name in args.typed & own.keys():
-        if getattr(args, name) != own[name]:
-            raise flags.UserError(
-                f"{name} {getattr(args, name)} contradicts the checkpoint's {own[name]}"
-            )
-    # The test images are not part of the training.
-    changed = vars(args) | own | {"limit_test": None}
-    return Namespace(**{name: value for name, value in changed.items() if name != "typed"})
+    train = choice.trainer(
+        lambda one, companion: further.prepare(one, device, companion),
+        further.begin,
+        bool(args.teacher),
+    )
+    return train([args])[0]
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def check_run_name(name: str) -> None:
 
 def check_physics_side(args: Namespace) -> None:
     """Refuses a side that the patterns of a single-pixel camera cannot have."""
-    if args.physics == "spc":
+    if args.physics == "spc" and args.dataset != "recorded":  # which brings its own patterns
         check_patterns(args.ordering, args.n)
 
 

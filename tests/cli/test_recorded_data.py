@@ -20,12 +20,27 @@ def lab(tmp_path):
     return str(path)
 
 
+@pytest.fixture
+def dense(tmp_path):
+    """A recording by patterns of a side that no Hadamard patterns have."""
+    config = {"name": "spc", "n": 6, "c": 1, "cr": 0.5, "ordering": "random", "x0": "adjoint"}
+    patterns = torch.randn(18, 36, generator=torch.Generator().manual_seed(0))
+    values, variance = torch.ones(3, 1, 18), torch.zeros(3, 1, 1)
+    split = torch.tensor([0, 1, 2], dtype=torch.uint8)
+    path = tmp_path / "dense.npz"
+    write_recording(path, Recording(config, patterns, values, variance, split, ("a", "b", "c")))
+    return str(path)
+
+
 def parse(lab, *words):
     return main_unet.parse(["--cr", "0.25", "--dataset", "recorded", "--data_root", lab, *words])
 
 
-def test_the_size_is_that_of_the_recording(lab):
+def test_the_size_is_that_of_the_recording(lab, dense):
     assert parse(lab).n == 16 and parse(lab, "--n", "16").n == 16
+    assert parse(dense).n == 6, (
+        "the side is that of its patterns, whatever --ordering is without it"
+    )
 
 
 @pytest.mark.parametrize(
