@@ -64,9 +64,8 @@ def prepare(args, device, companion=None):
     from functools import cache
 
     from checkpoints.checkpoint import pack, write
-    from core.registry import LABELS
     from preparation import setup
-    from preparation.adapted import adapt_teacher
+    from preparation.adapted import prepare_teacher
 
     setup.check_losses(args)
     physics_config = setup.physics_config_of(args)  # first, as it reads a recording
@@ -78,8 +77,7 @@ def prepare(args, device, companion=None):
 
     teacher = setup.teacher_of(args, path, lambda: splits()["train"].stack())
     run = begin(args, teacher)
-    if args.labels and LABELS[args.labels].teacher_labels:
-        teacher = adapt_teacher(args, teacher, path, splits(), device)
+    teacher = prepare_teacher(args, teacher, path, splits(), device)
     physics = setup.fitted_physics(physics_config, splits())
     network, config = setup.network_of(args)
     setup.warm_start(network, config, args.init_student)

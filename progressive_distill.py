@@ -170,7 +170,7 @@ def check(args) -> None:
 
 def check_labels(labels: str) -> None:
     """Refuses labels of a teacher where there is none."""
-    alone = [name for name, spec in LABELS.items() if spec.target != "teacher"]
+    alone = [name for name, spec in LABELS.items() if not spec.has_teacher]
     if labels not in (*alone, "best"):
         raise flags.UserError(
             f"labels '{labels}' need a teacher: give --teacher PATH, or choose among those that "

@@ -28,8 +28,8 @@ def add_truth(parser: Parser) -> None:
 
 def add_recorded(parser: Parser, default: str) -> None:
     """The flags of recordings; without a teacher, the labels that need one are left out."""
-    teacher = LABELS[default].target == "teacher"
-    names = [name for name, spec in LABELS.items() if teacher or spec.target != "teacher"]
+    teacher = LABELS[default].has_teacher
+    names = [name for name, spec in LABELS.items() if teacher or not spec.has_teacher]
     group = parser.add_argument_group("recordings (--dataset recorded)")
     texts = "; ".join(f"{name}: {LABELS[name].text}" for name in names)
     best = ", ".join(name for name in CANDIDATES if name in names)

@@ -28,14 +28,23 @@ class LossSpec:
     pretrain: bool = False  # whether it learns something of the teacher before the student begins
 
 
+# What stands for the truth: the truth, which an oracle knows; the teacher's output, or only what
+# of it no pattern measured; the back-projection of all values.
+LabelTarget = Literal["image", "teacher", "unmeasured", "raw"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class LabelSpec:
     """What a network learns from recordings: labels instead of the truth, and a loss on values."""
 
-    target: Literal["image", "teacher", "raw"] | None = None
+    target: LabelTarget | None = None
     loss: str | None = None  # of RECORDED_LOSSES
     teacher_labels: str | None = None  # by which the teacher learns from the recording first
     text: str = ""
+
+    @property
+    def has_teacher(self) -> bool:
+        return self.target in ("teacher", "unmeasured")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -471,8 +480,11 @@ LABELS = {  # of --labels
     "teacher": LabelSpec(target="teacher", text="the teacher's output from all recorded values"),
     "adapted": LabelSpec(
         target="teacher",
-        teacher_labels="both",
-        text="the same of a teacher that first learned from the recording, by both of itself",
+        teacher_labels="anchored",
+        text="the same of a teacher that first learned from the recording, as anchored to itself",
+    ),
+    "anchored": LabelSpec(
+        target="unmeasured", loss="sure", text="sure, and the teacher where no pattern measured"
     ),
     "raw": LabelSpec(target="raw", text="the back-projection of all recorded values"),
     "measurements": LabelSpec(

@@ -8,7 +8,7 @@ is Stein's estimate (1981).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from warnings import catch_warnings
 
 import torch
@@ -16,6 +16,7 @@ from deepinv.loss import R2RLoss, SplittingLoss
 from deepinv.physics import GaussianNoise, LinearPhysics
 from torch import Tensor, nn
 
+from core.registry import LabelTarget
 from data.batches import Batch, present
 from models.base import Network
 from physics.single_pixel import SinglePixel
@@ -31,8 +32,7 @@ class Labels:
     """What a student learns from recordings: labels that stand for the truth, and a loss."""
 
     physics: SinglePixel  # measures all that was recorded
-    # "image" is the truth, which only an oracle knows; "raw" the back-projection of all values.
-    target: Literal["image", "teacher", "raw"] | None = None
+    target: LabelTarget | None = None
     loss: "Callable[[Recorded, Tensor], Tensor] | None" = None
     weight: float = 1.0  # of the loss
 
@@ -95,6 +95,14 @@ def unmeasured(recorded: Recorded, output: Tensor) -> Tensor:
     """mean (A x̂ - y)² over what the student does not see, whose noise is not in its input"""
     error = recorded.operator.A(output) - recorded.y
     return mean_over(error.square(), recorded.measured - recorded.own)
+
+
+def unseen(recorded: Recorded, output: Tensor, label: Tensor) -> Tensor:
+    """mean ((1 - A⁺A) (x̂ - label))² over pixels, of what no pattern measured"""
+    difference = output - label
+    unit = mean_over(recorded.unit.square(), recorded.measured)
+    seen = present(recorded.operator.physics.project(difference))
+    return (difference - seen).square().mean() / unit
 
 
 def r2r(recorded: Recorded, output: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from core.distributed import gather_samples, single_process
 from data.batches import Batch, present
 from distill import WeightedLoss
 from distill.layers import Adapter, check_layers, selected_layers
-from distill.recorded import Labels, Recorded
+from distill.recorded import Labels, Recorded, unseen
 from distill.schedule import constant
 from models.base import Network
 from physics.base import Physics
@@ -108,7 +108,7 @@ class Task(nn.Module):
     def label(self, batch: Batch, teacher_output: Tensor | None) -> Tensor | None:
         """What stands for the truth that is not known, or None where nothing does."""
         assert self.recorded is not None, "only recordings have labels"
-        if self.recorded.target == "teacher":
+        if self.recorded.target in ("teacher", "unmeasured"):
             return present(teacher_output)
         if self.recorded.target == "raw":
             return self.recorded.physics.back_projection(present(batch.recorded))
@@ -119,12 +119,14 @@ class Task(nn.Module):
     ) -> dict[str, Tensor]:
         """The terms of recordings beside the distillation losses."""
         assert self.recorded is not None, "only recordings have these terms"
+        assert isinstance(self.physics, SinglePixel), "a recording is made by one camera"
         terms, label = {}, self.label(batch, teacher_output)
-        if label is not None:
+        view = Recorded(self.recorded.physics, self.physics, self.student, batch)
+        if self.recorded.target == "unmeasured":
+            terms["task"] = self.beta * unseen(view, output, present(label))
+        elif label is not None:
             terms["task"] = self.beta * self.task_loss(output, label)
         if self.recorded.loss is not None:
-            assert isinstance(self.physics, SinglePixel), "a recording is made by one camera"
-            view = Recorded(self.recorded.physics, self.physics, self.student, batch)
             terms["recorded"] = self.recorded.weight * self.recorded.loss(view, output)
         return terms
 

@@ -39,7 +39,7 @@ class AdaptedRun:
 
     @property
     def has_teacher(self) -> bool:
-        return self.labels in LABELS and LABELS[self.labels].target == "teacher"
+        return self.labels in LABELS and LABELS[self.labels].has_teacher
 
     @property
     def is_rival(self) -> bool:

@@ -13,6 +13,23 @@ from distill.task import Teacher
 from preparation import setup
 from training.loop import train
 
+# Flags that say what a student begins with.
+BEGINNINGS = ("init_student", "redistill", "encoder_from", "decoder_from", "freeze")
+
+
+def prepare_teacher(
+    args: Namespace,
+    teacher: Teacher,
+    path: Path | None,
+    splits: dict[str, Images],
+    device: torch.device,
+) -> Teacher:
+    """The teacher, which learns from the recording first where --labels ask for that."""
+    labels = getattr(args, "labels", None)
+    if not labels or not LABELS[labels].teacher_labels:
+        return teacher
+    return adapt_teacher(args, teacher, path, splits, device)
+
 
 def adapt_teacher(
     args: Namespace,
@@ -21,9 +38,9 @@ def adapt_teacher(
     splits: dict[str, Images],
     device: torch.device,
 ) -> Teacher:
-    """The teacher after a training of its own, of as many steps, by its own labels and values.
+    """The teacher after a training of its own, of as many steps, on the recorded values.
 
-    Its former output holds what no pattern measured, of which the recorded values know nothing.
+    They know nothing of what no pattern measured: there it stays with its former output.
     """
     own, physics = args_of(args, teacher), teacher.physics
     label = f"adapted_teacher_{label_of(physics.config)}"
@@ -59,7 +76,7 @@ def args_of(args: Namespace, teacher: Teacher) -> Namespace:
         "network": teacher.config["name"],
         "cr": teacher.physics.config["cr"],
         "x0": teacher.physics.config["x0"],
-        "init_student": None,
         "run_name": args.run_name and f"{args.run_name}_teacher",
     }
-    return Namespace(**vars(args) | distillation_defaults() | network | recorded | own)
+    begun = {name: None for name in BEGINNINGS if hasattr(args, name)}
+    return Namespace(**vars(args) | distillation_defaults() | begun | network | recorded | own)

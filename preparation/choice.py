@@ -34,7 +34,7 @@ def candidates_of(args: Namespace, teacher: bool) -> list[Namespace]:
     candidates = []
     for labels in CANDIDATES:
         spec = LABELS[labels]
-        if spec.target == "teacher" and not teacher:
+        if spec.has_teacher and not teacher:
             continue
         weights = weights_of(spec, args.measurement_weight)
         for weight in weights:

@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -11,6 +12,7 @@ from core.registry import LIGHT, NETWORKS, PHYSICS
 from distill.task import Teacher
 from physics.base import Physics
 from preparation import setup
+from preparation.adapted import prepare_teacher
 from training.loop import Fit
 from training.run import Run
 
@@ -39,6 +41,7 @@ def prepare(args: Namespace, device: torch.device, companion: Fit | None = None)
     if teacher is None:
         task = setup.supervised(args, network, start.physics, args.loss_gt, device, recording)
     else:
+        teacher = prepare_teacher(args, teacher, Path(args.teacher), splits, device)
         images = splits["train"].stack
         task = setup.distillation(
             args, network, start.physics, teacher, images, device, recording=recording

@@ -166,7 +166,7 @@ class RecordedPlan(Plan):
 
 def has_teachers_labels(flags: dict) -> bool:
     labels = str(flags.get("labels", "both"))
-    return labels in LABELS and LABELS[labels].target == "teacher"
+    return labels in LABELS and LABELS[labels].has_teacher
 
 
 def settle(section: dict, flags: dict) -> dict:

@@ -1,6 +1,7 @@
 """Losses on recorded values against closed forms for a linear student."""
 
 import pytest
+import scipy.linalg
 import torch
 from deepinv.loss import SureGaussianLoss
 from torch import Tensor
@@ -88,6 +89,18 @@ def test_sure_is_the_error_where_frames_differ_in_noise(images):
         errors.append(torch.cat((own, unseen.square())).mean() / unit(d) ** 2)
     expected = sum(errors) / 2
     torch.testing.assert_close(loss_of("sure", batch), expected.float(), rtol=0.03, atol=0)
+
+
+@pytest.mark.parametrize("ordering", ["xy", "random"])
+def test_unseen_is_the_distance_in_all_directions_that_no_pattern_has(ordering, images):
+    whole, own = camera(0.5, ordering=ordering), camera(0.25, ordering=ordering)
+    batch = recorded_batch(images[:2], whole, DEVIATION)
+    view = Recorded(whole, own, Scaled(), batch)
+    output, label = torch.rand(2, 2, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(2))
+    null = scipy.linalg.null_space(whole.rows().double())
+    distance = (output - label).flatten(1).double() @ torch.from_numpy(null)
+    expected = distance.square().sum() / (2 * SIDE**2) / unit(DEVIATION) ** 2
+    torch.testing.assert_close(recorded.unseen(view, output, label), expected.float())
 
 
 def test_r2r_is_on_average_the_error_at_more_noise_and_a_constant(images):

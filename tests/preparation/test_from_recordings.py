@@ -140,7 +140,7 @@ def test_an_adapted_teacher_is_one_that_is_distilled_from_itself(laboratory, cap
     assert "the teacher learns from the recording first" in capsys.readouterr().out
     folder = Path(first["run"]).with_name("first_teacher")
     teacher = networks(laboratory)[1]
-    again = distilled(laboratory, "--cr", "0.5", "--init_student", teacher, "--labels", "both")
+    again = distilled(laboratory, "--cr", "0.5", "--init_student", teacher, "--labels", "anchored")
     ours, theirs, before = (
         checkpoint.read(path)["weights"]
         for path in (folder / "best.pth", again["checkpoint"], teacher)
