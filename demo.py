@@ -142,7 +142,7 @@ def campaign(args) -> dict:
         "recording": (acquire, ["simulate", *scenes]),
         teacher: (main_unet, ["--cr", args.cr_teacher, *simulated]),
         student: (main_unet, ["--cr", args.cr, *simulated]),
-        f"adapted, cr {args.cr:g}": (main_unet_dist, [*distilled, "--labels", "both"]),
+        f"adapted, cr {args.cr:g}": (main_unet_dist, [*distilled, "--labels", "adapted"]),
         f"adapted alone, cr {args.cr:g}": (main_unet, [*alone, "--labels", "sure"]),
         f"oracle, cr {args.cr:g}": (main_unet, [*alone, "--labels", "oracle", *truth]),
     }
