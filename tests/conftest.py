@@ -64,6 +64,24 @@ def images() -> torch.Tensor:
     return torch.nn.functional.interpolate(coarse, 16, mode="bilinear", align_corners=True)
 
 
+@pytest.fixture(scope="module")
+def laboratory(tmp_path_factory) -> Path:
+    """A teacher, a student and a recording, none of which are any good."""
+    import acquire
+    import main_unet
+
+    folder = tmp_path_factory.mktemp("laboratory")
+    network, light = ["--n", "16", "--width", "2", "--batch_size", "8"], ["--photons", "20"]
+    for cr in ("0.5", "0.125"):
+        argv = [*network, "--dataset", "digits", "--cr", cr, *light, "--limit_train", "40"]
+        main_unet.main(main_unet.parse([*argv, "--epochs", "1", "--results", str(folder)]))
+    frames = ["--frames", "40", "--test_frames", "12", "--val_share", "0.25"]
+    where = ["--n", "16", "--output", str(folder / "lab.npz")]
+    scenes = ["--dataset", "digits", "--cr", "0.5", *light]
+    acquire.main(acquire.parse(["simulate", *scenes, *frames, *where]))
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch, tmp_path, tmp_path_factory):
     """No test logs to W&B or waits for the disk, and what a script writes by default lands in a folder of the test's own."""

@@ -107,6 +107,7 @@ def test_rungs_on_recordings_begin_with_their_teachers_weights_unless_refused(la
     assert not progressive_distill.parse(words(*again)).warm_start
 
 
+@pytest.mark.long
 def test_without_a_teacher_the_first_rung_learns_from_the_values_alone(lab, tasks):
     rungs = distilled("--ladder", "0.5", "0.125", "--labels", "sure")["rungs"]
     (first, _), (second, begun) = tasks
@@ -126,6 +127,7 @@ def test_a_redistilled_student_begins_as_it_was_and_keeps_its_camera(lab, tasks)
     assert "val_recorded_error" in rung
 
 
+@pytest.mark.long
 def test_a_student_is_redistilled_by_the_best_labels(lab, tasks):
     again = ["--redistill", lab["student"], "--teacher", lab["teacher"], "--labels", "best"]
     (rung,) = distilled(*again)["rungs"]
