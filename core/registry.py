@@ -496,13 +496,8 @@ LABELS = {  # of --labels
     "oracle": LabelSpec(target="image", text="the truth of --truth, as the upper limit"),
 }
 MEASUREMENT_WEIGHT = 1.0
-CANDIDATES = (
-    "both",
-    "adapted",
-    "teacher",
-    "measurements",
-    "raw",
-)  # among which --labels best chooses
+# Among these --labels best chooses.
+CANDIDATES = ("both", "adapted", "teacher", "measurements", "raw")
 
 LOSS_OPTIONS = {
     "gamma": "auto",

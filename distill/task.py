@@ -119,14 +119,15 @@ class Task(nn.Module):
     ) -> dict[str, Tensor]:
         """The terms of recordings beside the distillation losses."""
         assert self.recorded is not None, "only recordings have these terms"
-        assert isinstance(self.physics, SinglePixel), "a recording is made by one camera"
         terms, label = {}, self.label(batch, teacher_output)
-        view = Recorded(self.recorded.physics, self.physics, self.student, batch)
-        if self.recorded.target == "unmeasured":
-            terms["task"] = self.beta * unseen(view, output, present(label))
-        elif label is not None:
+        anchored = self.recorded.target == "unmeasured"
+        if label is not None and not anchored:
             terms["task"] = self.beta * self.task_loss(output, label)
         if self.recorded.loss is not None:
+            assert isinstance(self.physics, SinglePixel), "a recording is made by one camera"
+            view = Recorded(self.recorded.physics, self.physics, self.student, batch)
+            if anchored:
+                terms["task"] = self.beta * unseen(view, output, present(label))
             terms["recorded"] = self.recorded.weight * self.recorded.loss(view, output)
         return terms
 

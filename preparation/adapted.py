@@ -24,24 +24,12 @@ def prepare_teacher(
     splits: dict[str, Images],
     device: torch.device,
 ) -> Teacher:
-    """The teacher, which learns from the recording first where --labels ask for that."""
-    labels = getattr(args, "labels", None)
-    if not labels or not LABELS[labels].teacher_labels:
-        return teacher
-    return adapt_teacher(args, teacher, path, splits, device)
+    """The teacher, after a training of its own on the recording where --labels ask for that.
 
-
-def adapt_teacher(
-    args: Namespace,
-    teacher: Teacher,
-    path: Path | None,
-    splits: dict[str, Images],
-    device: torch.device,
-) -> Teacher:
-    """The teacher after a training of its own, of as many steps, on the recorded values.
-
-    They know nothing of what no pattern measured: there it stays with its former output.
+    The recorded values know nothing of what no pattern measured: there it stays as it was.
     """
+    if not args.labels or not LABELS[args.labels].teacher_labels:
+        return teacher
     own, physics = args_of(args, teacher), teacher.physics
     label = f"adapted_teacher_{label_of(physics.config)}"
     inputs = {"teacher": path} | setup.recording_files(args)
