@@ -121,7 +121,8 @@ def build_plan(args):
         name = (Path(args.study).stem if args.study else "study") + "_tiny" * args.tiny
     shared = {} if args.device == "auto" else {"device": args.device}
     results, check = Path(args.results), not args.status
-    return planning.build_study(text, name, results, load_script, shared, check)
+    made = getattr(args, "made", None)  # as the process found them that gives jobs to this one
+    return planning.build_study(text, name, results, load_script, shared, check, made)
 
 
 def load_script(name: str) -> ModuleType:
@@ -158,7 +159,7 @@ def main(args) -> dict:
 
         return print_costs(study, plan, args.jobs or default_jobs())
     if not args.collect:
-        train(args, study)
+        train(args, study, plan)
     from findings.report import write_report
 
     return write_report(study, plan)
@@ -215,7 +216,7 @@ def do_task(args, study, plan) -> None:
     raise_failures(study, keys)
 
 
-def train(args, study) -> None:
+def train(args, study, plan) -> None:
     """Does the jobs that are not done: first those of teachers, and all else that others need."""
     from runners.pool import Pool, default_jobs
     from study.jobs import Progress
@@ -231,6 +232,7 @@ def train(args, study) -> None:
     first = [keys for keys in study.jobs[: study.teacher_jobs] if keys in left]
     progress = Progress(study, len(left))
     count = min(args.jobs or default_jobs(), max(1, len(left)))
+    args.made = plan.made
     with Pool(count, serve, (args,)) as pool:
         pool.run(first, progress)
         pool.run([keys for keys in left if keys not in first], progress)

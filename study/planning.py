@@ -84,12 +84,18 @@ class Plan:
     """Builds the runs of a study from its text.
 
     `load_script` imports a training script; `shared_flags` of every run do not change what it is.
+    `made` are the runs that have a folder: each keeps its name, whatever varies in the study now.
     """
 
     def __init__(
-        self, text: dict, folder: Path, load_script: Callable[[str], ModuleType], shared_flags: dict
+        self,
+        text: dict,
+        folder: Path,
+        load_script: Callable[[str], ModuleType],
+        shared_flags: dict,
+        made: dict[str, str],
     ):
-        self.text, self.folder = text, folder
+        self.text, self.folder, self.made = text, folder, made
         self.load_script, self.shared_flags = load_script, shared_flags
         self.script = str(text.get("script", "main_unet_dist.py")).removesuffix(".py")
         self.distills = self.script in ALONE
@@ -222,6 +228,7 @@ class Plan:
     def add(self, role: str, script: str, flags: dict, setting: dict, **keys: str) -> str:
         key = run_key(role, setting, script, flags)
         key = f"{RECORDING}s/{key}" if role == RECORDING else key
+        key = self.made.get(identity(key), key)
         run = PlannedRun(key, role, script, flags, setting, flags["seed"], **keys)
         self.runs.setdefault(key, run)
         return key
@@ -266,12 +273,18 @@ def build_study(
     load_script: Callable[[str], ModuleType],
     shared_flags: dict,
     check: bool = True,
+    made: dict[str, str] | None = None,
 ) -> tuple[Study, Plan]:
-    """All runs of a study; with `check`, every command line is parsed by its script."""
+    """All runs of a study; with `check`, every command line is parsed by its script.
+
+    `made` are the runs that have a folder, by default those that have one now.
+    """
     from study.recorded import RecordedPlan
 
     kind = RecordedPlan if RECORDING in text else Plan
-    plan = kind(text, inside(results / "sweeps", name), load_script, shared_flags)
+    folder = inside(results / "sweeps", name)
+    made = made_runs(folder) if made is None else made
+    plan = kind(text, folder, load_script, shared_flags, made)
     plan.add_runs()
     kinds = {seedless_key(run): run for run in plan.runs.values()} if check else {}
     for run in kinds.values():
@@ -299,12 +312,38 @@ def name_alone(flag: str) -> str:
 
 
 def run_key(role: str, setting: dict, script: str, flags: dict) -> str:
-    """The name of a run's folder: what it is in words, and a hash of all."""
-    content = json.dumps([role, script, flags], sort_keys=True, default=str)
+    """The name of a run's folder: what varies, in words, and a hash of all that it is.
+
+    Words name what varies in this study. The hash does not depend on them: a run that another
+    one needs counts by its own hash.
+    """
+    known = {name: identity(value) if is_key(value) else value for name, value in flags.items()}
+    content = json.dumps([role, script, known], sort_keys=True, default=str)
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
     words = "_".join([role, *map(format_value, setting.values())])
     words = re.sub(r"[^\w.+-]+", "_", words)[:80]
     return f"{words}_seed_{flags.get('seed')}_{digest}"
+
+
+KEY = re.compile(r"_seed_(\w+_[0-9a-f]{8})$")
+
+
+def is_key(value: object) -> bool:
+    return isinstance(value, str) and KEY.search(value) is not None
+
+
+def identity(key: str) -> str:
+    """What a run is, without the words of its key."""
+    found = KEY.search(key)
+    assert found is not None, f"{key} is not the key of a run"
+    return found[1]
+
+
+def made_runs(folder: Path) -> dict[str, str]:
+    """The keys of the runs that have a folder, by what they are."""
+    paths = [*folder.glob("*_seed_*"), *folder.glob(f"{RECORDING}s/*_seed_*")]
+    keys = [path.relative_to(folder).as_posix() for path in sorted(paths)]
+    return {identity(key): key for key in keys if is_key(key)}
 
 
 def seedless_key(run: PlannedRun) -> str:

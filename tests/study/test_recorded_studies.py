@@ -102,6 +102,19 @@ class TestPlan:
             (("dataset", "text"), ("noise", 0.2)),
         }
 
+    def test_a_part_of_a_study_that_was_made_first_is_taken_over_by_the_whole(self, tmp_path):
+        part, _ = planned(
+            tmp_path, recording=TEXT["recording"] | {"photons": 10}, grid={"labels": "both"}
+        )
+        for key in part.runs:
+            (part.folder / key).mkdir(parents=True)
+        whole, _ = planned(tmp_path)
+        assert part.runs.keys() <= whole.runs.keys()
+        for key, run in part.runs.items():
+            same = whole.runs[key]
+            assert (same.role, same.flags, same.needs) == (run.role, run.flags, run.needs)
+        assert len(whole.runs) == len(planned()[0].runs)
+
     @pytest.mark.parametrize(
         "changes, message",
         [
