@@ -151,9 +151,9 @@ FILES = {
         ("`tables/<table>.csv`, `<table>.md`, `<table>.tex`", "the tables of the report"),
         ("`costs.csv`", "what each run took"),
         (
-            "`<run>/status.json`, `log.txt`, `scores.csv`, `baseline_<name>.csv`, "
+            "`<run>/status.json`, `log.txt`, `scores.csv`, `held_out.csv`, `baseline_<name>.csv`, "
             "of earlier versions `anchor_<name>.csv`",
-            "state, output, test scores, baselines",
+            "state, output, scores of test images, errors of held-out frames, baselines",
         ),
         ("`<run>/runs/<run>/`, `<run>/trained_models/`", "the run itself, as above"),
         ("`recordings/<run>/lab.npz`, `lab_truth.npz`, `status.json`", "of studies with a section `recording`"),

@@ -9,7 +9,15 @@ from laboratory.comparison import AdaptedRun, Table, arrange
 from report.statistics import Summary, paired
 from study.planning import ADAPTED, RECORDING, PlannedRun, Study, seedless_key
 from study.question import format_value
-from study.status import is_done, metric_of, read_baselines, read_scores, read_status, run_folder
+from study.status import (
+    is_done,
+    metric_of,
+    read_baselines,
+    read_held_out,
+    read_scores,
+    read_status,
+    run_folder,
+)
 
 WITH_GAIN = ("distilled", ADAPTED)  # roles of runs whose gain over the student alone is asked for
 UNITS = {"psnr": "dB", "top1": "points"}
@@ -97,7 +105,7 @@ class Results:
                         seed=run.seed,
                         score=self.mean(run.key),
                         alone=self.mean(run.alone),
-                        held_out=self.status[run.key].get("val_recorded_error"),
+                        held_out=read_held_out(self.study, run.key),
                     )
                 )
         return arrange(runs)

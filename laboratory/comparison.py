@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from core.registry import CANDIDATES, LABELS
-from report.statistics import LEVEL, Summary, holm, paired, summarize
+from report.statistics import LEVEL, Summary, first_of_best, holm, paired, summarize
 from report.tables import format_p
 
 ORACLE = "oracle"
@@ -31,7 +31,7 @@ class AdaptedRun:
     seed: int
     score: float  # dB
     alone: float  # of the student that is not adapted
-    held_out: float | None = None  # squared error on held-out frames, of which no truth is known
+    held_out: tuple[float, ...] = ()  # squared errors of held-out frames, whose truth is not known
 
     @property
     def gain(self) -> float:
@@ -240,10 +240,11 @@ def choices_of(table: Table) -> list[Choice]:
         candidates = [run for run in every if run.labels in CANDIDATES]
         for seed in sorted({run.seed for run in candidates}):
             ours = [run for run in candidates if run.seed == seed]
-            scored = [(run.held_out, run) for run in ours if run.held_out is not None]
-            if len(ours) < 2 or len(scored) < len(ours):
+            if len(ours) < 2 or not all(run.held_out for run in ours):
                 continue
-            chosen = min(scored, key=lambda pair: pair[0])[1]
+            ours.sort(key=lambda run: CANDIDATES.index(run.labels))
+            errors = [run.held_out for run in ours]
+            chosen = ours[first_of_best([run.labels for run in ours], errors)]
             best = max(ours, key=lambda run: run.score)
             choices.append(Choice(cell, seed, chosen, best, tuple(run.labels for run in ours)))
     return choices

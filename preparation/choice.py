@@ -1,14 +1,22 @@
 """--labels best: train with each of several labels, and choose by held-out frames."""
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from checkpoints import checkpoint
 from core import distributed
 from core.registry import CANDIDATES, LABELS, MEASUREMENT_WEIGHT, LabelSpec
+from core.runtime import data_seed, resolve
+from data.batches import build_loader
+from physics.single_pixel import SinglePixel
 from preparation import setup
+from report.statistics import first_of_best
 from report.tables import markdown
+from training.cache import Views
+from training.held_out import HeldOutMeter
 from training.run import Run
+from training.validation import evaluate
 
 WEIGHTS = (MEASUREMENT_WEIGHT / 4, MEASUREMENT_WEIGHT, 4 * MEASUREMENT_WEIGHT)
 
@@ -73,10 +81,13 @@ def train_best(
         run.describe()
         return {}
     rows = [describe(one, scores) for one, scores in zip(candidates, done, strict=True)]
-    k = max(range(len(done)), key=lambda k: -done[k]["val_recorded_error"])
+    errors = held_out_errors([scores["checkpoint"] for scores in done], args)
+    k = first_of_best([one.labels for one in candidates], errors)
     print(markdown(rows))
     chosen = rows[k]["labels"] if done[k]["best_epoch"] else "the network as it was"
-    print(f"chosen by held-out frames: {chosen}")
+    lowest = min(range(len(done)), key=lambda k: done[k]["val_recorded_error"])
+    reason = "" if k == lowest else f", which {rows[lowest]['labels']} is not clearly better than"
+    print(f"chosen by held-out frames: {chosen}{reason}")
     run.begin()
     if not distributed.rank():
         content = checkpoint.read(done[k]["checkpoint"])
@@ -85,6 +96,23 @@ def train_best(
     scores = run.finish(shared | {"chosen": chosen})
     print(f"{'network':<12}{run.export}")
     return scores
+
+
+def held_out_errors(paths: Sequence[str | Path], args: Namespace) -> list[list[float]]:
+    """The estimated squared error of each checkpoint's network on every held-out frame."""
+    frames, device = setup.splits_of(args)["val"], resolve(args.device)
+    recording = setup.physics_of_recording(frames)
+    assert recording is not None, "the dataset is a recording"
+    recording = recording.to(device)
+    loader, errors = build_loader(frames, args.batch_size, args.num_workers), []
+    for path in paths:
+        saved = checkpoint.restore(path, {}, kind=checkpoint.RESTORER)
+        assert isinstance(saved.physics, SinglePixel), "a recording is made by one camera"
+        views = Views(saved.physics.to(device), loader, device, data_seed(args))
+        meter = HeldOutMeter(saved.physics, recording)
+        meter = evaluate(saved.network.to(device), views, meter)
+        errors.append(meter.per_image()["error"].double().tolist())
+    return errors
 
 
 def describe(args: Namespace, scores: dict) -> dict:

@@ -27,6 +27,7 @@ from study.status import (
     run_folder,
     state_of,
     write_baselines,
+    write_held_out,
     write_scores,
     write_status,
 )
@@ -80,6 +81,7 @@ def try_runs(study: Study, plan: Plan, keys: list[str]) -> bool:
 def train_and_score(study: Study, plan: Plan, runs: list[PlannedRun]) -> None:
     """Trains runs of one script, and writes the scores of every test image."""
     from core import runtime
+    from preparation.choice import held_out_errors
     from study.scoring import score_baselines, score_run
 
     for run in runs:
@@ -110,6 +112,8 @@ def train_and_score(study: Study, plan: Plan, runs: list[PlannedRun]) -> None:
             "limit_test": study.limit_test,
             "baselines": list(baselines),
         }
+        if "val_recorded_error" in result:
+            write_held_out(study, run.key, held_out_errors([checkpoint], args)[0])
         held_out = {name: result[name] for name in HELD_OUT if name in result}
         scored.append((run.key, rows, baselines, status | held_out))
     for key, rows, baselines, status in scored:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from core.errors import UserError
-from core.files import lock, write_csv, write_text
+from core.files import lock, significant, write_csv, write_text
 from report.tables import markdown
 from study.planning import RECORDING, PlannedRun, Study
 from study.question import format_setting
@@ -91,6 +91,20 @@ def read_scores(path: Path) -> list[dict]:
             {name: value if name == "image" else float(value) for name, value in row.items()}
             for row in csv.DictReader(file)
         ]
+
+
+def write_held_out(study: Study, key: str, errors: list[float]) -> None:
+    """The estimated squared errors of held-out frames."""
+    rows = [{"squared_error": significant(error)} for error in errors]
+    write_csv(study.folder / key / "held_out.csv", rows)
+
+
+def read_held_out(study: Study, key: str) -> tuple[float, ...]:
+    path = study.folder / key / "held_out.csv"
+    if not path.is_file():
+        return ()
+    with open(path, newline="") as file:
+        return tuple(float(row["squared_error"]) for row in csv.DictReader(file))
 
 
 def metric_of(row: dict) -> str:

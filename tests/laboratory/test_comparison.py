@@ -16,9 +16,22 @@ SCORES = {  # of three seeds, over 20 dB of the student that is not adapted
 }
 
 
+def errors_around(mean):
+    """Of four frames; the standard error of the difference of two such means is 0."""
+    return tuple(mean + shift for shift in (-0.3, -0.1, 0.1, 0.3))
+
+
 def runs_of(scores=SCORES, cell=(("photons", 10),), held_out=None):
     return [
-        AdaptedRun(cell, labels, labels, seed, 20 + gain, 20.0, (held_out or {}).get(labels, -gain))
+        AdaptedRun(
+            cell,
+            labels,
+            labels,
+            seed,
+            20 + gain,
+            20.0,
+            errors_around((held_out or {}).get(labels, -gain)),
+        )
         for labels, gains in scores.items()
         for seed, gain in enumerate(gains)
     ]
@@ -60,6 +73,7 @@ def test_the_rival_is_the_best_of_those_without_a_teacher_and_pairs_are_of_one_s
         ({}, "both", 0.0),
         ({"teacher": -9}, "teacher", 0.2),
         ({"raw": -9}, "raw", 1.6),
+        ({"both": -0.7}, "teacher", 0.2),
     ],
 )
 def test_held_out_frames_choose_among_the_candidates_and_never_the_oracle(held_out, chosen, loss):

@@ -41,7 +41,7 @@ from findings import answer, figures, tables
 from findings.results import Results
 from findings.tables import format_parts
 from models.base import FirstImage
-from report.statistics import gap_closed, holm, paired, summarize, verdict
+from report.statistics import first_of_best, gap_closed, holm, paired, summarize, verdict
 from runners.pool import Pool, places
 from study import jobs as jobs_of_study
 from study import planning, question, status
@@ -455,6 +455,17 @@ class TestStatistics:
         a, b = [2 * third, third, third, 0.0, 100.0], [third, 0.0, 2 * third, third, third]
         exact = [1.0, 1.0, -1.0, -1.0, 2.0]
         assert paired(a, b, "wilcoxon").p == paired(exact, [0] * 5, "wilcoxon").p
+
+    def test_the_first_is_the_best_until_another_is_clearly_better(self):
+        generator, chosen = np.random.default_rng(0), []
+        for _ in range(40):
+            first = generator.normal(size=30)
+            second = first - 0.3 + generator.normal(size=30)
+            chosen.append(first_of_best(["a", "b"], [first, second]))
+            assert chosen[-1] == int(stats.ttest_rel(first, second).statistic > 2)
+        assert set(chosen) == {0, 1}
+        assert first_of_best(["a", "b", "a"], [[3.0, 4.0], [2.0, 2.5], [2.0, 2.6]]) == 2
+        assert first_of_best(["a", "b"], [[1.0], [0.9]]) == 1, "of one frame nothing is known"
 
     def test_holm_is_the_closed_test_of_bonferroni(self):
         p = [0.01, 0.04, 0.03, float("nan"), 0.5]
