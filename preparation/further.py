@@ -77,8 +77,8 @@ def with_settings_of(args: Namespace, network_config: dict, physics_config: dict
     flags_of_tables = [
         flag for entry in (*PHYSICS.values(), *NETWORKS.values()) for flag in entry.flags
     ]
-    own = dict.fromkeys(flags_of_tables)
-    own |= {name: value for name, value in stored.items() if hasattr(args, name)}
+    own = dict.fromkeys(flags_of_tables) | stored
+    own = {name: value for name, value in own.items() if hasattr(args, name)}
     for name in args.typed & own.keys():
         if getattr(args, name) != own[name]:
             raise UserError(

@@ -128,6 +128,13 @@ def test_a_redistilled_student_begins_as_it_was_and_keeps_its_camera(lab, tasks)
 
 
 @pytest.mark.long
+def test_the_settings_of_a_redistilled_run_make_it_again(lab, capsys):
+    scores = distilled("--teacher", lab["teacher"], "--redistill", lab["student"])
+    config = str(Path(scores["run"]) / "config.json")
+    again = progressive_distill.main(progressive_distill.parse(["--config", config]))
+    assert again == scores and "is finished" in capsys.readouterr().out
+
+
 def test_a_student_is_redistilled_by_the_best_labels(lab, tasks):
     again = ["--redistill", lab["student"], "--teacher", lab["teacher"], "--labels", "best"]
     (rung,) = distilled(*again)["rungs"]
