@@ -35,7 +35,7 @@ def main(args) -> dict:
     from preparation import choice, setup
 
     device = runtime.start(args.device)
-    train = choice.trainer(lambda one, companion: prepare(one, device, companion), begin, False)
+    train = choice.trainer(prepare, begin, False, device)
     return setup.over_seeds(train, args, setup.score_of(args))
 
 

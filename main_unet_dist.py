@@ -36,7 +36,7 @@ def main(args) -> dict:
     from preparation import choice, setup
 
     device = runtime.start(args.device)
-    train = choice.trainer(lambda one, companion: prepare(one, device, companion), begin, True)
+    train = choice.trainer(prepare, begin, True, device)
     return setup.over_seeds(train, args, setup.score_of(args))
 
 

@@ -227,11 +227,7 @@ def go_on(args) -> dict:
     from preparation import choice, further
 
     device = runtime.start(args.device)
-    train = choice.trainer(
-        lambda one, companion: further.prepare(one, device, companion),
-        further.begin,
-        bool(args.teacher),
-    )
+    train = choice.trainer(further.prepare, further.begin, bool(args.teacher), device)
     return train([args])[0]
 
 

@@ -496,8 +496,9 @@ LABELS = {  # of --labels
     "oracle": LabelSpec(target="image", text="the truth of --truth, as the upper limit"),
 }
 MEASUREMENT_WEIGHT = 1.0
-# Among these --labels best chooses: the first one that no other is clearly better than. A teacher
-# that learned from the recording knows most of what no pattern measured, and no score sees that.
+# Among these --labels best chooses the first one that is not clearly worse than the best by score.
+# A teacher that learned from the recording knows most of what no pattern measured, which no score
+# sees.
 CANDIDATES = ("adapted", "both", "teacher", "measurements", "raw")
 
 LOSS_OPTIONS = {

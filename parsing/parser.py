@@ -129,12 +129,13 @@ class Parser(ArgumentParser):
         words = [
             self._spelling(word) for word in (sys.argv[1:] if self.argv is None else self.argv)
         ]
-        own, after = [], ""
-        for word in words:
-            if after != "--config" and word.partition("=")[0] != "--config":
-                own.append(word)
-            after = word
-        return name in self._typed(own)
+        options = {
+            option
+            for action in self._actions
+            if action.dest == name
+            for option in action.option_strings
+        }
+        return any(word.partition("=")[0] in options for word in words)
 
     def _typed(self, argv: list[str] | None) -> set[str]:
         """The settings that the command line or --config names, whatever their value."""

@@ -4,10 +4,12 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from checkpoints import checkpoint
 from core import distributed
 from core.registry import CANDIDATES, LABELS, MEASUREMENT_WEIGHT, LabelSpec
-from core.runtime import data_seed, resolve
+from core.runtime import data_seed
 from data.batches import build_loader
 from physics.single_pixel import SinglePixel
 from preparation import setup
@@ -15,6 +17,7 @@ from report.statistics import first_of_best
 from report.tables import markdown
 from training.cache import Views
 from training.held_out import HeldOutMeter
+from training.loop import Fit
 from training.run import Run
 from training.validation import evaluate
 
@@ -22,14 +25,20 @@ WEIGHTS = (MEASUREMENT_WEIGHT / 4, MEASUREMENT_WEIGHT, 4 * MEASUREMENT_WEIGHT)
 
 
 def trainer(
-    prepare: setup.Prepare, begin: Callable[[Namespace], Run], teacher: bool
+    prepare: Callable[[Namespace, torch.device, Fit | None], Fit],
+    begin: Callable[[Namespace], Run],
+    teacher: bool,
+    device: torch.device,
 ) -> Callable[[list[Namespace]], list[dict]]:
     """What trains runs of a script: together, or with --labels best each as the best of several."""
 
     def train(runs: list[Namespace]) -> list[dict]:
         if runs[0].labels == "best":
-            return [train_best(prepare, begin, args, teacher) for args in runs]
-        return setup.train_together(prepare, runs)
+            return [train_best(train_all, begin, args, teacher, device) for args in runs]
+        return train_all(runs)
+
+    def train_all(runs: list[Namespace]) -> list[dict]:
+        return setup.train_together(lambda one, companion: prepare(one, device, companion), runs)
 
     return train
 
@@ -65,7 +74,11 @@ def weights_of(spec: LabelSpec, typed: float | None) -> tuple[float | None, ...]
 
 
 def train_best(
-    prepare: setup.Prepare, begin: Callable[[Namespace], Run], args: Namespace, teacher: bool
+    train_all: Callable[[list[Namespace]], list[dict]],
+    begin: Callable[[Namespace], Run],
+    args: Namespace,
+    teacher: bool,
+    device: torch.device,
 ) -> dict:
     """The scores of the best of several trainings, whose network becomes this run's.
 
@@ -76,12 +89,12 @@ def train_best(
     except setup.Finished as finished:
         return finished.scores
     candidates = candidates_of(args, teacher)
-    done = setup.train_together(prepare, candidates)
+    done = train_all(candidates)
     if args.dry_run:
         run.describe()
         return {}
     rows = [describe(one, scores) for one, scores in zip(candidates, done, strict=True)]
-    errors = held_out_errors([scores["checkpoint"] for scores in done], args)
+    errors = held_out_errors([scores["checkpoint"] for scores in done], args, device)
     k = first_of_best([one.labels for one in candidates], errors)
     print(markdown(rows))
     chosen = rows[k]["labels"] if done[k]["best_epoch"] else "the network as it was"
@@ -98,9 +111,11 @@ def train_best(
     return scores
 
 
-def held_out_errors(paths: Sequence[str | Path], args: Namespace) -> list[list[float]]:
+def held_out_errors(
+    paths: Sequence[str | Path], args: Namespace, device: torch.device
+) -> list[list[float]]:
     """The estimated squared error of each checkpoint's network on every held-out frame."""
-    frames, device = setup.splits_of(args)["val"], resolve(args.device)
+    frames = setup.splits_of(args)["val"]
     recording = setup.physics_of_recording(frames)
     assert recording is not None, "the dataset is a recording"
     recording = recording.to(device)

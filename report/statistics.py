@@ -47,13 +47,15 @@ def first_of_best(names: Sequence[str], errors: Sequence[ArrayLike]) -> int:
     Of those with one name the lowest counts, at the place of the first. Clearly: by more than twice
     the standard error of the mean difference, frame by frame.
     """
+    values = [np.asarray(own, float) for own in errors]
+    means = [float(own.mean()) for own in values]
     lowest: dict[str, int] = {}  # of each name
     for k, name in enumerate(names):
-        if np.mean(errors[k]) < np.mean(errors[lowest.setdefault(name, k)]):
+        if means[k] < means[lowest.setdefault(name, k)]:
             lowest[name] = k
-    best = min(lowest.values(), key=lambda k: float(np.mean(errors[k])))
+    best = min(lowest.values(), key=lambda k: means[k])
     for k in lowest.values():
-        d = np.asarray(errors[k], float) - np.asarray(errors[best], float)
+        d = values[k] - values[best]
         error = d.std(ddof=1) / np.sqrt(len(d)) if len(d) > 1 else 0.0
         if d.mean() <= CLEAR * error:
             return k

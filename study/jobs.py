@@ -113,7 +113,7 @@ def train_and_score(study: Study, plan: Plan, runs: list[PlannedRun]) -> None:
             "baselines": list(baselines),
         }
         if "val_recorded_error" in result:
-            write_held_out(study, run.key, held_out_errors([checkpoint], args)[0])
+            write_held_out(study, run.key, held_out_errors([checkpoint], args, device)[0])
         held_out = {name: result[name] for name in HELD_OUT if name in result}
         scored.append((run.key, rows, baselines, status | held_out))
     for key, rows, baselines, status in scored:

@@ -226,9 +226,14 @@ class Plan:
         return {name: value for name, value in flags.items() if self.parser(script).option(name)}
 
     def add(self, role: str, script: str, flags: dict, setting: dict, **keys: str) -> str:
-        key = run_key(role, setting, script, flags)
+        needed = {
+            name: identity(value)
+            for name, value in flags.items()
+            if isinstance(value, str) and value in self.runs
+        }
+        key = run_key(role, setting, script, flags | needed)
         key = f"{RECORDING}s/{key}" if role == RECORDING else key
-        key = self.made.get(identity(key), key)
+        key = self.made.setdefault(identity(key), key)
         run = PlannedRun(key, role, script, flags, setting, flags["seed"], **keys)
         self.runs.setdefault(key, run)
         return key
@@ -314,36 +319,28 @@ def name_alone(flag: str) -> str:
 def run_key(role: str, setting: dict, script: str, flags: dict) -> str:
     """The name of a run's folder: what varies, in words, and a hash of all that it is.
 
-    Words name what varies in this study. The hash does not depend on them: a run that another
-    one needs counts by its own hash.
+    Words name what varies in this study. The hash does not depend on them: of a run that this one
+    needs, `flags` have the identity.
     """
-    known = {name: identity(value) if is_key(value) else value for name, value in flags.items()}
-    content = json.dumps([role, script, known], sort_keys=True, default=str)
+    content = json.dumps([role, script, flags], sort_keys=True, default=str)
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
     words = "_".join([role, *map(format_value, setting.values())])
     words = re.sub(r"[^\w.+-]+", "_", words)[:80]
     return f"{words}_seed_{flags.get('seed')}_{digest}"
 
 
-KEY = re.compile(r"_seed_(\w+_[0-9a-f]{8})$")
-
-
-def is_key(value: object) -> bool:
-    return isinstance(value, str) and KEY.search(value) is not None
-
-
 def identity(key: str) -> str:
-    """What a run is, without the words of its key."""
-    found = KEY.search(key)
-    assert found is not None, f"{key} is not the key of a run"
-    return found[1]
+    """What a run is, without the words of its key: its seed and its hash."""
+    return key.rpartition("_seed_")[2]
 
 
 def made_runs(folder: Path) -> dict[str, str]:
-    """The keys of the runs that have a folder, by what they are."""
+    """The keys of the runs that have a folder, by what they are; of two the one with results."""
     paths = [*folder.glob("*_seed_*"), *folder.glob(f"{RECORDING}s/*_seed_*")]
-    keys = [path.relative_to(folder).as_posix() for path in sorted(paths)]
-    return {identity(key): key for key in keys if is_key(key)}
+    results = ("scores.csv", "lab.npz")
+    paths.sort(key=lambda path: (any((path / name).is_file() for name in results), path))
+    keys = [path.relative_to(folder).as_posix() for path in paths]
+    return {identity(key): key for key in keys}
 
 
 def seedless_key(run: PlannedRun) -> str:

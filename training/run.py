@@ -134,8 +134,12 @@ class Run:
         print(f"run folder {self.folder}\nexport     {self.export}")
 
     def _settings(self) -> dict:
-        """The configuration as --config reads it."""
-        return {name: value for name, value in vars(self.args).items() if name not in TECHNICAL}
+        """The configuration as --config reads it, for which an empty list is no value."""
+        return {
+            name: value
+            for name, value in vars(self.args).items()
+            if name not in TECHNICAL and value != []
+        }
 
     def _lock(self) -> Callable[[], object]:
         """Locks the folder; the function that is returned releases it, once."""

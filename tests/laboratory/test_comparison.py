@@ -1,5 +1,7 @@
 """Gains, rivals, gaps and choices of adapted students, by hand."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import pytest
 from scipy import stats
@@ -80,6 +82,20 @@ def test_held_out_frames_choose_among_the_candidates_and_never_the_oracle(held_o
     first = comparison.choices_of(arrange(runs_of(held_out=held_out)))[0]
     assert first.chosen.labels == chosen and first.loss == pytest.approx(loss)
     assert first.best.labels == "both"
+
+
+def test_the_first_candidate_is_chosen_until_another_is_clearly_better():
+    runs = {run.labels: run for run in runs_of({"adapted": (1.0,), "both": (1.1,)})}
+    for shift, chosen in ((-0.05, "adapted"), (-0.2, "both")):
+        # The frames differ by shift +- 0.1 sqrt(4 / 3): a standard error of 0.058
+        errors = (-1.1, -0.9, -1.1, -0.9)
+        both = tuple(
+            error + shift + noise
+            for error, noise in zip(errors, (0.1, 0.1, -0.1, -0.1), strict=True)
+        )
+        held_out = {"adapted": errors, "both": both}
+        table = arrange(replace(run, held_out=held_out[name]) for name, run in runs.items())
+        assert comparison.choices_of(table)[0].chosen.labels == chosen
 
 
 def test_a_choice_that_harms_is_reported():

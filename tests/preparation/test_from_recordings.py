@@ -22,6 +22,7 @@ from recordings.file import read_recording, truth_path
 from report.statistics import first_of_best
 from tests.doubles import interrupt_where, skip_training
 
+CPU = torch.device("cpu")
 FAST = ["--width", "2", "--batch_size", "8", "--epochs", "2", "--cr", "0.125"]
 
 
@@ -125,7 +126,7 @@ def test_best_is_the_first_that_is_not_clearly_worse_on_held_out_frames(laborato
     del others["best_adapted_teacher"]  # which is none of the students
     order = sorted(others, key=lambda name: CANDIDATES.index(name.split("_")[1]))
     paths = [folder / name / "best.pth" for name in order]
-    errors = held_out_errors(paths, parsed(laboratory, "--labels", "both"))
+    errors = held_out_errors(paths, parsed(laboratory, "--labels", "both"), CPU)
     for name, error in zip(order, errors, strict=True):
         assert np.mean(error) == pytest.approx(others[name]["val_recorded_error"], rel=1e-5)
     chosen = order[first_of_best([name.split("_")[1] for name in order], errors)]

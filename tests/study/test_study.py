@@ -466,6 +466,9 @@ class TestStatistics:
         assert set(chosen) == {0, 1}
         assert first_of_best(["a", "b", "a"], [[3.0, 4.0], [2.0, 2.5], [2.0, 2.6]]) == 2
         assert first_of_best(["a", "b"], [[1.0], [0.9]]) == 1, "of one frame nothing is known"
+        noisy = generator.normal(size=30)
+        errors = [noisy - noisy.mean(), noisy * 0 + 0.01, noisy * 0 - 0.01]
+        assert first_of_best(["a", "b", "c"], errors) == 0, "compared with the lowest alone"
 
     def test_holm_is_the_closed_test_of_bonferroni(self):
         p = [0.01, 0.04, 0.03, float("nan"), 0.5]
