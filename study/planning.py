@@ -233,7 +233,8 @@ class Plan:
         }
         key = run_key(role, setting, script, flags | needed)
         key = f"{RECORDING}s/{key}" if role == RECORDING else key
-        key = self.made.setdefault(identity(key), key)
+        older = identity(run_key(role, setting, script, flags))  # of studies of earlier versions
+        key = self.made.get(older) or self.made.setdefault(identity(key), key)
         run = PlannedRun(key, role, script, flags, setting, flags["seed"], **keys)
         self.runs.setdefault(key, run)
         return key
