@@ -32,8 +32,6 @@ from study.status import (
     write_status,
 )
 
-HELD_OUT = ("val_recorded_error", "val_recorded_error_se", "best_epoch", "chosen")  # of a status
-
 
 def do_job(study: Study, plan: Plan, keys: list[str], wait: bool = False) -> dict[str, str]:
     """Trains and scores the runs of a job; returns the state of each.
@@ -114,8 +112,7 @@ def train_and_score(study: Study, plan: Plan, runs: list[PlannedRun]) -> None:
         }
         if "val_recorded_error" in result:
             write_held_out(study, run.key, held_out_errors([checkpoint], args, device)[0])
-        held_out = {name: result[name] for name in HELD_OUT if name in result}
-        scored.append((run.key, rows, baselines, status | held_out))
+        scored.append((run.key, rows, baselines, status))
     for key, rows, baselines, status in scored:
         write_baselines(study, key, baselines)
         write_scores(study, key, rows)

@@ -101,10 +101,8 @@ def write_held_out(study: Study, key: str, errors: list[float]) -> None:
 
 def read_held_out(study: Study, key: str) -> tuple[float, ...]:
     path = study.folder / key / "held_out.csv"
-    if not path.is_file():
-        return ()
-    with open(path, newline="") as file:
-        return tuple(float(row["squared_error"]) for row in csv.DictReader(file))
+    rows = read_scores(path) if path.is_file() else []
+    return tuple(row["squared_error"] for row in rows)
 
 
 def metric_of(row: dict) -> str:
