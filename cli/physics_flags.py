@@ -8,6 +8,7 @@ from cli.light_flags import add_light
 from core.registry import (
     BATCH_NORMS,
     CLASSIFIERS,
+    CONSISTENCIES,
     DEGRADATIONS,
     FIRST_IMAGES,
     KERNELS,
@@ -165,7 +166,16 @@ def add_network(parser: Parser, student: bool = False) -> None:
     add("width", "channels at full resolution, doubled at each further one", type=counting)
     add("channels", "channels of all blocks", old=("features",), type=counting)
     add("blocks", "number of blocks, or of blocks at each resolution", type=counting)
+    add("stages", "steps towards the measurements, with a denoiser each", type=counting)
+    add("share", "one denoiser for all stages", action=BooleanOptionalAction)
     add("growth", "channels that each convolution of a dense block adds", type=counting)
+    group.add_argument(
+        "--consistency",
+        choices=CONSISTENCIES,
+        default="none",
+        help="range: what was measured is taken from the measurements, less where they are noisy, "
+        "and the network is left the rest",
+    )
     norms, paddings = ", ".join(BATCH_NORMS), ", ".join(PADDINGS)
     add("batch_norm", f"one of {norms}", type=one_of(BATCH_NORMS, "batch_norm"))
     add("padding", f"one of {paddings}", type=one_of(PADDINGS, "padding"))

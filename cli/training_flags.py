@@ -41,6 +41,9 @@ LATER = {
     "measurement_weight": (None,),
     "measurement_part": (None,),
     "truth": (None,),
+    "stages": (None,),
+    "share": (None,),
+    "consistency": ("none",),
     **{name: (None, default) for name, default in LIGHT.items()},
 }
 RENAMED = {"channels": "features"}

@@ -57,6 +57,7 @@ class Entry:
 
 
 UNET = {"scales": 2, "width": 64, "batch_norm": "off", "padding": "zeros"}
+READ_MEASUREMENTS = ("unrolled",)  # networks that see more of y than the first image
 NETWORKS = {  # that a command line can begin afresh
     "unet": Entry(path="models.unet:UNet", flags=UNET),
     "dncnn": Entry(path="models.dncnn:DnCNN", flags={"channels": 32, "blocks": 6}),
@@ -65,6 +66,9 @@ NETWORKS = {  # that a command line can begin afresh
     ),
     "rrdbnet_large": Entry(
         path="models.rrdbnet:RRDBNet", flags={"channels": 64, "blocks": 23, "growth": 32}
+    ),
+    "unrolled": Entry(
+        path="models.unrolled:Unrolled", flags={"stages": 4, "channels": 24, "share": False}
     ),
     "drunet": Entry(path="models.drunet:DRUNet", flags={"width": 16, "blocks": 1}),
     "drunet_large": Entry(path="models.drunet:DRUNet", flags={"width": 64, "blocks": 4}),
@@ -272,6 +276,7 @@ ORDERINGS = {  # of the Hadamard patterns, or dense patterns; file:PATH is the u
 
 FIRST_IMAGES = ("adjoint", "lmmse")
 BATCH_NORMS = ("off", "on", "bias-free")
+CONSISTENCIES = ("none", "range")
 PADDINGS = ("zeros", "circular", "release")
 
 PAIRS = {"gt": ..., "lq": ..., "pairs": None}

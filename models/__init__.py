@@ -1,12 +1,19 @@
 """Networks: forward(x) is the output, features(x) the named layers that end with it."""
 
-from core.registry import MODELS, look_up
+from core.registry import MODELS, READ_MEASUREMENTS, look_up
 from models.base import Network
 
 
 def build_network(config: dict) -> Network:
     """The network of a config, which is data in the checkpoint."""
     config = dict(config)
+    if config.pop("consistency", "none") == "range":
+        from models.consistent import Consistent
+
+        n = config["n"]
+        if config["name"] not in READ_MEASUREMENTS:
+            del config["n"]
+        return Consistent(build_network(config), n)
     if "classes" in config:
         config["classes"] = len(config["classes"])  # the config has their names
     return look_up(MODELS, config.pop("name"), "model")(**config)

@@ -65,6 +65,11 @@ class Physics(nn.Module):
         return False
 
     @property
+    def appends_measurements(self) -> bool:
+        """Whether the first image ends with the measured values, their variances, and a mask."""
+        return False
+
+    @property
     def parts(self) -> "Sequence[Physics]":
         """The physics of which one is used for a batch: this one, or those of a mixture."""
         return [self]
@@ -180,7 +185,7 @@ class Physics(nn.Module):
     def measurement_identity(self) -> list[dict]:
         """Config and state without the first image."""
         states = [kept | {"lmmse": None} for kept in self.state()]
-        return [self.config | {"x0": None}, *states]
+        return [self.config | {"x0": None, "measurements": None}, *states]
 
     @property
     def label(self) -> str:

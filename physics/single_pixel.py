@@ -83,7 +83,9 @@ class SinglePixel(Linear):
     """A single-pixel camera of one ratio, with the patterns that it measures.
 
     Where it counts photons, y has the noise level of each image as a further channel: the standard
-    deviation of a value.
+    deviation of a value. For a network that reads measurements y ends with the variances of the
+    noise of all values, and the first image with the values, these variances, and a mask of what
+    was measured, which all have a place on the grid of the Hadamard patterns.
     """
 
     levels = ("awgn_snr", "noise", "photons")
@@ -99,6 +101,10 @@ class SinglePixel(Linear):
     @property
     def appends_noise_level(self) -> bool:
         return self.config["photons"] is not None
+
+    @property
+    def appends_measurements(self) -> bool:
+        return self.config["measurements"]
 
     def at_noise(self, **noise: float | list[float] | None) -> Self:
         other = super().at_noise(**noise)
@@ -164,10 +170,14 @@ class SinglePixel(Linear):
 
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A(x) + n, with white noise or photon noise, or none."""
-        if self.light is None:
-            return super().measure(x, generator)
-        values, variance = self.values_of_counts(*self.count_photons(x, generator))
-        return self.place_values(values.to(x), variance.to(x))
+        if self.light is not None:
+            values, variance = self.values_of_counts(*self.count_photons(x, generator))
+            return self.place_values(values.to(x), variance.to(x))
+        y = super().measure(x, generator)
+        if not self.appends_measurements:
+            return y
+        clean = self.values(self.operator.A(x))
+        return self.place_values(self.values(y), self.white_variance(clean).expand_as(clean))
 
     def place_values(self, values: Tensor, variance: Tensor | None = None) -> Tensor:
         """Measured values (B, C, m), and the variances of their noise, as a y of this physics.
@@ -175,12 +185,15 @@ class SinglePixel(Linear):
         The noise level is their root mean; without them it is 0.
         """
         y = self.grid(values)
-        if not self.appends_noise_level:
-            return y
+        channels = [y]
         variance = torch.zeros_like(values) if variance is None else variance
-        level = variance.mean((1, 2)).clamp_min(0).sqrt()  # (B,)
-        level = level.view(-1, *[1] * (y.dim() - 1)).expand(-1, 1, *y.shape[2:])
-        return torch.cat((y, level), dim=1)
+        if self.appends_noise_level:
+            level = variance.mean((1, 2)).clamp_min(0).sqrt()  # (B,)
+            level = level.view(-1, *[1] * (y.dim() - 1)).expand(-1, 1, *y.shape[2:])
+            channels.append(level)
+        if self.appends_measurements:
+            channels.append(self.grid(variance))
+        return torch.cat(channels, dim=1) if len(channels) > 1 else y
 
     # ------------------------------------------------ recordings
 
@@ -232,11 +245,14 @@ class SinglePixel(Linear):
         return super().back_projection(y[:, : self.config["c"]])
 
     def first_image(self, y: Tensor) -> Tensor:
-        x0, level = super().first_image(y), y[:, self.config["c"] :]
-        if not self.appends_noise_level:
-            return x0
-        level = level.flatten(1)[:, :1, None, None]
-        return torch.cat((x0, level.expand(-1, 1, *x0.shape[2:])), dim=1)
+        c, channels = self.config["c"], [super().first_image(y)]
+        if self.appends_noise_level:
+            level = y[:, c].flatten(1)[:, :1, None, None]
+            channels.append(level.expand(-1, 1, *channels[0].shape[2:]))
+        if self.appends_measurements:
+            mask = self.measured_in(y[:, :1]).expand(len(y), -1, -1, -1)
+            channels += [y[:, :c], y[:, -c:], mask]
+        return torch.cat(channels, dim=1) if len(channels) > 1 else channels[0]
 
     def noise_variance(self, rows: Tensor, images: Tensor) -> float | Tensor:
         if self.light is not None:
@@ -315,6 +331,11 @@ def build_one_ratio(
         operator.mask = (patterns < m).float().expand(1, *size).contiguous()
         taken = int(operator.mask[0, 0].sum())
     else:
+        if config["measurements"]:
+            raise UserError(
+                f"ordering '{config['ordering']}': this network reads measurements, which need the "
+                "grid of the Hadamard patterns; choose another --ordering or another --network"
+            )
         check_dense(n)
         patterns = patterns[:m].clone()
         index = torch.arange(m)
@@ -334,7 +355,7 @@ def single_pixel_camera(
 ) -> Physics:
     """The camera of one ratio, or the mixture of several where `cr` is a list."""
     # cs is another word for it, and files of earlier versions lack these kinds of noise.
-    config = LIGHT | {"noise": None} | config | {"name": "spc"}
+    config = LIGHT | {"noise": None, "measurements": False} | config | {"name": "spc"}
     check_light(config)
     if not isinstance(config["cr"], list):
         return build_one_ratio(config, images, state[0] if state else None)

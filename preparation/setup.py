@@ -25,6 +25,7 @@ from core.registry import (
     LOSSES,
     MODELS,
     PHYSICS,
+    READ_MEASUREMENTS,
     RECORDED_LOSSES,
     LossSpec,
     bound,
@@ -94,10 +95,17 @@ def check_physics(args: Namespace, config: dict) -> None:
 
 def physics_config_of(args: Namespace) -> dict:
     """The config of the physics that the flags describe, with the patterns of a recording."""
+    reads = {"measurements": True} if reads_measurements(args) else {}
     if args.dataset == "recorded":
-        return read_recording(args.data_root).config | {"cr": args.cr, "x0": args.x0}
+        return read_recording(args.data_root).config | {"cr": args.cr, "x0": args.x0} | reads
     flags = {flag: getattr(args, flag) for flag in PHYSICS[args.physics].flags}
-    return {"name": args.physics, "n": args.n, "c": args.c, **flags}
+    return {"name": args.physics, "n": args.n, "c": args.c, **flags, **reads}
+
+
+def reads_measurements(args: Namespace) -> bool:
+    """Whether the network of the flags sees the measurements beside the first image."""
+    consistent = getattr(args, "consistency", "none") == "range"
+    return args.network in READ_MEASUREMENTS or consistent
 
 
 def network_of(args: Namespace, **more) -> tuple[Network, dict]:
@@ -107,6 +115,10 @@ def network_of(args: Namespace, **more) -> tuple[Network, dict]:
     """
     flags = {flag: getattr(args, flag) for flag in MODELS[args.network].flags}
     flags = {flag: value for flag, value in flags.items() if value is not None}
+    if reads_measurements(args):
+        more["n"] = args.n
+    if getattr(args, "consistency", "none") == "range":
+        more["consistency"] = "range"
     config = {"name": args.network, "c": args.c, **flags, **more}
     with torch.device("meta"):  # before anything of that size is made
         count = sum(w.numel() for w in build_network(config).parameters())

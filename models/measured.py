@@ -1,0 +1,42 @@
+"""What the first image carries of the measurements, for networks that read them."""
+
+import torch
+from torch import Tensor
+
+from core.errors import UserError
+from physics.hadamard import hadamard_2d
+from physics.mosaic import assemble_blocks, split_blocks
+
+
+class Measured:
+    """What the first image carries of the measurements, which a step compares an image with.
+
+    All maps are on the grid of the Hadamard patterns of n x n pixels; of larger images each block
+    has its own.
+    """
+
+    def __init__(self, x: Tensor, c: int, n: int):
+        if x.shape[1] < 3 * c + 1:
+            raise UserError(
+                "this network reads measurements, which its input lacks: its physics must be spc"
+            )
+        self.n, self.size = n, x.shape[-2:]
+        self.values, self.variance, self.mask = x[:, -2 * c - 1 :].split((c, c, 1), dim=1)
+
+    def transform(self, x: Tensor) -> Tensor:
+        """The orthonormal Hadamard transform of each block, which is its own inverse."""
+        if self.size == (self.n, self.n):
+            return hadamard_2d(x)
+        rows, columns = (side // self.n for side in self.size)
+        return assemble_blocks(hadamard_2d(split_blocks(x, self.n)), rows, columns)
+
+    def correction(self, x: Tensor, trust: Tensor) -> Tensor:
+        """Aᵀ W (y - A x), W = trust / (trust + variance): 1 for values without noise."""
+        weight = self.mask * trust / (trust + self.variance)
+        return self.transform(weight * (self.values - self.transform(x)))
+
+    def maps(self) -> Tensor:
+        """The noise level of a value and the ratio of every image, (B, 2, 1, 1)."""
+        share = self.mask.mean((1, 2, 3), keepdim=True)
+        variance = (self.mask * self.variance).mean((1, 2, 3), keepdim=True) / share
+        return torch.cat((variance.clamp_min(0).sqrt(), share), dim=1)
