@@ -16,6 +16,7 @@ from core.registry import (
     NETWORKS,
     ORDERINGS,
     PADDINGS,
+    READ_MEASUREMENTS,
     RESIZES,
     RESTORED,
 )
@@ -176,9 +177,21 @@ def add_network(parser: Parser, student: bool = False) -> None:
         help="range: what was measured is taken from the measurements, less where they are noisy, "
         "and the network is left the rest",
     )
+    parser.rules.append(lambda args: check_measurements(args, parser))
     norms, paddings = ", ".join(BATCH_NORMS), ", ".join(PADDINGS)
     add("batch_norm", f"one of {norms}", type=one_of(BATCH_NORMS, "batch_norm"))
     add("padding", f"one of {paddings}", type=one_of(PADDINGS, "padding"))
+
+
+def check_measurements(args: Namespace, parser: Parser) -> None:
+    """Refuses networks that read measurements where there are none on the grid of the patterns."""
+    named = f"--network {args.network}" if args.network in READ_MEASUREMENTS else ""
+    named = "--consistency range" if args.consistency == "range" else named
+    if named and args.physics not in ("spc", "cs"):
+        parser.error(
+            f"{named} reads the measurements of a single-pixel camera: it needs --physics spc, "
+            f"not {args.physics}"
+        )
 
 
 def add_classifier(parser: Parser) -> None:

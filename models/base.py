@@ -1,7 +1,7 @@
 """The base class of all networks, of those that restore images, and what they share."""
 
 from contextlib import nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -39,14 +39,16 @@ class Network(nn.Module):
         """The input as the first layer gets it."""
         return x
 
-    def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
+    def run_block(self, block: nn.Module, *inputs: Tensor | None) -> Any:
+        """What a block makes of its inputs."""
         if not (self.checkpointing and torch.is_grad_enabled()):
-            return block(x)
-        output = checkpoint(
-            block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), FrozenCounts(block))
+            return block(*inputs)
+        return checkpoint(
+            block,
+            *inputs,
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), FrozenCounts(block)),
         )
-        assert isinstance(output, Tensor)
-        return output
 
 
 class FrozenCounts:
@@ -69,8 +71,10 @@ class Restorer(Network):
     """A network from a first image to a restored image (B, C, H, W).
 
     Behind its channels the first image may carry a map of the noise level, which most networks
-    ignore.
+    ignore; behind it come the measurements, for those that read them.
     """
+
+    reads_measurements: bool = False
 
 
 class FirstImage(Restorer):

@@ -14,6 +14,8 @@ class Consistent(Restorer):
     the network of variance t in a value, which is learnt. Layers: those of the network.
     """
 
+    reads_measurements = True
+
     def __init__(self, network: Restorer, n: int):
         super().__init__(network.c)
         self.network, self.n = network, n

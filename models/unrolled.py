@@ -43,7 +43,7 @@ class Unrolled(Restorer):
     last denoiser), output.
     """
 
-    can_checkpoint = True
+    reads_measurements = True
 
     def __init__(
         self, c: int = 1, n: int = 32, stages: int = 4, channels: int = 24, share: bool = False
@@ -69,6 +69,6 @@ class Unrolled(Restorer):
             correction = measured.correction(image, self.log_trust[k].exp())
             image = image + self.steps[k] * correction
             denoiser = self.denoisers[k % len(self.denoisers)]
-            change, before = denoiser(image, maps, before)
+            change, before = self.run_block(denoiser, image, maps, before)
             layers[name], image = before, image + change
         return layers | {"head": change, "output": image}

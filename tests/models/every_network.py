@@ -12,7 +12,7 @@ import time
 import torch
 
 from core.errors import UserError
-from core.registry import CLASSIFIERS, NETWORKS
+from core.registry import CLASSIFIERS, NETWORKS, READ_MEASUREMENTS
 from models import build_network
 from models.base import to_device
 
@@ -38,7 +38,8 @@ def train(config: dict) -> None:
     """A few forward and backward passes, as a training does them."""
     torch.manual_seed(0)
     network = to_device(build_network(config), CPU).train()
-    x = torch.rand(2, 3, 32, 32).contiguous(
+    channels = 10 if config["name"] in READ_MEASUREMENTS else 3  # values, variances and a mask
+    x = torch.rand(2, channels, 32, 32).contiguous(
         memory_format=torch.channels_last
     )  # as pictures may lie
     for _ in range(STEPS):

@@ -146,3 +146,41 @@ def test_the_same_values_are_measured_for_networks_that_read_them_and_others():
     views = (p.observe(pictures(), torch.Generator().manual_seed(1)) for p in (reading, plain))
     more, x0 = views
     assert torch.equal(more[:, :1], x0) and more.shape[1] == 4
+
+
+@pytest.mark.parametrize("config", NETWORKS)
+def test_it_learns_and_gradient_checkpointing_changes_no_gradient(config):
+    physics, x = camera(), 0.3 * pictures() + pictures(n=1)
+    x0, grads = physics.observe(x), []
+    for checkpointing in (False, True):
+        network = trained(config).train()
+        network.checkpointing = checkpointing
+        (network(x0) - x).square().mean().backward()
+        grads.append([w.grad for w in network.parameters()])
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(30):
+        loss = (network(x0) - x).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_stages_are_named_layers_in_the_order_of_the_computation():
+    layers = trained({"name": "unrolled", "n": N, "stages": 4, "channels": 4}).features(
+        camera().observe(pictures())
+    )
+    assert list(layers) == ["enc1", "stage2", "stage3", "latent", "head", "output"]
+
+
+def test_a_shared_denoiser_has_its_parameters_once():
+    separate, shared = (
+        sum(w.numel() for w in build_network(config | {"c": 1}).parameters())
+        for config in NETWORKS[:2]
+    )
+    steps = 2 * 3
+    assert separate - steps == 3 * (shared - steps)
