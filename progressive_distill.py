@@ -160,6 +160,7 @@ def check(args) -> None:
         "sup_loss",
         "awgn_teacher",
         "shuffle_teacher",
+        "dist_part",
     }
     unused |= {flag for flag in args.typed if flag.startswith("alpha_") or flag == "style_weight"}
     if args.encoder_from and not args.teacher and unused:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from cli import checks
 from cli.data_flags import add_labelled, add_loading, defaults_of
 from cli.physics_flags import add_classifier, add_physics
-from cli.recorded_flags import settle_distillation
+from cli.recorded_flags import PARTS, settle_distillation
 from cli.training_flags import add_run, add_training
 from core.inputs import checkpoint_file
 from core.registry import (
@@ -100,6 +100,13 @@ def add_distillation(parser: Parser) -> None:
         choices=(0, 1),
         help="target of the task loss: 1 is the image, 0 the teacher's output; without it 1, "
         "and for recordings 0",
+    )
+    group.add_argument(
+        "--dist_part",
+        choices=PARTS,
+        default=PARTS[0],
+        help="what distillation losses on the output compare: all of it, or the part that the "
+        "student does not measure, its null space",
     )
     group.add_argument(
         "--awgn_teacher",

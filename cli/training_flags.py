@@ -44,6 +44,7 @@ LATER = {
     "stages": (None,),
     "share": (None,),
     "consistency": ("none",),
+    "dist_part": ("all",),
     **{name: (None, default) for name, default in LIGHT.items()},
 }
 RENAMED = {"channels": "features"}

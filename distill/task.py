@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from core.distributed import gather_samples, single_process
+from core.errors import UserError
 from data.batches import Batch, present
 from distill import WeightedLoss
 from distill.layers import Adapter, check_layers, selected_layers
@@ -188,6 +189,8 @@ class Distillation(Task):
     it is what `recorded` says, with its loss on the recorded values beside it. An `online`
     teacher learns beside the student from its own task loss alone; any other is frozen and stays in
     eval mode. `shuffled` teachers are a control: each image is taught the answers for another one.
+    With `unmeasured_only` the losses on the output compare (1 - A⁺A) x̂ alone, of the student's A:
+    what no pattern of the student measured.
     """
 
     def __init__(
@@ -206,6 +209,7 @@ class Distillation(Task):
         supervised: bool = True,
         online: bool = False,
         shuffled: bool = False,
+        unmeasured_only: bool = False,
         labels: Sequence[int] = (),
         recorded: Labels | None = None,
     ):
@@ -214,6 +218,7 @@ class Distillation(Task):
         self.teachers, self.losses = tuple(teachers), tuple(losses)
         self.alpha, self.schedule, self.beta = alpha, schedule, beta
         self.supervised, self.online, self.shuffled = supervised, online, shuffled
+        self.unmeasured_only = unmeasured_only
         # A frozen teacher is not part of the task's state: it is neither trained nor saved.
         if online:
             (teacher,) = self.teachers
@@ -227,6 +232,11 @@ class Distillation(Task):
         self.adapters = nn.ModuleDict()
         with single_process():
             self.comparisons = self._compare_examples(losses, selection, labels)
+        if unmeasured_only and "output" not in self.layers:
+            raise UserError(
+                "dist_part unmeasured: no loss compares the output; choose a --type_dist with "
+                "output, and a --loss_distill"
+            )
 
     @property
     def layers(self) -> list[str]:
@@ -298,6 +308,8 @@ class Distillation(Task):
         """The value of a comparison; `context` holds what losses may read of the batch."""
         loss, spec = comparison.loss, comparison.loss.spec
         f_s, f_t = s[comparison.layer], t[comparison.layer].detach()
+        if self.unmeasured_only and comparison.layer == "output":
+            f_s, f_t = self.unmeasured_part(f_s), self.unmeasured_part(f_t)
         read = {name: context[name] for name in spec.reads}
         if spec.adapter != "own" and comparison.adapter in self.adapters:
             f_s, f_t = self.adapters[comparison.adapter](f_s, f_t)
@@ -310,6 +322,16 @@ class Distillation(Task):
         check_layers(loss.name, spec.needs, f_s, f_t)
         distance = self.adapters[comparison.adapter] if spec.adapter == "own" else loss.distance
         return distance(f_s, f_t, **read)
+
+    def unmeasured_part(self, x: Tensor) -> Tensor:
+        """(1 - A⁺A) x: what no pattern of the student measured."""
+        measured = self.physics.project(x)
+        if measured is None:
+            raise UserError(
+                f"dist_part unmeasured: physics '{self.physics.label}' has no linear measurements "
+                "of one ratio, so what it does not measure is not defined"
+            )
+        return x - measured
 
     def observe(self, batch: Batch, generator: Generator | None) -> tuple[Tensor, list[Tensor]]:
         """What student and teachers see of the same images.

@@ -10,7 +10,7 @@ PARTS = ("encoder", "decoder")
 
 def part_of(name: str) -> str:
     """The part of the U-Net that a tensor or block belongs to: Conv1 .. ConvK are the encoder."""
-    block = name.split(".")[0]
+    block = name.removeprefix("network.").split(".")[0]  # which a consistent network puts before
     return "encoder" if block.startswith("Conv") and block != "Conv_1x1" else "decoder"
 
 

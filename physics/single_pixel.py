@@ -285,6 +285,10 @@ class Mixture(Physics):
     def appends_noise_level(self) -> bool:
         return self.parts[0].appends_noise_level
 
+    @property
+    def appends_measurements(self) -> bool:
+        return self.parts[0].appends_measurements
+
     def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         k = int(torch.randint(len(self.parts), (), generator=generator))
         return self.parts[k].observe(x, generator)

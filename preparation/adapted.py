@@ -64,6 +64,7 @@ def args_of(args: Namespace, teacher: Teacher) -> Namespace:
         "network": teacher.config["name"],
         "cr": teacher.physics.config["cr"],
         "x0": teacher.physics.config["x0"],
+        "consistency": teacher.config.get("consistency", "none"),
         "run_name": args.run_name and f"{args.run_name}_teacher",
     }
     begun = {name: None for name in BEGINNINGS if hasattr(args, name)}

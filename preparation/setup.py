@@ -425,6 +425,7 @@ def distillation(
         supervised=bool(args.sup_loss),
         online=online,
         shuffled=args.shuffle_teacher,
+        unmeasured_only=args.dist_part == "unmeasured",
         recorded=labels,
     )
 
