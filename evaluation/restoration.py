@@ -28,7 +28,7 @@ from evaluation.checkpoints import (
     short_name,
 )
 from models.base import FirstImage, Network
-from physics.base import LARGEST_LMMSE, MOST_LMMSE, Linear, Physics
+from physics.base import MOST_LMMSE, Linear, Physics
 from physics.paired import physics_for
 from preparation.setup import physics_of_recording, request_of
 from recordings.frames import RecordedFrames
@@ -137,10 +137,6 @@ def load_lmmse_images(checkpoint: Checkpoint, args: Namespace, test: Images) -> 
     if test.paired or isinstance(test, RecordedFrames) or not isinstance(physics, Linear):
         return None  # a recording has no clean training images
     try:
-        if n > LARGEST_LMMSE:
-            raise UserError(
-                f"it is limited to {LARGEST_LMMSE} x {LARGEST_LMMSE} pixels, these are {n} x {n}"
-            )
         if not test.same_size and physics.step < n:
             raise UserError(
                 f"it estimates images of {n} x {n} pixels, and the test images have various sizes"

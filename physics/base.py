@@ -12,6 +12,7 @@ from core.errors import UserError
 from core.registry import FIRST_IMAGES, label_of
 from data.batches import Batch, present
 from physics.lmmse import LARGEST_LMMSE, LMMSE, MOST_LMMSE
+from physics.stationary import StationaryLMMSE
 
 
 def is_equal(x, y) -> bool:
@@ -211,7 +212,7 @@ class Linear(Physics):
     levels = ("awgn_snr",)
     index: Tensor
     operator: Operator
-    lmmse: LMMSE | None
+    lmmse: LMMSE | StationaryLMMSE | None
 
     def __init__(self, operator: Operator, config: dict, index: Tensor):
         super().__init__(config)
@@ -255,7 +256,19 @@ class Linear(Physics):
         return self.operator.A_dagger(self.operator.A(x))
 
     def first_image(self, y: Tensor) -> Tensor:
-        return self.back_projection(y) if self.lmmse is None else self.lmmse(self.values(y))
+        if self.lmmse is None:
+            return self.back_projection(y)
+        if isinstance(self.lmmse, StationaryLMMSE):
+            return self.lmmse(self.values(y), self.clean_values, self.adjoint)
+        return self.lmmse(self.values(y))
+
+    def clean_values(self, x: Tensor) -> Tensor:
+        """The values (B, C, m) of images without noise."""
+        return self.values(self.operator.A(x))
+
+    def adjoint(self, values: Tensor) -> Tensor:
+        """Aᵀ of values (B, C, m), which are images."""
+        return self.operator.A_adjoint(self.grid(values))
 
     @torch.no_grad()
     def rows(self, count: int | None = None) -> Tensor:
@@ -278,31 +291,35 @@ class Linear(Physics):
         y = torch.zeros(len(values), c, shape.numel(), device=values.device)
         return y.index_copy(2, self.index, values).unflatten(2, shape)
 
-    def noise_variance(self, rows: Tensor, images: Tensor) -> float | Tensor:
+    def noise_variance(self, images: Tensor) -> float | Tensor:
         """The mean variance of the noise over the images, perhaps of each value, (C, m)."""
         snr = self.config["awgn_snr"]
         if snr is None:
             return 0.0
-        return (images.flatten(2) @ rows.T).square().mean().item() * 10 ** (-snr / 10)
+        squares = [self.clean_values(some).square().mean((1, 2)) for some in images.split(64)]
+        return torch.cat(squares).mean().item() * 10 ** (-snr / 10)
 
-    def fit_lmmse(self, images: Tensor, variance: Tensor | None = None) -> LMMSE:
+    def new_lmmse(self) -> LMMSE | StationaryLMMSE:
+        """An estimator that is not fitted yet: with a full covariance where its size allows it."""
+        kind = LMMSE if self.config["n"] <= LARGEST_LMMSE else StationaryLMMSE
+        return kind(self.config["c"], self.config["n"], self.m)
+
+    @torch.no_grad()
+    def fit_lmmse(self, images: Tensor, variance: Tensor | None = None) -> LMMSE | StationaryLMMSE:
         """The LMMSE estimator from at most 10,000 training images.
 
         Its noise is that of this physics, or has the given variance (C, m).
         """
-        n = self.config["n"]
-        if n > LARGEST_LMMSE:
-            raise UserError(
-                f"x0 'lmmse' needs the n² x n² covariance of the images: n {n} is above the "
-                f"allowed {LARGEST_LMMSE}; use --x0 adjoint"
-            )
         if len(images) < 2:
             raise UserError("x0 'lmmse' needs more than one training image")
-        rows, images = self.rows().cpu(), images[:MOST_LMMSE]
-        noise = self.noise_variance(rows, images) if variance is None else variance
-        return LMMSE(images.shape[1], n, len(rows)).fit(rows, images, noise)
+        lmmse, images = self.new_lmmse(), images[:MOST_LMMSE].to(self.index.device)
+        noise = self.noise_variance(images) if variance is None else variance
+        if isinstance(lmmse, StationaryLMMSE):
+            return lmmse.to(images.device).fit(self.clean_values, images, noise)
+        noise = noise.cpu() if isinstance(noise, Tensor) else noise
+        return lmmse.fit(self.rows().cpu(), images.cpu(), noise)
 
-    def with_first_image(self, lmmse: LMMSE | None) -> Self:
+    def with_first_image(self, lmmse: LMMSE | StationaryLMMSE | None) -> Self:
         """The same measurements with another first image: the LMMSE estimate or back-projection."""
         other = self.with_config(x0="adjoint" if lmmse is None else "lmmse")
         other.lmmse = lmmse
@@ -313,7 +330,7 @@ class Linear(Physics):
 
     def baselines(self, images: Callable[[], Tensor] | None) -> dict[str, Physics]:
         baselines: dict[str, Physics] = {"back-projection": self.with_first_image(None)}
-        if images is not None and self.config["n"] <= LARGEST_LMMSE:
+        if images is not None:
             baselines["LMMSE"] = self.with_first_image(self.fit_lmmse(images()))
         return baselines
 
@@ -326,7 +343,7 @@ class Linear(Physics):
         if self.config["x0"] == "adjoint":
             return self
         if kept is not None:
-            lmmse = LMMSE(self.config["c"], self.config["n"], self.m)
+            lmmse = self.new_lmmse()
             lmmse.load_state_dict(kept["lmmse"])
             return self.with_first_image(lmmse)
         if images is None:

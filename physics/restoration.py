@@ -67,7 +67,7 @@ class Noisy(Linear):
     def first_image(self, y: Tensor) -> Tensor:
         return torch.cat((super().first_image(y), y[:, self.config["c"] :]), dim=1)
 
-    def noise_variance(self, rows: Tensor, images: Tensor) -> float:
+    def noise_variance(self, images: Tensor) -> float:
         low, high = ends_of(self.config["sigma"])
         return (low * low + low * high + high * high) / 3 / 255**2  # the mean over the range
 

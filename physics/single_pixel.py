@@ -254,11 +254,11 @@ class SinglePixel(Linear):
             channels += [y[:, :c], y[:, -c:], mask]
         return torch.cat(channels, dim=1) if len(channels) > 1 else channels[0]
 
-    def noise_variance(self, rows: Tensor, images: Tensor) -> float | Tensor:
+    def noise_variance(self, images: Tensor) -> float | Tensor:
         if self.light is not None:
             return self.expected_variance(images)
         noise = self.config["noise"]
-        return super().noise_variance(rows, images) if noise is None else noise**2
+        return super().noise_variance(images) if noise is None else noise**2
 
     def kept(self) -> dict:
         return super().kept() | {"patterns": self.patterns}

@@ -902,7 +902,6 @@ WRONG = [
     (main_unet, ["--cr", "ten"], "'ten' is not a number"),
     (main_unet, ["--cr", "0.1", "--crs_expert", "0.2"], "not allowed with argument --cr"),
     (main_unet, ["--cr", "0.1", "--n", "24"], "power of two"),
-    (main_unet, ["--cr", "0.1", "--n", "128", "--x0", "lmmse"], "n 128 is above the allowed 64"),
     (main_unet, ["--cr", "0.1", "--n", "128", "--ordering", "random"], "allowed up to n 64"),
     (main_unet, ["--cr", "0.1", "--c", "2"], "invalid choice: 2"),
     (main_unet, ["--cr", "0.1", "--scales", "7"], "7 is outside [2, 5]"),

@@ -107,12 +107,6 @@ def test_a_network_tested_on_other_images_keeps_its_own_lmmse():
         ({"dataset": "digits", "limit_train": -4}, {}, DIGITS, "an impossible limit_train -4"),
         ({"dataset": "digits", "data_root": "a\nb"}, {}, DIGITS, "an impossible data_root 'a\\nb'"),
         ({"dataset": ["digits"]}, {}, DIGITS, "an impossible dataset ['digits']"),
-        (
-            {"dataset": "digits"},
-            {"n": 128},
-            DIGITS,
-            "limited to 64 x 64 pixels, these are 128 x 128",
-        ),
     ],
 )
 def test_where_lmmse_cannot_be_fitted_a_line_says_why(trained_with, camera, words, why, capsys):

@@ -146,7 +146,6 @@ def test_mri_measures_a_quarter_of_the_fourier_lines(mask_type):
         ({"name": "mri", "acceleration": 64, "mask_type": "gaussian"}, "^acceleration 64 .*16"),
         ({"name": "mri", "acceleration": 64, "mask_type": "uniform"}, "^acceleration 64 .*16"),
         ({"name": "denoise", "sigma": [1.0, 2.0, 3.0]}, "the two ends of a range"),
-        ({"name": "denoise", "sigma": 5.0, "n": 128, "x0": "lmmse"}, "above the allowed 64"),
     ],
 )
 @pytest.mark.filterwarnings("error")
