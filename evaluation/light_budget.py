@@ -9,7 +9,7 @@ from torch import Tensor
 
 from core.errors import UserError
 from core.files import significant, write_csv
-from physics.hadamard import hadamard_2d
+from core.hadamard import hadamard_2d
 from physics.light import Light
 from physics.orderings import is_hadamard
 from physics.single_pixel import SinglePixel

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from core.blocks import assemble_blocks, split_blocks
 from models.base import Network, Restorer
-from physics.mosaic import assemble_blocks, split_blocks
 
 
 class Piecewise(Restorer):

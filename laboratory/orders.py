@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from core.errors import UserError
+from core.hadamard import matrix
 from core.inputs import check_side
 from data.arrays import BAD_ARRAY, read_npy
 from laboratory.readers import read_table
-from physics.hadamard import matrix
 from physics.orderings import patterns_of
 
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from core.blocks import assemble_blocks, split_blocks
 from core.errors import UserError
-from physics.hadamard import hadamard_2d
-from physics.mosaic import assemble_blocks, split_blocks
+from core.hadamard import hadamard_2d
 
 
 class Measured:

@@ -17,10 +17,10 @@ from deepinv.physics.singlepixel import (
 from torch import Tensor
 
 from core.errors import UserError
+from core.hadamard import hadamard_2d
 from core.inputs import check_patterns, check_side, existing_file
 from core.registry import ORDERINGS, look_up
 from data.arrays import BAD_ARRAY, read_npy
-from physics.hadamard import hadamard_2d
 
 
 def _places(order: np.ndarray, n: int) -> Tensor:

@@ -9,11 +9,11 @@ from deepinv.physics import DecomposablePhysics, SinglePixelCamera
 from torch import Tensor
 
 from core.errors import UserError
+from core.hadamard import hadamard_2d
 from core.inputs import check_dense
 from core.registry import LIGHT
 from data.batches import Batch, present
 from physics.base import Linear, Operator, Physics, describe_first_image
-from physics.hadamard import hadamard_2d
 from physics.light import Light, check_light
 from physics.orderings import is_hadamard, patterns_of
 

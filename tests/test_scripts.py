@@ -26,13 +26,13 @@ import visualize_mask_spc
 from algo_functions import build_physics
 from checkpoints import checkpoint
 from cli import flags
+from core.hadamard import hadamard_2d
 from core.registry import DATASETS, LOSSES, ORDERINGS, SELECTIONS, TASK_LOSSES
 from demos import classroom as story
 from demos import laboratory as laboratory_story
 from evaluation import restoration
 from evaluation.checkpoints import short_name
 from models import build_network
-from physics.hadamard import hadamard_2d
 from recordings import file as recordings
 from recordings import frames as recorded
 

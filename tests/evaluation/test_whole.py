@@ -16,10 +16,11 @@ import compare_models
 import main_unet
 import test_UNet
 from algo_functions import Meter, build_physics, score
+from core.blocks import assemble_blocks, split_blocks
 from core.errors import UserError
 from evaluation.piecewise import Piecewise
 from models import build_network
-from physics.mosaic import Mosaic, assemble_blocks, split_blocks
+from physics.mosaic import Mosaic
 
 
 def picture(height, width, c=1, seed=0):

@@ -37,7 +37,7 @@ def field_of(scene: str, tmp_path) -> np.ndarray:
         tmp_path, "--input", FIELDS / "data_fields" / f"data_exp_{scene}_1024.csv",
         "--frames_in", "columns", "--order", "natural", "--scale", 1, "--on_bad_frame", "keep",
     )  # fmt: skip
-    from physics.hadamard import hadamard_2d
+    from core.hadamard import hadamard_2d
 
     x0, x1, x2 = hadamard_2d(lab.grid()[0].double())[:, 0].numpy()
     return -(x1 + x2 - 2 * x0) / 3 + 1j * (x2 - x1) / np.sqrt(3)

@@ -16,8 +16,8 @@ from sklearn.covariance import LedoitWolf
 
 from algo_functions import Meter, build_physics, score
 from core.errors import UserError
+from core.hadamard import hadamard_2d
 from core.registry import ORDERINGS
-from physics.hadamard import hadamard_2d
 from physics.orderings import patterns_of
 from physics.single_pixel import count_measurements
 
