@@ -12,7 +12,8 @@ from checkpoints.checkpoint import restore
 from core.files import write_csv, write_text
 from data.batches import Images, build_loader, present
 from data_loader import build_splits
-from models.base import FirstImage, Network
+from evaluation.baselines import baselines_of
+from models.base import Network
 from physics.base import Physics
 from preparation.setup import request_of
 from report.figures import draw_grid, psnr_notes, select_detailed
@@ -76,9 +77,9 @@ def build_estimators(trained: dict[str, str], train: Images) -> dict[str, Estima
     estimators = {}
     for owner, names in ((alone, (alone, distilled)), (teacher, (teacher,))):
         physics = checkpoints[owner].physics
-        ratio, network = physics.config["cr"], FirstImage(physics.config["c"])
-        for baseline, estimate in physics.baselines(train.stack).items():
-            estimators[f"{baseline}, cr {ratio:g}"] = Estimator(network, estimate)
+        ratio = physics.config["cr"]
+        for name, baseline in baselines_of(physics, train.stack).items():
+            estimators[f"{name}, cr {ratio:g}"] = Estimator(*baseline)
         for name in names:
             network, physics = checkpoints[name].network, checkpoints[name].physics
             parameters = sum(w.numel() for w in network.parameters())

@@ -19,6 +19,7 @@ from core.files import append_csv, check_header, folder_for, inside, significant
 from core.registry import FETCHED
 from data.batches import Images, Loader, build_loader, present
 from data_loader import build_splits
+from evaluation.baselines import baselines_of
 from evaluation.checkpoints import (
     build_meter,
     check_recorded,
@@ -27,7 +28,7 @@ from evaluation.checkpoints import (
     physics_at_levels,
     short_name,
 )
-from models.base import FirstImage, Network
+from models.base import Network
 from physics.base import MOST_LMMSE, Linear, Physics
 from physics.paired import physics_for
 from preparation.setup import physics_of_recording, request_of
@@ -97,11 +98,10 @@ def estimate_baselines(
     examples: Collection[int] = (),
 ) -> dict[str, Estimate]:
     """Estimates from the same measurements that need no trained network."""
-    network = FirstImage(physics.config["c"])
-    baselines = physics.baselines(None if train is None else lambda: train)
+    baselines = baselines_of(physics, None if train is None else lambda: train)
     return {
         name: estimate_images(network, baseline, loader, args, device, examples)
-        for name, baseline in baselines.items()
+        for name, (network, baseline) in baselines.items()
     }
 
 

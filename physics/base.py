@@ -163,6 +163,10 @@ class Physics(nn.Module):
         """
         return {"back-projection": self}
 
+    def with_measurements(self) -> "Physics | None":
+        """The same physics for networks that read measurements, or None if they cannot."""
+        return None
+
     def refit(self, images: Callable[[], Tensor]) -> Self:
         """The same physics with its LMMSE estimate, if it has one, fitted to its present noise."""
         return self

@@ -32,6 +32,10 @@ class Mosaic(Physics):
     def baselines(self, images=None) -> dict[str, Physics]:
         return {name: Mosaic(physics) for name, physics in self.physics.baselines(images).items()}
 
+    def with_measurements(self) -> "Mosaic | None":
+        reading = self.physics.with_measurements()
+        return None if reading is None else Mosaic(reading)
+
     @property
     def condition(self) -> str:
         return self.physics.condition

@@ -106,6 +106,10 @@ class SinglePixel(Linear):
     def appends_measurements(self) -> bool:
         return self.config["measurements"]
 
+    def with_measurements(self) -> Self | None:
+        readable = is_hadamard(self.patterns, self.config["n"])
+        return self.with_config(measurements=True) if readable else None
+
     def at_noise(self, **noise: float | list[float] | None) -> Self:
         other = super().at_noise(**noise)
         check_light(other.config)

@@ -12,14 +12,13 @@ from core.files import significant
 from core.registry import DATASETS, LABELLED
 from data.batches import Images, build_loader, present
 from data_loader import build_splits
-from models.base import FirstImage, Network
+from evaluation.baselines import baselines_of
+from models.base import Network
 from physics.base import Physics
 from physics.paired import physics_for
-from physics.single_pixel import SinglePixel
 from preparation import setup
 from preparation.classification import in_order
 from recordings.file import truth_path
-from recordings.frames import RecordedFrames
 from training.cache import Views
 from training.validation import evaluate, outputs
 
@@ -116,24 +115,10 @@ def score_baselines(
     images = load_run_images(checkpoint, args, limit)
     n, c = checkpoint.physics.config["n"], checkpoint.physics.config["c"]
     train = build_splits(setup.request_of(simulated, n=n, c=c), wanted=("train",))["train"]
-    network, scores, parts = FirstImage(c), {}, checkpoint.physics.parts
+    scores, parts = {}, checkpoint.physics.parts
     for part in parts:
-        for name, baseline in baselines_of(part, train, images).items():
+        for name, (network, baseline) in baselines_of(part, train.stack, images).items():
             if len(parts) > 1:
                 name = f"{name}, {part.condition.replace('_', ' ')}"
             scores[name] = score_images(network, baseline.to(device), images, device)
     return scores
-
-
-def baselines_of(physics: Physics, train: Images, images: Images) -> dict[str, Physics]:
-    """A physics with first images that need no training; of a recording its noise is known."""
-    if not isinstance(images, RecordedFrames):
-        return physics.baselines(train.stack)
-    assert isinstance(physics, SinglePixel), "a recording is made by one camera"
-    recording = images.recording
-    variance = recording.place(recording.variance.mean(0, keepdim=True)).flatten(2)
-    lmmse = physics.fit_lmmse(train.stack(), variance[0, :, physics.index])
-    return {
-        "back-projection": physics.with_first_image(None),
-        "LMMSE": physics.with_first_image(lmmse),
-    }
