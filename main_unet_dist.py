@@ -11,7 +11,13 @@ def build_parser() -> flags.Parser:
     flags.add_network(parser, student=True)
     flags.add_distillation(parser)
     flags.add_recorded(parser, "both")
-    flags.add_teacher(parser)
+    flags.add_teacher(
+        parser,
+        "its checkpoint, or tv, tv:WEIGHT or pnp:DENOISER.pth: total variation, or a plugged-in "
+        "denoiser, at --cr_teacher or from the student's values; without it the exported "
+        "UNET_cr_<cr_teacher>.pth",
+    )
+    parser.checks.append(checks.check_untrained_teacher)
     group = parser.add_argument_group("beginning")
     group.add_argument(
         "--init_student", metavar="PATH", help="begin with the weights of this checkpoint"
@@ -53,7 +59,8 @@ def begin(args, teacher=None):
     return setup.begin_run(
         args,
         *setup.student_names(args, physics_config, teacher.physics.config, prefix),
-        {"teacher": path, "init_student": args.init_student}
+        checks.teacher_files(args)
+        | {"init_student": args.init_student}
         | setup.ordering_file(physics_config)
         | setup.recording_files(args),
     )

@@ -30,14 +30,26 @@ def build_parser() -> flags.Parser:
         "--anchors",
         action=flags.BooleanOptionalAction,
         default=True,
-        help="also evaluate back-projection and LMMSE, which need no training",
+        help="also evaluate back-projection, LMMSE and total variation, which need no training",
     )
-    parser.files.append(flags.checkpoints("checkpoint"))
+    group.add_argument(
+        "--denoiser",
+        metavar="PATH",
+        help="also evaluate plug-and-play with this denoiser, which main_unet.py --physics denoise "
+        "--network drunet --sigma 0 50 trains",
+    )
+    parser.checks.append(check_denoiser)
+    parser.files.append(flags.checkpoints("checkpoint", "denoiser"))
     return parser
 
 
 def parse(argv=None):
     return build_parser().parse_args(argv)
+
+
+def check_denoiser(args) -> None:
+    if args.denoiser and not args.baselines:
+        raise flags.UserError("denoiser: plug-and-play is a baseline; leave out --no-baselines")
 
 
 def main(args) -> dict:

@@ -1,6 +1,6 @@
 """Checks of flags that cannot go together; parsers call them before torch is imported."""
 
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
 from core.errors import UserError
@@ -9,12 +9,15 @@ from core.registry import (
     BALANCES,
     CLASS_LOSSES,
     CLASS_OPTIONS,
+    LABELS,
     LOSS_OPTIONS,
     LOSSES,
     TASK_LOSSES,
+    UNTRAINED_TEACHERS,
     label_of,
     words,
 )
+from parsing.values import within
 
 
 def check_run_name(name: str) -> None:
@@ -141,8 +144,52 @@ def export_name(network: str, label: str) -> str:
     return f"{network.upper()}_{label}.pth"
 
 
+def untrained_teacher(word: str | None) -> tuple[str, str]:
+    """Kind and option of a teacher that is not trained, tv, tv:WEIGHT or pnp:FILE; else blank."""
+    kind, _, option = (word or "").partition(":")
+    return (kind, option) if kind in UNTRAINED_TEACHERS else ("", "")
+
+
+def check_untrained_teacher(args: Namespace) -> None:
+    """Refuses what cannot go together with a teacher that is not trained."""
+    kind, option = untrained_teacher(args.teacher)
+    if not kind:
+        return
+    if kind == "tv" and option:
+        try:
+            within(0.001, 1000)(option)
+        except ArgumentTypeError as error:
+            raise UserError(f"teacher {args.teacher}: the weight {error}") from None
+    if kind == "pnp" and not option:
+        raise UserError("teacher pnp: which denoiser? give --teacher pnp:DENOISER.pth")
+    if args.physics not in ("spc", "cs"):
+        raise UserError(
+            f"teacher {args.teacher}: it reads the measurements of a single-pixel camera, so it "
+            f"needs --physics spc, not {args.physics}"
+        )
+    if getattr(args, "online", False):
+        raise UserError(f"teacher {args.teacher}: it has nothing to learn; leave out --online")
+    labels = getattr(args, "labels", None)
+    if labels and labels in LABELS and LABELS[labels].teacher_labels:
+        raise UserError(
+            f"labels {labels}: the teacher learns first, and {args.teacher} has nothing to learn; "
+            "choose other --labels"
+        )
+
+
+def teacher_files(args: Namespace) -> dict[str, Path | None]:
+    """The files of a teacher, whose content belongs to the configuration of a run."""
+    kind, _ = untrained_teacher(args.teacher)
+    if kind == "tv":
+        return {}
+    return {"denoiser" if kind == "pnp" else "teacher": teacher_path(args)}
+
+
 def teacher_path(args: Namespace) -> Path | None:
-    """The file of --teacher or of the teacher's ratios; None for a new online teacher."""
+    """The file of --teacher or of the teacher's ratios; None for a teacher without a file."""
+    kind, option = untrained_teacher(args.teacher)
+    if kind:
+        return Path(option) if kind == "pnp" else None
     if args.teacher:
         return Path(args.teacher)
     if args.ordering_teacher:

@@ -165,7 +165,12 @@ def add_style(group) -> None:
 def add_teacher(
     parser: Parser, text: str = "its checkpoint; without it the exported UNET_cr_<cr_teacher>.pth"
 ) -> None:
-    parser.files.append(checkpoints("teacher"))
+    def check_file(args: Namespace) -> None:
+        path = checks.teacher_path(args) if args.teacher else None
+        if path is not None:
+            checkpoint_file(path, "--teacher")
+
+    parser.files.append(check_file)
     group = parser.add_argument_group("teacher")
     group.add_argument("--teacher", metavar="PATH", help=text)
     ratios = group.add_mutually_exclusive_group()

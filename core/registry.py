@@ -277,6 +277,7 @@ ORDERINGS = {  # of the Hadamard patterns, or dense patterns; file:PATH is the u
 FIRST_IMAGES = ("adjoint", "lmmse")
 BATCH_NORMS = ("off", "on", "bias-free")
 CONSISTENCIES = ("none", "range")
+UNTRAINED_TEACHERS = ("tv", "pnp")  # total variation, and a trained denoiser that is plugged in
 PADDINGS = ("zeros", "circular", "release")
 
 PAIRS = {"gt": ..., "lq": ..., "pairs": None}

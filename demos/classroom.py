@@ -12,9 +12,9 @@ from checkpoints.checkpoint import restore
 from core.files import write_csv, write_text
 from data.batches import Images, build_loader, present
 from data_loader import build_splits
-from evaluation.baselines import baselines_of
 from models.base import Network
 from physics.base import Physics
+from preparation.baselines import baselines_of
 from preparation.setup import request_of
 from report.figures import draw_grid, psnr_notes, select_detailed
 from report.statistics import paired

@@ -19,7 +19,6 @@ from core.files import append_csv, check_header, folder_for, inside, significant
 from core.registry import FETCHED
 from data.batches import Images, Loader, build_loader, present
 from data_loader import build_splits
-from evaluation.baselines import baselines_of
 from evaluation.checkpoints import (
     build_meter,
     check_recorded,
@@ -31,6 +30,7 @@ from evaluation.checkpoints import (
 from models.base import Network
 from physics.base import MOST_LMMSE, Linear, Physics
 from physics.paired import physics_for
+from preparation.baselines import baselines_of
 from preparation.setup import physics_of_recording, request_of
 from recordings.frames import RecordedFrames
 from report.figures import draw_grid, psnr_notes, save_image, select_detailed, stretch_contrast
@@ -98,7 +98,8 @@ def estimate_baselines(
     examples: Collection[int] = (),
 ) -> dict[str, Estimate]:
     """Estimates from the same measurements that need no trained network."""
-    baselines = baselines_of(physics, None if train is None else lambda: train)
+    images = None if train is None else lambda: train
+    baselines = baselines_of(physics, images, denoiser=args.denoiser)
     return {
         name: estimate_images(network, baseline, loader, args, device, examples)
         for name, (network, baseline) in baselines.items()

@@ -1,7 +1,7 @@
 """Networks: forward(x) is the output, features(x) the named layers that end with it."""
 
 from core.registry import MODELS, READ_MEASUREMENTS, look_up
-from models.base import Network
+from models.base import Network, Restorer
 
 
 def build_network(config: dict) -> Network:
@@ -13,7 +13,9 @@ def build_network(config: dict) -> Network:
         n = config["n"]
         if config["name"] not in READ_MEASUREMENTS:
             del config["n"]
-        return Consistent(build_network(config), n)
+        network = build_network(config)
+        assert isinstance(network, Restorer), "a classifier has no image to be consistent"
+        return Consistent(network, n)
     if "classes" in config:
         config["classes"] = len(config["classes"])  # the config has their names
     return look_up(MODELS, config.pop("name"), "model")(**config)

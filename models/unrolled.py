@@ -52,11 +52,12 @@ class Unrolled(Restorer):
         if stages < 2 or channels < 1:
             raise UserError(f"stages {stages}, channels {channels}: at least 2 and 1")
         self.n, self.stages = n, stages
-        self.denoisers = nn.ModuleList(Denoiser(c, channels) for _ in range(1 if share else stages))
+        denoisers = [Denoiser(c, channels) for _ in range(1 if share else stages)]
+        self.denoisers = nn.ModuleList(denoisers)
         self.steps = nn.Parameter(torch.ones(stages))
         self.log_trust = nn.Parameter(torch.full((stages,), -4.0))  # of the image's own variance
         initialise(self)
-        for denoiser in self.denoisers:
+        for denoiser in denoisers:
             nn.init.zeros_(denoiser.last.weight)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:

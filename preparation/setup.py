@@ -14,7 +14,7 @@ from torch import Tensor
 from algo_functions import Meter, build_physics
 from checkpoints import checkpoint
 from checkpoints.checkpoint import Checkpoint
-from cli.checks import loss_options, named_losses
+from cli.checks import loss_options, named_losses, untrained_teacher
 from core.errors import UserError
 from core.registry import (
     ALPHA_SCHEDULES,
@@ -43,9 +43,11 @@ from distill.task import Distillation, Supervised, Task, Teacher
 from models import build_network
 from models.base import Network, to_device
 from models.hybrid_unet import graft
+from models.untrained import TotalVariation
 from physics.base import Physics
 from physics.paired import physics_for
 from physics.single_pixel import SinglePixel
+from preparation.baselines import plugged_in, total_variation
 from recordings.file import Recording, read_recording
 from recordings.frames import RecordedFrames
 from training.held_out import HeldOutMeter
@@ -286,6 +288,9 @@ def teacher_from(
 def teacher_of(args: Namespace, path: Path | None, images: Callable[[], Tensor]) -> Teacher:
     """The teacher of a checkpoint, or for --online the student's network at --cr_teacher."""
     has_ratio = "cr" in PHYSICS[args.physics].flags
+    kind, option = untrained_teacher(args.teacher)
+    if kind:
+        return build_untrained_teacher(args, kind, option, images)
     if path is not None:
         requested = {
             "n": args.n,
@@ -308,6 +313,30 @@ def teacher_of(args: Namespace, path: Path | None, images: Callable[[], Tensor])
     return Teacher(network, physics, network_config)
 
 
+def build_untrained_teacher(
+    args: Namespace, kind: str, option: str, images: Callable[[], Tensor]
+) -> Teacher:
+    """Total variation, or a plugged-in denoiser, as a teacher.
+
+    It sees --cr_teacher without noise, or by default the student's values; of a recording all.
+    """
+    config = physics_config_of(args) | {"x0": "adjoint", "measurements": True}
+    recorded = args.dataset == "recorded"
+    if args.cr_teacher is not None:
+        noise = {} if recorded else {"awgn_snr": None, "noise": None, "photons": None}
+        config |= {"cr": args.cr_teacher} | noise
+    elif recorded:
+        config |= {"cr": read_recording(args.data_root).config["cr"]}
+    physics = build_physics(config, images=images)
+    if kind == "pnp":
+        return Teacher(plugged_in(option, config), physics)
+    if option:
+        return Teacher(TotalVariation(config["c"], config["n"], float(option)), physics)
+    network = total_variation(physics, None if recorded else images)
+    print(f"teacher: total variation of weight {network.weight:g}")
+    return Teacher(network, physics)
+
+
 def with_noise_of(args: Namespace, physics: Physics) -> Physics:
     """A teacher's physics with the noise of the student's."""
     names = ("awgn_snr", "noise", "photons")
@@ -324,6 +353,9 @@ def with_noise_of(args: Namespace, physics: Physics) -> Physics:
 def hybrid_of(encoder: Checkpoint, decoder_path: str, freeze: str) -> tuple[Network, dict]:
     """A network of one U-Net's encoder and another's decoder, a part of it frozen on request."""
     decoder, decoder_config = checkpoint.restore_network(decoder_path, kind=checkpoint.RESTORER)
+    for name in (encoder.network_config["name"], decoder_config["name"]):
+        if name not in ("unet", "hybrid_unet"):
+            raise UserError(f"a hybrid is made of two U-Nets, not of network '{name}'")
     config, other = (
         c | {"name": "hybrid_unet", "freeze": freeze}
         for c in (encoder.network_config, decoder_config)

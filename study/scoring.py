@@ -12,11 +12,11 @@ from core.files import significant
 from core.registry import DATASETS, LABELLED
 from data.batches import Images, build_loader, present
 from data_loader import build_splits
-from evaluation.baselines import baselines_of
 from models.base import Network
 from physics.base import Physics
 from physics.paired import physics_for
 from preparation import setup
+from preparation.baselines import baselines_of
 from preparation.classification import in_order
 from recordings.file import truth_path
 from training.cache import Views

@@ -6,9 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from checkpoints.checkpoint import RESTORER, restore
+from core.errors import UserError
 from data.batches import Images
-from models.base import FirstImage, Network
-from models.untrained import TotalVariation
+from models.base import FirstImage, Network, Restorer
+from models.untrained import PlugAndPlay, TotalVariation
 from physics.base import Physics
 from physics.single_pixel import SinglePixel
 from recordings.frames import RecordedFrames
@@ -23,12 +25,15 @@ class Baseline(NamedTuple):
 
 
 def baselines_of(
-    physics: Physics, images: Callable[[], Tensor] | None, recorded: Images | None = None
+    physics: Physics,
+    images: Callable[[], Tensor] | None,
+    recorded: Images | None = None,
+    denoiser: str | None = None,
 ) -> dict[str, Baseline]:
-    """Back-projection, LMMSE and total variation, where the physics has them.
+    """Back-projection, LMMSE, total variation and plug-and-play, where the physics has them.
 
     `images` loads clean training images, to which they are fitted, if there are any. Of a recording
-    the noise of every value is known.
+    the noise of every value is known. `denoiser` is the checkpoint for plug-and-play.
     """
     first_image = FirstImage(physics.config["c"])
     found = physics.baselines(images)
@@ -42,6 +47,13 @@ def baselines_of(
     reading = physics.with_measurements()
     if reading is not None:
         baselines["TV"] = Baseline(total_variation(reading, images), reading)
+    if denoiser is not None:
+        if reading is None:
+            raise UserError(
+                "plug-and-play needs a single-pixel camera with Hadamard patterns, not "
+                f"{physics.describe()}"
+            )
+        baselines["plug-and-play"] = Baseline(plugged_in(denoiser, physics.config), reading)
     return baselines
 
 
@@ -53,6 +65,23 @@ def total_variation(physics: Physics, images: Callable[[], Tensor] | None = None
     noisy = any(physics.config.get(level) is not None for level in physics.levels)
     if images is None or not noisy:
         return TotalVariation(c, n)
-    x = images()[:TRIED_ON].to(next(physics.buffers()).device)
+    x = images()
+    x = x[:: max(1, len(x) // TRIED_ON)][:TRIED_ON].to(next(physics.buffers()).device)
     x0 = physics.observe(x, torch.Generator().manual_seed(0))
     return min(networks, key=lambda network: (network(x0) - x).square().mean().item())
+
+
+def plugged_in(path: str, config: dict) -> PlugAndPlay:
+    """Plug-and-play with the denoiser of a checkpoint, for a physics of this config."""
+    checkpoint = restore(path, kind=RESTORER)
+    network, own = checkpoint.network, checkpoint.physics.config
+    assert isinstance(network, Restorer), "a checkpoint that restores images"
+    if own["name"] != "denoise" or not network.reads_noise_level:
+        raise UserError(
+            f"denoiser {path} was trained for '{own['name']}' with network "
+            f"'{checkpoint.network_config['name']}': it must remove noise of a level that it is "
+            "told, as main_unet.py --physics denoise --network drunet --sigma 0 50 trains it"
+        )
+    if own["c"] != config["c"]:
+        raise UserError(f"denoiser {path} has {own['c']} channels, the images have {config['c']}")
+    return PlugAndPlay(network, config["n"])
