@@ -15,11 +15,12 @@ MAPS = 2  # that a denoiser reads beside the image: the noise level and the rati
 class Denoiser(nn.Module):
     """Removes what a step brought into the image, at half of its resolution."""
 
-    def __init__(self, c: int, channels: int):
+    def __init__(self, c: int, channels: int, remembers: bool):
         super().__init__()
         pixels = c * SHRINK**2
         self.first = nn.Conv2d(pixels + MAPS, channels, 3, padding=1)
-        self.memory = nn.Conv2d(channels, channels, 1, bias=False)  # of the stage before
+        # Of the features of the stage before, which the first stage has none of.
+        self.memory = nn.Conv2d(channels, channels, 1, bias=False) if remembers else None
         self.body = nn.Conv2d(channels, channels, 3, padding=1)
         self.last = nn.Conv2d(channels, pixels, 3, padding=1)
 
@@ -28,7 +29,7 @@ class Denoiser(nn.Module):
         h = F.pixel_unshuffle(image, SHRINK)
         h = torch.cat((h, maps.expand(-1, -1, *h.shape[2:])), dim=1)
         h = self.first(h)
-        if before is not None:
+        if before is not None and self.memory is not None:
             h = h + self.memory(before)
         h = h.relu()
         features = (h + self.body(h)).relu()
@@ -52,7 +53,7 @@ class Unrolled(Restorer):
         if stages < 2 or channels < 1:
             raise UserError(f"stages {stages}, channels {channels}: at least 2 and 1")
         self.n, self.stages = n, stages
-        denoisers = [Denoiser(c, channels) for _ in range(1 if share else stages)]
+        denoisers = [Denoiser(c, channels, share or k > 0) for k in range(1 if share else stages)]
         self.denoisers = nn.ModuleList(denoisers)
         self.steps = nn.Parameter(torch.ones(stages))
         self.log_trust = nn.Parameter(torch.full((stages,), -4.0))  # of the image's own variance
