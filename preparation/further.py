@@ -74,6 +74,7 @@ def with_settings_of(args: Namespace, network_config: dict, physics_config: dict
     A flag that the user typed must not contradict them.
     """
     names = {"physics": physics_config["name"], "network": network_config["name"]}
+    names |= {"consistency": "none"}  # which a network's config names only where it is another
     stored = names | network_config | physics_config
     flags_of_tables = [
         flag for entry in (*PHYSICS.values(), *NETWORKS.values()) for flag in entry.flags

@@ -107,7 +107,7 @@ def physics_config_of(args: Namespace) -> dict:
 def reads_measurements(args: Namespace) -> bool:
     """Whether the network of the flags sees the measurements beside the first image."""
     consistent = getattr(args, "consistency", "none") == "range"
-    return args.network in READ_MEASUREMENTS or consistent
+    return consistent or getattr(args, "network", None) in READ_MEASUREMENTS
 
 
 def network_of(args: Namespace, **more) -> tuple[Network, dict]:

@@ -455,3 +455,43 @@ def test_a_shuffled_teacher_speaks_of_another_image_of_the_batch():
     assert torch.equal(terms["task"], plain(answered)["terms"]["task"]), (
         "the target is the image's own"
     )
+
+
+@pytest.mark.parametrize("ordering", ["xy", "random"])
+def test_in_the_null_space_only_what_the_student_does_not_measure_is_compared(ordering):
+    student, teacher = network(), network(width=10)
+    cameras = [build_physics(CONFIG | {"cr": cr, "ordering": ordering}) for cr in (0.1, 0.5)]
+    task = Distillation(
+        student,
+        cameras[0],
+        [Teacher(teacher, cameras[1])],
+        selection="output",
+        losses=[build_loss("mse", 1.0, **LOSS_OPTIONS)],
+        task_loss=mse,
+        unmeasured_only=True,
+    )
+    rows = cameras[0].rows().double()
+    null = torch.eye(256).double() - torch.linalg.pinv(rows) @ rows
+    x = BATCH.image
+    outputs = [
+        net(camera.observe(x)) for net, camera in zip((student, teacher), cameras, strict=True)
+    ]
+    difference = (outputs[0] - outputs[1]).flatten(1).double() @ null
+    found = task(BATCH)["terms"]["distill/mse/output"]
+    torch.testing.assert_close(found.double(), difference.square().mean(), rtol=1e-4, atol=1e-9)
+
+
+def test_the_null_space_needs_the_output_and_one_linear_camera():
+    with pytest.raises(UserError, match="no loss compares the output"):
+        task_of(selection="latent", unmeasured_only=True)
+    mixture = build_physics(CONFIG | {"cr": [0.1, 0.25]})
+    with pytest.raises(UserError, match="no linear measurements of one ratio"):
+        Distillation(
+            network(),
+            mixture,
+            [Teacher(network(), build_physics(CONFIG | {"cr": 0.5}))],
+            selection="output",
+            losses=[build_loss("mse", 1.0, **LOSS_OPTIONS)],
+            task_loss=mse,
+            unmeasured_only=True,
+        )
