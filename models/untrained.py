@@ -1,6 +1,7 @@
 """Restorers that are not trained: total variation, and a denoiser that is plugged in."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.base import Restorer
@@ -26,38 +27,58 @@ class TotalVariation(Restorer):
         super().__init__(c)
         self.n, self.weight, self.iterations = n, weight, iterations
 
+    @torch.no_grad()
     def features(self, x: Tensor) -> dict[str, Tensor]:
         measured = Measured(x, self.c, self.n)
         level = measured.maps()[:, :1]  # s
         trust = (PRIMAL_STEP * level / self.weight).clamp_min(LEAST_TRUST)
         image = ahead = x[:, : self.c]
-        dual = torch.zeros_like(gradient(image))
+        dual = Gradient.of(image).scaled(0.0)
         for _ in range(self.iterations):
-            dual = dual + gradient(ahead) / (8 * PRIMAL_STEP)  # 8 bounds the gradient's norm²
-            dual = dual / dual.norm(dim=0).clamp_min(1)
-            moved = image - PRIMAL_STEP * gradient_adjoint(dual)
-            moved = moved + measured.correction(moved, trust)
+            dual.add(Gradient.of(ahead).scaled(1 / (8 * PRIMAL_STEP)))  # 8 bounds its norm²
+            dual.limit()
+            moved = image - PRIMAL_STEP * dual.adjoint()
+            moved += measured.correction(moved, trust)
             image, ahead = moved, 2 * moved - image
         return {"output": image}
 
 
-def gradient(x: Tensor) -> Tensor:
-    """Differences to the pixel below and to the right, (2, B, C, H, W), zero at the border."""
-    down, right = torch.zeros_like(x), torch.zeros_like(x)
-    down[..., :-1, :] = x[..., 1:, :] - x[..., :-1, :]
-    right[..., :-1] = x[..., 1:] - x[..., :-1]
-    return torch.stack((down, right))
+class Gradient:
+    """Differences of images (B, C, H, W) to the pixel below and to the right."""
 
+    def __init__(self, down: Tensor, right: Tensor):
+        self.down, self.right = down, right  # (B, C, H - 1, W), (B, C, H, W - 1)
 
-def gradient_adjoint(u: Tensor) -> Tensor:
-    """The adjoint of the gradient, (B, C, H, W); its entries at the border count nothing."""
-    down, right = u[0][..., :-1, :], u[1][..., :-1]
-    x = torch.zeros_like(u[0])
-    x[..., :-1, :] -= down
-    x[..., 1:, :] += down
-    x[..., :-1] -= right
-    x[..., 1:] += right
-    return x
+    @classmethod
+    def of(cls, x: Tensor) -> "Gradient":
+        return cls(x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1])
+
+    def scaled(self, factor: float) -> "Gradient":
+        return Gradient(self.down * factor, self.right * factor)
+
+    def add(self, other: "Gradient") -> None:
+        self.down += other.down
+        self.right += other.right
+
+    def lengths(self) -> Tensor:
+        """The length at every pixel, (B, C, H, W), with no difference beyond the border."""
+        squares = F.pad(self.down.square(), (0, 0, 0, 1))
+        squares[..., :-1] += self.right.square()
+        return squares.sqrt_()
+
+    def limit(self) -> None:
+        """Shortens it to at most 1 everywhere."""
+        lengths = self.lengths().clamp_min_(1)
+        self.down /= lengths[..., :-1, :]
+        self.right /= lengths[..., :-1]
+
+    def adjoint(self) -> Tensor:
+        """The adjoint of the differences, (B, C, H, W)."""
+        x = F.pad(self.down, (0, 0, 1, 0))
+        x[..., :-1, :] -= self.down
+        x[..., 1:] += self.right
+        x[..., :-1] -= self.right
+        return x
 
 
 class PlugAndPlay(Restorer):

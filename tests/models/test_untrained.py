@@ -9,7 +9,7 @@ from torch import nn
 
 from algo_functions import build_physics
 from models.base import Restorer
-from models.untrained import PlugAndPlay, TotalVariation, gradient, gradient_adjoint
+from models.untrained import Gradient, PlugAndPlay, TotalVariation
 from physics.mosaic import Mosaic
 from preparation.baselines import WEIGHTS, baselines_of, total_variation
 
@@ -29,12 +29,14 @@ def blocks(count: int = 3, c: int = 1, n: int = N) -> torch.Tensor:
 
 
 def length(x: torch.Tensor) -> float:
-    return gradient(x).norm(dim=0).sum().item()
+    return Gradient.of(x).lengths().sum().item()
 
 
-def test_the_adjoint_is_that_of_the_gradient():
-    x, u = torch.rand(2, 3, 5, 7), torch.rand(2, 2, 3, 5, 7)
-    torch.testing.assert_close((gradient(x) * u).sum(), (x * gradient_adjoint(u)).sum())
+def test_the_adjoint_is_that_of_the_differences():
+    x, u = torch.rand(2, 3, 5, 7), Gradient(torch.rand(2, 3, 4, 7), torch.rand(2, 3, 5, 6))
+    found = Gradient.of(x)
+    product = (found.down * u.down).sum() + (found.right * u.right).sum()
+    torch.testing.assert_close(product, (x * u.adjoint()).sum())
 
 
 def test_denoising_is_skimages():
