@@ -132,11 +132,10 @@ def write_csv(path: Path, rows: list[dict]) -> None:
     write_text(path, table(dict.fromkeys(name for row in rows for name in row), rows))
 
 
-def table(columns: Iterable[str], rows: list[dict], header: bool = True) -> str:
+def table(columns: Iterable[str], rows: list[dict]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
-    if header:
-        writer.writeheader()
+    writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
 
@@ -145,15 +144,21 @@ def append_csv(path: Path, columns: Sequence[str], row: dict) -> None:
     """Adds a row to a table with these columns; writers wait for each other."""
     with lock(path.with_name(f".{path.name}.lock"), wait=True):
         check_header(path, columns)
-        before = path.read_text() if path.is_file() else ""
-        write_text(path, before + table(columns, [row], header=not before))
+        before = read_rows(path) if path.is_file() else []
+        rows = [dict(zip(columns, values, strict=False)) for values in before[1:]]
+        write_text(path, table(columns, [*rows, row]))
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
 
 
 def check_header(path: Path, columns: Sequence[str]) -> None:
-    """Refuses a table with other columns."""
+    """Refuses a table with other columns; one of an earlier version may lack the last ones."""
     if path.is_file():
-        with open(path, newline="") as file:
-            if next(csv.reader(file), None) != list(columns):
-                raise UserError(
-                    f"{path} has other columns than this version writes: move it to another place"
-                )
+        header = next(iter(read_rows(path)), [])
+        if header != [*columns][: max(1, len(header))]:
+            raise UserError(
+                f"{path} has other columns than this version writes: move it to another place"
+            )

@@ -55,7 +55,7 @@ COLUMNS = (  # of the results table; the first ten are the original release's
     "Date/Time", "Image Dim", "Dataset", "Batch Size", "CR", "Channels", "Physics", "PSNR Global",
     "SSIM Global", "Saved Batches", "Checkpoint", "Camera", "Ordering", "x0", "SNR", "Seed",
     "PSNR Clipped", "PSNR Pooled", "Images", "PSNR Back-projection", "PSNR LMMSE", "Crop Border",
-    "Y Channel", "LMMSE Images",
+    "Y Channel", "LMMSE Images", "PSNR TV", "PSNR Plug-and-play",
 )  # fmt: skip
 
 
@@ -344,4 +344,6 @@ def results_row(part: PhysicsResult, result: CheckpointResult, args: Namespace) 
         "Crop Border": args.crop_border,
         "Y Channel": args.y_channel,
         "LMMSE Images": result.lmmse_images if "LMMSE" in baselines else None,
+        "PSNR TV": baselines.get("TV"),
+        "PSNR Plug-and-play": baselines.get("plug-and-play"),
     }

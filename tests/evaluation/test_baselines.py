@@ -131,3 +131,19 @@ def test_lmmse_of_many_images_is_fitted_to_the_first_ten_thousand(monkeypatch):
     row, last = scored(learnt({"dataset": "digits"}), *DIGITS)
     assert row["LMMSE images"] == 50 and last["LMMSE Images"] == "50"
     assert torch.isfinite(torch.tensor(row["PSNR"]))
+
+
+def test_a_table_of_an_earlier_version_gets_the_new_columns():
+    """It lacks the last ones, which are blank in its rows."""
+    path = learnt({"dataset": "digits", "limit_train": 60})
+    scored(path, *DIGITS)
+    results = Path("results/test/psnr_results.csv")
+    with open(results, newline="") as file:
+        rows = [row[:-2] for row in csv.reader(file)]
+    with open(results, "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    _, last = scored(path, *DIGITS)
+    with open(results, newline="") as file:
+        old, new = csv.DictReader(file)
+    assert old["PSNR TV"] == "" and old["PSNR LMMSE"] == rows[1][rows[0].index("PSNR LMMSE")]
+    assert float(new["PSNR TV"]) > 0 and last == new
