@@ -180,7 +180,7 @@ def test_the_contact_sheet_shows_the_more_detailed_images_beside_lmmse(student, 
     )
     call(test_UNet, "--checkpoint", student["export"], *DATA[:2], "--limit_test", "12")
     ((columns, truth),) = sheets
-    assert columns == ["back-projection", "LMMSE", "network"]
+    assert columns == ["back-projection", "LMMSE", "TV", "network"]
     originals = Path("results/test", Path(student["export"]).stem, "originals").iterdir()
     detail = sorted(np.asarray(Image.open(path)).std() / 255 for path in originals)
     shown = [image.std(correction=0).item() for image in truth]
@@ -840,7 +840,7 @@ def test_the_demo_of_a_classroom_tells_the_whole_story(capsys, monkeypatch):
         "--pictures",
         "2",
     )
-    assert len(result["rows"]) == 7 and {path.name for path in Path("demo").iterdir()} >= {
+    assert len(result["rows"]) == 9 and {path.name for path in Path("demo").iterdir()} >= {
         "table.csv",
         "figure.png",
         "report.md",

@@ -156,7 +156,7 @@ def test_a_single_pixel_camera_looks_at_a_test_set_block_by_block(folder, capsys
         "2 of 3 pictures are cropped to multiples of 16 pixels" in printed
         and "in blocks of 16 x 16" in printed
     )
-    estimates = ["back-projection", "LMMSE", "UNET_cr_0.25"]
+    estimates = ["back-projection", "LMMSE", "TV", "UNET_cr_0.25"]
     assert [row["estimate"] for row in result["rows"]] == estimates
     compared = call(
         compare_models,

@@ -187,10 +187,6 @@ class TestLMMSE:
         expected = torch.cat([p.observe(colour[:4, k : k + 1]) for k, p in enumerate(single)], 1)
         assert torch.allclose(physics.observe(colour[:4]), expected, atol=1e-5)
 
-    def test_refuses_images_too_large(self):
-        with pytest.raises(UserError, match="n 128 is above the allowed 64"):
-            camera(torch.rand(2, 1, 128, 128), n=128, x0="lmmse")
-
 
 class TestMixture:
     def test_draws_every_ratio_and_keeps_to_one_in_a_batch(self, images):

@@ -163,7 +163,7 @@ class TestGrids:
         monkeypatch.setattr(
             restoration, "draw_grid", lambda columns, truth, *_: seen.update(columns, truth=truth)
         )
-        args = Namespace(seed=0, save_batches=1, crop_border=0, y_channel=False)
+        args = Namespace(seed=0, save_batches=1, crop_border=0, y_channel=False, denoiser=None)
         camera = Halving({"name": "half", "n": 16, "c": 1})
         network = Named(1)
         loader = torch.utils.data.DataLoader(Tiles(), 5, collate_fn=collate)
