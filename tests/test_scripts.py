@@ -849,7 +849,7 @@ def test_the_demo_of_a_classroom_tells_the_whole_story(capsys, monkeypatch):
     with open("demo/table.csv", newline="") as file:
         assert [row["images"] for row in csv.DictReader(file)] == [
             str(result["rows"][0]["images"])
-        ] * 7
+        ] * 9
 
 
 LABORATORY = ["--n", "16", "--width", "4", "--epochs", "1", "--limit_train", "60", "--seed", "3"]
