@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from cli import flags
-from cli.checks import check_physics_side
+from cli.checks import check_physics_side, untrained_teacher
 from core.registry import LABELS
 
 
@@ -145,6 +145,11 @@ def check(args) -> None:
     if args.warm_start and not args.ladder:
         raise flags.UserError(
             "warm_start is only for --ladder: --redistill and a hybrid begin with trained weights"
+        )
+    if untrained_teacher(args.teacher)[0]:
+        raise flags.UserError(
+            f"teacher {args.teacher}: it is not trained, and only main_unet_dist.py takes such a "
+            "teacher; give a checkpoint"
         )
     if args.redistill and not args.teacher:
         raise flags.UserError("redistill: which teacher? give --teacher PATH")

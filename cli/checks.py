@@ -167,6 +167,12 @@ def check_untrained_teacher(args: Namespace) -> None:
             f"teacher {args.teacher}: it reads the measurements of a single-pixel camera, so it "
             f"needs --physics spc, not {args.physics}"
         )
+    for flag in ("ordering_teacher", "awgn_teacher"):
+        if getattr(args, flag):
+            raise UserError(
+                f"teacher {args.teacher}: it sees the student's own values, or with --cr_teacher "
+                f"more without noise; leave out --{flag}"
+            )
     if getattr(args, "online", False):
         raise UserError(f"teacher {args.teacher}: it has nothing to learn; leave out --online")
     labels = getattr(args, "labels", None)

@@ -192,6 +192,11 @@ def check_measurements(args: Namespace, parser: Parser) -> None:
             f"{named} reads the measurements of a single-pixel camera: it needs --physics spc, "
             f"not {args.physics}"
         )
+    if named and getattr(args, "labels", None) in ("r2r", "splitting"):
+        parser.error(
+            f"--labels {args.labels} changes the values behind the back of {named}, which reads "
+            "them with their noise; choose other --labels"
+        )
 
 
 def add_classifier(parser: Parser) -> None:

@@ -237,6 +237,8 @@ class Distillation(Task):
                 "dist_part unmeasured: no loss compares the output; choose a --type_dist with "
                 "output, and a --loss_distill"
             )
+        if unmeasured_only:
+            self._check_null_space()
 
     @property
     def layers(self) -> list[str]:
@@ -323,9 +325,21 @@ class Distillation(Task):
         distance = self.adapters[comparison.adapter] if spec.adapter == "own" else loss.distance
         return distance(f_s, f_t, **read)
 
+    def _check_null_space(self) -> None:
+        """Refuses a physics that measures everything."""
+        device = next(self.student.parameters()).device
+        n, c = self.physics.config["n"], self.physics.config["c"]
+        x = torch.rand(1, c, n, n, generator=Generator().manual_seed(0)).to(device)
+        if self.unmeasured_part(x).abs().max() < 1e-3:
+            raise UserError(
+                f"dist_part unmeasured: physics '{self.physics.label}' measures everything, so "
+                "nothing is left to compare"
+            )
+
     def unmeasured_part(self, x: Tensor) -> Tensor:
         """(1 - A⁺A) x: what no pattern of the student measured."""
-        measured = self.physics.project(x)
+        with torch.autocast(x.device.type, enabled=False):  # 16 bits would not keep the values
+            measured = self.physics.project(x.float())
         if measured is None:
             raise UserError(
                 f"dist_part unmeasured: physics '{self.physics.label}' has no linear measurements "

@@ -165,10 +165,16 @@ def read_values(
     scale = scale_of(values.to(device), physics, args.scale, sums is not None)
     values = (values.to(device) * scale).float()
     if not (isinstance(physics, SinglePixel) and physics.light is not None):
-        return [physics.place_values(batch) for batch in values.split(FRAMES)]
+        batches = values.split(FRAMES)
+        if not (isinstance(physics, SinglePixel) and physics.appends_measurements):
+            return [physics.place_values(batch) for batch in batches]
+        return [
+            physics.place_values(batch, physics.white_variance(batch).expand_as(batch))
+            for batch in batches
+        ]
     if sums is not None:
         variance = (scale**2 * physics.light.variance_of_sums(sums.to(device))).float()
-    elif network.reads_noise_level:
+    elif network.reads_noise_level or network.reads_measurements:
         raise UserError(
             f"measurements {args.measurements}: this network reads the noise level, which single "
             "values do not tell; give the counts of pairs"

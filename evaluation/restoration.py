@@ -79,7 +79,7 @@ def estimate_images(
     examples: Collection[int] = (),
 ) -> Estimate:
     """Estimates and scores every image from its measurements."""
-    meter = build_meter(args)
+    network, meter = network.to(device), build_meter(args)
     kept = {}
     for batch, _, output in outputs(network, Views(physics.to(device), loader, device, args.seed)):
         meter.add(output, present(batch.image))

@@ -23,6 +23,7 @@ class Network(nn.Module):
     checkpointing: bool = False  # whether blocks are computed again in the backward pass
     can_checkpoint: bool = True  # whether that saves memory
     reads_noise_level: bool = False  # whether it reads a map of the noise level behind the image
+    reads_measurements: bool = False  # whether it reads the measurements behind them
 
     def __init__(self, c: int):
         super().__init__()
@@ -73,8 +74,6 @@ class Restorer(Network):
     Behind its channels the first image may carry a map of the noise level, which most networks
     ignore; behind it come the measurements, for those that read them.
     """
-
-    reads_measurements: bool = False
 
 
 class FirstImage(Restorer):

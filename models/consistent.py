@@ -25,12 +25,16 @@ class Consistent(Restorer):
             network.reads_noise_level,
         )
 
+    def input_of(self, x: Tensor) -> Tensor:
+        """What the network itself reads: without the measurements, if it does not know them."""
+        return x if self.network.reads_measurements else x[:, : -2 * self.c - 1]
+
     def normalise(self, x: Tensor) -> Tensor:
-        return self.network.normalise(x)
+        return self.network.normalise(self.input_of(x))
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         self.network.checkpointing = self.checkpointing
-        layers = self.network.features(x)
+        layers = self.network.features(self.input_of(x))
         output = layers["output"]
         correction = Measured(x, self.c, self.n).correction(output, self.log_trust.exp())
         return layers | {"output": output + correction}

@@ -32,6 +32,9 @@ class Measured:
 
     def correction(self, x: Tensor, trust: Tensor) -> Tensor:
         """Aᵀ W (y - A x), W = trust / (trust + variance): 1 for values without noise."""
+        if torch.is_autocast_enabled(x.device.type):  # 16 bits would not keep the values
+            with torch.autocast(x.device.type, enabled=False):
+                return self.correction(x.float(), trust)
         weight = self.mask * trust / (trust + self.variance)
         return self.transform(weight * (self.values - self.transform(x)))
 

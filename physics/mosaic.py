@@ -15,7 +15,7 @@ class Mosaic(Physics):
 
     def __init__(self, physics: Physics):
         super().__init__(physics.config)
-        self.physics = physics
+        self.physics, self.levels = physics, physics.levels
 
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         n = self.config["n"]

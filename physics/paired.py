@@ -47,6 +47,11 @@ def physics_for(images: Images, physics: Physics, network: Network) -> Physics:
                 "for a bare file give --n and --sigma of its denoiser"
             )
         return physics
+    if network.reads_measurements:
+        raise UserError(
+            "this network reads the measurements, which pairs of pictures do not have; "
+            "choose another network"
+        )
     if physics.appends_noise_level and network.reads_noise_level:
         raise UserError(
             f"physics '{physics.config['name']}': this network reads the noise level, "

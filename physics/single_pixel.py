@@ -341,8 +341,9 @@ def build_one_ratio(
     else:
         if config["measurements"]:
             raise UserError(
-                f"ordering '{config['ordering']}': this network reads measurements, which need the "
-                "grid of the Hadamard patterns; choose another --ordering or another --network"
+                f"ordering '{config['ordering']}': --network unrolled, --consistency range, and "
+                "teachers that are not trained read measurements on the grid of the Hadamard "
+                "patterns; choose another --ordering"
             )
         check_dense(n)
         patterns = patterns[:m].clone()

@@ -36,7 +36,7 @@ def baselines_of(
     the noise of every value is known. `denoiser` is the checkpoint for plug-and-play.
     """
     first_image = FirstImage(physics.config["c"])
-    found = physics.baselines(images)
+    found = physics.baselines(None if isinstance(recorded, RecordedFrames) else images)
     if isinstance(recorded, RecordedFrames) and images is not None:
         assert isinstance(physics, SinglePixel), "a recording is made by one camera"
         recording = recorded.recording
@@ -61,13 +61,13 @@ def baselines_of(
 def total_variation(physics: Physics, images: Callable[[], Tensor] | None = None) -> TotalVariation:
     """Total variation with the weight that is best on training images; without noise all are."""
     n, c = physics.config["n"], physics.config["c"]
-    networks = [TotalVariation(c, n, weight) for weight in WEIGHTS]
     noisy = any(physics.config.get(level) is not None for level in physics.levels)
     if images is None or not noisy:
         return TotalVariation(c, n)
     x = images()
     x = x[:: max(1, len(x) // TRIED_ON)][:TRIED_ON].to(next(physics.buffers()).device)
     x0 = physics.observe(x, torch.Generator().manual_seed(0))
+    networks = [TotalVariation(c, n, weight) for weight in WEIGHTS]
     return min(networks, key=lambda network: (network(x0) - x).square().mean().item())
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from checkpoints.checkpoint import RESTORER, Checkpoint, restore
-from cli.checks import untrained_teacher
 from core.errors import UserError
 from core.registry import LIGHT, NETWORKS, PHYSICS
 from distill.task import Teacher
@@ -95,11 +94,6 @@ def teacher_of(args: Namespace) -> Teacher | None:
     """The teacher of --teacher, if there is one."""
     if not args.teacher:
         return None
-    if untrained_teacher(args.teacher)[0]:
-        raise UserError(
-            f"teacher {args.teacher}: --redistill and hybrids are distilled from a checkpoint; "
-            "main_unet_dist.py takes teachers that are not trained"
-        )
     requested = {
         "n": args.n,
         "c": args.c,

@@ -321,18 +321,19 @@ def build_untrained_teacher(
     It sees --cr_teacher without noise, or by default the student's values; of a recording all.
     """
     config = physics_config_of(args) | {"x0": "adjoint", "measurements": True}
-    recorded = args.dataset == "recorded"
+    recording = read_recording(args.data_root) if args.dataset == "recorded" else None
     if args.cr_teacher is not None:
-        noise = {} if recorded else {"awgn_snr": None, "noise": None, "photons": None}
+        noise = {} if recording else {"awgn_snr": None, "noise": None, "photons": None}
         config |= {"cr": args.cr_teacher} | noise
-    elif recorded:
-        config |= {"cr": read_recording(args.data_root).config["cr"]}
-    physics = build_physics(config, images=images)
+    elif recording:
+        config |= {"cr": recording.config["cr"]}
+    state = state_of(recording) if recording else None
+    physics = build_physics(config, images=images, state=state)
     if kind == "pnp":
         return Teacher(plugged_in(option, config), physics)
     if option:
         return Teacher(TotalVariation(config["c"], config["n"], float(option)), physics)
-    network = total_variation(physics, None if recorded else images)
+    network = total_variation(physics, None if recording else images)
     print(f"teacher: total variation of weight {network.weight:g}")
     return Teacher(network, physics)
 

@@ -40,7 +40,7 @@ def score_images(
     network: Network, physics: Physics, images: Images, device: torch.device
 ) -> list[dict]:
     """PSNR, SSIM and error decomposition of every image, means over the ratios of a mixture."""
-    loader = build_loader(images, BATCH)
+    network, loader = network.to(device), build_loader(images, BATCH)
     sums: dict[str, Tensor] = {}
     for part in physics.parts:
         scores: dict[str, list[Tensor]] = {}

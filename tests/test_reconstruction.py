@@ -1,5 +1,7 @@
 """Networks that read measurements, and teachers that are not trained, through the scripts."""
 
+from argparse import Namespace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ import test_UNet
 from checkpoints import checkpoint
 from core.errors import UserError
 from core.registry import EXPORTS
+from evaluation.measurements import read_values
 from models.consistent import Consistent
 from models.untrained import PlugAndPlay, TotalVariation
 from physics.single_pixel import SinglePixel
@@ -108,6 +111,9 @@ def test_two_weights_are_two_runs_and_a_denoiser_can_be_plugged_in(monkeypatch):
     [
         (["--teacher", "tv:no"], "the weight 'no' is not a number"),
         (["--teacher", "pnp"], "which denoiser"),
+        (["--teacher", "tv", "--awgn_teacher", "--noise", "0.1"], "leave out --awgn_teacher"),
+        (["--teacher", "tv", "--ordering", "random"], "on the grid of the Hadamard"),
+        (["--teacher", "tv", "--dist_part", "unmeasured", "--cr", "1"], "measures everything"),
         (["--teacher", "tv", "--online"], "nothing to learn; leave out --online"),
         (
             ["--teacher", "tv", "--dist_part", "unmeasured", "--type_dist", "latent"],
@@ -119,3 +125,25 @@ def test_what_cannot_be_is_refused_in_words(words, message):
     with pytest.raises((UserError, SystemExit)) as error:
         call(main_unet_dist, "--cr", "0.25", *TINY, *words)
     assert message in str(error.value)
+
+
+def test_a_ladder_from_a_teacher_that_is_not_trained_is_refused():
+    with pytest.raises(UserError, match=r"only main_unet_dist\.py takes such a teacher"):
+        progressive_distill.parse(["--ladder", "0.5", "0.25", "--teacher", "tv:x", *TINY])
+
+
+def test_labels_that_change_the_values_behind_the_networks_back_are_refused(laboratory, capsys):
+    recorded = ["--dataset", "recorded", "--data_root", str(laboratory / "lab.npz")]
+    with pytest.raises(SystemExit):
+        call(main_unet, *recorded, "--cr", "0.25", "--network", "unrolled", "--labels", "splitting")
+    assert "--labels splitting changes the values behind the back" in capsys.readouterr().err
+
+
+def test_values_of_a_file_are_as_noisy_as_the_network_learned():
+    words = [*UNROLLED, "--consistency", "range", "--noise", "0.2"]
+    restored = checkpoint.restore(call(main_unet, "--cr", "0.25", *words)["export"])
+    physics = restored.physics
+    np.save("y.npy", physics.values(physics.measure(torch.rand(2, 1, 16, 16)))[:, 0].numpy())
+    args = Namespace(measurements="y.npy", calibration=None, scale=None)
+    (y,) = read_values(restored.network, physics, args, torch.device("cpu"))
+    torch.testing.assert_close(physics.values(y[:, -1:]), torch.full((2, 1, 64), 0.04))

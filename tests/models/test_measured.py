@@ -134,7 +134,7 @@ def test_recorded_values_and_their_variances_are_those_of_the_file():
 
 
 def test_other_patterns_and_other_physics_are_refused_in_words():
-    with pytest.raises(UserError, match="ordering 'random': this network reads measurements"):
+    with pytest.raises(UserError, match="ordering 'random': --network unrolled, "):
         camera(ordering="random")
     with pytest.raises(UserError, match="reads measurements, which its input lacks"):
         trained(NETWORKS[0])(pictures())
@@ -184,3 +184,20 @@ def test_a_shared_denoiser_has_its_parameters_once():
     )
     steps, memory = 2 * 3, 4 * 4  # the first of separate stages has no stage before it
     assert separate - steps == 3 * (shared - steps) - memory
+
+
+def test_a_consistent_denoiser_reads_no_values_as_its_noise_level():
+    network = trained({"name": "drunet", "width": 4, "blocks": 1, "consistency": "range", "n": N})
+    x0 = camera().observe(pictures())
+    assert network.input_of(x0).shape[1] == 1
+    x0 = camera(photons=10.0).observe(pictures(), torch.Generator().manual_seed(1))
+    image_and_level = network.input_of(x0)
+    assert image_and_level.shape[1] == 2 and (image_and_level[:, 1] > 0).all()
+
+
+def test_values_are_kept_in_sixteen_bits():
+    physics, network = camera(), trained(NETWORKS[2])
+    y = physics.measure(pictures())
+    with torch.autocast("cpu", torch.bfloat16):
+        output = network(physics.first_image(y))
+    torch.testing.assert_close(physics.clean_values(output), physics.values(y), atol=1e-4, rtol=0)

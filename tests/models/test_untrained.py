@@ -167,3 +167,13 @@ def test_it_is_a_baseline_where_patterns_are_hadamard():
         for ordering in ("xy", "random")
     }
     assert names == {"xy": ["back-projection", "TV"], "random": ["back-projection"]}
+
+
+def test_of_large_images_the_weight_is_chosen_too():
+    x = blocks(8)
+    physics = camera(noise=0.3)
+    assert (
+        total_variation(Mosaic(physics), lambda: x).weight
+        == total_variation(physics, lambda: x).weight
+        < 1
+    )
