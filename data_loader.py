@@ -30,6 +30,11 @@ def build_splits(
             f"crop whole: only the pictures of dataset 'folder' keep their own size, "
             f"not those of '{request.dataset}'"
         )
+    if request.crop == "tiles" and (request.labelled or request.dataset != "folder"):
+        raise UserError(
+            f"crop tiles: only the pictures of dataset 'folder' are cut into tiles, "
+            f"not those of '{request.dataset}'"
+        )
     sources = look_up(table, request.dataset, "dataset")(request)
     check_classes(request, sources)
     splits = {}

@@ -59,6 +59,7 @@ def main(args) -> dict:
     noiseless = dict.fromkeys(("awgn_snr", "noise", "photons"))
     noiseless |= dict.fromkeys(("dark", "dark_noise"), 0.0)
     fixed = {"physics": "spc", "x0": "adjoint", "photon_budget": "pattern", "gain": 1.0}
+    fixed |= {"block": None, "cr_range": None}
     flags_of_physics = Namespace(**vars(args) | noiseless | fixed)
     config = setup.physics_config_of(flags_of_physics)
     setup.check_physics(args, config)

@@ -28,7 +28,10 @@ def check_run_name(name: str) -> None:
 def check_physics_side(args: Namespace) -> None:
     """Refuses a side that the patterns of a single-pixel camera cannot have."""
     if args.physics == "spc" and args.dataset != "recorded":  # which brings its own patterns
-        check_patterns(args.ordering, args.n)
+        block = getattr(args, "block", None)
+        if block is not None and (args.n % block or block == args.n):
+            raise UserError(f"block {block}: n {args.n} must be a larger multiple of it")
+        check_patterns(args.ordering, block or args.n)
 
 
 # ---------------------------------------------------------------- losses

@@ -63,7 +63,11 @@ def add_data(
         default=c_default,
         help="channels, 1 for grey and 3 for RGB; transparent pixels become white",
     )
-    crops = {"center": "resize the central square", "none": "resize the whole picture"}
+    crops = {
+        "center": "resize the central square",
+        "none": "resize the whole picture",
+        "tiles": "cut the pictures of dataset folder into tiles n x n at full and half size",
+    }
     if whole:
         crops["whole"] = "test on all pictures of dataset folder in their own sizes"
     group.add_argument(

@@ -13,6 +13,7 @@ SCENES = {  # datasets of clean images
     for name, line in DATASETS.items()
     if not isinstance(line, Entry) and name != "recorded"
 }
+WITHOUT = ("x0", "block", "cr_range")  # flags of the camera that a recording does not have
 
 
 def add_simulation(parser: Parser) -> None:
@@ -33,7 +34,7 @@ def add_simulation(parser: Parser) -> None:
     )
     add_data(parser, limits=(), table=SCENES)
     camera = PHYSICS["spc"]
-    settings = {flag: value for flag, value in camera.flags.items() if flag != "x0"}
+    settings = {flag: value for flag, value in camera.flags.items() if flag not in WITHOUT}
     add_physics(parser, {"spc": replace(camera, flags=settings)})
     group = parser.add_argument_group("simulate: imperfections of the apparatus")
     group.add_argument(

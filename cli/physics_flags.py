@@ -5,6 +5,7 @@ from argparse import BooleanOptionalAction, Namespace
 from cli import checks
 from cli.data_flags import defaults_of, refuse_with_recording
 from cli.light_flags import add_light
+from core.errors import UserError
 from core.registry import (
     BATCH_NORMS,
     CLASSIFIERS,
@@ -33,6 +34,8 @@ from parsing.values import (
     sigma,
     within,
 )
+
+VALIDATED_RATIOS = 6  # of a range
 
 
 def add_patterns(parser: Parser) -> None:
@@ -65,9 +68,9 @@ def add_physics(parser: Parser, table: dict = RESTORED, default: str = "spc") ->
                 "dataset 'recorded' was measured by a single-pixel camera: "
                 f"it needs --physics spc, not {args.physics}"
             )
-        refuse_with_recording(parser, args, ("ordering",))
+        refuse_with_recording(parser, args, ("ordering", "block", "cr_range"))
 
-    parser.rules += [check_pairs, check_recorded]
+    parser.rules += [check_pairs, check_recorded, fill_ratios]
     parser.checks.append(check_side)
     group = parser.add_argument_group(
         "physics; in brackets are the physics that read a flag, with their defaults"
@@ -84,7 +87,21 @@ def add_physics(parser: Parser, table: dict = RESTORED, default: str = "spc") ->
             group.add_argument(flag, help=f"{text} {defaults_of(flag[2:], table)}", **how)
 
     add_ratios(group, table)
+    add(
+        "--cr_range",
+        "two ratios for one network: every batch gets one between them, log-uniformly; it is "
+        f"validated at those of --crs_expert, by default at {VALIDATED_RATIOS} of them",
+        type=ratio,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+    )
     add("--ordering", f"{', '.join(ORDERINGS)} or file:PATH.npy", type=ordering)
+    add(
+        "--block",
+        "side of the blocks in which larger images are measured, one after the other; without it "
+        "an image is measured as a whole",
+        type=within(2, 4096, int),
+    )
     add(
         "--sigma",
         "noise on the 0..255 scale; of two values, each image gets one between them",
@@ -130,6 +147,27 @@ def add_physics(parser: Parser, table: dict = RESTORED, default: str = "spc") ->
     )
     if any("photons" in entry.flags for entry in table.values()):
         add_light(parser, group, table)
+
+
+def fill_ratios(args: Namespace) -> None:
+    """The ratios at which a network of a range of them is validated, evenly on a log scale."""
+    if getattr(args, "cr_range", None) is None:
+        return
+    low, high = args.cr_range
+    if low >= high:
+        raise UserError(f"cr_range {low:g} {high:g}: give a lower ratio and a higher one")
+    if args.cr is None:
+        steps = VALIDATED_RATIOS - 1
+        ratios = [low * (high / low) ** (k / steps) for k in range(VALIDATED_RATIOS)]
+        args.cr = [float(f"{cr:.2g}") for cr in ratios[1:-1]]
+        args.cr = [low, *args.cr, high]
+    given = args.cr if isinstance(args.cr, list) else [args.cr]
+    outside = [f"{cr:g}" for cr in given if not low <= cr <= high]
+    if outside or len(given) < 2:
+        raise UserError(
+            f"cr_range {low:g} {high:g} is validated at the ratios of --crs_expert, several "
+            f"between its ends; {', '.join(outside) or 'one alone'} is not allowed"
+        )
 
 
 def add_ratios(group, table: dict) -> None:

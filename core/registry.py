@@ -211,7 +211,16 @@ LIGHT_LIMITS = {  # lowest and highest value, and whether the lowest itself is r
     "dark_noise": (0.0, 1e9, False),
     "gain": (0.0, 1e9, True),
 }
-SPC = {"cr": ..., "ordering": "xy", "x0": "adjoint", "awgn_snr": None, "noise": None, **LIGHT}
+SPC = {
+    "cr": ...,
+    "cr_range": None,
+    "ordering": "xy",
+    "block": None,
+    "x0": "adjoint",
+    "awgn_snr": None,
+    "noise": None,
+    **LIGHT,
+}
 PHYSICS = {
     "spc": Entry(path="physics.single_pixel:single_pixel_camera", flags=SPC, label="cr_{cr}"),
     "cs": Entry(path="physics.single_pixel:single_pixel_camera", flags=SPC, label="cr_{cr}"),
@@ -628,12 +637,22 @@ def light_of(config: dict) -> str:
 def label_of(config: dict) -> str:
     """A physics in file names: cr_0.1, crs_0.1_0.3 for a mixture, denoise_sigma_25, ..."""
     template = PHYSICS[config["name"]].label
-    if isinstance(config.get("cr"), list):
-        template = template.replace("cr_", "crs_", 1)
+    if "cr" in config:
+        return ratios_of(config) + light_of(config)
     label = template.format(
         **{name: words(value) for name, value in config.items() if value is not None}
     )
     return label + light_of(config)
+
+
+def ratios_of(config: dict, one: str = "cr") -> str:
+    """The ratios of a single-pixel camera in file names: cr_0.1, crs_0.1_0.3, cr_0.02_to_0.5."""
+    name = "crs" if isinstance(config["cr"], list) else one
+    ratios = f"{name}_{words(config['cr'])}"
+    if config.get("cr_range") is not None:
+        low, high = config["cr_range"]
+        ratios = f"{one}_{low:g}_to_{high:g}"
+    return f"{ratios}_block_{config['block']}" if config.get("block") else ratios
 
 
 def load(path: str):

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,17 @@ from data.batches import Source, WholeImages
 from data.images import (
     Request,
     check_image,
+    convert_channels,
     drop_bad_images,
     is_enlarged,
     open_image,
+    open_pil,
     pictures_in,
     read_picture,
     report_enlarged,
+    to_pixels,
     to_tensor,
+    turn_upright,
 )
 from data.splits import SPLITS, Lazy, hold_out, hold_out_per_class, shuffled_order, split_by_tenths
 
@@ -36,6 +40,7 @@ PHOTOGRAPHS = {  # of scikit-image; each photograph, and each scene, is in one s
 PAGE, WRITING = "page.png", "text.png"  # of these, a printed page, and handwriting
 REGIONS = {"train": (0, 0.6), "val": (0.6, 0.8), "test": (0.8, 1)}  # of the page's width
 TEXT_STEP = 4  # pixels from one tile of the page to the next
+KEPT_PICTURES = 256  # of a folder that is cut into tiles, in memory
 LEAST_INK = 0.1  # standard deviation of a tile that is not blank paper
 
 
@@ -278,12 +283,47 @@ def folder(request: Request) -> dict[str, Source]:
         }
     elif not any(paths.values()):
         paths = split_by_tenths(pictures_in(root))
-    paths = drop_bad_images(paths, request)
+    tiled = request.crop == "tiles"
+    paths = drop_bad_images(paths, request, **({"most": 1} if tiled else {}))
     splits = {}
     for split in SPLITS:
-        images = Lazy(lambda path: open_image(path, request), paths[split])
-        splits[split] = Source(images, "flip", files=paths[split])
+        if tiled:
+            splits[split] = tiles_of_pictures(paths[split], request)
+        else:
+            images = Lazy(lambda path: open_image(path, request), paths[split])
+            splits[split] = Source(images, "flip", files=paths[split])
     return splits
+
+
+def tiles_of_pictures(paths: Sequence[Path], request: Request) -> Source:
+    """Tiles n x n of pictures at full and half size, which overlap by half of a side at most."""
+    n, places = request.n, []
+    for path in paths:
+        width, height = check_image(path)
+        for scale in (1, 2):
+            for y in starts(height // scale, n):
+                places += [(path, scale, x, y) for x in starts(width // scale, n)]
+
+    @lru_cache(maxsize=KEPT_PICTURES)
+    def picture(path: Path, scale: int) -> Image.Image:
+        with open_pil(path) as image:
+            image = convert_channels(turn_upright(image), request.c)
+        size = (image.width // scale, image.height // scale)
+        return image.resize(size, Image.Resampling.BILINEAR)
+
+    def tile(place: tuple[Path, int, int, int]) -> Tensor:
+        path, scale, x, y = place
+        return to_pixels(picture(path, scale).crop((x, y, x + n, y + n)))
+
+    return Source(Lazy(tile, places), "dihedral", files=[place[0] for place in places])
+
+
+def starts(side: int, n: int) -> list[int]:
+    """Where tiles of n pixels begin that cover a side, as few as are at least n / 2 apart."""
+    if side < n:
+        return []
+    count = 1 + (side - n) * 2 // n
+    return [round(k * (side - n) / max(1, count - 1)) for k in range(count)]
 
 
 def whole_pictures(root: Path, request: Request) -> dict[str, Source]:

@@ -100,10 +100,9 @@ def check_recorded(
 
 def fit_to_images(network: Network, physics: Physics, images: Images) -> tuple[Network, Physics]:
     """Both block by block where the images are larger than the n x n pixels of the physics."""
-    n = physics.config["n"]
-    if images.same_size or physics.step < n:
+    if images.same_size or physics.step < physics.config["n"] or physics.config.get("block"):
         return network, physics
-    return Piecewise(network, n), Mosaic(physics)
+    return Piecewise(network, physics.block), Mosaic(physics)
 
 
 def calibrated(physics: Physics, path: str) -> Physics:

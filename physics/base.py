@@ -76,6 +76,11 @@ class Physics(nn.Module):
         return [self]
 
     @property
+    def block(self) -> int:
+        """The side of what is measured at once: n, unless larger images are measured in blocks."""
+        return self.config["n"]
+
+    @property
     def step(self) -> int:
         """What the sides of an image must be multiples of; n where only n x n can be measured."""
         any_size = self.measures_images and self.config.get("x0") != "lmmse"

@@ -1,5 +1,6 @@
 """The single-pixel camera: Hadamard or dense patterns, one ratio or a mixture of several."""
 
+import copy
 from collections.abc import Callable, Sequence
 from math import floor
 from typing import Any, Self
@@ -8,6 +9,7 @@ import torch
 from deepinv.physics import DecomposablePhysics, SinglePixelCamera
 from torch import Tensor
 
+from core.blocks import split_blocks
 from core.errors import UserError
 from core.hadamard import hadamard_2d
 from core.inputs import check_dense
@@ -15,7 +17,10 @@ from core.registry import LIGHT
 from data.batches import Batch, present
 from physics.base import Linear, Operator, Physics, describe_first_image
 from physics.light import Light, check_light
+from physics.mosaic import Mosaic
 from physics.orderings import is_hadamard, patterns_of
+
+LATER = LIGHT | {"noise": None, "block": None, "cr_range": None, "measurements": False}
 
 # ---------------------------------------------------------------- operators
 
@@ -39,6 +44,12 @@ class HadamardPatterns(SinglePixelCamera):
 
     def V(self, y: Tensor) -> Tensor:
         return hadamard_2d(y)
+
+    def with_mask(self, mask: Tensor) -> Self:
+        """The camera of other patterns, without building it afresh."""
+        other = copy.copy(self)
+        other.__dict__ |= {"_buffers": self._buffers | {"mask": mask}}
+        return other
 
 
 class DensePatterns(DecomposablePhysics):
@@ -113,6 +124,16 @@ class SinglePixel(Linear):
     def at_noise(self, **noise: float | list[float] | None) -> Self:
         other = super().at_noise(**noise)
         check_light(other.config)
+        return other
+
+    def at_ratio(self, cr: float) -> Self:
+        """The same camera with the first of its Hadamard patterns, as many as a ratio asks for."""
+        m = count_measurements(cr, self.config["n"])
+        assert m <= self.m and isinstance(self.operator, HadamardPatterns), "fewer of them"
+        other = self.with_config(cr=cr)
+        other.index = self.index[:m]
+        mask = (self.patterns < m).to(self.operator.mask).expand_as(self.operator.mask)
+        other.operator = self.operator.with_mask(mask.contiguous())
         return other
 
     # ------------------------------------------------ photons
@@ -271,18 +292,58 @@ class SinglePixel(Linear):
         return describe_ratios(self.config, [self])
 
 
+class BlockCamera(Mosaic):
+    """A single-pixel camera that measures the blocks of an image one after the other."""
+
+    physics: SinglePixel
+
+    def with_physics(self, physics: Physics) -> "BlockCamera":
+        assert isinstance(physics, SinglePixel), "the physics of a block"
+        kept = {name: self.config[name] for name in ("n", "block")}
+        return BlockCamera(physics, physics.config | kept)
+
+    @property
+    def m(self) -> int:
+        return self.physics.m
+
+    @property
+    def patterns(self) -> Tensor:
+        return self.physics.patterns
+
+    def at_ratio(self, cr: float) -> "BlockCamera":
+        return self.with_physics(self.physics.at_ratio(cr))
+
+
+Component = SinglePixel | BlockCamera
+
+
 class Mixture(Physics):
-    """Several ratios of one camera, of which one is sampled for every batch."""
+    """Several ratios of one camera, of which one is sampled for every batch.
+
+    `widest` is the camera of the highest ratio of a range, in which the ratio of a batch is then
+    sampled log-uniformly; the several are those at which a network is validated and tested.
+    """
 
     levels = SinglePixel.levels
 
-    def __init__(self, components: Sequence[SinglePixel], config: dict):
+    def __init__(
+        self, components: Sequence[Component], config: dict, widest: Component | None = None
+    ):
         super().__init__(config)
         self.cameras = torch.nn.ModuleList(components)  # the name in files of interrupted runs
         self.single_pixels = tuple(components)
+        self.widest = widest
 
     @property
-    def parts(self) -> Sequence[SinglePixel]:
+    def block(self) -> int:
+        return self.parts[0].block
+
+    @property
+    def step(self) -> int:
+        return self.parts[0].step
+
+    @property
+    def parts(self) -> Sequence[Component]:
         return self.single_pixels
 
     @property
@@ -294,35 +355,52 @@ class Mixture(Physics):
         return self.parts[0].appends_measurements
 
     def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        k = int(torch.randint(len(self.parts), (), generator=generator))
-        return self.parts[k].observe(x, generator)
+        return self.sample_part(generator).observe(x, generator)
+
+    def sample_part(self, generator: torch.Generator | None = None) -> Component:
+        """The camera of a batch."""
+        if self.widest is None:
+            k = int(torch.randint(len(self.parts), (), generator=generator))
+            return self.parts[k]
+        low, high = self.config["cr_range"]
+        share = torch.rand((), generator=generator, dtype=torch.float64).item()
+        return self.widest.at_ratio(low * (high / low) ** share)
+
+    def with_each(self, change: Callable[[Component], Component], config: dict) -> "Mixture":
+        """The mixture of changed cameras."""
+        widest = None if self.widest is None else change(self.widest)
+        return Mixture([change(part) for part in self.parts], config, widest)
 
     def measure_recorded(self, batch: Batch) -> Tensor:
         raise UserError("a recording needs a network of one ratio: give --cr, not --crs_expert")
 
     def refit(self, images: Callable[[], Tensor]) -> "Mixture":
-        return Mixture([part.refit(images) for part in self.parts], self.config)
+        return self.with_each(lambda part: part.refit(images), self.config)
 
     def at_noise(self, **noise: float | list[float] | None) -> "Mixture":
         config = self.config | dict.fromkeys(self.levels) | noise
-        return Mixture([part.at_noise(**noise) for part in self.parts], config)
+        return self.with_each(lambda part: part.at_noise(**noise), config)
 
     def describe(self) -> str:
         return describe_ratios(self.config, self.parts)
 
 
-def describe_ratios(config: dict, parts: Sequence[SinglePixel]) -> str:
+def describe_ratios(config: dict, parts: Sequence[Component]) -> str:
     """Ordering, first image, noise, and the expected and real number of measurements."""
-    pixels = config["n"] ** 2
     counts = []
     for part in parts:
-        cr = part.config["cr"]
+        cr, pixels = part.config["cr"], part.block**2
         counts.append(f"cr {cr:g} asks for {cr * pixels:.1f} of {pixels} and takes {part.m}")
     light = Light.of(config)
     first = describe_first_image(config)
     if light is not None:
         first = f"x0 {config['x0']}, {light.describe()}"
-    return f"spc, {config['ordering']}, {first}; measurements: {', '.join(counts)}"
+    words = f"spc, {config['ordering']}, {first}; measurements: {', '.join(counts)}"
+    if config["block"] is not None:
+        words += f", in blocks of {parts[0].block} x {parts[0].block}"
+    if config["cr_range"] is not None:
+        words += "; trained at cr {:g} to {:g}".format(*config["cr_range"])
+    return words
 
 
 def build_one_ratio(
@@ -363,13 +441,44 @@ def single_pixel_camera(
     config: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
 ) -> Physics:
     """The camera of one ratio, or the mixture of several where `cr` is a list."""
-    # cs is another word for it, and files of earlier versions lack these kinds of noise.
-    config = LIGHT | {"noise": None, "measurements": False} | config | {"name": "spc"}
+    # cs is another word for it, and files of earlier versions lack what came later.
+    config = LATER | config | {"name": "spc"}
     check_light(config)
     if not isinstance(config["cr"], list):
-        return build_one_ratio(config, images, state[0] if state else None)
+        return build_component(config, images, state[0] if state else None)
     components = [
-        build_one_ratio(config | {"cr": cr}, images, state[k] if state else None)
+        build_component(config | {"cr": cr, "cr_range": None}, images, state[k] if state else None)
         for k, cr in enumerate(config["cr"])
     ]
-    return Mixture(components, config)
+    if config["cr_range"] is None:
+        return Mixture(components, config)
+    check_range(config, components[0])
+    widest = config | {"cr": config["cr_range"][1], "cr_range": None}
+    return Mixture(components, config, build_component(widest, images, state and state[0]))
+
+
+def build_component(
+    config: dict, images: Callable[[], Tensor] | None, kept: dict | None
+) -> Component:
+    """A camera of one ratio, which measures an image as a whole or block by block."""
+    block, n = config["block"], config["n"]
+    if block is None:
+        return build_one_ratio(config, images, kept)
+    if n % block or n == block:
+        raise UserError(f"block {block}: n {n} must be a larger multiple of it")
+    blocks = None if images is None else lambda: split_blocks(images(), block)
+    camera = build_one_ratio(config | {"n": block, "block": None}, blocks, kept)
+    return BlockCamera(camera, config)
+
+
+def check_range(config: dict, camera: Component) -> None:
+    """Refuses a range of ratios of a camera that cannot have any ratio."""
+    low, high = config["cr_range"]
+    if not 0 < low < high <= 1:
+        raise UserError(f"cr_range {low:g} {high:g}: give two ratios in (0, 1], the lower first")
+    if config["x0"] == "lmmse":
+        raise UserError("x0 lmmse is fitted to one ratio; leave it out where --cr_range is given")
+    if not is_hadamard(camera.patterns, camera.block):
+        raise UserError(
+            f"ordering '{config['ordering']}': a range of ratios needs Hadamard patterns"
+        )

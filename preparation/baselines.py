@@ -53,14 +53,14 @@ def baselines_of(
                 "plug-and-play needs a single-pixel camera with Hadamard patterns, not "
                 f"{physics.describe()}"
             )
-        baselines["plug-and-play"] = Baseline(plugged_in(denoiser, physics.config), reading)
+        baselines["plug-and-play"] = Baseline(plugged_in(denoiser, physics), reading)
     return baselines
 
 
 @torch.no_grad()
 def total_variation(physics: Physics, images: Callable[[], Tensor] | None = None) -> TotalVariation:
     """Total variation with the weight that is best on training images; without noise all are."""
-    n, c = physics.config["n"], physics.config["c"]
+    n, c = physics.block, physics.config["c"]
     noisy = any(physics.config.get(level) is not None for level in physics.levels)
     if images is None or not noisy:
         return TotalVariation(c, n)
@@ -71,8 +71,8 @@ def total_variation(physics: Physics, images: Callable[[], Tensor] | None = None
     return min(networks, key=lambda network: (network(x0) - x).square().mean().item())
 
 
-def plugged_in(path: str, config: dict) -> PlugAndPlay:
-    """Plug-and-play with the denoiser of a checkpoint, for a physics of this config."""
+def plugged_in(path: str, physics: Physics) -> PlugAndPlay:
+    """Plug-and-play with the denoiser of a checkpoint, for the measurements of a physics."""
     checkpoint = restore(path, kind=RESTORER)
     network, own = checkpoint.network, checkpoint.physics.config
     assert isinstance(network, Restorer), "a checkpoint that restores images"
@@ -82,6 +82,8 @@ def plugged_in(path: str, config: dict) -> PlugAndPlay:
             f"'{checkpoint.network_config['name']}': it must remove noise of a level that it is "
             "told, as main_unet.py --physics denoise --network drunet --sigma 0 50 trains it"
         )
-    if own["c"] != config["c"]:
-        raise UserError(f"denoiser {path} has {own['c']} channels, the images have {config['c']}")
-    return PlugAndPlay(network, config["n"])
+    if own["c"] != physics.config["c"]:
+        raise UserError(
+            f"denoiser {path} has {own['c']} channels, the images have {physics.config['c']}"
+        )
+    return PlugAndPlay(network, physics.block)

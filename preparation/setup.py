@@ -32,6 +32,7 @@ from core.registry import (
     label_of,
     light_of,
     look_up,
+    ratios_of,
     words,
 )
 from core.runtime import data_seed
@@ -118,7 +119,7 @@ def network_of(args: Namespace, **more) -> tuple[Network, dict]:
     flags = {flag: getattr(args, flag) for flag in MODELS[args.network].flags}
     flags = {flag: value for flag, value in flags.items() if value is not None}
     if reads_measurements(args):
-        more["n"] = args.n
+        more["n"] = getattr(args, "block", None) or args.n
     if getattr(args, "consistency", "none") == "range":
         more["consistency"] = "range"
     config = {"name": args.network, "c": args.c, **flags, **more}
@@ -330,9 +331,9 @@ def build_untrained_teacher(
     state = state_of(recording) if recording else None
     physics = build_physics(config, images=images, state=state)
     if kind == "pnp":
-        return Teacher(plugged_in(option, config), physics)
+        return Teacher(plugged_in(option, physics), physics)
     if option:
-        return Teacher(TotalVariation(config["c"], config["n"], float(option)), physics)
+        return Teacher(TotalVariation(config["c"], physics.block, float(option)), physics)
     network = total_variation(physics, None if recording else images)
     print(f"teacher: total variation of weight {network.weight:g}")
     return Teacher(network, physics)
@@ -391,10 +392,10 @@ def student_names(
     """
     label = label_of(physics_config)
     if "cr" in physics_config:
-        label = f"crs_{words(physics_config['cr'])}{light_of(physics_config)}"
+        label = f"{ratios_of(physics_config, one='crs')}{light_of(physics_config)}"
     if teacher_config is not None:
         if "cr" in teacher_config:
-            label += f"_crt_{words(teacher_config['cr'])}"
+            label += f"_crt_{ratios_of(teacher_config).partition('_')[2]}"
         elif label_of(teacher_config) != label:
             label += f"_teacher_{label_of(teacher_config)}"
         if args.loss_distill:
