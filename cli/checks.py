@@ -213,12 +213,14 @@ def teacher_path(args: Namespace) -> Path | None:
         )
     if args.online:
         return None
-    name = export_name("unet", label_of({"name": "spc", "cr": args.cr_teacher}))
-    path = Path(args.results) / "trained_models" / name
+    block = getattr(args, "block", None)
+    label = label_of({"name": "spc", "cr": args.cr_teacher, "block": block})
+    path = Path(args.results) / "trained_models" / export_name("unet", label)
     if not path.is_file():
         ratio = words(args.cr_teacher).replace("_", " ")
+        blocks = f" --n {args.n} --block {block}" if block else ""
         raise UserError(
-            f"no teacher {path}: train it with main_unet.py --cr {ratio}, "
+            f"no teacher {path}: train it with main_unet.py --cr {ratio}{blocks}, "
             "or give one with --teacher PATH"
         )
     return path

@@ -15,6 +15,7 @@ from core.registry import LAYOUTS
 from data.arrays import read_arrays
 from data.batches import Source, WholeImages
 from data.images import (
+    LARGEST_ENLARGEMENT,
     Request,
     check_image,
     convert_channels,
@@ -284,7 +285,7 @@ def folder(request: Request) -> dict[str, Source]:
     elif not any(paths.values()):
         paths = split_by_tenths(pictures_in(root))
     tiled = request.crop == "tiles"
-    paths = drop_bad_images(paths, request, **({"most": 1} if tiled else {}))
+    paths = drop_bad_images(paths, request, most=1 if tiled else LARGEST_ENLARGEMENT)
     splits = {}
     for split in SPLITS:
         if tiled:

@@ -151,7 +151,9 @@ def choose_scenes(args: Namespace) -> Scenes:
 def build_apparatus(args: Namespace) -> Apparatus:
     if args.ordering == "variance":
         raise UserError("ordering variance depends on the scenes, which a laboratory does not know")
-    config = physics_config_of(Namespace(**vars(args) | {"x0": "adjoint", "block": None, "cr_range": None}))
+    config = physics_config_of(
+        Namespace(**vars(args) | {"x0": "adjoint", "block": None, "cr_range": None})
+    )
     check_physics(args, config)
     physics = build_physics(config)
     if not isinstance(physics, SinglePixel):

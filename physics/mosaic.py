@@ -1,6 +1,7 @@
 """A physics that measures larger images block by block."""
 
 from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -23,6 +24,11 @@ class Mosaic(Physics):
     @property
     def block(self) -> int:
         return self.physics.config["n"]
+
+    @property
+    def image_config(self) -> dict:
+        """What of the config is of whole images, not of their blocks."""
+        return {}
 
     @property
     def step(self) -> int:
@@ -65,23 +71,23 @@ class Mosaic(Physics):
         """What loads the blocks of training images."""
         return lambda: split_blocks(images(), self.block)
 
-    def with_physics(self, physics: Physics) -> "Mosaic":
+    def with_physics(self, physics: Physics) -> Self:
         """The same blocks, measured by another physics."""
-        return Mosaic(physics)
+        return type(self)(physics, physics.config | self.image_config)
 
     def baselines(self, images: Callable[[], Tensor] | None) -> dict[str, Physics]:
         blocks = None if images is None else self.of_blocks(images)
         found = self.physics.baselines(blocks)
         return {name: self.with_physics(physics) for name, physics in found.items()}
 
-    def with_measurements(self) -> "Mosaic | None":
+    def with_measurements(self) -> Self | None:
         reading = self.physics.with_measurements()
         return None if reading is None else self.with_physics(reading)
 
-    def at_noise(self, **noise: float | list[float] | None) -> "Mosaic":
+    def at_noise(self, **noise: float | list[float] | None) -> Self:
         return self.with_physics(self.physics.at_noise(**noise))
 
-    def refit(self, images: Callable[[], Tensor]) -> "Mosaic":
+    def refit(self, images: Callable[[], Tensor]) -> Self:
         return self.with_physics(self.physics.refit(self.of_blocks(images)))
 
     def kept(self) -> dict:

@@ -297,10 +297,9 @@ class BlockCamera(Mosaic):
 
     physics: SinglePixel
 
-    def with_physics(self, physics: Physics) -> "BlockCamera":
-        assert isinstance(physics, SinglePixel), "the physics of a block"
-        kept = {name: self.config[name] for name in ("n", "block")}
-        return BlockCamera(physics, physics.config | kept)
+    @property
+    def image_config(self) -> dict:
+        return {name: self.config[name] for name in ("n", "block")}
 
     @property
     def m(self) -> int:
@@ -310,7 +309,7 @@ class BlockCamera(Mosaic):
     def patterns(self) -> Tensor:
         return self.physics.patterns
 
-    def at_ratio(self, cr: float) -> "BlockCamera":
+    def at_ratio(self, cr: float) -> Self:
         return self.with_physics(self.physics.at_ratio(cr))
 
 
@@ -454,7 +453,8 @@ def single_pixel_camera(
         return Mixture(components, config)
     check_range(config, components[0])
     widest = config | {"cr": config["cr_range"][1], "cr_range": None}
-    return Mixture(components, config, build_component(widest, images, state and state[0]))
+    kept = state[0] if state else None
+    return Mixture(components, config, build_component(widest, images, kept))
 
 
 def build_component(

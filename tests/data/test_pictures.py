@@ -237,3 +237,32 @@ def test_a_classifier_is_shown_no_picture_much_smaller_than_what_it_learnt_from(
     write(tmp_path / "a.png", picture(0, (7, 30)))
     with pytest.raises(UserError, match=r"a\.png is 30 x 7: it would be enlarged 2\.29 times"):
         call(predict, "--checkpoint", export, "a.png")
+
+
+def test_a_folder_is_cut_into_tiles_of_full_and_half_size(tmp_path):
+    sides = {"train/a.png": (18, 26), "train/b.png": (40, 16), "val/c.png": (16, 16)}
+    for k, (name, size) in enumerate(sides.items()):
+        write(tmp_path / name, picture(k, size))
+    request = Request("folder", n=8, data_root=str(tmp_path), crop="tiles")
+    splits = build_splits(request, wanted=("train", "val"))
+    counts = {"a": 3 * 5 + 1 * 2, "b": 9 * 3 + 4 * 1, "c": 3 * 3 + 1}
+    assert len(splits["train"]) == counts["a"] + counts["b"] and len(splits["val"]) == counts["c"]
+    whole = np.asarray(picture(0, sides["train/a.png"]).convert("L"), dtype=np.float32) / 255
+    seen = np.zeros_like(whole)
+    for k, (y, x) in enumerate((y, x) for y in (0, 5, 10) for x in (0, 4, 9, 14, 18)):
+        tile = splits["train"][k]["image"][0].numpy()
+        np.testing.assert_allclose(tile, whole[y : y + 8, x : x + 8])
+        seen[y : y + 8, x : x + 8] += 1
+    assert seen.min() >= 1
+    small = picture(0, sides["train/a.png"]).convert("L").resize((13, 9), Image.Resampling.BILINEAR)
+    half = np.asarray(small, dtype=np.float32) / 255
+    np.testing.assert_allclose(splits["train"][15]["image"][0].numpy(), half[:8, :8])
+    assert splits["train"].name(0).endswith("a.png")
+
+
+def test_tiles_need_pictures_of_their_size_and_a_folder(tmp_path):
+    write(tmp_path / "train/a.png", picture(0))
+    with pytest.raises(UserError, match="26 x 18, smaller than n 32"):
+        build_splits(Request("folder", n=32, data_root=str(tmp_path), crop="tiles"))
+    with pytest.raises(UserError, match="crop tiles: only the pictures of dataset 'folder'"):
+        build_splits(Request("digits", crop="tiles"))
