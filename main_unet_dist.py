@@ -17,7 +17,7 @@ def build_parser() -> flags.Parser:
         "denoiser, at --cr_teacher or from the student's values; without it the exported "
         "UNET_cr_<cr_teacher>.pth",
     )
-    parser.checks.append(checks.check_untrained_teacher)
+    flags.add_untrained_teacher(parser)
     group = parser.add_argument_group("beginning")
     group.add_argument(
         "--init_student", metavar="PATH", help="begin with the weights of this checkpoint"

@@ -8,6 +8,7 @@ from cli.data_flags import add_labelled, add_loading, defaults_of
 from cli.physics_flags import add_classifier, add_physics
 from cli.recorded_flags import PARTS, settle_distillation
 from cli.training_flags import add_run, add_training
+from core.errors import UserError
 from core.inputs import checkpoint_file
 from core.registry import (
     ALPHA_SCHEDULES,
@@ -191,6 +192,29 @@ def add_teacher(
     )
 
 
+def add_untrained_teacher(parser: Parser) -> None:
+    """What a teacher that is not trained needs beside its name."""
+
+    def settle_answers(args: Namespace) -> None:
+        kind, _ = checks.untrained_teacher(args.teacher)
+        if args.answers is not None and not kind:
+            raise UserError(
+                f"answers {args.answers:g}: only those of --teacher tv or pnp:FILE are kept on "
+                "disk; leave out --answers"
+            )
+        if args.answers is None:
+            args.answers = ANSWERS if kind else 0.0
+
+    parser.checks += [checks.check_untrained_teacher, settle_answers]
+    parser.add_argument_group("teacher that is not trained").add_argument(
+        "--answers",
+        type=not_negative,
+        metavar="GiB",
+        help="disk for its answers, in RESULTS/answers; none are kept where noise makes every "
+        f"image new; 0 keeps none (without it {ANSWERS:g})",
+    )
+
+
 # ---------------------------------------------------------------- classifiers
 
 
@@ -238,6 +262,7 @@ def add_class_distillation(parser: Parser) -> None:
     )
 
 
+ANSWERS = 2.0  # GiB
 CLASS_OPTION_TEXTS = {
     "gamma": "kernel width, a number or auto",
     "temperature": "temperature of the softened logits",

@@ -10,6 +10,7 @@ from cli.distillation_flags import (
     add_distillation,
     add_style,
     add_teacher,
+    add_untrained_teacher,
     checkpoints,
     distillation_defaults,
 )
@@ -169,6 +170,7 @@ __all__ = [
     "add_teacher",
     "add_training",
     "add_truth",
+    "add_untrained_teacher",
     "assignment",
     "checkpoints",
     "counting",

@@ -15,6 +15,7 @@ TECHNICAL = {
     "calibration",  # its values are those of flags
     "compile",
     "config",
+    "answers",
     "device",
     "download",
     "dry_run",
@@ -45,6 +46,8 @@ LATER = {
     "share": (None,),
     "consistency": ("none",),
     "dist_part": ("all",),
+    "block": (None,),
+    "cr_range": (None,),
     **{name: (None, default) for name, default in LIGHT.items()},
 }
 RENAMED = {"channels": "features"}

@@ -253,7 +253,8 @@ def plot_examples(results: Results, plan: Plan, count: int = 3) -> Figure | None
         if key
     }
     student = next(iter(checkpoints.values()))
-    images = load_run_images(student, args, results.study.limit_test)
+    tested = results.study.test_arguments(args)
+    images = load_run_images(student, tested, results.study.limit_test)
     first_image = FirstImage(images[0]["image"].shape[0])
     estimators: dict[str, tuple[Network, Physics]] = {}
     estimators["first image"] = (first_image, student.physics.parts[0])

@@ -54,6 +54,12 @@ class Results:
         """A score of every test image."""
         return np.array([row[name or self.metric] for row in self.scores[key]])
 
+    def ratios(self, key: str) -> list[str]:
+        """The ratios of a network for several, as its scores name them."""
+        names = (name.partition(", ") for name in self.scores[key][0])
+        found = [ratio for metric, _, ratio in names if metric == "psnr" and ratio]
+        return sorted(found, key=lambda ratio: float(ratio.split()[1]))
+
     def mean(self, key: str, name: str | None = None) -> float:
         return float(self.images(key, name).mean())
 

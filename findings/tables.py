@@ -105,6 +105,10 @@ def references_table(results: Results) -> list[dict]:
                 }
                 rows.append(results.row_head(name, run.setting) | means)
         rows.append(row | {"parameters": results.status[runs[0].key]["parameters"]})
+        for ratio in results.ratios(runs[0].key):
+            row = results.row_head(f"{runs[0].role}, {ratio}", runs[0].setting)
+            row["PSNR"] = format_spread(results.means(runs, f"psnr, {ratio}"))
+            rows.append(row | {"SSIM": format_spread(results.means(runs, f"ssim, {ratio}"))})
     return rows
 
 

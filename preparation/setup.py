@@ -51,6 +51,7 @@ from physics.single_pixel import SinglePixel
 from preparation.baselines import plugged_in, total_variation
 from recordings.file import Recording, read_recording
 from recordings.frames import RecordedFrames
+from training.answers import Remembered
 from training.held_out import HeldOutMeter
 from training.loop import Fit, train
 from training.run import Run
@@ -307,7 +308,7 @@ def teacher_of(args: Namespace, path: Path | None, images: Callable[[], Tensor])
             "give --teacher PATH"
         )
     noise = {"awgn_snr": None, "noise": None, "photons": None}
-    config = physics_config_of(args) | {"cr": args.cr_teacher} | noise
+    config = physics_config_of(args) | {"cr": args.cr_teacher, "cr_range": None} | noise
     physics = build_physics(config, images=images)
     seed = args.seed + 1  # not the student's first weights
     network, network_config = network_of(Namespace(**vars(args) | {"seed": seed}))
@@ -325,17 +326,21 @@ def build_untrained_teacher(
     recording = read_recording(args.data_root) if args.dataset == "recorded" else None
     if args.cr_teacher is not None:
         noise = {} if recording else {"awgn_snr": None, "noise": None, "photons": None}
-        config |= {"cr": args.cr_teacher} | noise
+        config |= {"cr": args.cr_teacher, "cr_range": None} | noise
     elif recording:
         config |= {"cr": recording.config["cr"]}
     state = state_of(recording) if recording else None
     physics = build_physics(config, images=images, state=state)
     if kind == "pnp":
-        return Teacher(plugged_in(option, physics), physics)
-    if option:
-        return Teacher(TotalVariation(config["c"], physics.block, float(option)), physics)
-    network = total_variation(physics, None if recording else images)
-    print(f"teacher: total variation of weight {network.weight:g}")
+        network = plugged_in(option, physics)
+    elif option:
+        network = TotalVariation(config["c"], physics.block, float(option))
+    else:
+        network = total_variation(physics, None if recording else images)
+        print(f"teacher: total variation of weight {network.weight:g}")
+    noisy = any(config.get(level) is not None for level in physics.levels)
+    if args.answers and (recording or not noisy):  # else no image is seen twice
+        network = Remembered(network, Path(args.results) / "answers", args.answers * 2**30)
     return Teacher(network, physics)
 
 

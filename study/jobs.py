@@ -99,15 +99,17 @@ def train_and_score(study: Study, plan: Plan, runs: list[PlannedRun]) -> None:
     scored = []
     for run, args, result in zip(runs, every_args, results, strict=True):
         checkpoint, baselines = Path(result["checkpoint"]), {}
-        rows, parameters = score_run(checkpoint, args, study.limit_test, device)
-        if run.role == "alone" and run.seed == min(plan.seeds):
+        tested = study.test_arguments(args)
+        rows, parameters = score_run(checkpoint, tested, study.limit_test, device)
+        if run.role in ("alone", "trained") and run.seed == min(plan.seeds):
             simulated = plan.arguments(run.student) if run.student else args
-            baselines = score_baselines(checkpoint, args, simulated, study.limit_test, device)
+            baselines = score_baselines(checkpoint, tested, simulated, study.limit_test, device)
         status = {
             "run": Path(result["run"]).name,
             "parameters": parameters,
             "seconds": round(result.get("seconds", seconds_of(result) / len(runs)), 2),
             "limit_test": study.limit_test,
+            "test": study.test,
             "baselines": list(baselines),
         }
         if "val_recorded_error" in result:

@@ -31,6 +31,7 @@ RESERVED = ("seeds", "results", "run_name", "config", "dry_run", "overwrite", "r
 SAME = "same"  # the value of a teacher's flag that is the student's
 ALONE_NAMES = {"loss_gt": "loss", "init_student": "train_again"}  # flags of the student alone
 COMMON = ("dataset", "data_root", "on_bad_image", "n", "c", "crop")  # of teacher and student
+OF_TEST = ("dataset", "data_root", "crop")  # flags of a study's own test set
 RECORDING = "recording"  # the role of a run that makes a recording instead of a network
 FIRST = ("teacher", "student", RECORDING)  # roles of runs that others need
 ADAPTED, TEACHER_THERE = "adapted", "recorded_teacher"  # roles on recordings
@@ -70,6 +71,11 @@ class Study:
     runs: dict[str, PlannedRun]
     jobs: list[list[str]]
     limit_test: int | None
+    test: dict  # flags of another test set than that of the runs' dataset
+
+    def test_arguments(self, args: Namespace) -> Namespace:
+        """The flags of a run with the test set of the study."""
+        return Namespace(**vars(args) | self.test)
 
     @property
     def teacher_jobs(self) -> int:
@@ -297,7 +303,10 @@ def build_study(
         plan.arguments(run.key)
     limit = text.get("limit_test")
     limit = None if limit is None else whole_number(limit, "limit_test", 1)
-    return Study(name, text, plan.folder, plan.runs, plan.jobs(), limit), plan
+    test = flags_in(text, "test")
+    if unknown := [in_a_line(flag) for flag in test if flag not in OF_TEST]:
+        raise UserError(f"study: test {', '.join(unknown)}: it has only {', '.join(OF_TEST)}")
+    return Study(name, text, plan.folder, plan.runs, plan.jobs(), limit, test), plan
 
 
 def check_flags(flags: dict, reserved: tuple[str, ...]) -> None:

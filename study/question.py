@@ -8,7 +8,7 @@ from core.errors import UserError, in_a_line
 
 KEYS = (
     "question", "script", "seeds", "fixed", "teacher", "student", "recording", "grid", "shuffled",
-    "limit_test", "tiny",
+    "test", "limit_test", "tiny",
 )  # fmt: skip
 
 

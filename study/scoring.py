@@ -12,6 +12,7 @@ from core.files import significant
 from core.registry import DATASETS, LABELLED
 from data.batches import Images, build_loader, present
 from data_loader import build_splits
+from evaluation.checkpoints import fit_to_images
 from models.base import Network
 from physics.base import Physics
 from physics.paired import physics_for
@@ -24,6 +25,7 @@ from training.validation import evaluate, outputs
 
 NOISE_SEED = 0  # of the measurements of test images, the same for all runs of a study
 BATCH = 200
+OF_RATIOS = ("psnr", "ssim")  # scores that are shown for each ratio of a mixture
 
 
 def decompose_error(physics: Physics, error: Tensor) -> dict[str, Tensor]:
@@ -35,16 +37,24 @@ def decompose_error(physics: Physics, error: Tensor) -> dict[str, Tensor]:
     return {name: part.square().mean((1, 2, 3)) for name, part in parts.items()}
 
 
+def condition_of(part: Physics) -> str:
+    return part.condition.replace("_", " ")
+
+
 @torch.no_grad()
 def score_images(
     network: Network, physics: Physics, images: Images, device: torch.device
 ) -> list[dict]:
-    """PSNR, SSIM and error decomposition of every image, means over the ratios of a mixture."""
+    """PSNR, SSIM and error decomposition of every image.
+
+    Of a mixture they are means over its ratios, beside which are the first two of each ratio.
+    """
     network, loader = network.to(device), build_loader(images, BATCH)
     sums: dict[str, Tensor] = {}
     for part in physics.parts:
         scores: dict[str, list[Tensor]] = {}
-        for batch, _, output in outputs(network, Views(part, loader, device, NOISE_SEED)):
+        fitted, view = fit_to_images(network, part, images)
+        for batch, _, output in outputs(fitted, Views(view, loader, device, NOISE_SEED)):
             truth = present(batch.image)
             error = output - truth
             values = score(output, truth) | decompose_error(part, error)
@@ -53,6 +63,8 @@ def score_images(
         for name, values in scores.items():
             mean = torch.cat(values).double() / len(physics.parts)
             sums[name] = sums[name] + mean if name in sums else mean
+            if len(physics.parts) > 1 and name in OF_RATIOS:
+                sums[f"{name}, {condition_of(part)}"] = mean * len(physics.parts)
     names = sorted(sums)
     return [
         {"image": images.name(i)} | {name: significant(sums[name][i].item(), 9) for name in names}
@@ -119,6 +131,6 @@ def score_baselines(
     for part in parts:
         for name, (network, baseline) in baselines_of(part, train.stack, images).items():
             if len(parts) > 1:
-                name = f"{name}, {part.condition.replace('_', ' ')}"
+                name = f"{name}, {condition_of(part)}"
             scores[name] = score_images(network, baseline.to(device), images, device)
     return scores

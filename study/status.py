@@ -35,7 +35,8 @@ def is_done(study: Study, key: str) -> bool:
     if study.runs[key].role == RECORDING:
         files = [study.folder / key / name for name in ("lab.npz", "lab_truth.npz")]
         return status.get("state") == DONE and all(file.is_file() for file in files)
-    if status.get("state") != DONE or status.get("limit_test") != study.limit_test:
+    scored_on = (status.get("limit_test"), status.get("test", {}))
+    if status.get("state") != DONE or scored_on != (study.limit_test, study.test):
         return False
     if "run" not in read_status(study, study.runs[key].network or key):
         return False
