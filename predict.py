@@ -60,6 +60,11 @@ def build_parser() -> flags.Parser:
         choices=("train", "val", "test"),
         help="the frames of a recording that are restored; without it all",
     )
+    group.add_argument(
+        "--live",
+        action="store_true",
+        help="restore one frame at a time, as a camera measures them, and print how long each took",
+    )
     group = parser.add_argument_group("export")
     group.add_argument(
         "--export",
@@ -95,11 +100,12 @@ def check_one_use(args, parser: flags.Parser) -> None:
     users: dict[str, str] = dict.fromkeys(
         ("simulate", "truth", "sigma", "tile", "overlap"), "images"
     )
-    users |= dict.fromkeys(("scale", "calibration", "split"), "--measurements")
+    users |= dict.fromkeys(("scale", "calibration", "split", "live"), "--measurements")
     for flag, user in users.items():
         value = getattr(args, flag)
         if value is not None and value is not False and user != use:
-            parser.error(f"--{flag} {value}: it is read with {user}, not with {use}")
+            given = f"--{flag}" if value is True else f"--{flag} {value}"
+            parser.error(f"{given}: it is read with {user}, not with {use}")
 
 
 def check_inputs(args) -> None:

@@ -144,7 +144,7 @@ CLUSTERS = {
 BENCHES = {
     name: f"speed.groups:time_{name}"
     for name in ("training", "inference", "physics", "losses", "scaling", "peak")
-}
+} | {"live": "speed.live:time_live"}
 
 TRAINING = (
     "main_unet",

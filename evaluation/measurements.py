@@ -1,6 +1,7 @@
 """Measured frames of a file, an array or a recording, and their reconstructions."""
 
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +14,8 @@ from core.errors import UserError
 from core.files import durable
 from core.inputs import existing_file, is_name
 from data.arrays import BAD_ARRAY, read_npy
-from data.batches import Batch
 from evaluation.checkpoints import calibrated, check_counts_photons
+from evaluation.live import Live, needs_variance, place, time_frames
 from models.base import Network
 from physics.base import Linear, Physics
 from physics.single_pixel import SinglePixel
@@ -95,11 +96,25 @@ def select_physics(physics: Physics, args: Namespace) -> Physics:
 
 
 class Frames(NamedTuple):
-    """Measured frames: their names, what the physics measured in batches, and their recording."""
+    """Measured frames: their names, values (frames, C, m), and what else is known of them."""
 
     names: list[str]
-    batches: list[Tensor]
+    values: Tensor
+    variance: Tensor | None  # of the noise of the values
     recording: Recording | None = None
+
+    def stream(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The values and the variances of one frame after the other."""
+        unknown = [None] * len(self.values)
+        return zip(self.values, unknown if self.variance is None else self.variance, strict=True)
+
+    def batches(self, physics: Linear, device: torch.device) -> list[Tensor]:
+        """What the physics measured, in batches."""
+        values = self.values.to(device).split(FRAMES)
+        if self.variance is None:
+            return [place(physics, batch) for batch in values]
+        variances = self.variance.to(device).split(FRAMES)
+        return [place(physics, *pair) for pair in zip(values, variances, strict=True)]
 
 
 def read_recorded(physics: Physics, args: Namespace, device: torch.device) -> Frames:
@@ -118,13 +133,12 @@ def read_recorded(physics: Physics, args: Namespace, device: torch.device) -> Fr
     numbers = torch.arange(len(recording)) if args.split is None else recording.frames(args.split)
     if not len(numbers):
         raise UserError(f"split {args.split}: recording {path} has no such frames")
-    batches = []
-    for some in numbers.split(FRAMES):
-        values, variance = recording.values[some], recording.variance[some]
-        batch = Batch(None, some, recorded=recording.place(values))
-        batch = batch.replace(variance=recording.place(variance)).to(device)
-        batches.append(physics.measure_batch(batch))
-    return Frames(file_names(recording, numbers.tolist()), batches, recording)
+    assert isinstance(physics, SinglePixel), "as has been checked"
+    values, variance = (
+        physics.values(recording.place(recorded[numbers]).to(device)).cpu()  # its own among them
+        for recorded in (recording.values, recording.variance)
+    )
+    return Frames(file_names(recording, numbers.tolist()), values, variance, recording)
 
 
 def file_names(recording: Recording, numbers: list[int]) -> list[str]:
@@ -138,20 +152,19 @@ def file_names(recording: Recording, numbers: list[int]) -> list[str]:
 def read_measurements(
     network: Network, physics: Physics, args: Namespace, device: torch.device
 ) -> Frames:
-    """The measurements of a file, in batches."""
+    """The measurements of a file."""
     if Path(args.measurements).suffix == ".npz":
         return read_recorded(physics, args, device)
     if args.split is not None:
         raise UserError(f"split {args.split}: only a recording has splits, not {args.measurements}")
-    batches = read_values(network, physics, args, device)
-    count = sum(map(len, batches))
-    return Frames([f"frame_{k:05d}" for k in range(count)], batches)
+    values, variance = read_values(network, physics, args, device)
+    return Frames([f"frame_{k:05d}" for k in range(len(values))], values, variance)
 
 
 def read_values(
     network: Network, physics: Physics, args: Namespace, device: torch.device
-) -> list[Tensor]:
-    """What the physics measured, from the values of a bare array."""
+) -> tuple[Tensor, Tensor | None]:
+    """The values of a bare array, and where pairs count photons the variances of their noise."""
     if not isinstance(physics, Linear):
         raise UserError(
             f"measurements {args.measurements}: the checkpoint's physics, '{physics.label}', "
@@ -163,26 +176,16 @@ def read_values(
         assert isinstance(physics, Linear)
     values, sums = read_frames(args.measurements, physics.m, physics.config["c"])
     scale = scale_of(values.to(device), physics, args.scale, sums is not None)
-    values = (values.to(device) * scale).float()
-    if not (isinstance(physics, SinglePixel) and physics.light is not None):
-        batches = values.split(FRAMES)
-        if not (isinstance(physics, SinglePixel) and physics.appends_measurements):
-            return [physics.place_values(batch) for batch in batches]
-        return [
-            physics.place_values(batch, physics.white_variance(batch).expand_as(batch))
-            for batch in batches
-        ]
-    if sums is not None:
-        variance = (scale**2 * physics.light.variance_of_sums(sums.to(device))).float()
-    elif network.reads_noise_level or network.reads_measurements:
+    values = (values.to(device) * scale).float().cpu()
+    if sums is not None and isinstance(physics, SinglePixel) and physics.light is not None:
+        variance = scale**2 * physics.light.variance_of_sums(sums.to(device))
+        return values, variance.float().cpu()
+    if needs_variance(network, physics):
         raise UserError(
             f"measurements {args.measurements}: this network reads the noise level, which single "
             "values do not tell; give the counts of pairs"
         )
-    else:
-        variance = torch.zeros_like(values)
-    batches = zip(values.split(FRAMES), variance.split(FRAMES), strict=True)
-    return [physics.place_values(*batch) for batch in batches]
+    return values, None
 
 
 @torch.no_grad()
@@ -192,8 +195,13 @@ def restore_measurements(
     """Reconstructs measured frames; writes them as images and, unrounded, as one array."""
     physics = select_physics(physics, args)
     frames = read_measurements(network, physics, args, device)
-    first = torch.cat([physics.back_projection(y) for y in frames.batches])
-    output = torch.cat([network(physics.first_image(y)) for y in frames.batches])
+    assert isinstance(physics, Linear), "a physics that has values"
+    batches = frames.batches(physics, device)
+    first = torch.cat([physics.back_projection(y) for y in batches])
+    if args.live:
+        output = time_frames(Live(network, physics, device), frames.stream())
+    else:
+        output = torch.cat([network(physics.first_image(y)) for y in batches])
     for name, image in zip(frames.names, output, strict=True):
         save_image(image, folder / f"{name}.png")
     draw_grid({"before": first[:8], "after": output[:8]}, None, folder / "before_after.png")

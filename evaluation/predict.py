@@ -23,7 +23,7 @@ from data.images import (
 from data_loader import Request
 from evaluation.measurements import read_measurements, select_physics
 from models.base import Network
-from physics.base import Physics
+from physics.base import Linear, Physics
 from report.figures import draw_grid, save_image
 
 GRID = 16  # pixels: a network that pools gives the same in a tile that begins on a multiple of it
@@ -207,6 +207,8 @@ def classify_files(
     device: torch.device,
 ) -> dict:
     """Prints and writes the three likeliest classes of image files or of measured frames."""
+    if args.live:
+        raise UserError("live: a classifier returns a class, not an image; leave out --live")
     for flag in ("simulate", "truth", "tile", "overlap"):
         if getattr(args, flag) is not None and getattr(args, flag) is not False:
             raise UserError(
@@ -220,7 +222,9 @@ def classify_files(
         )
     selected = select_physics(physics, args)
     if args.measurements:
-        names, batches, _ = read_measurements(network, selected, args, device)
+        frames = read_measurements(network, selected, args, device)
+        assert isinstance(selected, Linear), "a physics that has values"
+        names, batches = frames.names, frames.batches(selected, device)
         first = torch.cat([selected.first_image(y) for y in batches])
     else:
         if args.sigma is not None:

@@ -207,11 +207,12 @@ class SinglePixel(Linear):
     def place_values(self, values: Tensor, variance: Tensor | None = None) -> Tensor:
         """Measured values (B, C, m), and the variances of their noise, as a y of this physics.
 
-        The noise level is their root mean; without them it is 0.
+        The noise level is their root mean. Without them the noise is white, or there is none.
         """
         y = self.grid(values)
         channels = [y]
-        variance = torch.zeros_like(values) if variance is None else variance
+        if variance is None:
+            variance = self.white_variance(values).expand_as(values)
         if self.appends_noise_level:
             level = variance.mean((1, 2)).clamp_min(0).sqrt()  # (B,)
             level = level.view(-1, *[1] * (y.dim() - 1)).expand(-1, 1, *y.shape[2:])

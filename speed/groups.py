@@ -135,8 +135,8 @@ def validation_passes(bench: Bench, fit: Fit, count: int) -> dict[str, Callable[
 # ---------------------------------------------------------------- physics
 
 
-def build_spc(n: int) -> Physics:
-    config = {"name": "spc", "n": n, "c": 1, "cr": CR, "ordering": "xy", "x0": "adjoint"}
+def build_spc(n: int, cr: float = CR) -> Physics:
+    config = {"name": "spc", "n": n, "c": 1, "cr": cr, "ordering": "xy", "x0": "adjoint"}
     return build_physics(config | {"awgn_snr": None})
 
 

@@ -39,7 +39,7 @@ def record(path: Path, names=tuple("abcde")) -> torch.Tensor:
 
 def restore(tmp_path: Path, physics, **flags) -> dict:
     args = Namespace(measurements=str(tmp_path / "lab.npz"), cr=None, split=None, scale=None)
-    args = Namespace(**vars(args) | {"calibration": None} | flags)
+    args = Namespace(**vars(args) | {"calibration": None, "live": False} | flags)
     network = FirstImage(1)
     return restore_measurements(network, physics, args, tmp_path / "out", CPU)
 
@@ -70,7 +70,7 @@ def test_a_network_that_reads_the_noise_gets_that_of_the_recording(tmp_path):
             return super().forward(x)
 
     args = Namespace(measurements=str(tmp_path / "lab.npz"), cr=None, split=None)
-    args = Namespace(**vars(args) | {"scale": None, "calibration": None})
+    args = Namespace(**vars(args) | {"scale": None, "calibration": None, "live": False})
     restore_measurements(Reader(1), physics, args, tmp_path / "out", CPU)
     torch.testing.assert_close(levels[0], torch.full((FRAMES, 1, N, N), 0.2))
 

@@ -16,7 +16,8 @@ from core.errors import UserError
 from core.registry import BENCHES
 from data.splits import hold_out
 from data_loader import Request, build_splits
-from speed import candidates, report
+from evaluation.live import Live
+from speed import candidates, live, report
 from speed.baseline import BaselineLoop, DigitImages, observe_image
 from speed.candidates import CASES, Bench, N, write_digits
 from speed.groups import measure_memory
@@ -55,8 +56,9 @@ def test_everything_is_timed_and_written(bench, tmp_path):
         )
     )
     assert {row["group"] for row in result["rows"]} == set(BENCHES)
-    assert {target[""] for target in result["goals"]} == {"not run"}, (
-        "the targets are of other sizes"
+    of_live = {"CPU, live, 128 x 128, unrolled: frames a second"}  # whose network has one size
+    assert {target["case"] for target in result["goals"] if target[""] != "not run"} == of_live, (
+        "the other targets are of other sizes"
     )
     folder = tmp_path / "results" / "benchmark"
     assert (folder / "figure.png").stat().st_size > 1000 and "| baseline loop" in (
@@ -208,11 +210,34 @@ def test_targets_are_met_missed_or_not_run():
         "met",
         "missed",
         "met",
-        *["not run"] * 4,
+        *["not run"] * 6,
     ]
     assert {target[""] for target in report.check_goals(rows, "cuda")} == {"not run"}, (
         "targets of a CPU are not met by a GPU"
     )
+
+
+def test_live_frames_are_timed_one_at_a_time_once_they_are_those_of_a_batch(bench, monkeypatch):
+    monkeypatch.setattr(live, "SIDE", 16)
+    monkeypatch.setattr(live, "FRAMES", 5)
+    rows = live.time_live(bench)
+    assert [row["candidate"] for row in rows] == ["U-Net, width 2", "unrolled"]
+    for row in rows:
+        assert row["batch"] == 1 and row["images/s"] == pytest.approx(1 / row["seconds"])
+        assert row["99th percentile (ms)"] >= 1e3 * row["seconds"]
+    other = Live.__call__
+    monkeypatch.setattr(Live, "__call__", lambda *words: other(*words) + 0.1)
+    with pytest.raises(UserError, match=r"live, unet: .* from that of a batch; nothing is timed"):
+        live.time_live(bench)
+
+
+def test_goals_of_live_frames_are_of_width_16():
+    rows = [
+        {"group": "live", "case": "a frame", "candidate": name, "images/s": rate}
+        for name, rate in (("U-Net, width 64", 5.0), ("U-Net, width 16", 120.0), ("unrolled", 20.0))
+    ]
+    checked = [goal[""] for goal in report.check_goals(rows, "cpu") if "live" in goal["case"]]
+    assert checked == ["met", "missed"]
 
 
 def test_unbalanced_quotes_are_the_users_mistake(bench):
