@@ -165,6 +165,12 @@ def read_values(
     network: Network, physics: Physics, args: Namespace, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
     """The values of a bare array, and where pairs count photons the variances of their noise."""
+    if physics.config.get("block"):
+        raise UserError(
+            f"measurements {args.measurements}: the checkpoint's camera measures images in blocks "
+            f"of {physics.block} x {physics.block}; files are read for cameras that measure an "
+            "image as a whole"
+        )
     if not isinstance(physics, Linear):
         raise UserError(
             f"measurements {args.measurements}: the checkpoint's physics, '{physics.label}', "

@@ -10,6 +10,7 @@ from test_scripts import call
 
 import main_unet
 import main_unet_dist
+import predict
 import test_UNet
 from algo_functions import build_physics
 from checkpoints.checkpoint import restore
@@ -115,7 +116,10 @@ def test_a_network_for_a_range_in_blocks_is_trained_tested_and_taught():
     assert [row["physics"] for row in result["rows"]] == labels
     with pytest.raises(UserError, match="--n 32 --block 16, or give one"):
         call(main_unet_dist, *words, "--cr_teacher", "0.5", "--type_dist", "output")
-    call(main_unet, "--cr", "0.5", "--block", str(BLOCK), "--width", "4", *TINY)
+    one = call(main_unet, "--cr", "0.5", "--block", str(BLOCK), "--width", "4", *TINY)
+    np.save("y.npy", np.zeros((1, 64)))
+    with pytest.raises(UserError, match="measures images in blocks of 16 x 16"):
+        call(predict, "--checkpoint", one["export"], "--measurements", "y.npy")
     taught = call(main_unet_dist, *words, "--cr_teacher", "0.5", "--type_dist", "output")
     assert "crs_0.05_to_0.5_block_16_crt_0.5_block_16" in taught["export"]
 
