@@ -29,6 +29,7 @@ from evaluation.checkpoints import (
 )
 from models.base import Network
 from physics.base import MOST_LMMSE, Linear, Physics
+from physics.mosaic import Mosaic
 from physics.paired import physics_for
 from preparation.baselines import baselines_of
 from preparation.setup import physics_of_recording, request_of
@@ -135,10 +136,10 @@ def load_lmmse_images(checkpoint: Checkpoint, args: Namespace, test: Images) -> 
     """The images to fit LMMSE to, those of the training; prints which, or why there are none."""
     config, physics = checkpoint.physics.config, checkpoint.physics.parts[0]
     n = config["n"]
-    if test.paired or isinstance(test, RecordedFrames) or not isinstance(physics, Linear):
+    if test.paired or isinstance(test, RecordedFrames) or not isinstance(physics, Linear | Mosaic):
         return None  # a recording has no clean training images
     try:
-        if not test.same_size and physics.step < n:
+        if not test.same_size and physics.step < n and not physics.config.get("block"):
             raise UserError(
                 f"it estimates images of {n} x {n} pixels, and the test images have various sizes"
             )

@@ -110,10 +110,12 @@ def test_a_network_for_a_range_in_blocks_is_trained_tested_and_taught():
     assert torch.equal(
         *(p.observe(x, g) for p, g in zip((physics, again), generators, strict=True))
     )
-    whole = ["--dataset", "folder", "--data_root", "set", "--crop", "whole", "--no-baselines"]
+    whole = ["--dataset", "folder", "--data_root", "set", "--crop", "whole"]
     result = call(test_UNet, "--checkpoint", scores["export"], *whole)
     labels = [f"cr {cr} block 16" for cr in ("0.05", "0.079", "0.13", "0.2", "0.32", "0.5")]
-    assert [row["physics"] for row in result["rows"]] == labels
+    names = ["back-projection", "LMMSE", "TV", Path(scores["export"]).stem]
+    found = [(row["physics"], row["estimate"]) for row in result["rows"]]
+    assert found == [(label, name) for label in labels for name in names]
     with pytest.raises(UserError, match="--n 32 --block 16, or give one"):
         call(main_unet_dist, *words, "--cr_teacher", "0.5", "--type_dist", "output")
     one = call(main_unet, "--cr", "0.5", "--block", str(BLOCK), "--width", "4", *TINY)

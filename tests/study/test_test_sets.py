@@ -46,7 +46,7 @@ def test_every_ratio_is_scored_on_whole_scenes_beside_its_baselines():
     found = results()
     assert len(found.done) == 2 and all(len(rows) == 2 for rows in found.scores.values())
     key = next(iter(found.done))
-    assert found.ratios(key) == ["cr 0.1 block 16", "cr 0.4 block 16"]
+    assert found.ratios(key) == ["cr 0.1", "cr 0.4"]
     each = [found.mean(key, f"psnr, {ratio}") for ratio in found.ratios(key)]
     assert found.mean(key) == pytest.approx(sum(each) / 2) and each[1] > each[0]
     rows = tables.references_table(found)
@@ -55,7 +55,7 @@ def test_every_ratio_is_scored_on_whole_scenes_beside_its_baselines():
         assert [n for n in names if n.startswith(name)] == [
             f"{name}, {ratio}" for ratio in found.ratios(key)
         ]
-    assert names[-2:] == ["trained, cr 0.1 block 16", "trained, cr 0.4 block 16"]
+    assert names[-2:] == ["trained, cr 0.1", "trained, cr 0.4"]
     status = json.loads((found.study.folder / key / "status.json").read_text())
     assert status["test"] == TEXT["test"]
     other = TEXT | {"test": {"dataset": "digits"}}
