@@ -15,11 +15,12 @@ import test_UNet
 from checkpoints import checkpoint
 from core.errors import UserError
 from core.registry import EXPORTS
-from evaluation.measurements import read_values
+from evaluation.measurements import read_measurements
 from models.consistent import Consistent
 from models.untrained import PlugAndPlay, TotalVariation
 from physics.single_pixel import SinglePixel
 from tests.doubles import skip_training
+from training.answers import Remembered
 
 TESTED = ["--dataset", "digits", "--limit_test", "8"]
 UNROLLED = [*DATA, "--epochs", "1", "--network", "unrolled", "--stages", "2", "--channels", "4"]
@@ -83,7 +84,8 @@ def test_total_variation_teaches_from_the_students_values_with_their_noise(monke
 def test_it_may_have_more_values_and_a_weight_of_ones_own(monkeypatch):
     words = ["--cr", "0.25", "--noise", "0.2", "--teacher", "tv:0.3", "--cr_teacher", "0.5"]
     teacher, _ = teacher_of(monkeypatch, *words, *TINY)
-    assert teacher.network.weight == 0.3
+    assert isinstance(teacher.network, Remembered)
+    assert teacher.network.network.weight == 0.3
     assert teacher.physics.config["cr"] == 0.5 and teacher.physics.config["noise"] is None
 
 
@@ -99,7 +101,8 @@ def test_two_weights_are_two_runs_and_a_denoiser_can_be_plugged_in(monkeypatch):
     assert one["checkpoint"] != other["checkpoint"]
     denoiser = call(main_unet, *DRUNET, "--sigma", "0", "50")["export"]
     teacher, _ = teacher_of(monkeypatch, "--cr", "0.25", "--teacher", f"pnp:{denoiser}", *TINY)
-    assert isinstance(teacher.network, PlugAndPlay)
+    assert isinstance(teacher.network, Remembered)
+    assert isinstance(teacher.network.network, PlugAndPlay)
     rows = call(test_UNet, "--checkpoint", one["export"], "--denoiser", denoiser, *TESTED)["rows"]
     assert "plug-and-play" in [row["estimate"] for row in rows]
     with pytest.raises(UserError, match="was trained for 'spc' with network 'unet'"):
@@ -144,6 +147,7 @@ def test_values_of_a_file_are_as_noisy_as_the_network_learned():
     restored = checkpoint.restore(call(main_unet, "--cr", "0.25", *words)["export"])
     physics = restored.physics
     np.save("y.npy", physics.values(physics.measure(torch.rand(2, 1, 16, 16)))[:, 0].numpy())
-    args = Namespace(measurements="y.npy", calibration=None, scale=None)
-    (y,) = read_values(restored.network, physics, args, torch.device("cpu"))
+    args = Namespace(measurements="y.npy", calibration=None, scale=None, split=None)
+    frames = read_measurements(restored.network, physics, args, torch.device("cpu"))
+    (y,) = frames.batches(physics, torch.device("cpu"))
     torch.testing.assert_close(physics.values(y[:, -1:]), torch.full((2, 1, 64), 0.04))
