@@ -12,6 +12,7 @@ from types import ModuleType
 
 from core.errors import Diverged, UserError, in_a_line
 from core.files import lock
+from core.inputs import check_data
 from runners.pool import ELSEWHERE
 from study.planning import RECORDING, Plan, PlannedRun, Study
 from study.status import (
@@ -91,6 +92,8 @@ def train_and_score(study: Study, plan: Plan, runs: list[PlannedRun]) -> None:
     if runs[0].role == RECORDING:
         record(study, script, runs, every_args)
         return
+    if study.test:  # before hours are spent on the training
+        check_data(study.test_arguments(every_args[0]))
     device = runtime.start(every_args[0].device)
     if runs[0].network is None:
         results = train_together(script, every_args, device)

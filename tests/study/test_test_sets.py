@@ -67,3 +67,10 @@ def test_a_test_set_is_described_by_its_data_alone():
     text = TEXT | {"test": {"cr": 0.5}}
     with pytest.raises(UserError, match="study: test cr: it has only dataset, data_root, crop"):
         planning.build_study(text, "s", Path("results"), sweep.load_script, {})
+
+
+def test_a_missing_test_set_is_reported_before_the_training():
+    Path("scenes.yml").write_text(yaml.safe_dump(TEXT | {"seeds": [0]}))
+    with pytest.raises(UserError, match="--data_root scenes: no such folder"):
+        call(sweep, "scenes.yml", "--jobs", "1")
+    assert not list(Path("results/sweeps").rglob("best.pth"))
