@@ -210,8 +210,8 @@ def add_untrained_teacher(parser: Parser) -> None:
         "--answers",
         type=not_negative,
         metavar="GiB",
-        help="disk for its answers, in RESULTS/answers; none are kept where noise makes every "
-        f"image new; 0 keeps none (without it {ANSWERS:g})",
+        help="disk for its answers, in RESULTS/answers; none are kept where noise or --cr_range "
+        f"makes every image new; 0 keeps none (without it {ANSWERS:g})",
     )
 
 

@@ -100,7 +100,7 @@ def check_recorded(
 
 def fit_to_images(network: Network, physics: Physics, images: Images) -> tuple[Network, Physics]:
     """Both block by block where the images are larger than the n x n pixels of the physics."""
-    if images.same_size or physics.step < physics.config["n"] or physics.config.get("block"):
+    if images.same_size or physics.step < physics.config["n"]:
         return network, physics
     return Piecewise(network, physics.block), Mosaic(physics)
 

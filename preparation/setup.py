@@ -338,8 +338,8 @@ def build_untrained_teacher(
     else:
         network = total_variation(physics, None if recording else images)
         print(f"teacher: total variation of weight {network.weight:g}")
-    noisy = any(config.get(level) is not None for level in physics.levels)
-    if args.answers and (recording or not noisy):  # else no image is seen twice
+    random = any(config.get(name) is not None for name in (*physics.levels, "cr_range"))
+    if args.answers and (recording or not random):  # else no image is seen twice
         network = Remembered(network, Path(args.results) / "answers", args.answers * 2**30)
     return Teacher(network, physics)
 

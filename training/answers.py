@@ -96,7 +96,7 @@ class Remembered(Restorer):
         super().__init__(network.c)
         self.network = network
         self.answers = Answers(folder / f"{identity_of(network)}.sqlite", most)
-        self.asked, self.computed = 0, 0  # images
+        self.computed = 0  # images, of those that were asked about
 
     @torch.no_grad()
     def features(self, x: Tensor) -> dict[str, Tensor]:
@@ -105,7 +105,7 @@ class Remembered(Restorer):
         keys = [hashlib.blake2b(one.tobytes(), digest_size=16).digest() for one in inputs]
         found = self.answers.get(keys)
         missing = [i for i, key in enumerate(keys) if key not in found]
-        self.asked, self.computed = self.asked + len(keys), self.computed + len(missing)
+        self.computed += len(missing)
         if missing:
             images = self.network(x[missing]).float().cpu().numpy()
             new = {keys[i]: image.ravel() for i, image in zip(missing, images, strict=True)}
