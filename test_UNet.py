@@ -16,7 +16,7 @@ def build_parser() -> flags.Parser:
     flags.add_data(parser, n_default=None, c_default=None, limits=("train", "test"), whole=True)
     flags.add_loading(parser)
     flags.add_truth(parser)
-    flags.add_bare(parser)
+    flags.add_bare(parser, several=True)
     flags.add_scoring(parser)
     group = flags.add_evaluation(parser)
     group.add_argument(

@@ -21,6 +21,7 @@ from models import build_network, rrdbnet, unet
 from models.base import Network
 from models.weights import UNREADABLE, describe_unreadable
 from physics.base import Physics
+from physics.single_pixel import Mixture
 
 RESTORER, CLASSIFIER = "a network that restores images", "a classifier"
 READERS = {  # of the two kinds, for those who took one for the other
@@ -211,9 +212,8 @@ def validate(content: Content, requested: dict, kind: str | None) -> None:
         check_kind(path, content.network, kind)
     config = content.network | (physics["config"] if physics else {})
     for name, value in requested.items():
-        ratios = config.get("cr")
-        if name == "cr" and isinstance(ratios, list) and value in ratios:
-            continue  # one ratio of a mixture
+        if name == "cr" and isinstance(config.get("cr"), list):
+            continue  # of a network for several ratios, see `at_ratios`
         if config.get(name, None if physics else value) != value:
             has = f"has {name} {config[name]}" if name in config else f"has no {name}"
             raise UserError(
@@ -272,12 +272,16 @@ def restore(
 
     `requested` are values of n, c, cr, ordering, scales, width, padding that the user named: they
     must not contradict the file, and they complete a file of the original release, which does not
-    name its physics. `physics_config` is the physics of any other file that names none.
+    name its physics. cr may be some of the ratios of a network for several.
+    `physics_config` is the physics of any other file that names none.
     """
     requested = {name: value for name, value in (requested or {}).items() if value is not None}
     content = parse(path, requested, physics_config)
     validate(content, requested, kind)
     network, physics = rebuild_network(content), rebuild_physics(content)
+    if "cr" in requested and isinstance(physics, Mixture):
+        with naming(path):
+            physics = physics.at_ratios(requested["cr"])
     return Checkpoint(network, physics, content.network, content.config, digest(path))
 
 

@@ -4,7 +4,7 @@ from argparse import Namespace
 
 from core.inputs import check_data, recorded_config
 from core.registry import DATASETS, LABELLED, LIGHT, PADDINGS, PHYSICS, READERS, Entry
-from parsing.parser import Parser
+from parsing.parser import Parser, Several
 from parsing.values import counting, natural, one_of, ordering, ratio, within
 
 # The noise of a single-pixel camera.
@@ -157,13 +157,21 @@ def add_labelled(
     add_data(parser, limits=limits, table=LABELLED, **defaults)
 
 
-def add_bare(parser: Parser, n: bool = False) -> None:
+def add_bare(parser: Parser, n: bool = False, several: bool = False) -> None:
+    """Flags that complete a file; with `several`, --cr may be several ratios."""
     group = parser.add_argument_group(
         "values that a bare .pth of the original release lacks; other files must agree"
     )
     if n:
         group.add_argument("--n", type=within(2, 4096, int), help="side of the images in pixels")
-    group.add_argument("--cr", type=ratio, help="ratio of measurements to pixels")
+    how = {"nargs": "+", "action": Several} if several else {}
+    group.add_argument(
+        "--cr",
+        type=ratio,
+        help="ratio of measurements to pixels; of a network for several ratios, one"
+        + (" or some of them, or any in its range" if several else " of them, or any in its range"),
+        **how,
+    )
     group.add_argument(
         "--ordering", type=ordering, help="ordering of the patterns; that of the release is strip"
     )

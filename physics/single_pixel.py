@@ -366,6 +366,29 @@ class Mixture(Physics):
         share = torch.rand((), generator=generator, dtype=torch.float64).item()
         return self.widest.at_ratio(low * (high / low) ** share)
 
+    def at_ratios(self, cr: float | list[float]) -> Physics:
+        """The camera of one of its ratios, or the mixture of several of them."""
+        ratios = cr if isinstance(cr, list) else [cr]
+        parts = [self.at_ratio(one) for one in ratios]
+        if len(parts) == 1:
+            return parts[0]
+        return Mixture(parts, self.config | {"cr": ratios, "cr_range": None})
+
+    def at_ratio(self, cr: float) -> Component:
+        """The camera of one of its ratios, or of any in its range."""
+        for part in self.parts:
+            if part.config["cr"] == cr:
+                return part
+        if self.widest is None:
+            own = ", ".join(f"{part.config['cr']:g}" for part in self.parts)
+            raise UserError(f"its network is for the ratios {own}, not for cr {cr:g}")
+        low, high = self.config["cr_range"]
+        if not low <= cr <= high:
+            raise UserError(
+                f"its network is for ratios from {low:g} to {high:g}, not for cr {cr:g}"
+            )
+        return self.widest.at_ratio(cr)
+
     def with_each(self, change: Callable[[Component], Component], config: dict) -> "Mixture":
         """The mixture of changed cameras."""
         widest = None if self.widest is None else change(self.widest)
