@@ -21,7 +21,7 @@ from models import build_network, rrdbnet, unet
 from models.base import Network
 from models.weights import UNREADABLE, describe_unreadable
 from physics.base import Physics
-from physics.single_pixel import Mixture
+from physics.cameras import Mixture
 
 RESTORER, CLASSIFIER = "a network that restores images", "a classifier"
 READERS = {  # of the two kinds, for those who took one for the other

@@ -222,8 +222,8 @@ SPC = {
     **LIGHT,
 }
 PHYSICS = {
-    "spc": Entry(path="physics.single_pixel:single_pixel_camera", flags=SPC, label="cr_{cr}"),
-    "cs": Entry(path="physics.single_pixel:single_pixel_camera", flags=SPC, label="cr_{cr}"),
+    "spc": Entry(path="physics.cameras:single_pixel_camera", flags=SPC, label="cr_{cr}"),
+    "cs": Entry(path="physics.cameras:single_pixel_camera", flags=SPC, label="cr_{cr}"),
     "denoise": Entry(
         path="physics.restoration:denoise",
         flags={"sigma": ..., "x0": "adjoint"},
