@@ -180,5 +180,8 @@ def check_patterns(ordering: str, n: int) -> None:
     """Refuses a side that an ordering cannot have; a user's own patterns are checked later."""
     if ordering == "random":
         check_dense(n)
+    elif ordering == "learned":
+        check_dense(n)
+        check_side(ordering, n)
     elif not ordering.startswith("file:"):
         check_side(ordering, n)

@@ -281,6 +281,7 @@ ORDERINGS = {  # of the Hadamard patterns, or dense patterns; file:PATH is the u
     "strip": "physics.orderings:strip_places",
     "variance": "physics.orderings:variance_places",
     "random": "physics.orderings:random_patterns",
+    "learned": "physics.orderings:learned_patterns",
 }
 
 FIRST_IMAGES = ("adjoint", "lmmse")

@@ -14,7 +14,7 @@ from core.errors import UserError
 from core.files import durable, write_csv, write_text
 from core.registry import ORDERINGS
 from physics.orderings import is_hadamard, patterns_of
-from physics.single_pixel import SinglePixel
+from physics.single_pixel import OF_SIGNS, SinglePixel
 from report.figures import SMALLEST, WIDE, panels, save_figure, use_decimal_labels
 
 BEST = "best for these images"
@@ -76,7 +76,7 @@ def cumulative_energies(physics: SinglePixel, images: Tensor) -> dict[str, Tenso
         energy = energy + hadamard_2d(chunk).double().square().sum((0, 1))
     energy = energy.view(-1)
     orderings = {
-        name: patterns_of(name, n, 1, lambda: images) for name in ORDERINGS if name != "random"
+        name: patterns_of(name, n, 1, lambda: images) for name in ORDERINGS if name not in OF_SIGNS
     }
     orderings[physics.config["ordering"]] = physics.patterns
     energies = {

@@ -106,10 +106,15 @@ class Physics(nn.Module):
         """The first image of a measured picture of any size."""
         return picture
 
-    @torch.no_grad()
+    @property
+    def learns(self) -> bool:
+        """Whether something of it is learned with the network, so that it never stays the same."""
+        return any(weight.requires_grad for weight in self.parameters())
+
     def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The first images of clean images x."""
-        return self.first_image(self.measure(x, generator))
+        """The first images of clean images x, with a gradient where the physics learns."""
+        with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
+            return self.first_image(self.measure(x, generator))
 
     def measure_batch(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The measurements of a batch: its own among those that were recorded, or new ones."""
@@ -124,7 +129,6 @@ class Physics(nn.Module):
             "values of a single-pixel camera"
         )
 
-    @torch.no_grad()
     def observe_batch(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The input of the network: the degraded image of a pair, else the first image."""
         if batch.recorded is not None:

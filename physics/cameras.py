@@ -12,10 +12,12 @@ from core.inputs import check_dense
 from core.registry import LIGHT
 from data.batches import Batch
 from physics.base import Physics
+from physics.learned import learning_camera
 from physics.light import check_light
 from physics.mosaic import Mosaic
 from physics.orderings import is_hadamard, patterns_of
 from physics.single_pixel import (
+    OF_SIGNS,
     DensePatterns,
     HadamardPatterns,
     SinglePixel,
@@ -142,31 +144,39 @@ class Mixture(Physics):
         return describe_ratios(self.config, self.block, taken)
 
 
+def refuse_measurements(config: dict) -> None:
+    """Refuses networks that read measurements of patterns other than Hadamard's."""
+    if config["measurements"]:
+        raise UserError(
+            f"ordering '{config['ordering']}': --network unrolled, --consistency range, and "
+            "teachers that are not trained read measurements on the grid of the Hadamard patterns; "
+            "choose another --ordering"
+        )
+
+
 def build_one_ratio(
     config: dict, images: Callable[[], Tensor] | None, kept: dict | None
 ) -> SinglePixel:
     """A single-pixel camera of one ratio."""
-    n = config["n"]
+    n, ordering = config["n"], config["ordering"]
     size: Any = (config["c"], n, n)  # deepinv declares a tuple of one number
     m = count_measurements(config["cr"], n)
-    patterns = kept["patterns"] if kept else patterns_of(config["ordering"], n, m, images)
+    if ordering == "learned" and kept is None:
+        refuse_measurements(config)
+        return learning_camera(config, images)
+    patterns = kept["patterns"] if kept else patterns_of(ordering, n, m, images)
     if is_hadamard(patterns, n):
         index = patterns.view(-1).argsort()[:m]
         operator = HadamardPatterns(m=m, img_size=size, fast=True, ordering="zig_zag")
         operator.mask = (patterns < m).float().expand(1, *size).contiguous()
         taken = int(operator.mask[0, 0].sum())
     else:
-        if config["measurements"]:
-            raise UserError(
-                f"ordering '{config['ordering']}': --network unrolled, --consistency range, and "
-                "teachers that are not trained read measurements on the grid of the Hadamard "
-                "patterns; choose another --ordering"
-            )
+        refuse_measurements(config)
         check_dense(n)
         patterns = patterns[:m].clone()
         index = torch.arange(m)
         # Rows of unit norm, as the Hadamard patterns have; a user's own matrix is left as it is.
-        operator = DensePatterns(patterns / n if config["ordering"] == "random" else patterns, size)
+        operator = DensePatterns(patterns / n if ordering in OF_SIGNS else patterns, size)
         taken = operator.u.shape[0]
     if taken != m:
         raise UserError(
@@ -185,6 +195,8 @@ def single_pixel_camera(
     check_light(config)
     if not isinstance(config["cr"], list):
         return build_component(config, images, state[0] if state else None)
+    if config["ordering"] == "learned" and state is None:
+        raise UserError("ordering 'learned': patterns are learned for one ratio; give one --cr")
     components = [
         build_component(config | {"cr": cr, "cr_range": None}, images, state[k] if state else None)
         for k, cr in enumerate(config["cr"])

@@ -82,6 +82,11 @@ def random_patterns(n: int, m: int, **_) -> Tensor:
     return torch.randint(0, 2, (m, n * n), generator=generator).to(torch.int8) * 2 - 1
 
 
+def learned_patterns(**_) -> Tensor:
+    """Patterns of ±1 that are learned with the network, and kept in its checkpoint."""
+    raise UserError("ordering 'learned': only a training learns patterns; give its checkpoint")
+
+
 def file_patterns(path: str, n: int, m: int) -> Tensor:
     """The user's own patterns in an .npy file.
 

@@ -15,6 +15,8 @@ from physics.base import Linear, Operator, Physics, describe_first_image
 from physics.light import Light, check_light
 from physics.orderings import is_hadamard
 
+OF_SIGNS = ("random", "learned")  # orderings whose patterns are ±1, rows of A with a norm of 1
+
 # ---------------------------------------------------------------- operators
 
 
@@ -135,7 +137,7 @@ class SinglePixel(Linear):
     def amplitudes(self) -> Tensor:
         """What a row of A is of its pattern in [-1, 1], whose largest entry is 1 or -1, (m,)."""
         n = self.config["n"]
-        if is_hadamard(self.patterns, n) or self.config["ordering"] == "random":
+        if is_hadamard(self.patterns, n) or self.config["ordering"] in OF_SIGNS:
             return torch.full((self.m,), 1 / n, dtype=torch.float64)
         return self.patterns.double().abs().amax(1)
 

@@ -29,7 +29,7 @@ class Memory:
         precision: Callable = nullcontext,
     ):
         self.kept: dict[str, Any] = {}  # fields of a batch, of all images
-        if images.fixed:
+        if images.fixed and not task.physics.learns:
             loader = build_loader(images, batch_size)
             self._keep(task.add_observations, loader, device, room)
             if self.kept:

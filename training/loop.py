@@ -136,7 +136,7 @@ class Fit:
         memory = Memory(
             self.task, splits["train"], self.args.batch_size, self.device, room, self.in_precision
         )
-        left = room - bytes_of(memory.kept)
+        left = 0 if self.task.physics.learns else room - bytes_of(memory.kept)
         return memory, Views(self.val_physics, self.val, self.device, self.data_seed, left)
 
     def in_precision(self) -> torch.autocast:
@@ -231,11 +231,12 @@ class Fit:
         # The whole batch is observed at once, so that its noise does not depend on the parts.
         batch = self.task.shuffle_teachers(self.task.add_observations(batch, generator))
         values, outputs, logged = [], [], {}
+        learns = self.task.physics.learns  # then all parts share the graph of their observations
         places = torch.arange(count)[list(distributed.share(count))]
         for part in places.tensor_split(self._count_parts(count)):
             share = len(part) / count
             losses = self.forward(batch.part(part), generator, progress)
-            self.scaler.scale(share * losses["loss"]).backward()
+            self.scaler.scale(share * losses["loss"]).backward(retain_graph=learns)
             terms = losses["terms"]
             logged = {"loss": losses["loss"], **terms, **losses["metrics"]}
             values.append(share * torch.stack([v.detach().double() for v in logged.values()]))
