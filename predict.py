@@ -54,6 +54,11 @@ def build_parser() -> flags.Parser:
         "complementary pairs",
     )
     group.add_argument("--scale", type=flags.gain, help="factor for the measured values, or auto")
+    group.add_argument(
+        "--one_sided",
+        action="store_true",
+        help="the m values are those of 0/1 patterns without their opposites, the first all ones",
+    )
     flags.add_calibration(group)
     group.add_argument(
         "--split",
@@ -100,7 +105,7 @@ def check_one_use(args, parser: flags.Parser) -> None:
     users: dict[str, str] = dict.fromkeys(
         ("simulate", "truth", "sigma", "tile", "overlap"), "images"
     )
-    users |= dict.fromkeys(("scale", "calibration", "split", "live"), "--measurements")
+    users |= dict.fromkeys(("scale", "one_sided", "calibration", "split", "live"), "--measurements")
     for flag, user in users.items():
         value = getattr(args, flag)
         if value is not None and value is not False and user != use:

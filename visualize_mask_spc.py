@@ -6,8 +6,11 @@ from core.inputs import check_patterns, folder_to_write
 
 def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
+    parser.add_argument("--cr", type=flags.ratio, help="ratio: measurements / pixels, in (0, 1]")
     parser.add_argument(
-        "--cr", type=flags.ratio, required=True, help="ratio: measurements / pixels, in (0, 1]"
+        "--checkpoint",
+        metavar="PATH",
+        help="the patterns of its camera, --ordering learned too; --cr is one of its ratios",
     )
     flags.add_data(parser, limits=("train",))
     flags.add_patterns(parser)
@@ -22,19 +25,41 @@ def build_parser() -> flags.Parser:
         help="write the patterns for a micromirror device, with a manifest",
     )
     group.add_argument(
+        "--one_sided",
+        action="store_true",
+        help="export patterns without their opposites: half as many, and the first must be all "
+        "ones",
+    )
+    group.add_argument(
         "--magnify",
         type=flags.counting,
         default=1,
         help="micromirrors along the side of a pixel, in exported patterns",
     )
     flags.add_results(parser, group)
-    parser.checks.append(lambda args: check_patterns(args.ordering, args.n))
-    parser.files.append(check_export)
+    parser.checks.append(lambda args: check_source(args, parser))
+    parser.files += [flags.checkpoints("checkpoint"), check_export]
     return parser
 
 
 def parse(argv=None):
     return build_parser().parse_args(argv)
+
+
+def check_source(args, parser) -> None:
+    """Refuses patterns that are described twice or not at all."""
+    if args.one_sided and not args.export:
+        parser.error("one_sided: it is read with --export")
+    if not args.checkpoint:
+        if args.cr is None:
+            parser.error("give --cr, or the patterns of a --checkpoint")
+        if args.ordering == "learned":
+            parser.error("ordering 'learned': only a training learns patterns; give --checkpoint")
+        check_patterns(args.ordering, args.n)
+        return
+    for flag in ("n", "c", "ordering"):
+        if parser.is_typed(flag):
+            parser.error(f"{flag}: the checkpoint brings its own; leave out --{flag}")
 
 
 def check_export(args) -> None:
@@ -44,35 +69,24 @@ def check_export(args) -> None:
 
 
 def main(args) -> dict:
-    from argparse import Namespace
     from pathlib import Path
 
-    from algo_functions import build_physics
     from core import runtime
-    from data_loader import build_splits
     from evaluation import patterns
-    from physics.single_pixel import SinglePixel
-    from preparation import setup
     from report.tables import markdown
 
     runtime.start("cpu")
-    noiseless = dict.fromkeys(("awgn_snr", "noise", "photons"))
-    noiseless |= dict.fromkeys(("dark", "dark_noise"), 0.0)
-    fixed = {"physics": "spc", "x0": "adjoint", "photon_budget": "pattern", "gain": 1.0}
-    fixed |= {"block": None, "cr_range": None}
-    flags_of_physics = Namespace(**vars(args) | noiseless | fixed)
-    config = setup.physics_config_of(flags_of_physics)
-    setup.check_physics(args, config)
-    images = build_splits(setup.request_of(args), wanted=("train",))["train"].stack
-    physics = build_physics(config, images=images)
-    assert isinstance(physics, SinglePixel), "its config is that of a single-pixel camera"
+    physics, images = from_checkpoint(args) if args.checkpoint else from_flags(args)
     print(f"physics: {physics.describe()}")
     outcomes = outcomes_of(physics, images(), args)
-    ordering = args.ordering.replace("/", "_").replace(":", "_")
-    folder = Path(args.results) / "masks" / f"{ordering}_cr_{args.cr:g}_n_{args.n}"
+    config = physics.config
+    name = args.checkpoint and Path(args.checkpoint).stem
+    ordering = name or config["ordering"].replace("/", "_").replace(":", "_")
+    folder = Path(args.results) / "masks" / f"{ordering}_cr_{config['cr']:g}_n_{config['n']}"
     if args.export:  # first: nothing is written where the patterns cannot be exported
-        count = patterns.export_patterns(physics, Path(args.export), args.magnify)
-        print(f"exported {count} pairs of patterns to {args.export}")
+        shown = (Path(args.export), args.magnify, args.one_sided)
+        count = patterns.export_patterns(physics, *shown)
+        print(f"exported {count} patterns for {physics.m} values to {args.export}")
     curves = patterns.cumulative_energies(physics, images())
     energies = {name: 100 * curve[physics.m - 1].item() for name, curve in curves.items()}
     if energies:
@@ -83,13 +97,53 @@ def main(args) -> dict:
         print(markdown(rows))
         patterns.draw_energies(curves, physics.m, folder / "energy.png")
     else:
-        print(f"no energies, because there are no Hadamard patterns for n {args.n}")
+        print(f"no energies, because there are no Hadamard patterns for n {config['n']}")
     best = show_light(outcomes, physics.m, folder) if outcomes else []
     patterns.draw_mask(physics, folder / "mask.png")
     patterns.draw_patterns(physics, args.patterns, folder / "patterns.png")
     print(f"figures: {folder}")
     energies.pop(patterns.BEST, None)
     return {"m": physics.m, "energies": energies, "best_ratios": best}
+
+
+def from_flags(args) -> tuple:
+    """The camera that the flags describe, and what loads the training images."""
+    from argparse import Namespace
+
+    from algo_functions import build_physics
+    from data_loader import build_splits
+    from preparation import setup
+
+    noiseless = dict.fromkeys(("awgn_snr", "noise", "photons"))
+    noiseless |= dict.fromkeys(("dark", "dark_noise"), 0.0)
+    fixed = {"physics": "spc", "x0": "adjoint", "photon_budget": "pattern", "gain": 1.0}
+    fixed |= {"block": None, "cr_range": None}
+    config = setup.physics_config_of(Namespace(**vars(args) | noiseless | fixed))
+    setup.check_physics(args, config)
+    images = build_splits(setup.request_of(args), wanted=("train",))["train"].stack
+    return build_physics(config, images=images), images
+
+
+def from_checkpoint(args) -> tuple:
+    """The camera of a checkpoint, and what loads training images of its size."""
+    from checkpoints.checkpoint import restore
+    from core.errors import UserError
+    from data_loader import build_splits
+    from physics.mosaic import Mosaic
+    from physics.single_pixel import SinglePixel
+    from preparation import setup
+
+    physics = restore(args.checkpoint, {"cr": args.cr}).physics
+    physics = physics.physics if isinstance(physics, Mosaic) else physics  # of a block
+    if not isinstance(physics, SinglePixel):
+        several = " for several ratios: give --cr" if len(physics.parts) > 1 else " no such camera"
+        raise UserError(
+            f"checkpoint {args.checkpoint}: patterns are drawn of a single-pixel camera of one "
+            f"ratio, and this is{several}"
+        )
+    size = {"n": physics.config["n"], "c": physics.config["c"]}
+    request = setup.request_of(args, **size)
+    return physics, build_splits(request, wanted=("train",))["train"].stack
 
 
 def outcomes_of(physics, images, args) -> list:

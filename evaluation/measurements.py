@@ -16,6 +16,7 @@ from core.inputs import existing_file, is_name
 from data.arrays import BAD_ARRAY, read_npy
 from evaluation.checkpoints import calibrated, check_counts_photons
 from evaluation.live import Live, needs_variance, place, time_frames
+from evaluation.patterns import shows_ones_first
 from models.base import Network
 from physics.base import Linear, Physics
 from physics.single_pixel import SinglePixel
@@ -55,13 +56,25 @@ def read_frames(path: str, m: int, c: int) -> tuple[Tensor, Tensor | None]:
     return positive - negative, positive + negative
 
 
+def without_opposites(values: Tensor, sums: Tensor | None, physics: Linear, path: str) -> Tensor:
+    """The values of ±1 from those of 0/1 patterns, 2 y - y1, where the first is all ones."""
+    if sums is not None:
+        raise UserError(f"one_sided: measurements {path} have two values a pattern; leave it out")
+    if not shows_ones_first(physics.rows(1)):
+        raise UserError(
+            "one_sided: the first pattern of this network is not all ones, so the values of 0/1 "
+            "patterns alone do not tell those of its patterns; give pairs"
+        )
+    return 2 * values - values[..., :1]
+
+
 def scale_of(
-    values: Tensor, physics: Linear, scale: float | str | None, paired: bool
+    values: Tensor, physics: Linear, scale: float | str | None, detected: bool
 ) -> float | Tensor:
     """The factor from values to the units of the physics, one number or one for each frame.
 
     `auto` makes the brightest pixel of each frame's back-projection 1. Without a number,
-    differences of pairs are multiplied by the amplitude of the patterns, as the manifest says for
+    light is multiplied by the amplitude of the patterns, as the manifest says for
     one mirror a pixel, or as the light of a camera that counts photons says; single values stay as
     they are.
     """
@@ -73,7 +86,7 @@ def scale_of(
         return 1 / brightest.double()[:, None, None]
     if isinstance(scale, float | int):
         return scale
-    if not paired:
+    if not detected:
         return 1.0
     if isinstance(physics, SinglePixel) and physics.light is not None:
         low, high = physics.light.range_of_alpha(physics.m)
@@ -120,11 +133,11 @@ class Frames(NamedTuple):
 def read_recorded(physics: Physics, args: Namespace, device: torch.device) -> Frames:
     """The frames of a recording, or of one of its splits."""
     path = args.measurements
-    for flag in ("scale", "calibration"):
-        if getattr(args, flag) is not None:
-            raise UserError(
-                f"{flag} {getattr(args, flag)}: recording {path} is in its units already"
-            )
+    for flag in ("scale", "calibration", "one_sided"):
+        value = getattr(args, flag)
+        if value is not None and value is not False:
+            given = flag if value is True else f"{flag} {value}"
+            raise UserError(f"{given}: recording {path} is in its units already")
     recording = read_recording(path)
     state = [{"patterns": recording.patterns, "lmmse": None}]
     camera = build_physics(recording.config, state=state)
@@ -181,7 +194,10 @@ def read_values(
         physics = calibrated(physics, args.calibration)
         assert isinstance(physics, Linear)
     values, sums = read_frames(args.measurements, physics.m, physics.config["c"])
-    scale = scale_of(values.to(device), physics, args.scale, sums is not None)
+    if args.one_sided:
+        values = without_opposites(values, sums, physics, args.measurements)
+    detected = sums is not None or args.one_sided  # light, not values in the units of the physics
+    scale = scale_of(values.to(device), physics, args.scale, detected)
     values = (values.to(device) * scale).float().cpu()
     if sums is not None and isinstance(physics, SinglePixel) and physics.light is not None:
         variance = scale**2 * physics.light.variance_of_sums(sums.to(device))

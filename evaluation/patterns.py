@@ -18,12 +18,14 @@ from physics.single_pixel import OF_SIGNS, SinglePixel
 from report.figures import SMALLEST, WIDE, panels, save_figure, use_decimal_labels
 
 BEST = "best for these images"
-MANIFEST = {
+DETECTOR = "a detector summing the light of mirrors that are 1"
+PAIRS = {
     "order": "patterns.csv, top to bottom; of each pair the positive first",
-    "value": (
-        "y[k] = scale * (detector(positive k) - detector(negative k)), "
-        "a detector summing the light of mirrors that are 1"
-    ),
+    "value": (f"y[k] = scale * (detector(positive k) - detector(negative k)), {DETECTOR}"),
+}
+ONE_SIDED = {
+    "order": "patterns.csv, top to bottom",
+    "value": f"y[k] = scale * (2 * detector(k) - detector(0)), {DETECTOR}",
 }
 
 
@@ -120,34 +122,61 @@ def plot_energies(energies: dict[str, Tensor], m: int) -> Figure:
     return figure
 
 
-def export_patterns(physics: SinglePixel, folder: Path, magnify: int = 1) -> int:
-    """Writes complementary pairs of 0/1 images, and a manifest that explains detector values."""
+def shows_ones_first(rows: Tensor) -> bool:
+    """Whether the first pattern is all ones, so that 0/1 patterns alone tell those of ±1."""
+    first = rows[0]
+    return bool((first > 0).all()) and torch.allclose(first, first[:1], rtol=1e-4)
+
+
+def export_patterns(
+    physics: SinglePixel, folder: Path, magnify: int = 1, one_sided: bool = False
+) -> int:
+    """Writes 0/1 images and a manifest that explains detector values; returns their number.
+
+    They are complementary pairs, or `one_sided` without the opposites. Patterns that are not
+    Hadamard's are written as a matrix too, which `--ordering file:patterns.npy` reads.
+    """
     n, rows = physics.config["n"], physics.rows()
     scale = rows.abs().max()
     if not torch.allclose(rows.abs(), scale.expand_as(rows), rtol=1e-4):
         raise UserError(
             f"export: the patterns of ordering '{physics.config['ordering']}' are not ±1, "
-            "so pairs of 0/1 images cannot represent them"
+            "so 0/1 images cannot represent them"
+        )
+    if one_sided and not shows_ones_first(rows):
+        raise UserError(
+            f"one_sided: the first pattern of ordering '{physics.config['ordering']}' is not all "
+            "ones, so 0/1 patterns need their opposites"
         )
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise UserError(f"export: folder {folder} is not empty")
+    signs = ("positive",) if one_sided else ("positive", "negative")
     table = []
     for k, positive in enumerate(rows.view(-1, n, n) > 0):
-        names = {sign: f"pattern_{k:05d}_{sign}.png" for sign in ("positive", "negative")}
-        write_mirrors(positive, magnify, folder / names["positive"])
-        write_mirrors(~positive, magnify, folder / names["negative"])
+        mirrors = {"positive": positive, "negative": ~positive}
+        names = {sign: f"pattern_{k:05d}_{sign}.png" for sign in signs}
+        for sign, name in names.items():
+            write_mirrors(mirrors[sign], magnify, folder / name)
         table.append({"measurement": k, **names})
     write_csv(folder / "patterns.csv", table)
+    if not is_hadamard(physics.patterns, n):
+        matrix = rows.sign() * scale  # without the rounding of a decomposition
+        durable(folder / "patterns.npy", lambda path: save_array(path, matrix.numpy()))
     manifest = {
         "config": physics.config,
         "measurements": len(rows),
         "side": n * magnify,
-        **MANIFEST,
+        **(ONE_SIDED if one_sided else PAIRS),
         "scale": scale.item() / magnify**2,
     }
     write_text(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
-    return len(rows)
+    return len(signs) * len(rows)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, array)
 
 
 def write_mirrors(pattern: Tensor, magnify: int, path: Path) -> None:

@@ -511,6 +511,8 @@ def run_once(prepare: Prepare, args: Namespace) -> dict:
 
 def train_together(prepare: Prepare, runs: list[Namespace]) -> list[dict]:
     """The scores of several runs; the unfinished ones share what they compute of a batch."""
+    if len(runs) > 1 and getattr(runs[0], "ordering", None) == "learned":
+        return [run_once(prepare, args) for args in runs]  # each sees it by patterns of its own
     outcomes: list[Fit | dict] = []
     for args in runs:
         companion = next((fit for fit in outcomes if isinstance(fit, Fit)), None)
