@@ -74,6 +74,11 @@ def main(args) -> dict:
             result = evaluate_checkpoint(path, name, checkpoints[path], args, device)
             rows += result.rows
             write_restoration(result, args, device)
+            if result.growing is not None:
+                print(
+                    f"PSNR grows with every ratio for {100 * result.growing:.1f} % of "
+                    f"{len(result.images):,} images"
+                )
     if args.dataset == "recorded" and args.truth is None:
         return {"rows": rows, "recorded_psnr": rows[-1]["recorded values (dB)"]}
     return {"rows": rows, "psnr": rows[-1]["PSNR"], "ssim": rows[-1]["SSIM"]}

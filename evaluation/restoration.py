@@ -190,6 +190,15 @@ class CheckpointResult:
         return cast(Images, self.loader.dataset)
 
     @property
+    def growing(self) -> float | None:
+        """The share of the images whose PSNR grows with every further ratio, if there are some."""
+        ratios = [part.physics.config.get("cr") for part in self.parts]
+        if len(ratios) < 2 or None in ratios or ratios != sorted({*ratios}):
+            return None
+        scores = torch.stack([part.estimate.meter.per_image()["psnr"] for part in self.parts])
+        return (scores.diff(dim=0) > 0).all(0).double().mean().item()
+
+    @property
     def rows(self) -> list[dict]:
         """The table of its scores."""
         rows = []
