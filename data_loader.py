@@ -70,7 +70,9 @@ def check_classes(request: Request, sources: dict[str, Source]) -> None:
 def too_few_error(request: Request, sources: dict[str, Source], split: str) -> UserError:
     """Why a split has no image, and what to do."""
     total, name = sum(len(source.images) for source in sources.values()), request.dataset
-    root = request.data_root if name in ("folder", "npz", "recorded", "cub") else request.gt
+    root = (
+        request.data_root if name in ("folder", "npz", "array", "recorded", "cub") else request.gt
+    )
     place = f"dataset '{name}'" + (f": {root}" if root and name not in LAYOUTS else "")
     if name == "photos":
         return UserError(

@@ -50,8 +50,8 @@ def build_parser() -> flags.Parser:
     group.add_argument(
         "--measurements",
         metavar="FILE",
-        help="a recording, or a .npy file of frames; each has m values, or 2 m values of "
-        "complementary pairs",
+        help="a recording, or frames in a .npy file or in lines of a .csv; each has m values, or "
+        "2 m values of complementary pairs",
     )
     group.add_argument("--scale", type=flags.gain, help="factor for the measured values, or auto")
     group.add_argument(

@@ -60,10 +60,10 @@ def add_import(parser: Parser) -> None:
     group.add_argument(
         "--input",
         metavar="PATH",
-        help="a file .npy, .csv or .mat with shape (frames, values), a folder with one file a "
+        help="a file .npy, .csv, .mat or .h5 with shape (frames, values), a folder with one file a "
         "frame, or a folder of SPAS",
     )
-    group.add_argument("--key", help="array of a .mat file that has several")
+    group.add_argument("--key", help="array of a .mat or .h5 file that has several")
     group.add_argument(
         "--frames_in", choices=("rows", "columns"), default="rows", help="where a table has frames"
     )

@@ -123,6 +123,8 @@ def check_data(request) -> None:
             if root.exists():
                 existing_folder(root, f"{where} --data_root")
             raise UserError(f"{where} no files in {folder}; put them there or give --download")
+    elif name == "array":
+        existing_file(root, f"{where} --data_root")
     elif name in ("npz", "recorded"):
         npz_file(root, f"{where} --data_root")
     elif name in ("folder", "cub"):

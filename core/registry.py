@@ -301,7 +301,8 @@ DATASETS = {
     "cifar10": "data.datasets:cifar10",
     "celeba": "data.datasets:celeba",
     "folder": "data.datasets:folder",
-    "npz": "data.datasets:npz",
+    "npz": "data.own_arrays:array",
+    "array": "data.own_arrays:array",
     "recorded": "recordings.frames:recorded",
     "paired": Entry(path="data.paired:paired", flags=PAIRS),
     "hybrid": Entry(
@@ -316,7 +317,8 @@ LABELLED = {  # datasets with a class for every image
     "cifar10": "data.datasets:cifar10",
     "cifar100": "data.datasets:cifar100",
     "folder": "data.labelled:class_folder",
-    "npz": "data.datasets:npz",
+    "npz": "data.own_arrays:array",
+    "array": "data.own_arrays:array",
     "recorded": "recordings.frames:recorded",
     "aircraft": "data.labelled:aircraft",
     "cub": "data.labelled:cub",
@@ -336,7 +338,7 @@ PICTURES = {  # the flags that name folders of pairs
     "hybrid": ("gt", "lq", "unpaired"),
 }
 READERS = {  # of a flag of the data group, where not every dataset reads it
-    "data_root": (*FETCHED, "folder", "npz", "recorded", "cub"),
+    "data_root": (*FETCHED, "folder", "npz", "array", "recorded", "cub"),
     "download": FETCHED,
     "on_bad_image": ("folder", "paired", "hybrid", "aircraft", "cub"),
 }

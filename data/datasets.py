@@ -12,7 +12,6 @@ from torch import Tensor
 
 from core.errors import UserError
 from core.registry import LAYOUTS
-from data.arrays import read_arrays
 from data.batches import Source, WholeImages
 from data.images import (
     LARGEST_ENLARGEMENT,
@@ -20,12 +19,10 @@ from data.images import (
     check_image,
     convert_channels,
     drop_bad_images,
-    is_enlarged,
     open_image,
     open_pil,
     pictures_in,
     read_picture,
-    report_enlarged,
     to_pixels,
     to_tensor,
     turn_upright,
@@ -350,56 +347,3 @@ def whole_pictures(root: Path, request: Request) -> dict[str, Source]:
         "val": Source([]),
         "test": Source(Lazy(picture, paths), kind=WholeImages, files=paths),
     }
-
-
-def npz(request: Request) -> dict[str, Source]:
-    """Arrays of bytes (N, H, W) or (N, H, W, 3) in the file --data_root, x_train and x_test.
-
-    Their labels are y_train and y_test.
-    """
-    path = Path(request.data_root)
-    images = read_arrays(path, "x_train", "x_test")
-    for name, x in images.items():
-        if x.dtype != np.uint8 or x.ndim not in (3, 4) or x.shape[3:] not in ((), (3,)):
-            raise UserError(
-                f"dataset 'npz': {name} is {x.dtype} {x.shape}: "
-                "bytes (N, H, W) or (N, H, W, 3) are allowed"
-            )
-        height, width = x.shape[1:3]
-        is_small = is_enlarged(f"dataset 'npz': {name} of {path}", (width, height), request.n)
-        report_enlarged(f"{name} of {path}", is_small * len(x), len(x), request.n)
-    train, test = images.values()
-    if not request.labelled:
-        return from_arrays(train, test, request, "flip")
-    labels, classes = read_labels(path, len(train), len(test))
-    return from_arrays(train, test, request, "flip", labels, classes)
-
-
-def read_labels(path: Path, *counts: int) -> tuple[list[np.ndarray], list[str]]:
-    """The labels of training and test in an .npz file, and the names of the classes.
-
-    The names are `classes`, or else the numbers.
-    """
-    labels = read_arrays(path, "y_train", "y_test", optional="classes")
-    names = labels.pop("classes", None)
-    for (name, y), count in zip(labels.items(), counts, strict=True):
-        if y.dtype.kind not in "iu" or y.shape != (count,):
-            raise UserError(
-                f"dataset 'npz': {name} of {path} is {y.dtype} {y.shape}: "
-                f"integers ({count},) are allowed"
-            )
-    if names is None:
-        largest = max((int(y.max()) for y in labels.values() if y.size), default=-1)
-        names = np.arange(1 + largest).astype(str)
-    if names.dtype.kind != "U" or names.ndim != 1:
-        raise UserError(
-            f"dataset 'npz': classes of {path} is {names.dtype} {names.shape}: "
-            "strings (K,) are allowed"
-        )
-    for name, y in labels.items():
-        if y.size and not 0 <= y.min() <= y.max() < len(names):
-            raise UserError(
-                f"dataset 'npz': {name} of {path} goes from {y.min()} to {y.max()}: "
-                f"0 to {len(names) - 1} are allowed"
-            )
-    return list(labels.values()), names.tolist()

@@ -143,6 +143,7 @@ FILES = {
     "the folder of `visualize_mask_spc.py --export`": [
         ("`pattern_<k>_positive.png`, `pattern_<k>_negative.png`", "the 0/1 patterns in pairs"),
         ("`patterns.csv`, `manifest.json`", "the order in which to show them; how to read the detector"),
+        ("`patterns.npy`", "patterns other than Hadamard's as rows, for `--ordering file:patterns.npy`"),
     ],
     "the file of `acquire.py --output`": [
         ("`lab.npz`", "a recording; its keys are on the page about data"),

@@ -14,6 +14,7 @@ from core.errors import UserError
 from core.files import durable
 from core.inputs import existing_file, is_name
 from data.arrays import BAD_ARRAY, read_npy
+from data.numbers import TABLES, read_table
 from evaluation.checkpoints import calibrated, check_counts_photons
 from evaluation.live import Live, needs_variance, place, time_frames
 from evaluation.patterns import shows_ones_first
@@ -32,10 +33,16 @@ def read_frames(path: str, m: int, c: int) -> tuple[Tensor, Tensor | None]:
     The values of complementary patterns alternate, the positive one first.
     """
     existing_file(path, "measurements")
-    try:
-        array = read_npy(Path(path))
-    except BAD_ARRAY as error:
-        raise UserError(f"measurements {path}: not a .npy array ({error})") from None
+    if Path(path).suffix.lower() in TABLES:
+        array = read_table(Path(path))  # a line for each frame
+    else:
+        try:
+            array = read_npy(Path(path))
+        except BAD_ARRAY as error:
+            raise UserError(
+                f"measurements {path}: neither a .npy array nor a table in "
+                f"{', '.join(TABLES)} ({error})"
+            ) from None
     if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
         raise UserError(f"measurements {path}: not an array of finite numbers")
     if array.size == 0 or array.ndim > 3 or array.shape[-1] not in (m, 2 * m):

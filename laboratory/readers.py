@@ -1,17 +1,16 @@
-"""Files of other people's measurements: .npy, .csv, .mat, and folders of them."""
+"""Files of other people's measurements: .npy, .csv, .mat, .h5, and folders of them."""
 
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from core.errors import UserError, in_a_line
+from core.errors import UserError
 from core.inputs import existing_file
-from data.arrays import BAD_ARRAY, read_npy
+from data.numbers import HDF5, TABLES, read_named, read_table
 
-TABLES = (".csv", ".txt", ".dat")
-SUFFIXES = (".npy", *TABLES, ".mat")
+NAMED = (".mat", *HDF5)  # files of several arrays
+SUFFIXES = (".npy", *TABLES, *NAMED)
 
 
 @dataclass(frozen=True)
@@ -87,85 +86,21 @@ def read_numbers(path: Path, key: str | None) -> np.ndarray:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise UserError(f"{path}: files that end in {', '.join(SUFFIXES)} are read")
-    if key is not None and suffix != ".mat":
-        raise UserError(f"key {key}: only a .mat file has several arrays, not {path}")
-    if suffix == ".mat":
-        return read_mat(path, key)
+    named = suffix in NAMED
+    if key is not None and not named:
+        raise UserError(f"key {key}: only {', '.join(NAMED)} have several arrays, not {path}")
     if suffix in TABLES:
         return read_table(path)
-    try:
-        array = read_npy(path)
-    except BAD_ARRAY as error:
-        raise UserError(f"{path} is not an .npy array of numbers ({error})") from None
+    arrays = read_named(path)
+    if not named:
+        (array,) = arrays.values()
+    elif key is None and len(arrays) != 1:
+        raise UserError(f"{path} has {', '.join(arrays) or 'no arrays'}: choose one by --key NAME")
+    elif key is not None and key not in arrays:
+        raise UserError(f"key {key}: {path} has {', '.join(arrays) or 'no arrays'}")
+    else:
+        array = arrays[key or next(iter(arrays))]
     if array.dtype.kind not in "iuf":
         raise UserError(f"{path} holds {array.dtype}, not real numbers")
-    return array.astype(np.float64)
-
-
-def read_table(path: Path) -> np.ndarray:
-    """The numbers of a text file, perhaps below one line of names."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file") from None
-    rows = [(k, split_line(line)) for k, line in enumerate(lines, 1) if line.strip()]
-    if rows and not any(map(is_number, rows[0][1])):
-        rows = rows[1:]
-    if not rows:
-        raise UserError(f"{path} has no numbers")
-    for k, words in rows:
-        wrong = next((word for word in words if not is_number(word)), None)
-        if wrong is not None:
-            raise UserError(f"{path}, line {k}: '{in_a_line(wrong):.40}' is not a number")
-        if len(words) != len(rows[0][1]):
-            raise UserError(
-                f"{path}, line {k} has {len(words)} numbers, but line {rows[0][0]} has "
-                f"{len(rows[0][1])}"
-            )
-    table = np.array([[float(word) for word in words] for _, words in rows])
-    return table[:, 0] if table.shape[1] == 1 else table
-
-
-def split_line(line: str) -> list[str]:
-    """The words of a line between commas, semicolons (with decimal commas) or spaces."""
-    line = line.strip().rstrip(",;")
-    if ";" in line:
-        return [word.strip().replace(",", ".") for word in line.split(";")]
-    return [word.strip() for word in line.split(",")] if "," in line else line.split()
-
-
-def is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def is_numeric(array) -> bool:
-    """Whether a variable of MATLAB is an array of real numbers."""
-    return isinstance(array, np.ndarray) and array.dtype.kind in "iuf" and array.size > 1
-
-
-def read_mat(path: Path, key: str | None) -> np.ndarray:
-    """An array of a MATLAB file up to version 7.2."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        content = loadmat(path)
-    except NotImplementedError:
-        raise UserError(f"{path} is of MATLAB 7.3: save it again with '-v7'") from None
-    except (*BAD_ARRAY, MatReadError, zlib.error) as error:
-        raise UserError(f"{path} is not a readable .mat file: {error}") from None
-    arrays = {
-        name: array
-        for name, array in content.items()
-        if not name.startswith("__") and is_numeric(array)
-    }
-    if key is None and len(arrays) != 1:
-        raise UserError(f"{path} has {', '.join(arrays) or 'no arrays'}: choose one by --key NAME")
-    if key is not None and key not in arrays:
-        raise UserError(f"key {key}: {path} has {', '.join(arrays) or 'no arrays'}")
-    array = arrays[key or next(iter(arrays))].astype(np.float64)
-    return array.reshape(-1) if 1 in array.shape and array.ndim == 2 else array
+    array = array.astype(np.float64)
+    return array.reshape(-1) if named and array.ndim == 2 and 1 in array.shape else array

@@ -430,7 +430,7 @@ def test_arrays_that_are_objects_or_promise_what_is_not_there_are_one_line(
         (
             predict,
             ["--checkpoint", export, "--measurements", "a.npy"],
-            "measurements a.npy: not a .npy array",
+            "measurements a.npy: neither a .npy array nor a table",
         ),
         (
             main_unet,

@@ -19,12 +19,7 @@ from data.splits import hold_out_per_class, stratified_order
 from data_loader import Request, build_splits
 
 TABLE = {
-    name: f"data.datasets:{name}"
-    for name in ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "npz")
-} | {
-    "folder": "data.labelled:class_folder",
-    "aircraft": "data.labelled:aircraft",
-    "cub": "data.labelled:cub",
+    name: registry.LABELLED[name] for name in registry.LABELLED if name not in ("array", "recorded")
 }
 SIZES = {"ant": 30, "bee": 20, "cow": 10}
 NAMES = list(SIZES)
@@ -421,11 +416,11 @@ WRONG = {
     "labels of another length": (
         "npz",
         resaved(y_train=np.arange(5)),
-        r"y_train of \S*set\.npz is int64 \(5,\): integers \(48,\) are allowed",
+        r"y_train of \S*set\.npz is int64 \(5,\): integers \(48,\) from 0 are allowed",
     ),
     "labels that are no integers": (
         "npz",
-        resaved(y_test=np.zeros(12)),
+        resaved(y_test=np.full(12, 0.5)),
         r"y_test of \S*set\.npz is float64 \(12,\): integers",
     ),
     "labels without a name": (

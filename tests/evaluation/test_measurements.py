@@ -39,7 +39,9 @@ def record(path: Path, names=tuple("abcde")) -> torch.Tensor:
 
 def restore(tmp_path: Path, physics, **flags) -> dict:
     args = Namespace(measurements=str(tmp_path / "lab.npz"), cr=None, split=None, scale=None)
-    args = Namespace(**vars(args) | {"calibration": None, "live": False} | flags)
+    args = Namespace(
+        **vars(args) | {"calibration": None, "live": False, "one_sided": False} | flags
+    )
     network = FirstImage(1)
     return restore_measurements(network, physics, args, tmp_path / "out", CPU)
 
@@ -70,7 +72,9 @@ def test_a_network_that_reads_the_noise_gets_that_of_the_recording(tmp_path):
             return super().forward(x)
 
     args = Namespace(measurements=str(tmp_path / "lab.npz"), cr=None, split=None)
-    args = Namespace(**vars(args) | {"scale": None, "calibration": None, "live": False})
+    args = Namespace(
+        **vars(args) | {"scale": None, "calibration": None, "live": False, "one_sided": False}
+    )
     restore_measurements(Reader(1), physics, args, tmp_path / "out", CPU)
     torch.testing.assert_close(levels[0], torch.full((FRAMES, 1, N, N), 0.2))
 
@@ -105,3 +109,21 @@ def test_an_array_has_no_splits(tmp_path):
         restore(tmp_path, physics_of(0.25), measurements=str(tmp_path / "lab.npy"), split="val")
     with pytest.raises(SystemExit):
         predict.parse(["--checkpoint", "x", "a.png", "--split", "val"])
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_table_of_text_has_a_frame_in_each_line(pairs, tmp_path):
+    physics = physics_of(0.25)
+    values = np.random.default_rng(0).random((3, (1 + pairs) * physics.m))
+    np.save(tmp_path / "y.npy", values)
+    lines = [";".join(f"{value:.17g}".replace(".", ",") for value in row) for row in values]
+    (tmp_path / "y.csv").write_text("\n".join(lines))
+    images = []
+    for suffix in ("npy", "csv"):
+        path = str(tmp_path / f"y.{suffix}")
+        assert restore(tmp_path, physics, measurements=path)["frames"] == 3
+        images.append(np.load(tmp_path / "out" / "reconstructions.npy"))
+    assert np.array_equal(*images)
+    (tmp_path / "y.csv").write_text("1, 2, x")
+    with pytest.raises(UserError, match="line 1: 'x' is not a number"):
+        restore(tmp_path, physics, measurements=str(tmp_path / "y.csv"))

@@ -371,7 +371,7 @@ def test_a_wrong_frame_is_named_left_out_or_kept(kind, message, can_be_kept, tmp
         ((3, 64), ["--order", "listed:nothing.txt"], "no such file"),
         ((3, 64), ["--order", "variance"], "depends on images"),
         ((3, 64), ["--order", "natural", "--band_count", "2"], "only SPAS folders"),
-        ((3, 64), ["--order", "natural", "--key", "y"], "only a .mat file"),
+        ((3, 64), ["--order", "natural", "--key", "y"], "only .mat, .h5, .hdf5 have several arrays"),
         ((2, 3, 4, 64), ["--order", "natural"], "has shape"),
         ((3, 64), ["--order", "natural", "--calibration", "c.json"], "noise of pairs of counts"),
         ((3, 50), ["--order", "natural", "--n", "10"], "power of two"),
