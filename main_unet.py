@@ -56,6 +56,7 @@ def begin(args):
         checks.export_name(args.network, label + seed),
         {"train_again": args.train_again}
         | setup.ordering_file(physics_config)
+        | setup.own_files(args)
         | setup.recording_files(args),
     )
 

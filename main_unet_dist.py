@@ -62,6 +62,7 @@ def begin(args, teacher=None):
         checks.teacher_files(args)
         | {"init_student": args.init_student}
         | setup.ordering_file(physics_config)
+        | setup.own_files(args)
         | setup.recording_files(args),
     )
 

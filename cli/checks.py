@@ -3,6 +3,7 @@
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
+from core import own
 from core.errors import UserError
 from core.inputs import NAME_RULE, check_patterns, is_name
 from core.registry import (
@@ -41,7 +42,7 @@ def named_losses(args: Namespace) -> dict[str, float | None]:
     """The distillation losses with the weights of the command line."""
     losses: dict[str, float | None] = {}
     for word in args.loss_distill:
-        name, _, weight = word.partition(":")
+        name, weight = own.split_word(word)
         if name in losses:
             raise UserError(f"loss_distill {' '.join(args.loss_distill)}: '{name}' is given twice")
         losses[name] = float(weight) if weight else None
@@ -50,7 +51,7 @@ def named_losses(args: Namespace) -> dict[str, float | None]:
 
 def loss_options(args: Namespace) -> dict:
     """The options of losses; one that no loss of this run reads is refused."""
-    distilled = [word.partition(":")[0] for word in getattr(args, "loss_distill", [])]
+    distilled = [own.split_word(word)[0] for word in getattr(args, "loss_distill", [])]
     task = args.loss_gt if hasattr(args, "loss_gt") else args.loss
     read = set(TASK_LOSSES[task].options)
     for name in distilled:
@@ -144,7 +145,7 @@ def weights_of(args: Namespace) -> list[float]:
 
 def export_name(network: str, label: str) -> str:
     """The exported file of a teacher or baseline."""
-    return f"{network.upper()}_{label}.pth"
+    return f"{own.file_name(network)}_{label}.pth"
 
 
 def untrained_teacher(word: str | None) -> tuple[str, str]:

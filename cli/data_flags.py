@@ -5,7 +5,7 @@ from argparse import Namespace
 from core.inputs import check_data, recorded_config
 from core.registry import DATASETS, LABELLED, LIGHT, PADDINGS, PHYSICS, READERS, Entry
 from parsing.parser import Parser, Several
-from parsing.values import counting, natural, one_of, ordering, ratio, within
+from parsing.values import counting, natural, one_of, ordering, own_source, ratio, within
 
 # The noise of a single-pixel camera.
 OF_LIGHT = ("awgn_snr", "noise", *LIGHT, "calibration")
@@ -157,11 +157,21 @@ def add_labelled(
     add_data(parser, limits=limits, table=LABELLED, **defaults)
 
 
+def add_code(group) -> None:
+    group.add_argument(
+        "--code",
+        type=own_source,
+        metavar="FILE.py",
+        help="your own code that a checkpoint needs, for no checkpoint brings any",
+    )
+
+
 def add_bare(parser: Parser, n: bool = False, several: bool = False) -> None:
     """Flags that complete a file; with `several`, --cr may be several ratios."""
     group = parser.add_argument_group(
         "values that a bare .pth of the original release lacks; other files must agree"
     )
+    add_code(group)
     if n:
         group.add_argument("--n", type=within(2, 4096, int), help="side of the images in pixels")
     how = {"nargs": "+", "action": Several} if several else {}

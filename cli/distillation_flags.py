@@ -4,7 +4,7 @@ from argparse import BooleanOptionalAction, Namespace
 from collections.abc import Callable
 
 from cli import checks
-from cli.data_flags import add_labelled, add_loading, defaults_of
+from cli.data_flags import add_code, add_labelled, add_loading, defaults_of
 from cli.physics_flags import add_classifier, add_physics
 from cli.recorded_flags import PARTS, settle_distillation
 from cli.training_flags import add_run, add_training
@@ -174,6 +174,7 @@ def add_teacher(
     parser.files.append(check_file)
     group = parser.add_argument_group("teacher")
     group.add_argument("--teacher", metavar="PATH", help=text)
+    add_code(group)
     ratios = group.add_mutually_exclusive_group()
     for flag in ("--cr_teacher", "--crs_expert_teacher"):
         ratios.add_argument(

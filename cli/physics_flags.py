@@ -5,6 +5,7 @@ from argparse import BooleanOptionalAction, Namespace
 from cli import checks
 from cli.data_flags import defaults_of, refuse_with_recording
 from cli.light_flags import add_light
+from core import own
 from core.errors import UserError
 from core.registry import (
     BATCH_NORMS,
@@ -26,6 +27,8 @@ from parsing.values import (
     counting,
     decibels,
     degradation,
+    named_value,
+    network,
     one_of,
     ordering,
     physics_of,
@@ -200,7 +203,7 @@ def add_network(parser: Parser, student: bool = False) -> None:
         group.add_argument(*flags, dest=flag, help=text + readers, **how)
 
     names = ", ".join(NETWORKS)
-    add("network", f"one of {names}", type=one_of(NETWORKS, "network"), default="unet")
+    add("network", f"one of {names}, or your own, my.py:MyNet", type=network, default="unet")
     add("scales", "number of resolutions", type=within(2, 5, int))
     add("width", "channels at full resolution, doubled at each further one", type=counting)
     add("channels", "channels of all blocks", old=("features",), type=counting)
@@ -215,10 +218,39 @@ def add_network(parser: Parser, student: bool = False) -> None:
         help="range: what was measured is taken from the measurements, less where they are noisy, "
         "and the network is left the rest",
     )
-    parser.rules.append(lambda args: check_measurements(args, parser))
+    group.add_argument(
+        "--set",
+        type=named_value,
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="arguments of a network of your own",
+    )
+    group.add_argument(
+        "--layers",
+        type=named_value,
+        nargs="+",
+        metavar="LAYER=SUBMODULE",
+        help="what of your own network distillation compares, under names as --type_dist has them, "
+        "such as latent=encoder.3",
+    )
+    parser.rules += [
+        lambda args: check_own(args, parser),
+        lambda args: check_measurements(args, parser),
+    ]
     norms, paddings = ", ".join(BATCH_NORMS), ", ".join(PADDINGS)
     add("batch_norm", f"one of {norms}", type=one_of(BATCH_NORMS, "batch_norm"))
     add("padding", f"one of {paddings}", type=one_of(PADDINGS, "padding"))
+
+
+def check_own(args: Namespace, parser: Parser) -> None:
+    """Refuses arguments of a network of the user's where there is none."""
+    for flag in ("set", "layers"):
+        words = getattr(args, flag)
+        if words and not own.is_own(args.network):
+            parser.error(f"{flag} {words[0]}: it is for a network of your own, not {args.network}")
+        names = [word.partition("=")[0] for word in words or []]
+        if len({*names}) < len(names):
+            parser.error(f"{flag} {' '.join(words)}: a name is given twice")
 
 
 def check_measurements(args: Namespace, parser: Parser) -> None:

@@ -12,6 +12,7 @@ from parsing.values import counting, decay, natural, not_negative, one_of, posit
 # Flags that do not change what is computed.
 TECHNICAL = {
     "cache",
+    "code",
     "calibration",  # its values are those of flags
     "compile",
     "config",
@@ -48,6 +49,8 @@ LATER = {
     "dist_part": ("all",),
     "block": (None,),
     "cr_range": (None,),
+    "set": (None,),
+    "layers": (None,),
     **{name: (None, default) for name, default in LIGHT.items()},
 }
 RENAMED = {"channels": "features"}

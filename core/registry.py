@@ -8,6 +8,7 @@ from functools import partial
 from importlib import import_module
 from typing import Literal
 
+from core import own
 from core.errors import UserError
 
 
@@ -660,6 +661,8 @@ def ratios_of(config: dict, one: str = "cr") -> str:
 
 def load(path: str):
     """The object that a 'module:name' string points to."""
+    if own.is_own(path):
+        return own.load(path)
     module, name = path.split(":")
     return getattr(import_module(module), name)
 

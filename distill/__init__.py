@@ -4,6 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from torch import Tensor
+
+from core import own
+from core.errors import UserError
 from core.registry import LOSSES, TASK_LOSSES, LossSpec, look_up
 
 
@@ -44,8 +48,28 @@ def build_task_loss(name: str, table: dict[str, LossSpec] = TASK_LOSSES, **optio
     return with_options(table, name, options)
 
 
+def own_loss(name: str, loss: Callable) -> Callable:
+    """A loss of the user's, a function or a class, whose errors are reported by their line."""
+    path = own.source_of(name).path
+    if isinstance(loss, type):
+        with own.pointing_at(path):
+            loss = loss()
+
+    def scalar(*layers: Tensor) -> Tensor:
+        with own.pointing_at(path):
+            value = loss(*layers)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise UserError(f"{name} returns {shape}: a loss is one number")
+        return value.reshape(())
+
+    return scalar
+
+
 def with_options(table: dict[str, LossSpec], name: str, options: dict) -> Callable:
     """A loss of a table with the options that it reads: a class is made, a function bound."""
     loss = look_up(table, name, "loss")
+    if own.is_own(name):
+        return own_loss(name, loss)
     read = {option: options[option] for option in table[name].options}
     return loss(**read) if isinstance(loss, type) else partial(loss, **read)

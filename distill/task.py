@@ -269,7 +269,15 @@ class Distillation(Task):
             }
             prefix = f"{i}/" if len(self.teachers) > 1 else ""
             for loss in losses:
-                for layer in selected_layers(loss.layers or selection, list(s), list(t)):
+                chosen = loss.layers or selection
+                layers = selected_layers(chosen, list(s), list(t))
+                if not layers:
+                    raise UserError(
+                        f"loss '{loss.name}' has nothing to compare: student and teacher share no "
+                        f"layer of --type_dist {chosen}; the student has {', '.join(s)}, the "
+                        f"teacher {', '.join(t)}"
+                    )
+                for layer in layers:
                     name = f"{prefix}{loss.name}/{layer}"
                     kind = loss.spec.adapter
                     adapter = {"never": "", "auto": prefix + layer}.get(kind, name)

@@ -42,6 +42,9 @@ VALUES = {
     "side": "a power of two",
     "name": "letters, digits, `_`, `-`, `.`, `+`",
     "assignment": "`NAME=VALUE`",
+    "named_value": "`NAME=VALUE`",
+    "network": "a network, or `FILE.py:CLASS`",
+    "own_source": "`FILE.py`",
 }
 
 # The tables of the registry: heading, and what a name in it is for.

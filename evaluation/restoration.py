@@ -1,5 +1,6 @@
 """Scores and example images of a checkpoint on the test set, and training-free baselines."""
 
+import itertools
 import shutil
 from argparse import Namespace
 from collections.abc import Collection
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -192,8 +193,10 @@ class CheckpointResult:
     @property
     def growing(self) -> float | None:
         """The share of the images whose PSNR grows with every further ratio, if there are some."""
-        ratios = [part.physics.config.get("cr") for part in self.parts]
-        if len(ratios) < 2 or None in ratios or ratios != sorted({*ratios}):
+        ratios: list[Any] = [part.physics.config.get("cr") for part in self.parts]
+        if len(ratios) < 2 or None in ratios:
+            return None
+        if not all(low < high for low, high in itertools.pairwise(ratios)):
             return None
         scores = torch.stack([part.estimate.meter.per_image()["psnr"] for part in self.parts])
         return (scores.diff(dim=0) > 0).all(0).double().mean().item()
@@ -300,7 +303,8 @@ def write_first_batches(
     passes = outputs(network, Views(physics, loader, device, args.seed))
     for batch, y, output in islice(passes, args.save_batches):
         with torch.no_grad():
-            features = network.features(physics.first_image(y))["enc1"][:, :1]
+            layers = network.features(physics.first_image(y))
+            features = next(iter(layers.values()))[:, :1]
         kinds = (present(batch.image), physics.back_projection(y), output, features)
         for name, images in zip(IMAGE_FOLDERS, kinds, strict=True):
             for i, image in enumerate(images):

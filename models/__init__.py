@@ -1,5 +1,6 @@
 """Networks: forward(x) is the output, features(x) the named layers that end with it."""
 
+from core import own
 from core.registry import MODELS, READ_MEASUREMENTS, look_up
 from models.base import Network, Restorer
 
@@ -16,6 +17,10 @@ def build_network(config: dict) -> Network:
         network = build_network(config)
         assert isinstance(network, Restorer), "a classifier has no image to be consistent"
         return Consistent(network, n)
+    if own.is_own(config["name"]):
+        from models.own_network import build
+
+        return build(**config)
     if "classes" in config:
         config["classes"] = len(config["classes"])  # the config has their names
     return look_up(MODELS, config.pop("name"), "model")(**config)

@@ -5,14 +5,19 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
+from core import own
 from core.errors import UserError
 from core.inputs import NAME_RULE, is_name
 from core.registry import (
     DEGRADATION_VALUES,
     DEGRADATIONS,
     LIGHT_LIMITS,
+    MODELS,
+    NETWORKS,
     ORDERINGS,
     SELECTIONS,
+    Entry,
+    LossSpec,
     load,
 )
 from parsing.parser import read_settings
@@ -30,6 +35,41 @@ def one_of(names: Collection[str], what: str) -> Callable[[str], str]:
         return text.lower()
 
     return name_of
+
+
+def network(text: str) -> str:
+    """A network of the table, or the user's own, which becomes one of the table."""
+    thing = own.parse(text)
+    if thing is None:
+        return one_of([*NETWORKS, "FILE.py:CLASS"], "network")(text)
+    key = find_own(thing)
+    NETWORKS[key] = MODELS[key] = Entry(path=key, flags={})
+    return key
+
+
+def find_own(thing: own.Own) -> str:
+    """The name in tables of a class or function of the user's, whose file must have it."""
+    try:
+        return own.find(thing)
+    except UserError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def own_source(text: str) -> str:
+    """A file of the user's own code, which may be run from now on."""
+    try:
+        own.definitions(own.read_source(text))
+    except UserError as error:
+        raise ArgumentTypeError(str(error)) from None
+    return text
+
+
+def named_value(text: str) -> str:
+    """NAME=VALUE"""
+    name, equals, _ = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ArgumentTypeError(f"'{text}' must be NAME=VALUE")
+    return text
 
 
 def ordering(text: str) -> str:
@@ -176,8 +216,13 @@ def weighted(table: dict) -> Callable[[str], str]:
     """NAME or NAME:WEIGHT of a table of losses; the weight replaces the table's."""
 
     def weighted_loss(text: str) -> str:
-        name, colon, weight = text.partition(":")
-        name = one_of(table, "loss")(name)
+        thing = own.parse(text)
+        if thing is None:
+            name, colon, weight = text.partition(":")
+            name = one_of([*table, "FILE.py:NAME"], "loss")(name)
+        else:
+            name, colon, weight = find_own(thing), thing.rest is not None, thing.rest or ""
+            table[name] = LossSpec(path=name)
         if colon and not weight:
             raise ArgumentTypeError(f"'{text}' must be NAME, or NAME:WEIGHT with a number")
         return f"{name}:{not_negative(weight):g}" if colon else name

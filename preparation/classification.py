@@ -14,6 +14,7 @@ from algo_functions import ClassMeter
 from checkpoints import checkpoint
 from checkpoints.checkpoint import Checkpoint
 from cli.checks import balanced, class_loss_options, weights_of
+from core import own
 from core.errors import UserError
 from core.registry import (
     ALPHA_SCHEDULES,
@@ -100,7 +101,7 @@ def checked(args: Namespace) -> Namespace:
         "type_dist": [name for name, spec in CLASS_LOSSES.items() if spec.layers != "output"],
         "prepare_epochs": [name for name, spec in CLASS_LOSSES.items() if spec.pretrain],
     }
-    chosen = {word.partition(":")[0] for word in args.loss_distill}
+    chosen = {own.split_word(word)[0] for word in args.loss_distill}
     for flag, names in readers.items():
         if getattr(args, flag) is not None and not chosen.intersection(names):
             raise UserError(f"{flag} {getattr(args, flag)}: only {', '.join(names)} reads --{flag}")

@@ -109,4 +109,5 @@ def begin_run(args: Namespace, physics: Physics, teacher: Teacher | None) -> Run
     config_t = None if teacher is None else teacher.physics.config
     names = setup.student_names(args, physics.config, config_t, prefix)
     files = {name: getattr(args, name) for name in FILES} | setup.recording_files(args)
+    files |= setup.own_files(args)
     return setup.begin_run(args, *names, files)

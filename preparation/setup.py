@@ -15,6 +15,7 @@ from algo_functions import Meter, build_physics
 from checkpoints import checkpoint
 from checkpoints.checkpoint import Checkpoint
 from cli.checks import loss_options, named_losses, untrained_teacher
+from core import own
 from core.errors import UserError
 from core.registry import (
     ALPHA_SCHEDULES,
@@ -123,6 +124,10 @@ def network_of(args: Namespace, **more) -> tuple[Network, dict]:
         more["n"] = getattr(args, "block", None) or args.n
     if getattr(args, "consistency", "none") == "range":
         more["consistency"] = "range"
+    if own.is_own(args.network):
+        config = own_network_config(args) | more
+        torch.manual_seed(args.seed)
+        return apply_checkpointing(build_network(config), args), config
     config = {"name": args.network, "c": args.c, **flags, **more}
     with torch.device("meta"):  # before anything of that size is made
         count = sum(w.numel() for w in build_network(config).parameters())
@@ -133,6 +138,35 @@ def network_of(args: Namespace, **more) -> tuple[Network, dict]:
         )
     torch.manual_seed(args.seed)
     return apply_checkpointing(build_network(config), args), config
+
+
+def own_network_config(args: Namespace) -> dict:
+    """What rebuilds a network of the user's, from a checkpoint and the same file."""
+    config = {"name": args.network, "c": args.c, "digest": own.source_of(args.network).digest}
+    for name in ("set", "layers"):
+        pairs = [word.split("=", 1) for word in getattr(args, name) or []]
+        if name == "set":
+            config |= {"settings": {key: number_or_text(text) for key, text in pairs}}
+        else:
+            config |= {"layers": dict(pairs)}
+    return {name: value for name, value in config.items() if value != {}}
+
+
+def number_or_text(text: str) -> int | float | bool | str:
+    """A value of --set as the number or truth value that it is, or as text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def own_files(args: Namespace) -> dict[str, str]:
+    """The user's own code, whose content belongs to the configuration of a run."""
+    names = [args.network, *(own.split_word(word)[0] for word in getattr(args, "loss_distill", []))]
+    things = [thing for thing in map(own.parse, names) if thing is not None]
+    return {f"code {thing.file}": str(own.source_of(thing.key).path) for thing in things}
 
 
 def apply_checkpointing(network: Network, args: Namespace) -> Network:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core import own
 from core.errors import UserError
 from core.registry import CLASSIFIERS
 from models.base import FirstImage
@@ -75,6 +76,8 @@ def next_command(args: Namespace, export: Path) -> str:
     classifier = args.network in CLASSIFIERS
     words = ["python", "test_classify.py" if classifier else "test_UNet.py"]
     words += ["--checkpoint", str(export)]
+    if own.is_own(args.network):
+        words += ["--code", str(own.source_of(args.network).path)]
     for flag, default in SHARED_FLAGS.items():
         value = getattr(args, flag, default)
         if value == "hybrid":
