@@ -69,7 +69,7 @@ def prepare(args, device, companion=None):
     splits = companion.splits if companion else setup.splits_of(args)
     physics = setup.fitted_physics(setup.physics_config_of(args), splits)
     network, config = setup.network_of(args)
-    setup.warm_start(network, config, args.train_again)
+    setup.warm_start(network, config, physics, args.train_again)
     recording = setup.physics_of_recording(splits["train"])
     task = setup.supervised(args, network, physics, args.loss, device, recording)
     return setup.fit_of(task, config, splits, args, run, companion=companion)

@@ -88,7 +88,7 @@ def prepare(args, device, companion=None):
     teacher = prepare_teacher(args, teacher, path, splits(), device)
     physics = setup.fitted_physics(physics_config, splits())
     network, config = setup.network_of(args)
-    setup.warm_start(network, config, args.init_student)
+    setup.warm_start(network, config, physics, args.init_student)
     task = setup.distillation(
         args,
         network,

@@ -74,9 +74,9 @@ def main(args) -> dict:
 
     setup.check_losses(args)
     if args.ladder:
-        setup.check_physics(
-            args, setup.physics_config_of(Namespace(**vars(args) | {"cr": args.ladder}))
-        )
+        for cr in args.ladder:
+            rung = Namespace(**vars(args) | {"cr": cr})
+            setup.check_physics(args, setup.physics_config_of(rung))
     build_splits(
         setup.request_of(args)
     )  # the test images too: what is missing is said before the first rung

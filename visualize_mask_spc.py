@@ -12,6 +12,7 @@ def build_parser() -> flags.Parser:
         metavar="PATH",
         help="the patterns of its camera, --ordering learned too; --cr is one of its ratios",
     )
+    flags.add_code(parser)
     flags.add_data(parser, limits=("train",))
     flags.add_patterns(parser)
     flags.add_light_levels(parser)
@@ -133,17 +134,17 @@ def from_checkpoint(args) -> tuple:
     from physics.single_pixel import SinglePixel
     from preparation import setup
 
-    physics = restore(args.checkpoint, {"cr": args.cr}).physics
-    physics = physics.physics if isinstance(physics, Mosaic) else physics  # of a block
+    whole = restore(args.checkpoint, {"cr": args.cr}).physics
+    physics = whole.physics if isinstance(whole, Mosaic) else whole
     if not isinstance(physics, SinglePixel):
         several = " for several ratios: give --cr" if len(physics.parts) > 1 else " no such camera"
         raise UserError(
             f"checkpoint {args.checkpoint}: patterns are drawn of a single-pixel camera of one "
             f"ratio, and this is{several}"
         )
-    size = {"n": physics.config["n"], "c": physics.config["c"]}
-    request = setup.request_of(args, **size)
-    return physics, build_splits(request, wanted=("train",))["train"].stack
+    request = setup.request_of(args, n=whole.config["n"], c=whole.config["c"])
+    images = build_splits(request, wanted=("train",))["train"].stack
+    return physics, whole.of_blocks(images) if isinstance(whole, Mosaic) else images
 
 
 def outcomes_of(physics, images, args) -> list:

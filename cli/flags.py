@@ -2,7 +2,15 @@
 
 from argparse import BooleanOptionalAction
 
-from cli.data_flags import BARE, add_bare, add_data, add_labelled, add_loading, defaults_of
+from cli.data_flags import (
+    BARE,
+    add_bare,
+    add_code,
+    add_data,
+    add_labelled,
+    add_loading,
+    defaults_of,
+)
 from cli.distillation_flags import (
     add_class_distillation,
     add_class_teacher,
@@ -149,6 +157,7 @@ __all__ = [
     "add_class_training",
     "add_classifier",
     "add_cluster",
+    "add_code",
     "add_config",
     "add_data",
     "add_device",

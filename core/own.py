@@ -93,6 +93,14 @@ def read_source(path: str | Path) -> Source:
     return source
 
 
+def with_folder(word: str) -> str:
+    """A word of a command line, with the whole path of a file of the user's."""
+    thing = parse(word)
+    if thing is None or thing.file not in SOURCES:
+        return word
+    return f"{SOURCES[thing.file].path}{word[len(thing.file) :]}"
+
+
 def definitions(source: Source) -> dict[str, int]:
     """The classes and functions of a file, with their lines, without running it."""
     try:
@@ -140,15 +148,16 @@ def load(key: str):
 
 
 def run(source: Source) -> ModuleType:
-    """The module of a file; modules beside it can be imported."""
+    """The module of a file, which can import what lies beside it as it is read."""
     module = ModuleType(source.path.stem)
     module.__file__ = str(source.path)
-    folder = str(source.path.parent)
-    if folder not in sys.path:
-        sys.path.append(folder)  # last, so that nothing of ours is hidden
     sys.modules.setdefault(source.path.stem, module)
-    with pointing_at(source.path):
-        exec(compile(source.text, str(source.path), "exec"), module.__dict__)
+    sys.path.append(str(source.path.parent))  # last, so that nothing of ours is hidden
+    try:
+        with pointing_at(source.path):
+            exec(compile(source.text, str(source.path), "exec"), module.__dict__)
+    finally:
+        sys.path.pop()  # later imports of ours must not find what lies beside the file
     return module
 
 

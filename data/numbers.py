@@ -1,6 +1,7 @@
 """Arrays of numbers in files of other programs: .mat, .h5, and tables of text."""
 
 import zlib
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from data.arrays import BAD_ARRAY, DEFLATED, read_arrays, read_npy
 
 TABLES = (".csv", ".txt", ".dat")
 HDF5 = (".h5", ".hdf5")
+INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+MATLAB_NUMBERS = ("double", "single", "logical", *INTEGERS)
 ARRAYS = (".npy", ".npz", ".mat", *HDF5)
 
 
@@ -30,14 +33,18 @@ def read_named(path: Path) -> dict[str, np.ndarray]:
 
 def read_mat(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a MATLAB file of any version, with their axes in MATLAB's order."""
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
     from scipy.io.matlab import MatReadError
 
     try:
-        content = loadmat(path)
+        listed = [entry for entry in whosmat(path) if entry[2] in MATLAB_NUMBERS]
+        check_promise(path, sum(8 * prod(shape) for _, shape, _ in listed))
+        content = loadmat(path, variable_names=[name for name, _, _ in listed])
     except NotImplementedError:  # version 7.3 is HDF5, which has the axes in reverse
         arrays = read_hdf5(path)
         return {name: array.transpose() for name, array in arrays.items()}
+    except UserError:
+        raise
     except (*BAD_ARRAY, MatReadError, zlib.error) as error:
         raise UserError(f"{path} is not a readable .mat file: {error}") from None
     return {name: a for name, a in content.items() if name[:2] != "__" and is_numeric(a)}
@@ -48,11 +55,17 @@ def is_numeric(array) -> bool:
     return isinstance(array, np.ndarray) and array.dtype.kind in "biuf" and array.size > 1
 
 
+def check_promise(path: Path, size: int) -> None:
+    """Refuses arrays of more bytes than a file of its size can hold."""
+    if size > DEFLATED * path.stat().st_size:
+        raise UserError(f"{path} promises {size:,} bytes, more than it can hold")
+
+
 def read_hdf5(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an HDF5 file itself; links to other files are not followed."""
     import h5py
 
-    arrays, most = {}, DEFLATED * path.stat().st_size
+    arrays, promised = {}, 0
     try:
         with h5py.File(path, "r") as file:
             for name in file:
@@ -65,8 +78,8 @@ def read_hdf5(path: Path) -> dict[str, np.ndarray]:
                     raise UserError(f"{path}: {name} is in another file, which is not read")
                 if item.dtype.kind not in "biuf" or (item.size or 0) < 2:
                     continue
-                if item.nbytes > most:
-                    raise UserError(f"{path}: {name} promises more than the file can hold")
+                promised += item.nbytes  # links may make several of one
+                check_promise(path, promised)
                 arrays[name] = item[()]
     except UserError:
         raise

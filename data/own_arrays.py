@@ -156,7 +156,7 @@ def to_image(x: np.ndarray, request: Request) -> Tensor:
     """An image (H, W, C) as (c, n, n) in [0, 1], its central square or whole."""
     if x.dtype == np.uint8:
         return to_tensor(x[..., 0] if x.shape[2] == 1 else x, request)
-    image = torch.from_numpy(np.ascontiguousarray(x)).movedim(2, 0).float()
+    image = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).movedim(2, 0)
     if len(image) != request.c:
         if request.c == 1:
             image = (GREY[:, None, None] * image).sum(0, keepdim=True)
@@ -185,6 +185,11 @@ def labels_of(
         raise UserError(
             f"{where} {name} of {path} is {y.dtype} {arrays[name].shape}: "
             f"integers ({count},) from 0 are allowed"
+        )
+    if y.max() >= count:
+        raise UserError(
+            f"{where} {name} of {path} goes to {y.max():g}: "
+            f"{count} images cannot have so many classes"
         )
     return y.astype(int).tolist()
 

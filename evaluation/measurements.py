@@ -72,6 +72,8 @@ def without_opposites(values: Tensor, sums: Tensor | None, physics: Linear, path
             "one_sided: the first pattern of this network is not all ones, so the values of 0/1 "
             "patterns alone do not tell those of its patterns; give pairs"
         )
+    light = physics.light if isinstance(physics, SinglePixel) else None
+    values = values - (0 if light is None else light.dark)  # which cancels out in pairs
     return 2 * values - values[..., :1]
 
 

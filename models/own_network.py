@@ -1,11 +1,12 @@
 """A network of the user's own, which any PyTorch module can be."""
 
+import re
 from typing import Any
 
 from torch import Tensor, nn
 
 from core import own
-from core.errors import UserError
+from core.errors import UserError, in_a_line
 from models.base import Restorer
 
 
@@ -22,11 +23,14 @@ class OwnNetwork(Restorer):
         super().__init__(c)
         self.key, self.layers = key, layers
         self.module = module
-        self.has_features = not isinstance(getattr(module, "features", None), nn.Module | None)
+        features = getattr(module, "features", None)
+        self.has_features = callable(features) and not isinstance(features, nn.Module)
         if self.has_features and layers:
             raise UserError(f"layers: {key} names its own in `features`; leave out --layers")
         known = dict(module.named_modules())
-        for name in layers.values():
+        for layer, name in layers.items():
+            if not layer.isidentifier() or layer == "output":
+                raise UserError(f"layers: '{in_a_line(layer)}' cannot be the name of a layer")
             if name not in known or not name:
                 names = ", ".join(name for name in known if name) or "none"
                 raise UserError(f"layers: {key} has no submodule '{name}': it has {names}")
@@ -83,6 +87,8 @@ def build(
 ) -> OwnNetwork:
     """The network of a config, whose code must be in a file that the command line named."""
     source = own.source_of(name)
+    if not re.fullmatch("[0-9a-f]{12}", str(digest)):
+        raise UserError(f"network '{name}': its digest is none")
     if source.digest != digest:
         print(
             f"{source.path.name} is not what it was when the network was trained "

@@ -249,7 +249,9 @@ class Linear(Physics):
         values = self.values(y)
         variance = self.white_variance(values)
         noise = torch.randn(values.shape, generator=generator).to(values)
-        return y.flatten(2).index_copy(2, self.index, values + variance.sqrt() * noise).view_as(y)
+        # Of a black image it is 0, where a square root has no gradient.
+        deviation = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
+        return y.flatten(2).index_copy(2, self.index, values + deviation * noise).view_as(y)
 
     @property
     def has_white_noise(self) -> bool:

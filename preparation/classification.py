@@ -205,7 +205,10 @@ def prepare_student(args: Namespace, device: torch.device, companion: Fit | None
         args,
         f"student_{name}",
         f"student_{name}_seed_{args.seed}_{{hash}}.pth",
-        files | setup.ordering_file(physics_config) | setup.recording_files(args),
+        files
+        | setup.ordering_file(physics_config)
+        | setup.recording_files(args)
+        | setup.own_files(args),
     )
     splits = companion.splits if companion else splits_of(args)
     classes = list(splits["train"].classes)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from checkpoints.checkpoint import RESTORER, Checkpoint, restore
+from core import own as core_own
 from core.errors import UserError
 from core.registry import LIGHT, NETWORKS, PHYSICS
 from distill.task import Teacher
@@ -35,7 +36,7 @@ def prepare(args: Namespace, device: torch.device, companion: Fit | None = None)
     else:
         network, config = setup.unfrozen(start)
     network = setup.apply_checkpointing(network, args)
-    splits = companion.splits if companion else setup.splits_of(args)
+    splits = companion.splits if companion else setup.splits_of(args, check=False)
     print(f"physics: {start.physics.describe()}")
     recording = setup.physics_of_recording(splits["train"])
     if teacher is None:
@@ -63,7 +64,7 @@ def start_of(args: Namespace) -> tuple[Namespace, Checkpoint]:
         physics = physics.at_noise(**noise)
     args = with_settings_of(args, start.network_config, physics.config)
     if changed:
-        physics = physics.refit(lambda: setup.splits_of(args)["train"].stack())
+        physics = physics.refit(lambda: setup.splits_of(args, check=False)["train"].stack())
     return args, replace(start, physics=physics)
 
 
@@ -75,6 +76,11 @@ def with_settings_of(args: Namespace, network_config: dict, physics_config: dict
     names = {"physics": physics_config["name"], "network": network_config["name"]}
     names |= {"consistency": "none"}  # which a network's config names only where it is another
     stored = names | network_config | physics_config
+    if core_own.is_own(stored["network"]):
+        for flag, name in (("set", "settings"), ("layers", "layers")):
+            pairs = stored.pop(name, {}).items()
+            stored[flag] = [f"{key}={value}" for key, value in pairs] or None
+    stored = {"set": None, "layers": None} | stored
     flags_of_tables = [
         flag for entry in (*PHYSICS.values(), *NETWORKS.values()) for flag in entry.flags
     ]

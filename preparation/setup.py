@@ -75,10 +75,14 @@ def request_of(args: Namespace, **changes) -> Request:
 
 
 def splits_of(
-    args: Namespace, table: dict = DATASETS, augment: bool = True, **changes
+    args: Namespace, table: dict = DATASETS, augment: bool = True, check: bool = True, **changes
 ) -> dict[str, Images]:
-    """The splits that a training uses: the test set is not among them."""
-    check_physics(args, physics_config_of(args))
+    """The splits that a training uses: the test set is not among them.
+
+    The physics of the flags is checked before, unless a checkpoint brings its own.
+    """
+    if check:
+        check_physics(args, physics_config_of(args))
     seed = data_seed(args) if augment else None
     return build_splits(request_of(args, **changes), ("train", "val"), seed, table)
 
@@ -186,13 +190,19 @@ def ordering_file(physics_config: dict) -> dict[str, str]:
     return {"ordering_file": ordering.removeprefix("file:")} if ordering.startswith("file:") else {}
 
 
-def warm_start(network: Network, config: dict, path: str | None) -> None:
+def warm_start(network: Network, config: dict, physics: Physics, path: str | None) -> None:
     """Begins with the weights of a checkpoint, whose network must be the same."""
     if path is None:
         return
+    if physics.learns:
+        raise UserError(
+            f"checkpoint {path} was trained for other patterns than those that --ordering learned "
+            "begins with; export its own by visualize_mask_spc.py --checkpoint and give --ordering "
+            "file:patterns.npy"
+        )
     other, other_config = checkpoint.restore_network(path, kind=checkpoint.RESTORER)
     ours, theirs = ({"freeze": None} | c for c in (config, other_config))
-    different = differences(ours, theirs, ignore=("name", "freeze"))
+    different = differences(ours, theirs, ignore=("name", "freeze", "digest", "layers"))
     if different:
         raise UserError(f"checkpoint {path} holds another network: {different}")
     checkpoint.load_weights(network, other.state_dict(), path)

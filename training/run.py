@@ -17,7 +17,7 @@ from algo_functions import ClassMeter, Meter
 from checkpoints import checkpoint
 from cli.checks import check_run_name
 from cli.flags import TECHNICAL, identity
-from core import distributed
+from core import distributed, own
 from core.errors import UserError
 from core.files import inside, lock, sweep, write_csv, write_text
 from report.figures import draw_curves, draw_splits
@@ -135,11 +135,16 @@ class Run:
 
     def _settings(self) -> dict:
         """The configuration as --config reads it, for which an empty list is no value."""
-        return {
+        settings = {
             name: value
             for name, value in vars(self.args).items()
             if name not in TECHNICAL and value != []
         }
+        if "network" in settings:
+            settings["network"] = own.with_folder(settings["network"])
+        if "loss_distill" in settings:
+            settings["loss_distill"] = [own.with_folder(word) for word in settings["loss_distill"]]
+        return settings
 
     def _lock(self) -> Callable[[], object]:
         """Locks the folder; the function that is returned releases it, once."""

@@ -84,8 +84,9 @@ def test_every_form_gives_the_same_images(tmp_path, suffix):
         images(N, N, 1),
         images() > 0.5,
         images().astype(np.float64),
+        images().astype(">f4"),
     ],
-    ids=["channels last", "channels first", "bytes", "one channel", "booleans", "doubles"],
+    ids=["channels last", "channels first", "bytes", "grey", "booleans", "doubles", "big-endian"],
 )
 @pytest.mark.parametrize("c", [1, 3])
 def test_every_layout_and_kind_is_read(tmp_path, x, c):
@@ -182,6 +183,28 @@ def test_damaged_files_are_one_line(tmp_path, suffix):
 
 
 class TestHostileFiles:
+    def test_matlabs_promises_are_checked_before_they_are_kept(self, tmp_path):
+        savemat(tmp_path / "own.mat", {"x": images()})
+        content = bytearray((tmp_path / "own.mat").read_bytes())
+        place = content.index(np.array([COUNT, N, N], "<i4").tobytes())
+        content[place : place + 4] = np.array([10**9], "<i4").tobytes()
+        (tmp_path / "own.mat").write_bytes(content)
+        with pytest.raises(UserError, match=r"promises .* more than it can hold"):
+            read_named(tmp_path / "own.mat")
+
+    def test_many_names_of_one_array_are_counted(self, tmp_path):
+        with h5py.File(tmp_path / "own.h5", "w") as file:
+            file.create_dataset("x", data=np.zeros((2000, 1000)), compression="gzip")
+            for k in range(2000):
+                file[f"x{k}"] = file["x"]
+        with pytest.raises(UserError, match="more than it can hold"):
+            read_named(tmp_path / "own.h5")
+
+    def test_a_number_of_a_class_cannot_exceed_that_of_images(self, tmp_path):
+        path = write(tmp_path / "x.npz", x=images(), y=np.full(COUNT, 10**9))
+        with pytest.raises(UserError, match="40 images cannot have so many classes"):
+            splits_of(path, labelled=True)
+
     def test_links_to_other_files_are_not_followed(self, tmp_path):
         write(tmp_path / "secret.h5", x=images())
         with h5py.File(tmp_path / "own.h5", "w") as file:
@@ -200,7 +223,7 @@ class TestHostileFiles:
     def test_a_promise_of_more_than_a_file_can_hold_is_refused(self, tmp_path):
         with h5py.File(tmp_path / "own.h5", "w") as file:
             file.create_dataset("x", (10**6, 1000, 1000), "float64", chunks=(1, 100, 100))
-        with pytest.raises(UserError, match="promises more"):
+        with pytest.raises(UserError, match="more than it can hold"):
             read_named(tmp_path / "own.h5")
 
 

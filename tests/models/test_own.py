@@ -39,6 +39,9 @@ class Named(Net):
         latent = self.body(x0)
         return {"latent": latent, "output": x0 + self.head(latent)}
 
+class Listed(Net):
+    features = [8, 16]
+
 class Large(Net):
     def forward(self, x0):
         return torch.cat((x0, x0))
@@ -142,6 +145,9 @@ class TestANetwork:
         assert "train_distill/mse/latent" in row or any("latent" in name for name in row)
         again = ["--redistill", student["export"], "--teacher", teacher, "--code", "my.py"]
         again += [word for word in TINY if word not in ("--n", "16")]
+        with pytest.raises(UserError, match=r"set \['width=9'\] contradicts the checkpoint's None"):
+            call(progressive_distill, *again, "--network", "my.py:Net", "--set", "width=9")
+        again += ["--network", "my.py:Net", *layers]
         result = call(progressive_distill, *again, "--type_dist", "output", "--limit_test", "5")
         assert result["rungs"]
 
@@ -168,6 +174,23 @@ class TestANetwork:
             output = restored.network(restored.physics.observe(x))
         measured = restored.physics.project(x)
         torch.testing.assert_close(restored.physics.project(output), measured, atol=1e-4, rtol=1e-4)
+
+    def test_an_attribute_called_features_is_no_method(self, my_file):
+        assert call(main_unet, *OWN[:2], "--network", "my.py:Listed", *TINY)
+
+    def test_its_settings_are_read_back(self, my_file, tmp_path, monkeypatch):
+        first = call(main_unet, *OWN, "--set", "width=6")
+        (tmp_path / "elsewhere").mkdir()
+        config = Path(first["run"]).resolve() / "config.json"
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        again = call(main_unet, "--config", config)
+        assert config_of(again["export"])["settings"] == {"width": 6}
+
+    def test_nothing_beside_the_file_is_found_later(self, my_file):
+        Path("beside.py").write_text("VALUE = 3")
+        my_file.write_text("import beside\n" + CODE)
+        call(main_unet, *OWN)
+        assert "beside" in sys.modules and str(my_file.resolve().parent) not in sys.path
 
     def test_restores_a_picture(self, my_file):
         path = call(main_unet, *OWN)["export"]
@@ -239,7 +262,7 @@ class TestMistakes:
             (["my.py:Named", "--layers", "latent=body"], "leave out --layers"),
             (["my.py:NotANetwork"], "my.py:NotANetwork is not a class of torch.nn.Module"),
             (["my.py:Large"], "an image of the same shape is needed"),
-            (["my.py:Broken"], r"my.py, line 26 \(return x0 @ torch.ones\(3, 3\)\): RuntimeError"),
+            (["my.py:Broken"], r"my.py, line 29 \(return x0 @ torch.ones\(3, 3\)\): RuntimeError"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
@@ -251,7 +274,7 @@ class TestMistakes:
         "loss, message",
         [
             ("of_every_pixel", r"my.py:of_every_pixel returns \(.*\): a loss is one number"),
-            ("divides", r"my.py, line 42 \(return 1 // 0 .*\): ZeroDivisionError"),
+            ("divides", r"my.py, line 45 \(return 1 // 0 .*\): ZeroDivisionError"),
         ],
     )
     def test_in_a_loss_are_said_by_their_line(self, loss, message, my_file):

@@ -77,6 +77,12 @@ class TestTheCamera:
         error = noisy.values(noisy.measure(x)) - clean.values(clean.measure(x))
         assert error.std().item() == pytest.approx(0.1, rel=0.05)
 
+    def test_a_black_image_has_a_gradient(self):
+        learned, x = camera(awgn_snr=20.0), pictures()
+        x[0] = 0
+        learned.observe(x, torch.Generator().manual_seed(0)).square().mean().backward()
+        assert learned.operator.weights.grad.isfinite().all()
+
     def test_is_rebuilt_from_its_signs_without_weights(self):
         learned, x = camera(), pictures()
         with torch.no_grad():
@@ -170,6 +176,15 @@ class TestTraining:
         run = call(main_unet_dist, *words)
         assert patterns_of(run["export"]).shape == (25, 256)
         assert patterns_of(f"{run['run']}/teacher.pth").shape == (128, 256)
+
+    def test_weights_for_other_patterns_are_refused(self, student):
+        with pytest.raises(UserError, match="was trained for other patterns than those"):
+            call(main_unet, *LEARNED, *TINY, "--results", "b", "--train_again", student["export"])
+
+    def test_each_rung_of_a_ladder_has_its_own(self):
+        words = [*LEARNED[2:], "--ladder", "0.5", "0.1", *TINY, "--limit_test", "5"]
+        rungs = call(progressive_distill, *words, "--no_warm_start")["rungs"]
+        assert [len(patterns_of(rung["checkpoint"])) for rung in rungs] == [128, 25]
 
     def test_a_student_goes_on_with_fixed_patterns(self, student):
         words = ["--redistill", student["export"], "--teacher", student["export"], *TINY]
