@@ -66,9 +66,9 @@ def draw_patterns(physics: SinglePixel, count: int, path: Path) -> None:
 
 
 def cumulative_energies(physics: SinglePixel, images: Tensor) -> dict[str, Tensor]:
-    """The share of the images' energy in the first m coefficients, for every Hadamard ordering.
+    """The share of the images' energy that the first patterns measure, for every Hadamard ordering.
 
-    The ordering of this physics and the best one for these images are among them.
+    The patterns of this physics and the best ordering for these images are among them.
     """
     n = physics.config["n"]
     if n & (n - 1):
@@ -86,7 +86,19 @@ def cumulative_energies(physics: SinglePixel, images: Tensor) -> dict[str, Tenso
         for name, ranks in orderings.items()
         if is_hadamard(ranks, n)
     }
+    if not is_hadamard(physics.patterns, n):
+        energies[physics.config["ordering"]] = energies_of_rows(physics.rows(), images)
     return energies | {BEST: energy.sort(descending=True).values.cumsum(0) / energy.sum()}
+
+
+def energies_of_rows(rows: Tensor, images: Tensor) -> Tensor:
+    """The share of the images' energy in the span of the first rows, for every number of them."""
+    basis = torch.linalg.qr(rows.double().T).Q  # each row without what those before it measure
+    inside, total = torch.zeros(len(rows), dtype=torch.float64), 0.0
+    for chunk in images.flatten(2).split(500):
+        inside += (chunk.double() @ basis).square().sum((0, 1))
+        total += chunk.double().square().sum().item()
+    return inside.cumsum(0) / total
 
 
 def draw_energies(energies: dict[str, Tensor], m: int, path: Path) -> None:
@@ -103,9 +115,10 @@ def plot_energies(energies: dict[str, Tensor], m: int) -> Figure:
         (line,) = left.plot(measurements, share, label=name)
         if name == BEST:
             line.set(color="0.35", linestyle=":")
-        excess = 100 * (share / lost[BEST] - 1)
+        best = lost[BEST][: len(share)]
+        excess = 100 * (share / best - 1)
         # Where the best ordering leaves only rounding errors there is nothing to compare.
-        shown = (excess > 0.01) & (lost[BEST] > 1e-6)
+        shown = (excess > 0.01) & (best > 1e-6)
         right.plot(measurements, np.where(shown, excess, np.nan))
     left.set(ylabel="share of the energy that is not measured", yscale="log")
     right.set(ylabel="excess over the best ordering (%)", yscale="log", ylim=(0.1, None))
@@ -161,8 +174,7 @@ def export_patterns(
         table.append({"measurement": k, **names})
     write_csv(folder / "patterns.csv", table)
     if not is_hadamard(physics.patterns, n):
-        matrix = rows.sign() * scale  # without the rounding of a decomposition
-        durable(folder / "patterns.npy", lambda path: save_array(path, matrix.numpy()))
+        durable(folder / "patterns.npy", lambda path: save_array(path, rows.numpy()))
     manifest = {
         "config": physics.config,
         "measurements": len(rows),

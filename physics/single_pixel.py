@@ -131,6 +131,12 @@ class SinglePixel(Linear):
         other.operator = self.operator.with_mask(mask.contiguous())
         return other
 
+    def rows(self, count: int | None = None) -> Tensor:
+        if is_hadamard(self.patterns, self.config["n"]):
+            return super().rows(count)
+        rows = self.patterns[: self.m][:count].float().to(self.index.device)
+        return rows / self.config["n"] if self.config["ordering"] in OF_SIGNS else rows
+
     # ------------------------------------------------ photons
 
     @property

@@ -272,3 +272,16 @@ class TestShowingThem:
         with pytest.raises(UserError, match="two values a pattern"):
             words = ["--checkpoint", student["export"], "--measurements", "y.npy", "--one_sided"]
             call(predict, *words)
+
+
+def test_the_energy_that_patterns_measure_is_that_of_their_span():
+    from evaluation.patterns import cumulative_energies, energies_of_rows
+
+    x = pictures()
+    fixed = camera(ordering="variance")
+    expected = cumulative_energies(fixed, x)["variance"][: fixed.m]
+    torch.testing.assert_close(energies_of_rows(fixed.rows(), x), expected, atol=1e-6, rtol=0)
+    mixed = torch.tril(torch.rand(fixed.m, fixed.m)) @ fixed.rows()  # the same spans
+    torch.testing.assert_close(energies_of_rows(mixed, x), expected, atol=1e-5, rtol=0)
+    found = cumulative_energies(camera(), x)["learned"]
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
