@@ -28,7 +28,7 @@ def camera(images=None, **changes):
     return build_physics(CONFIG | changes, images=lambda: images)
 
 
-@pytest.mark.parametrize("ordering", ORDERINGS)
+@pytest.mark.parametrize("ordering", [name for name in ORDERINGS if name != "learned"])
 class TestEveryOrdering:
     @pytest.mark.parametrize("c", [1, 3])
     def test_adjoint_is_the_adjoint(self, ordering, c, images):
