@@ -42,7 +42,7 @@ def main(args) -> dict:
 def begin(args):
     """The run of a network, which is named after its physics."""
     from core.registry import label_of
-    from preparation import setup
+    from preparation import own_code, setup
 
     physics_config = setup.physics_config_of(args)
     label = label_of(physics_config)
@@ -56,7 +56,7 @@ def begin(args):
         checks.export_name(args.network, label + seed),
         {"train_again": args.train_again}
         | setup.ordering_file(physics_config)
-        | setup.own_files(args)
+        | own_code.files(args)
         | setup.recording_files(args),
     )
 

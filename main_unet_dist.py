@@ -48,7 +48,7 @@ def main(args) -> dict:
 
 def begin(args, teacher=None):
     """The run of a student, which is named after its teacher."""
-    from preparation import setup
+    from preparation import own_code, setup
 
     path = checks.teacher_path(args)
     teacher = teacher or setup.teacher_of(
@@ -62,7 +62,7 @@ def begin(args, teacher=None):
         checks.teacher_files(args)
         | {"init_student": args.init_student}
         | setup.ordering_file(physics_config)
-        | setup.own_files(args)
+        | own_code.files(args)
         | setup.recording_files(args),
     )
 

@@ -101,8 +101,8 @@ def with_folder(word: str) -> str:
     return f"{SOURCES[thing.file].path}{word[len(thing.file) :]}"
 
 
-def definitions(source: Source) -> dict[str, int]:
-    """The classes and functions of a file, with their lines, without running it."""
+def definitions(source: Source) -> list[str]:
+    """The classes and functions of a file, without running it."""
     try:
         tree = ast.parse(source.text)
     except (SyntaxError, ValueError) as error:
@@ -111,7 +111,7 @@ def definitions(source: Source) -> dict[str, int]:
         reason = getattr(error, "msg", None) or str(error)
         raise UserError(f"{where}: {reason}") from None
     kinds = (ast.ClassDef, ast.FunctionDef)
-    return {node.name: node.lineno for node in tree.body if isinstance(node, kinds)}
+    return [node.name for node in tree.body if isinstance(node, kinds)]
 
 
 def find(own: Own) -> str:

@@ -18,14 +18,14 @@ from physics.single_pixel import OF_SIGNS, SinglePixel
 from report.figures import SMALLEST, WIDE, panels, save_figure, use_decimal_labels
 
 BEST = "best for these images"
-DETECTOR = "a detector summing the light of mirrors that are 1, without its dark value"
+DETECTOR = "a detector summing the light of mirrors that are 1"
 PAIRS = {
     "order": "patterns.csv, top to bottom; of each pair the positive first",
-    "value": (f"y[k] = scale * (detector(positive k) - detector(negative k)), {DETECTOR}"),
+    "value": f"y[k] = scale * (detector(positive k) - detector(negative k)), {DETECTOR}",
 }
 ONE_SIDED = {
     "order": "patterns.csv, top to bottom",
-    "value": f"y[k] = scale * (2 * detector(k) - detector(0)), {DETECTOR}",
+    "value": f"y[k] = scale * (2 * detector(k) - detector(0)), {DETECTOR}, without its dark value",
 }
 
 

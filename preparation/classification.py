@@ -32,7 +32,7 @@ from models.base import Network, to_device
 from models.classifier import Classifier
 from models.pretrained import load_pretrained
 from physics.base import Physics
-from preparation import setup
+from preparation import own_code, setup
 from training.loop import Fit
 
 SMALL = 64  # pixels a side, below which a stem of 7 x 7 with stride and pooling leaves too little
@@ -208,7 +208,7 @@ def prepare_student(args: Namespace, device: torch.device, companion: Fit | None
         files
         | setup.ordering_file(physics_config)
         | setup.recording_files(args)
-        | setup.own_files(args),
+        | own_code.files(args),
     )
     splits = companion.splits if companion else splits_of(args)
     classes = list(splits["train"].classes)

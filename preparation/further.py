@@ -7,12 +7,11 @@ from pathlib import Path
 import torch
 
 from checkpoints.checkpoint import RESTORER, Checkpoint, restore
-from core import own as core_own
 from core.errors import UserError
 from core.registry import LIGHT, NETWORKS, PHYSICS
 from distill.task import Teacher
 from physics.base import Physics
-from preparation import setup
+from preparation import own_code, setup
 from preparation.adapted import prepare_teacher
 from training.loop import Fit
 from training.run import Run
@@ -76,11 +75,7 @@ def with_settings_of(args: Namespace, network_config: dict, physics_config: dict
     names = {"physics": physics_config["name"], "network": network_config["name"]}
     names |= {"consistency": "none"}  # which a network's config names only where it is another
     stored = names | network_config | physics_config
-    if core_own.is_own(stored["network"]):
-        for flag, name in (("set", "settings"), ("layers", "layers")):
-            pairs = stored.pop(name, {}).items()
-            stored[flag] = [f"{key}={value}" for key, value in pairs] or None
-    stored = {"set": None, "layers": None} | stored
+    stored |= own_code.flags_of(network_config)
     flags_of_tables = [
         flag for entry in (*PHYSICS.values(), *NETWORKS.values()) for flag in entry.flags
     ]
@@ -115,5 +110,5 @@ def begin_run(args: Namespace, physics: Physics, teacher: Teacher | None) -> Run
     config_t = None if teacher is None else teacher.physics.config
     names = setup.student_names(args, physics.config, config_t, prefix)
     files = {name: getattr(args, name) for name in FILES} | setup.recording_files(args)
-    files |= setup.own_files(args)
+    files |= own_code.files(args)
     return setup.begin_run(args, *names, files)

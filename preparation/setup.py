@@ -49,6 +49,7 @@ from models.untrained import TotalVariation
 from physics.base import Physics
 from physics.paired import physics_for
 from physics.single_pixel import SinglePixel
+from preparation import own_code
 from preparation.baselines import plugged_in, total_variation
 from recordings.file import Recording, read_recording
 from recordings.frames import RecordedFrames
@@ -129,7 +130,7 @@ def network_of(args: Namespace, **more) -> tuple[Network, dict]:
     if getattr(args, "consistency", "none") == "range":
         more["consistency"] = "range"
     if own.is_own(args.network):
-        config = own_network_config(args) | more
+        config = own_code.network_config(args) | more
         torch.manual_seed(args.seed)
         return apply_checkpointing(build_network(config), args), config
     config = {"name": args.network, "c": args.c, **flags, **more}
@@ -142,35 +143,6 @@ def network_of(args: Namespace, **more) -> tuple[Network, dict]:
         )
     torch.manual_seed(args.seed)
     return apply_checkpointing(build_network(config), args), config
-
-
-def own_network_config(args: Namespace) -> dict:
-    """What rebuilds a network of the user's, from a checkpoint and the same file."""
-    config = {"name": args.network, "c": args.c, "digest": own.source_of(args.network).digest}
-    for name in ("set", "layers"):
-        pairs = [word.split("=", 1) for word in getattr(args, name) or []]
-        if name == "set":
-            config |= {"settings": {key: number_or_text(text) for key, text in pairs}}
-        else:
-            config |= {"layers": dict(pairs)}
-    return {name: value for name, value in config.items() if value != {}}
-
-
-def number_or_text(text: str) -> int | float | bool | str:
-    """A value of --set as the number or truth value that it is, or as text."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return text
-
-
-def own_files(args: Namespace) -> dict[str, str]:
-    """The user's own code, whose content belongs to the configuration of a run."""
-    names = [args.network, *(own.split_word(word)[0] for word in getattr(args, "loss_distill", []))]
-    things = [thing for thing in map(own.parse, names) if thing is not None]
-    return {f"code {thing.file}": str(own.source_of(thing.key).path) for thing in things}
 
 
 def apply_checkpointing(network: Network, args: Namespace) -> Network:
