@@ -45,7 +45,9 @@ def describe_scores(fit: "Fit", scores: dict) -> str:
     if fit.meter.target == "label":
         return text
     first = fit.plots.first_image
-    others = [f"its first image {first[fit.meter.curves[0]]:.2f} dB"] if first else []
+    # Patterns that are learned make another first image after each step.
+    which = "first image of the first patterns" if fit.task.physics.learns else "its first image"
+    others = [f"{which} {first[fit.meter.curves[0]]:.2f} dB"] if first else []
     if fit.first_row:
         others.append(f"not adapted {fit.first_row[f'val_{fit.meter.curves[0]}']:.2f} dB")
     companion = fit.plots.companion  # of the same images and physics; it ends before this one

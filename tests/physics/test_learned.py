@@ -120,6 +120,12 @@ class TestTraining:
         score = call(test_UNet, "--checkpoint", student["export"], "--dataset", "digits")
         assert {row["ordering"] for row in score["rows"]} == {"learned"}
 
+    def test_its_last_line_says_which_first_image_it_names(self, capsys):
+        call(main_unet, *LEARNED, *TINY)
+        assert "(first image of the first patterns " in capsys.readouterr().out
+        call(main_unet, *LEARNED[:2], *TINY, "--results", "b")
+        assert "(its first image " in capsys.readouterr().out
+
     def test_an_interrupted_run_goes_on_to_the_same_bits(self, student, monkeypatch):
         update = loop.Fit.update
 
