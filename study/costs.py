@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -30,8 +31,11 @@ def kind_of(plan: Plan, run: PlannedRun) -> str:
     return json.dumps([run.script, flags], sort_keys=True, default=str)
 
 
-def estimate_seconds(study: Study, plan: Plan) -> dict[str, float]:
+def estimate_seconds(study: Study, plan: Plan, threads: int) -> dict[str, float]:
     """Seconds of every run, from finished runs of its kind, or else from a few steps here."""
+    import torch
+
+    torch.set_num_threads(threads)
     finished: dict[str, list[float]] = {}
     for key, run in study.runs.items():
         if is_done(study, key):
@@ -106,7 +110,8 @@ def record_there(plan: Plan, run: PlannedRun, folder: Path) -> dict[str, str]:
 
 def print_costs(study: Study, plan: Plan, jobs: int) -> dict:
     """Prints the runs and their expected costs."""
-    run_states, estimates = states(study), estimate_seconds(study, plan)
+    threads = max(1, (os.cpu_count() or 1) // jobs)  # as every job has
+    run_states, estimates = states(study), estimate_seconds(study, plan, threads)
     costs = {key: value for key, value in estimates.items() if not math.isnan(value)}
     rows = []
     for number, keys in enumerate(study.jobs):
