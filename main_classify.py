@@ -25,7 +25,9 @@ def prepare(args, device, companion=None):
     """A classifier that is ready to be trained."""
     from preparation import classification
 
-    return classification.prepare_alone(args, device, companion)
+    return classification.prepare_alone(
+        args, device, companion, flags.changes(build_parser(), args)
+    )
 
 
 if __name__ == "__main__":

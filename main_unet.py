@@ -58,6 +58,7 @@ def begin(args):
         | setup.ordering_file(physics_config)
         | own_code.files(args)
         | setup.recording_files(args),
+        flags.changes(build_parser(), args),
     )
 
 

@@ -18,6 +18,7 @@ from core.registry import (
     label_of,
     words,
 )
+from core.runs import check_one_network
 from parsing.values import within
 
 
@@ -224,4 +225,5 @@ def teacher_path(args: Namespace) -> Path | None:
             f"no teacher {path}: train it with main_unet.py --cr {ratio}{blocks}, "
             "or give one with --teacher PATH"
         )
+    check_one_network(args.results, path.name, f"cr_teacher {words(args.cr_teacher)}")
     return path

@@ -41,6 +41,7 @@ from cli.training_flags import (
     add_results,
     add_run,
     add_training,
+    changes,
     identity,
 )
 from core.ending import run
@@ -181,6 +182,7 @@ __all__ = [
     "add_truth",
     "add_untrained_teacher",
     "assignment",
+    "changes",
     "checkpoints",
     "counting",
     "defaults_of",

@@ -66,6 +66,12 @@ def identity(args: Namespace) -> dict:
     }
 
 
+def changes(parser: Parser, args: Namespace) -> dict:
+    """The settings that distinguish a run from others, where they are not at their defaults."""
+    known = {RENAMED.get(name, name): value for name, value in parser.changes(args).items()}
+    return {name: value for name, value in identity(args).items() if name in known}
+
+
 def check_device_name(args: Namespace) -> None:
     check_device(args.device)
 
@@ -255,7 +261,7 @@ def add_run(parser: Parser) -> None:
     group.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace a run or an exported file of another configuration",
+        help="replace the run of another configuration that has the same --run_name",
     )
     group.add_argument(
         "--resume",

@@ -97,9 +97,10 @@ PARTS = {
 # Every file that is written, by folder. A test looks for the names that the code writes.
 FILES = {
     "results/trained_models/": [
-        ("`UNET_cr_0.5.pth`, `UNET_crs_0.1_0.3.pth`", "the best network of `main_unet.py`; the second, with `crs`, is of a mixture of ratios"),
+        ("`UNET_cr_0.5.pth`, `UNET_crs_0.1_0.3.pth`", "the best network of `main_unet.py`, of the run that ended last; the second, with `crs`, is of a mixture of ratios"),
+        ("`UNET_cr_0.5_lr_0.01_<hash>.pth`", "the same, kept when another run takes the shorter name; it holds the flags that are not at their defaults"),
         ("`<date>_student_weights_crs_0.1_crt_0.5_type_..._<hash>.pth`", "a student, whose ratio is after `crs` and its teacher's after `crt`; or `online_student`, `redistilled`, `hybrid` in its name"),
-        ("`RESNET18_image_32_lessened_4_digits_seed_0.pth`", "the best network of `main_classify.py`"),
+        ("`RESNET18_image_32_lessened_4_digits_seed_0.pth`", "the best network of `main_classify.py`, named and kept in the same way"),
         ("`student_<...>_seed_0_<hash>.pth`", "the student of `main_classify_dist.py`"),
     ],
     "results/runs/<name>_<hash>/": [

@@ -176,6 +176,21 @@ class Parser(ArgumentParser):
                 return action.option_strings[0]
         return None
 
+    def changes(self, args: Namespace) -> dict:
+        """The settings that are not at their defaults."""
+        defaults = {
+            action.dest: self._get_value(action, action.default)
+            if isinstance(action.default, str)
+            else action.default
+            for action in self._actions
+        }
+        for chooser, table in self.choosers.items():
+            reads = table[getattr(args, chooser)].flags
+            defaults |= {name: value for name, value in reads.items() if value is not ...}
+        if getattr(args, "steps", 0) is None:
+            defaults["epochs"] = EPOCHS
+        return {name: value for name, value in vars(args).items() if value != defaults.get(name)}
+
     def words_of(self, settings: dict, where: str) -> list[str]:
         """Settings as command-line words."""
         words = []

@@ -234,12 +234,14 @@ def train_assistant(args: Namespace, config: dict, device: torch.device) -> dict
     )
 
 
-def prepare_alone(args: Namespace, device: torch.device, companion: Fit | None = None) -> Fit:
-    """A classifier that learns from labels."""
+def prepare_alone(
+    args: Namespace, device: torch.device, companion: Fit | None, changes: dict
+) -> Fit:
+    """A classifier that learns from labels; `changes` are flags that are not at their defaults."""
     physics_config = setup.physics_config_of(args)
     stem = f"{args.network.upper()}_{label_of(physics_config)}_{args.dataset}"
     files = setup.ordering_file(physics_config) | setup.recording_files(args)
-    run = setup.begin_run(args, stem, f"{stem}_seed_{args.seed}.pth", files)
+    run = setup.begin_run(args, stem, f"{stem}_seed_{args.seed}.pth", files, changes)
     splits = companion.splits if companion else splits_of(args)
     physics = setup.fitted_physics(physics_config, splits)
     network, config = network_of(args, physics, list(splits["train"].classes))

@@ -310,6 +310,8 @@ def teacher_of(args: Namespace, path: Path | None, images: Callable[[], Tensor])
     if kind:
         return build_untrained_teacher(args, kind, option, images)
     if path is not None:
+        if not args.teacher:
+            print(f"teacher: {path}, of the run that ended last with {words(args.cr_teacher)}")
         requested = {
             "n": args.n,
             "c": args.c,
@@ -485,9 +487,15 @@ def distillation(
     )
 
 
-def begin_run(args: Namespace, stem: str, export: str, inputs: dict | None = None) -> Run:
+def begin_run(
+    args: Namespace,
+    stem: str,
+    export: str,
+    inputs: dict | None = None,
+    changes: dict | None = None,
+) -> Run:
     """The folder of a run that is not finished yet; see `Run` for the arguments."""
-    run = Run(args, stem, export, inputs or {})
+    run = Run(args, stem, export, inputs or {}, changes)
     if run.finished:
         raise Finished(run.already())
     return run

@@ -1,5 +1,6 @@
 """The run folder: configuration, metrics, curves, checkpoints, and the file that a run exports."""
 
+import glob
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from cli.flags import TECHNICAL, identity
 from core import distributed, own
 from core.errors import UserError
 from core.files import inside, lock, sweep, write_csv, write_text
+from core.runs import describe_changes
 from report.figures import draw_curves, draw_splits
 
 
@@ -27,11 +29,18 @@ class Run:
     """One training: where it writes, what it is, whether it is finished."""
 
     def __init__(
-        self, args: Namespace, stem: str, export: str, inputs: dict[str, str | Path | None]
+        self,
+        args: Namespace,
+        stem: str,
+        export: str,
+        inputs: dict[str, str | Path | None],
+        changes: dict | None = None,
     ):
         """`stem` is the name without its hash; `{hash}` in `export` becomes the hash.
 
-        The content of `inputs`, which are files, belongs to the configuration.
+        The content of `inputs`, which are files, belongs to the configuration. With `changes`,
+        flags that are not at their defaults, `export` is the latest of several runs' networks, and
+        each is kept in a file of its own besides, which these flags name.
         """
         self.args = args
         digests = {name: path and checkpoint.digest(path) for name, path in inputs.items()}
@@ -59,6 +68,11 @@ class Run:
             self.record = {}
         file = self.record.get("export", export.format(hash=self.hash))
         self.export = inside(Path(args.results) / "trained_models", file)
+        self.kept = None
+        if changes is not None:
+            described = describe_changes(self.export.stem, changes)
+            own_name = f"{self.export.stem}{described}_{self.hash}.pth"
+            self.kept = inside(self.export.parent, own_name)
         self._guard_export()
         writes = not (distributed.rank() or args.dry_run or self.finished)
         self.unlock = self._lock() if writes and self.folder.is_dir() else None
@@ -76,7 +90,7 @@ class Run:
 
     def _guard_export(self) -> None:
         """Refuses to export over the network of another configuration, without --overwrite."""
-        if self.args.overwrite or not self.export.is_file():
+        if self.kept or self.args.overwrite or not self.export.is_file():
             return
         other = checkpoint.read(self.export).get("config")
         if other == self.identity:
@@ -96,12 +110,32 @@ class Run:
         return "scores" in self.record and not self.args.dry_run
 
     def export_best(self) -> None:
-        """Copies the best checkpoint to the exported file, unless another run took its name."""
+        """Copies the best checkpoint to the exported file, and to one that no other run takes."""
         if distributed.rank():
             return
         with lock(self.export.parent / ".lock", wait=True):
             self._guard_export()
-            checkpoint.write(self.export, checkpoint.read(self.best))
+            content = checkpoint.read(self.best)
+            if self.kept:
+                checkpoint.write(self.kept, content)
+                self._keep_other(self.kept)
+            checkpoint.write(self.export, content)
+        if self.kept:
+            print(f"{'kept as':<12}{self.kept}")
+
+    def _keep_other(self, kept: Path) -> None:
+        """Says whose network this one replaces; one that no other file holds is kept."""
+        if not self.export.is_file():
+            return
+        before = checkpoint.digest(self.export)
+        if before == checkpoint.digest(kept):
+            return
+        others = sorted(self.export.parent.glob(f"{glob.escape(self.export.stem)}_*.pth"))
+        same = [path for path in others if checkpoint.digest(path) == before]
+        other = same[0] if same else self.export.with_name(f"{self.export.stem}_{before}.pth")
+        if not same:
+            os.replace(self.export, other)
+        print(f"{self.export} is the network of the run that ended last; before: {other.name}")
 
     def already(self) -> dict:
         """The scores of a finished run, whose exported file is written again if it is gone."""
@@ -113,6 +147,7 @@ class Run:
         return self.record["scores"] | {
             "checkpoint": str(self.best),
             "export": str(self.export),
+            "kept": str(self.kept or self.export),
             "run": str(self.folder),
         }
 
@@ -132,6 +167,8 @@ class Run:
         """--dry_run: the resolved configuration and where the run would write."""
         print(json.dumps(self._settings(), indent=2))
         print(f"run folder {self.folder}\nexport     {self.export}")
+        if self.kept:
+            print(f"kept as    {self.kept}")
 
     def _settings(self) -> dict:
         """The configuration as --config reads it, for which an empty list is no value."""
@@ -174,6 +211,7 @@ class Run:
         self.record |= {
             "identity": self.identity,
             "export": self.export.name,
+            "kept": (self.kept or self.export).name,
             "command": sys.argv,
             "versions": {"python": platform.python_version()}
             | {name: _version(name) for name in ("torch", "torchvision", "deepinv", "numpy")},

@@ -5,7 +5,6 @@ import inspect
 import json
 import math
 import pickle
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -188,23 +187,20 @@ def test_no_resume_starts_again(monkeypatch):
     assert train("--no-resume") == first and rows(first["run"]) == before and ran == [0, 3, 6]
 
 
-def test_a_finished_run_exports_again_what_is_gone_but_not_over_another():
+def test_a_finished_run_exports_again_what_is_gone_and_is_the_latest_again():
     first = train("--epochs", "1", cr="0.5")
     kept = weights(first["export"])
     Path(first["export"]).unlink()
     assert train("--epochs", "1", cr="0.5") == first and same(weights(first["export"]), kept)
-    Path(first["export"]).unlink()
     other = train("--epochs", "1", "--lr", "0.01", cr="0.5")
-    with pytest.raises(UserError, match="has another configuration"):
-        train("--epochs", "1", cr="0.5")
     assert other["export"] == first["export"] and not same(weights(first["export"]), kept)
-    train("--epochs", "1", "--overwrite", cr="0.5")
+    assert same(weights(first["kept"]), kept) and other["kept"] != first["kept"]
+    train("--epochs", "1", cr="0.5")
     assert same(weights(first["export"]), kept)
+    assert same(weights(other["kept"]), weights(f"{other['run']}/best.pth"))
 
 
-def test_of_two_trainings_beside_each_other_the_last_one_does_not_replace_the_exported_network(
-    monkeypatch,
-):
+def test_two_trainings_beside_each_other_keep_both_networks(monkeypatch):
     finish, others = loop.Fit.finish, []
 
     def finish_after_another(self):
@@ -214,14 +210,21 @@ def test_of_two_trainings_beside_each_other_the_last_one_does_not_replace_the_ex
         return finish(self)
 
     monkeypatch.setattr(loop.Fit, "finish", finish_after_another)
-    with pytest.raises(UserError, match=r"different: lr.*is kept in (\S+)/best\.pth: ") as refusal:
-        train("--epochs", "1")
-    other = others[0]
-    assert same(weights(other["export"]), weights(f"{other['run']}/best.pth"))
-    run = Path(re.search(r"kept in (\S+)/best", str(refusal.value))[1])
-    assert not same(weights(run / "best.pth"), weights(other["export"]))
-    assert train("--epochs", "1", "--overwrite")["run"] == str(run), "it was finished"
-    assert same(weights(other["export"]), weights(run / "best.pth"))
+    one = train("--epochs", "1")
+    assert one["export"] == others[0]["export"], "the name of the last one that ends"
+    assert same(weights(one["export"]), weights(f"{one['run']}/best.pth"))
+    assert same(weights(others[0]["kept"]), weights(f"{others[0]['run']}/best.pth"))
+    assert not same(weights(one["kept"]), weights(others[0]["kept"]))
+
+
+def test_a_network_of_an_earlier_version_is_kept_when_its_name_is_taken(capsys):
+    first = train("--epochs", "1")
+    before = weights(first["export"])
+    Path(first["kept"]).unlink()  # which earlier versions did not write
+    name = f"UNET_cr_0.25_{checkpoint.digest(first['export'])}.pth"
+    train("--epochs", "1", "--lr", "0.01")
+    assert same(weights(Path(first["export"]).with_name(name)), before)
+    assert f"before: {name}" in capsys.readouterr().out
 
 
 def test_flags_of_the_optimiser_reach_it(monkeypatch):
@@ -354,10 +357,6 @@ def test_another_configuration_is_not_written_over():
     train("--run_name", "mine")
     with pytest.raises(UserError, match=r"holds another configuration \(lr 0.002 != 0.01\)"):
         train("--run_name", "mine", "--lr", "0.01")
-    with pytest.raises(
-        UserError, match=r"UNET_cr_0.25.pth has another configuration than run .* \(different: lr\)"
-    ):
-        train("--lr", "0.01")
     replaced = train("--run_name", "mine", "--lr", "0.01", "--overwrite")
     assert (
         checkpoint.read(replaced["export"])["config"]["lr"] == 0.01
