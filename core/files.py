@@ -118,6 +118,21 @@ def lock(path: Path, wait: bool = False) -> AcquireReturnProxy:
     return held
 
 
+def is_locked(path: Path) -> bool:
+    """Whether another process holds a file's lock."""
+    if not path.is_file():
+        return False
+    file_lock = FileLock(path, is_singleton=False, fallback_to_soft=False)
+    try:
+        file_lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    except OSError:  # a folder that only others can write to
+        return False
+    file_lock.release()
+    return False
+
+
 def write_text(path: Path, text: str) -> None:
     durable(path, lambda temporary: temporary.write_text(text))
 

@@ -22,7 +22,7 @@ SCRIPTS = (
     "main_unet", "main_unet_dist", "progressive_distill", "test_UNet",
     "main_classify", "main_classify_dist", "test_classify",
     "predict", "compare_models", "analyze_features", "visualize_mask_spc", "acquire", "calibrate",
-    "sweep", "benchmark", "demo",
+    "sweep", "runs", "benchmark", "demo",
 )  # fmt: skip
 
 # What the value of a flag looks like, by the name of the function that reads it.
@@ -148,6 +148,10 @@ FILES = {
         ("`pattern_<k>_positive.png`, `pattern_<k>_negative.png`", "the 0/1 patterns in pairs"),
         ("`patterns.csv`, `manifest.json`", "the order in which to show them; how to read the detector"),
         ("`patterns.npy`", "patterns other than Hadamard's as rows, for `--ordering file:patterns.npy`"),
+    ],
+    "the file of `runs.py --output`": [
+        ("`FILE.tex`, `FILE.csv`, `FILE.md`", "of `export`: a row a run"),
+        ("`FILE.png`, `FILE.pdf`, `FILE.svg`", "of `compare`: the validation curves of the runs"),
     ],
     "the file of `acquire.py --output`": [
         ("`lab.npz`", "a recording; its keys are on the page about data"),

@@ -101,8 +101,8 @@ def column_values(rows: list[dict], column: str) -> list[float]:
     return [row.get(column, math.nan) for row in rows]
 
 
-def plot(axis: Axes, rows: list[dict], column: str, **how) -> None:
-    axis.plot(column_values(rows, "epoch"), column_values(rows, column), marker=".", **how)
+def plot(axis: Axes, rows: list[dict], column: str, over: str = "epoch", **how) -> None:
+    axis.plot(column_values(rows, over), column_values(rows, column), marker=".", **how)
 
 
 def draw_curves(

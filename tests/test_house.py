@@ -26,6 +26,7 @@ LEVELS = {  # nothing imports upward, and two packages of one level do not impor
     "training": 5,
     "preparation": 6,
     "evaluation": 7,
+    "bookkeeping": 8,
     "demos": 8,
     "features": 8,
     "laboratory": 8,

@@ -70,7 +70,8 @@ class Run:
         self.export = inside(Path(args.results) / "trained_models", file)
         self.kept = None
         if changes is not None:
-            described = describe_changes(self.export.stem, changes)
+            known = {name: digests.get(name, value) for name, value in changes.items()}
+            described = describe_changes(self.export.stem, known)
             own_name = f"{self.export.stem}{described}_{self.hash}.pth"
             self.kept = inside(self.export.parent, own_name)
         self._guard_export()
