@@ -8,6 +8,7 @@ def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     parser.add_argument(
         "checkpoints",
+        type=flags.network_file,
         nargs="+",
         action=flags.Distinct,
         metavar="PATH",

@@ -50,6 +50,7 @@ def build_parser() -> flags.Parser:
     )
     group.add_argument(
         "--teacher",
+        type=flags.network_file,
         metavar="PATH",
         help="also time distillation from this U-Net, whose file the baseline loop can read too",
     )

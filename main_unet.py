@@ -19,7 +19,12 @@ def build_parser() -> flags.Parser:
         help=f"one of {', '.join(flags.TASK_LOSSES)}",
     )
     flags.add_style(group)
-    group.add_argument("--train_again", metavar="CHECKPOINT", help="begin with its weights")
+    group.add_argument(
+        "--train_again",
+        type=flags.network_file,
+        metavar="CHECKPOINT",
+        help="begin with its weights",
+    )
     flags.add_run(parser)
     parser.checks.append(checks.loss_options)
     parser.files.append(flags.checkpoints("train_again"))

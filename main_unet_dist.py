@@ -20,7 +20,10 @@ def build_parser() -> flags.Parser:
     flags.add_untrained_teacher(parser)
     group = parser.add_argument_group("beginning")
     group.add_argument(
-        "--init_student", metavar="PATH", help="begin with the weights of this checkpoint"
+        "--init_student",
+        type=flags.network_file,
+        metavar="PATH",
+        help="begin with the weights of this checkpoint",
     )
     group.add_argument(
         "--online",

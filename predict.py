@@ -10,6 +10,7 @@ def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     parser.add_argument(
         "--checkpoint",
+        type=flags.network_file,
         required=True,
         metavar="PATH",
         help="contains the configs of network and physics",

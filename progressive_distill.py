@@ -21,15 +21,19 @@ def build_parser() -> flags.Parser:
     )
     one.add_argument(
         "--redistill",
+        type=flags.network_file,
         metavar="CHECKPOINT",
         help="a trained student, distilled again from --teacher",
     )
     one.add_argument(
         "--encoder_from",
+        type=flags.network_file,
         metavar="CHECKPOINT",
         help="a hybrid: this encoder and its camera, with --decoder_from",
     )
-    group.add_argument("--decoder_from", metavar="CHECKPOINT", help="the hybrid's decoder")
+    group.add_argument(
+        "--decoder_from", type=flags.network_file, metavar="CHECKPOINT", help="the hybrid's decoder"
+    )
     group.add_argument(
         "--freeze",
         choices=("encoder", "decoder", "none"),

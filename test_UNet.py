@@ -7,6 +7,7 @@ def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     parser.add_argument(
         "--checkpoint",
+        type=flags.network_file,
         nargs="+",
         action=flags.Distinct,
         required=True,
@@ -34,6 +35,7 @@ def build_parser() -> flags.Parser:
     )
     group.add_argument(
         "--denoiser",
+        type=flags.network_file,
         metavar="PATH",
         help="also evaluate plug-and-play with this denoiser, which main_unet.py --physics denoise "
         "--network drunet --sigma 0 50 trains",

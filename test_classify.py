@@ -7,6 +7,7 @@ def build_parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     parser.add_argument(
         "--checkpoint",
+        type=flags.network_file,
         nargs="+",
         action=flags.Distinct,
         required=True,

@@ -9,6 +9,7 @@ def build_parser() -> flags.Parser:
     parser.add_argument("--cr", type=flags.ratio, help="ratio: measurements / pixels, in (0, 1]")
     parser.add_argument(
         "--checkpoint",
+        type=flags.network_file,
         metavar="PATH",
         help="the patterns of its camera, --ordering learned too; --cr is one of its ratios",
     )

@@ -3,7 +3,7 @@
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
-from core import own
+from core import own, zoo
 from core.errors import UserError
 from core.inputs import NAME_RULE, check_patterns, is_name
 from core.registry import (
@@ -152,7 +152,7 @@ def export_name(network: str, label: str) -> str:
 def untrained_teacher(word: str | None) -> tuple[str, str]:
     """Kind and option of a teacher that is not trained, tv, tv:WEIGHT or pnp:FILE; else blank."""
     kind, _, option = (word or "").partition(":")
-    return (kind, option) if kind in UNTRAINED_TEACHERS else ("", "")
+    return (kind, zoo.resolved(option)) if kind in UNTRAINED_TEACHERS else ("", "")
 
 
 def check_untrained_teacher(args: Namespace) -> None:

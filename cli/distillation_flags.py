@@ -25,6 +25,7 @@ from core.registry import (
 from parsing.parser import Parser, Several
 from parsing.values import (
     counting,
+    network_file,
     not_negative,
     number_or_auto,
     one_of,
@@ -173,7 +174,7 @@ def add_teacher(
 
     parser.files.append(check_file)
     group = parser.add_argument_group("teacher")
-    group.add_argument("--teacher", metavar="PATH", help=text)
+    group.add_argument("--teacher", type=network_file, metavar="PATH", help=text)
     add_code(group)
     ratios = group.add_mutually_exclusive_group()
     for flag in ("--cr_teacher", "--crs_expert_teacher"):
@@ -317,6 +318,7 @@ def add_class_teacher(parser: Parser) -> None:
     group = parser.add_argument_group("teacher")
     group.add_argument(
         "--teacher",
+        type=network_file,
         metavar="PATH",
         nargs="+",
         required=True,

@@ -36,6 +36,7 @@ VALUES = {
     "import_order": "`natural`, `walsh`, `listed:FILE`, or an ordering",
     "scaling": "a number > 0, `auto`, or `frame`",
     "noise_level": "dB, or `none`",
+    "network_file": "a checkpoint, or `zoo:NAME`",
     "photons": "a number > 0, or `none`",
     "white_noise": "a number > 0, or `none`",
     "number_or_auto": "a number > 0, or `auto`",

@@ -5,7 +5,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from core import own
+from core import own, zoo
 from core.errors import UserError
 from core.inputs import NAME_RULE, is_name
 from core.registry import (
@@ -142,6 +142,14 @@ def within(
         return value
 
     return number
+
+
+def network_file(text: str) -> str:
+    """The path of a checkpoint; zoo:NAME is one of the networks of this repository."""
+    try:
+        return zoo.resolved(text)
+    except UserError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def assignment(text: str) -> tuple[str, object]:
