@@ -33,6 +33,8 @@ LEVELS = {  # nothing imports upward, and two packages of one level do not impor
     "speed": 8,
     "study": 9,
     "findings": 10,
+    "distillpool": 12,  # above the scripts, whose functions it calls
+    "examples": 13,
     "docs": 12,  # above the scripts, whose parsers the reference is made of
 }
 SCRIPT = 11

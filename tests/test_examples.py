@@ -1,0 +1,82 @@
+"""The examples run to their end, and the functions of distillpool are the scripts."""
+
+import re
+from pathlib import Path
+
+import deepinv
+import pytest
+import torch
+
+import distillpool as dp
+import main_unet
+from checkpoints import checkpoint
+from core.errors import UserError
+
+EXAMPLES = sorted(
+    path for path in (Path(__file__).parents[1] / "examples").glob("*.py") if path.stem != "my"
+)
+TINY = {
+    "dataset": "digits", "n": 16, "width": 4, "steps": 2, "batch_size": 4, "limit_train": 8,
+    "limit_val": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs_to_its_end(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text, count = re.subn(r"^(STEPS.*) = 500(, 200)?$", r"\1 = 4\2", path.read_text(), flags=re.M)
+    assert count == 1, "its steps are where the test can make them few"
+    exec(compile(text, str(path), "exec"), {"__file__": str(path), "__name__": "example"})
+    assert capsys.readouterr().out
+
+
+def test_a_function_is_its_script_with_the_same_defaults(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = dp.train(cr=0.25, **TINY)
+    words = ["--cr", "0.25"]
+    for name, value in TINY.items():
+        words += [f"--{name}", str(value)]
+    again = main_unet.main(main_unet.parse(words))
+    assert again["run"] == result["run"], "it is the same run, which is finished"
+    assert result.path == Path(again["kept"]) and result.path.is_file()
+    network, physics = dp.load(result)
+    saved = checkpoint.restore(result.path)
+    x = torch.rand(2, 1, 16, 16)
+    assert torch.equal(network(physics.observe(x)), saved.network(saved.physics.observe(x)))
+    student = dp.distill(teacher=result, cr=0.1, type_dist="output", **TINY)
+    scores = dp.evaluate([result, student], dataset="digits", limit_test=4, baselines=False)
+    assert len(scores["rows"]) == 2
+
+
+def test_mistakes_are_exceptions_that_say_what_is_allowed():
+    for flags, message in (
+        ({"crr": 0.1}, "unknown setting 'crr'"),
+        ({"cr": 3}, r"3 is outside \(0, 1\]"),
+        ({"cr": 0.5, "network": "vgg"}, "vgg"),
+    ):
+        with pytest.raises(UserError, match=message):
+            dp.train(**flags)
+    with pytest.raises(UserError, match="noise"):
+        dp.physics(cr=0.5, noise=0.1)
+    with pytest.raises(UserError, match="not a linear operator of one ratio"):
+        dp.physics(cr=[0.1, 0.5])
+
+
+@pytest.mark.parametrize("ordering", ["xy", "random"])
+def test_the_camera_is_a_physics_of_deepinv(ordering):
+    camera = dp.physics(cr=0.25, n=16, ordering=ordering)
+    assert isinstance(camera, deepinv.physics.LinearPhysics)
+    x = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    y = camera.A(x)
+    assert abs(camera.adjointness_test(x)) < 1e-4
+    fidelity = deepinv.optim.L2()
+    for name in ("PGD", "ADMM"):
+        algorithm = deepinv.optim.optim_builder(
+            name,
+            prior=deepinv.optim.TVPrior(n_it_max=20),
+            data_fidelity=fidelity,
+            max_iter=40,
+            params_algo={"stepsize": 1.0, "lambda": 1e-3},
+        )
+        restored = algorithm(y, camera)
+        assert fidelity(restored, y, camera).max() < 0.02 * fidelity(0 * x, y, camera).min(), name
