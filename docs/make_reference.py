@@ -22,7 +22,7 @@ SCRIPTS = (
     "main_unet", "main_unet_dist", "progressive_distill", "test_UNet",
     "main_classify", "main_classify_dist", "test_classify",
     "predict", "compare_models", "analyze_features", "visualize_mask_spc", "acquire", "calibrate",
-    "sweep", "runs", "benchmark", "demo",
+    "sweep", "runs", "zoo", "explore", "benchmark", "demo",
 )  # fmt: skip
 
 # What the value of a flag looks like, by the name of the function that reads it.
@@ -149,6 +149,9 @@ FILES = {
         ("`pattern_<k>_positive.png`, `pattern_<k>_negative.png`", "the 0/1 patterns in pairs"),
         ("`patterns.csv`, `manifest.json`", "the order in which to show them; how to read the detector"),
         ("`patterns.npy`", "patterns other than Hadamard's as rows, for `--ordering file:patterns.npy`"),
+    ],
+    "zoo/": [
+        ("`NAME.pth`, `zoo.json`", "of `zoo.py train --store`: a network; parameters, digests and scores of all"),
     ],
     "the file of `runs.py --output`": [
         ("`FILE.tex`, `FILE.csv`, `FILE.md`", "of `export`: a row a run"),

@@ -30,6 +30,7 @@ LEVELS = {  # nothing imports upward, and two packages of one level do not impor
     "demos": 8,
     "features": 8,
     "laboratory": 8,
+    "page": 8,
     "speed": 8,
     "study": 9,
     "findings": 10,

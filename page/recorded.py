@@ -1,0 +1,44 @@
+"""The frames of a recording on the page, and what networks make of them."""
+
+import torch
+
+from core.errors import UserError
+from models.base import Network
+from page.scene import encoded
+from physics.single_pixel import SinglePixel
+from preparation.setup import state_of
+from recordings.file import Recording
+
+
+class Frames:
+    """A recording and the networks that can restore its frames."""
+
+    def __init__(self, recording: Recording, networks: dict[str, tuple[Network, SinglePixel]]):
+        from algo_functions import build_physics
+
+        self.recording, self.networks = recording, networks
+        self.camera = build_physics(recording.config, state=state_of(recording))
+        assert isinstance(self.camera, SinglePixel), "a recording is made by one camera"
+        for name, (_, physics) in networks.items():
+            self.camera.check_part(physics, name)
+
+    def options(self) -> dict:
+        return {"frames": list(self.recording.names)}
+
+    def show(self, request: dict) -> dict:
+        """All recorded values of a frame as an image, and what each network makes of its own."""
+        k = request.get("frame")
+        if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k < len(self.recording):
+            raise UserError(f"frame: a number from 0 to {len(self.recording) - 1} is needed")
+        y = self.recording.place(self.recording.values[k : k + 1])
+        variance = self.recording.place(self.recording.variance[k : k + 1])
+        images = [{"name": "all recorded values", "image": self.camera.back_projection(y)}]
+        with torch.no_grad():
+            for name, (network, physics) in self.networks.items():
+                own = [values.flatten(2)[..., physics.index] for values in (y, variance)]
+                image = network(physics.first_image(physics.place_values(*own)))
+                images.append({"name": f"{name}, {physics.m} values", "image": image})
+        return {
+            "name": self.recording.names[k],
+            "estimates": [one | {"image": encoded(one["image"][0, 0])} for one in images],
+        }
