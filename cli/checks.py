@@ -155,6 +155,33 @@ def untrained_teacher(word: str | None) -> tuple[str, str]:
     return (kind, zoo.resolved(option)) if kind in UNTRAINED_TEACHERS else ("", "")
 
 
+def given_teacher(word: str | None) -> str | None:
+    """The kind of a teacher that is given as it is: "own", of a user's file, or "program"."""
+    if own.is_own(word):
+        return "own"
+    return "program" if (word or "").endswith(".pt2") else None
+
+
+def check_given_teacher(args: Namespace) -> None:
+    """Refuses what cannot go together with a teacher of the user's own code or a program."""
+    if not given_teacher(args.teacher):
+        return
+    for flag in ("ordering_teacher", "awgn_teacher"):
+        if getattr(args, flag):
+            raise UserError(
+                f"teacher {args.teacher}: it sees the student's own values, or with --cr_teacher "
+                f"more without noise; leave out --{flag}"
+            )
+    if getattr(args, "online", False):
+        raise UserError(f"teacher {args.teacher}: it stays as it is; leave out --online")
+    labels = getattr(args, "labels", None)
+    if labels and labels in LABELS and LABELS[labels].teacher_labels:
+        raise UserError(
+            f"labels {labels}: the teacher learns first, and {args.teacher} stays as it is; "
+            "choose other --labels"
+        )
+
+
 def check_untrained_teacher(args: Namespace) -> None:
     """Refuses what cannot go together with a teacher that is not trained."""
     kind, option = untrained_teacher(args.teacher)
@@ -191,8 +218,10 @@ def check_untrained_teacher(args: Namespace) -> None:
 def teacher_files(args: Namespace) -> dict[str, Path | None]:
     """The files of a teacher, whose content belongs to the configuration of a run."""
     kind, _ = untrained_teacher(args.teacher)
-    if kind == "tv":
+    if kind == "tv" or given_teacher(args.teacher) == "own":  # its code is a file of the run
         return {}
+    if given_teacher(args.teacher):
+        return {"teacher": Path(args.teacher)}
     return {"denoiser" if kind == "pnp" else "teacher": teacher_path(args)}
 
 
@@ -201,6 +230,8 @@ def teacher_path(args: Namespace) -> Path | None:
     kind, option = untrained_teacher(args.teacher)
     if kind:
         return Path(option) if kind == "pnp" else None
+    if given_teacher(args.teacher):
+        return None
     if args.teacher:
         return Path(args.teacher)
     if args.ordering_teacher:

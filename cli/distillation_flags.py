@@ -34,6 +34,7 @@ from parsing.values import (
     ratio,
     selection,
     share,
+    teacher,
     weighted,
 )
 
@@ -174,7 +175,7 @@ def add_teacher(
 
     parser.files.append(check_file)
     group = parser.add_argument_group("teacher")
-    group.add_argument("--teacher", type=network_file, metavar="PATH", help=text)
+    group.add_argument("--teacher", type=teacher, metavar="PATH", help=text)
     add_code(group)
     ratios = group.add_mutually_exclusive_group()
     for flag in ("--cr_teacher", "--crs_expert_teacher"):
@@ -207,7 +208,11 @@ def add_untrained_teacher(parser: Parser) -> None:
         if args.answers is None:
             args.answers = ANSWERS if kind else 0.0
 
-    parser.checks += [checks.check_untrained_teacher, settle_answers]
+    parser.checks += [
+        checks.check_untrained_teacher,
+        checks.check_given_teacher,
+        settle_answers,
+    ]
     parser.add_argument_group("teacher that is not trained").add_argument(
         "--answers",
         type=not_negative,

@@ -144,6 +144,12 @@ def within(
     return number
 
 
+def teacher(text: str) -> str:
+    """A checkpoint, zoo:NAME, a teacher that is not trained, or the user's own."""
+    thing = own.parse(text)
+    return find_own(thing) if thing is not None else network_file(text)
+
+
 def network_file(text: str) -> str:
     """The path of a checkpoint; zoo:NAME is one of the networks of this repository."""
     try:

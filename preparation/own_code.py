@@ -45,5 +45,6 @@ def value_of(text: str) -> int | float | bool | str:
 def files(args: Namespace) -> dict[str, str]:
     """The user's own code, whose content belongs to the configuration of a run."""
     names = [args.network, *(own.split_word(word)[0] for word in getattr(args, "loss_distill", []))]
+    names += [name for name in (getattr(args, "teacher", None),) if isinstance(name, str)]
     things = [thing for thing in map(own.parse, names) if thing is not None]
     return {f"code {thing.file}": str(own.source_of(thing.key).path) for thing in things}

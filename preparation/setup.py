@@ -14,7 +14,7 @@ from torch import Tensor
 from algo_functions import Meter, build_physics
 from checkpoints import checkpoint
 from checkpoints.checkpoint import Checkpoint
-from cli.checks import loss_options, named_losses, untrained_teacher
+from cli.checks import given_teacher, loss_options, named_losses, untrained_teacher
 from core import own
 from core.errors import UserError
 from core.registry import (
@@ -45,15 +45,12 @@ from distill.task import Distillation, Supervised, Task, Teacher
 from models import build_network
 from models.base import Network, to_device
 from models.hybrid_unet import graft
-from models.untrained import TotalVariation
 from physics.base import Physics
 from physics.paired import physics_for
 from physics.single_pixel import SinglePixel
 from preparation import own_code
-from preparation.baselines import plugged_in, total_variation
 from recordings.file import Recording, read_recording
 from recordings.frames import RecordedFrames
-from training.answers import Remembered
 from training.held_out import HeldOutMeter
 from training.loop import Fit, train
 from training.run import Run
@@ -308,7 +305,13 @@ def teacher_of(args: Namespace, path: Path | None, images: Callable[[], Tensor])
     has_ratio = "cr" in PHYSICS[args.physics].flags
     kind, option = untrained_teacher(args.teacher)
     if kind:
+        from preparation.given import build_untrained_teacher
+
         return build_untrained_teacher(args, kind, option, images)
+    if given_teacher(args.teacher):
+        from preparation.given import build_given_teacher
+
+        return build_given_teacher(args, images)
     if path is not None:
         if not args.teacher:
             print(f"teacher: {path}, of the run that ended last with {words(args.cr_teacher)}")
@@ -331,35 +334,6 @@ def teacher_of(args: Namespace, path: Path | None, images: Callable[[], Tensor])
     seed = args.seed + 1  # not the student's first weights
     network, network_config = network_of(Namespace(**vars(args) | {"seed": seed}))
     return Teacher(network, physics, network_config)
-
-
-def build_untrained_teacher(
-    args: Namespace, kind: str, option: str, images: Callable[[], Tensor]
-) -> Teacher:
-    """Total variation, or a plugged-in denoiser, as a teacher.
-
-    It sees --cr_teacher without noise, or by default the student's values; of a recording all.
-    """
-    config = physics_config_of(args) | {"x0": "adjoint", "measurements": True}
-    recording = read_recording(args.data_root) if args.dataset == "recorded" else None
-    if args.cr_teacher is not None:
-        noise = {} if recording else {"awgn_snr": None, "noise": None, "photons": None}
-        config |= {"cr": args.cr_teacher, "cr_range": None} | noise
-    elif recording:
-        config |= {"cr": recording.config["cr"]}
-    state = state_of(recording) if recording else None
-    physics = build_physics(config, images=images, state=state)
-    if kind == "pnp":
-        network = plugged_in(option, physics)
-    elif option:
-        network = TotalVariation(config["c"], physics.block, float(option))
-    else:
-        network = total_variation(physics, None if recording else images)
-        print(f"teacher: total variation of weight {network.weight:g}")
-    random = any(config.get(name) is not None for name in (*physics.levels, "cr_range"))
-    if args.answers and (recording or not random):  # else no image is seen twice
-        network = Remembered(network, Path(args.results) / "answers", args.answers * 2**30)
-    return Teacher(network, physics)
 
 
 def with_noise_of(args: Namespace, physics: Physics) -> Physics:

@@ -178,8 +178,9 @@ class Run:
             for name, value in vars(self.args).items()
             if name not in TECHNICAL and value != []
         }
-        if "network" in settings:
-            settings["network"] = own.with_folder(settings["network"])
+        for name in ("network", "teacher"):
+            if isinstance(settings.get(name), str):
+                settings[name] = own.with_folder(settings[name])
         if "loss_distill" in settings:
             settings["loss_distill"] = [own.with_folder(word) for word in settings["loss_distill"]]
         return settings
