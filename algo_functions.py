@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from core import distributed
+from core import distributed, own
 from core.errors import UserError
 from core.registry import PHYSICS, look_up
 from data.batches import Batch
@@ -22,6 +22,10 @@ def build_physics(
     config: dict, images: Callable[[], Tensor] | None = None, state: list[dict] | None = None
 ) -> Physics:
     """The physics of a config; `images` loads the training images if it is fitted to them."""
+    if own.is_own(config["name"]):
+        from physics.own_physics import own_physics
+
+        return own_physics(config, images, state)
     return look_up(PHYSICS, config["name"], "physics")(config, images, state)
 
 

@@ -1,6 +1,7 @@
 """Train one network (default: a U-Net) at one ratio or several: a teacher, or a student alone."""
 
 from cli import checks, flags
+from core import own
 
 
 def build_parser() -> flags.Parser:
@@ -57,7 +58,7 @@ def begin(args):
     stem = checks.export_name(args.network, label).removesuffix(".pth")
     return setup.begin_run(
         args,
-        f"{stem}_{args.dataset}",
+        f"{stem}_{own.short_name(args.dataset)}",
         checks.export_name(args.network, label + seed),
         {"train_again": args.train_again}
         | setup.ordering_file(physics_config)

@@ -5,7 +5,7 @@ from argparse import Namespace
 from core.inputs import check_data, recorded_config
 from core.registry import DATASETS, LABELLED, LIGHT, PADDINGS, PHYSICS, READERS, Entry
 from parsing.parser import Parser, Several
-from parsing.values import counting, natural, one_of, ordering, own_source, ratio, within
+from parsing.values import counting, dataset, natural, one_of, ordering, own_source, ratio, within
 
 # The noise of a single-pixel camera.
 OF_LIGHT = ("awgn_snr", "noise", *LIGHT, "calibration")
@@ -35,9 +35,9 @@ def add_data(
     group = parser.add_argument_group("data")
     group.add_argument(
         "--dataset",
-        type=one_of(table, "dataset"),
+        type=dataset(table),
         default=next(iter(table)),
-        help=f"one of {', '.join(table)}",
+        help=f"one of {', '.join(table)}, or your own, FILE.py:FUNCTION",
     )
     group.add_argument(
         "--data_root",

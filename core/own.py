@@ -68,6 +68,12 @@ def is_own(name) -> bool:
     return isinstance(name, str) and parse(name) is not None
 
 
+def short_name(name: str) -> str:
+    """A dataset or physics in file names: my_images for my.py:my_images."""
+    own = parse(name)
+    return own.name if own else name
+
+
 def file_name(name: str) -> str:
     """A network as the beginning of a file name: MYNET for my.py:MyNet."""
     own = parse(name)
@@ -145,6 +151,18 @@ def load(key: str):
     if place not in MODULES:
         MODULES[place] = run(source)
     return getattr(MODULES[place], own.name)
+
+
+def report_change(key: str, digest: str, since: str) -> None:
+    """Says when a file is not what it was; a digest must be one."""
+    source = source_of(key)
+    if not re.fullmatch("[0-9a-f]{12}", str(digest)):
+        raise UserError(f"'{key}': its digest is none")
+    if source.digest != digest:
+        print(
+            f"{source.path.name} is not what it was when {since} "
+            f"(digest {digest}, now {source.digest}): its outputs may differ"
+        )
 
 
 def run(source: Source) -> ModuleType:

@@ -640,6 +640,8 @@ def light_of(config: dict) -> str:
 
 def label_of(config: dict) -> str:
     """A physics in file names: cr_0.1, crs_0.1_0.3 for a mixture, denoise_sigma_25, ..."""
+    if own.is_own(config["name"]):
+        return own.short_name(config["name"])
     template = PHYSICS[config["name"]].label
     if "cr" in config:
         return ratios_of(config) + light_of(config)

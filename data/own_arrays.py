@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from core import own
 from core.errors import UserError
 from data.batches import Source
 from data.images import Request, is_enlarged, report_enlarged, to_tensor
@@ -27,7 +28,32 @@ def array(request: Request) -> dict[str, Source]:
     path, where = Path(request.data_root), f"dataset '{request.dataset}':"
     if path.suffix.lower() not in ARRAYS:
         raise UserError(f"{where} {path} does not end in {', '.join(ARRAYS)}")
-    arrays = read_named(path)
+    return from_arrays(path, where, read_named(path), request)
+
+
+def own_images(request: Request) -> dict[str, Source]:
+    """Images that a function of the user's makes: an array, or several as such a file has them.
+
+    It gets what it asks for of n, c and data_root.
+    """
+    key, where = request.dataset, f"dataset '{request.dataset}':"
+    function = own.load(key)
+    offered = {"n": request.n, "c": request.c, "data_root": request.data_root}
+    arguments = own.settings_for(function, key, {}, offered)
+    with own.pointing_at(own.source_of(key).path):
+        made = function(**arguments)
+    arrays = made if isinstance(made, dict) else {"x": made}
+    try:
+        arrays = {str(name): np.asarray(value) for name, value in arrays.items()}
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"{where} it must return arrays of numbers: {error}") from None
+    return from_arrays(Path(key), where, arrays, request)
+
+
+def from_arrays(
+    path: Path, where: str, arrays: dict[str, np.ndarray], request: Request
+) -> dict[str, Source]:
+    """The splits of named arrays."""
     named = {split: f"x_{split}" for split in SPLITS if f"x_{split}" in arrays}
     if not named:
         return split_one(path, where, arrays, request)

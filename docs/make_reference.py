@@ -37,6 +37,7 @@ VALUES = {
     "scaling": "a number > 0, `auto`, or `frame`",
     "noise_level": "dB, or `none`",
     "network_file": "a checkpoint, or `zoo:NAME`",
+    "teacher": "a checkpoint, `zoo:NAME`, `FILE.pt2`, or `FILE.py:NAME`",
     "photons": "a number > 0, or `none`",
     "white_noise": "a number > 0, or `none`",
     "number_or_auto": "a number > 0, or `auto`",

@@ -1,5 +1,7 @@
-"""A network and a loss as a user brings them: --network examples/my.py:MyNet."""
+"""What a user brings, by the names FILE.py:NAME: a network, a loss, a camera, images, a teacher."""
 
+import torch
+from deepinv.physics import LinearPhysics
 from torch import nn
 
 
@@ -17,3 +19,26 @@ class MyNet(nn.Module):
 
 def my_loss(student, teacher):
     return (student - teacher).abs().mean()
+
+
+def my_camera(n, m=256):
+    rows = torch.randn(m, n * n, generator=torch.Generator().manual_seed(0)) / n
+    return LinearPhysics(
+        A=lambda x, **_: x.flatten(2) @ rows.T,
+        A_adjoint=lambda y, **_: (y @ rows).unflatten(2, (n, n)),
+    )
+
+
+def my_images(n):
+    """400 discs in [0, 1]; a dict of x_train, x_test (and y_...) brings its own splits."""
+    axis = torch.linspace(-1, 1, n)
+    centres = torch.rand(400, 2, 1, 1, generator=torch.Generator().manual_seed(0)) - 0.5
+    distance = (axis - centres[:, 0]) ** 2 + (axis[:, None] - centres[:, 1]) ** 2
+    return (distance < 0.2).float()
+
+
+class MyTeacher(nn.Module):
+    """Takes what a network sees; forward(self, y, physics) would take values and a camera."""
+
+    def forward(self, x0):
+        return nn.functional.avg_pool2d(x0, 3, stride=1, padding=1)

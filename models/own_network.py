@@ -1,6 +1,5 @@
 """A network of the user's own, which any PyTorch module can be."""
 
-import re
 from typing import Any
 
 from torch import Tensor, nn
@@ -86,18 +85,11 @@ def build(
     layers: dict[str, str] | None = None,
 ) -> OwnNetwork:
     """The network of a config, whose code must be in a file that the command line named."""
-    source = own.source_of(name)
-    if not re.fullmatch("[0-9a-f]{12}", str(digest)):
-        raise UserError(f"network '{name}': its digest is none")
-    if source.digest != digest:
-        print(
-            f"{source.path.name} is not what it was when the network was trained "
-            f"(digest {digest}, now {source.digest}): its outputs may differ"
-        )
+    own.report_change(name, digest, "the network was trained")
     kind = own.load(name)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise UserError(f"{name} is not a class of torch.nn.Module")
     arguments = own.settings_for(kind, name, settings or {}, {"c": c})
-    with own.pointing_at(source.path):
+    with own.pointing_at(own.source_of(name).path):
         module = kind(**arguments)
     return OwnNetwork(c, name, module, layers or {})

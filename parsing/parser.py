@@ -97,7 +97,7 @@ class Parser(ArgumentParser):
     def _settle(self, args: Namespace, chooser: str, table: dict) -> None:
         """Gives the flags of the selected entry their defaults, and refuses those of others."""
         selected = getattr(args, chooser)
-        reads = table[selected].flags
+        reads = table[selected].flags if selected in table else {}  # the user's own has none
         names = dict.fromkeys(name for entry in table.values() for name in entry.flags)
         for name in names:
             if not hasattr(args, name):
@@ -185,7 +185,8 @@ class Parser(ArgumentParser):
             for action in self._actions
         }
         for chooser, table in self.choosers.items():
-            reads = table[getattr(args, chooser)].flags
+            selected = getattr(args, chooser)
+            reads = table[selected].flags if selected in table else {}
             defaults |= {name: value for name, value in reads.items() if value is not ...}
         if getattr(args, "steps", 0) is None:
             defaults["epochs"] = EPOCHS

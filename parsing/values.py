@@ -9,12 +9,15 @@ from core import own, zoo
 from core.errors import UserError
 from core.inputs import NAME_RULE, is_name
 from core.registry import (
+    DATASETS,
     DEGRADATION_VALUES,
     DEGRADATIONS,
+    LABELLED,
     LIGHT_LIMITS,
     MODELS,
     NETWORKS,
     ORDERINGS,
+    PHYSICS,
     SELECTIONS,
     Entry,
     LossSpec,
@@ -45,6 +48,21 @@ def network(text: str) -> str:
     key = find_own(thing)
     NETWORKS[key] = MODELS[key] = Entry(path=key, flags={})
     return key
+
+
+def dataset(table: dict) -> Callable[[str], str]:
+    """A dataset of a table, or the user's own, which becomes one of the table."""
+
+    def name_of(text: str) -> str:
+        thing = own.parse(text)
+        if thing is None:
+            return one_of([*table, "FILE.py:FUNCTION"], "dataset")(text)
+        key = find_own(thing)
+        for one in (table, DATASETS, LABELLED):
+            one[key] = "data.own_arrays:own_images"
+        return key
+
+    return name_of
 
 
 def find_own(thing: own.Own) -> str:
@@ -217,10 +235,17 @@ def side(text: str) -> int:
 
 
 def physics_of(table: dict) -> Callable[[str], str]:
-    """A physics of a table; cs is another word for spc."""
+    """A physics of a table, or the user's own; cs is another word for spc."""
 
     def physics(text: str) -> str:
-        name = one_of(table, "physics")(text)
+        thing = own.parse(text)
+        if thing is not None:
+            key = find_own(thing)
+            flags = {"x0": "adjoint", "awgn_snr": None}
+            entry = Entry(path="physics.own_physics:own_physics", flags=flags)
+            table[key] = PHYSICS[key] = entry
+            return key
+        name = one_of([*table, "FILE.py:FUNCTION"], "physics")(text)
         return "spc" if name == "cs" else name
 
     return physics

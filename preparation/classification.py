@@ -198,7 +198,9 @@ def prepare_student(args: Namespace, device: torch.device, companion: Fit | None
     teacher_labels = "_".join(label_of(teacher.physics.config) for teacher in teachers)
     losses = "_".join(args.loss_distill)
     name = f"{args.network}_{label_of(physics_config)}_from_{teacher_labels}_{losses}"
-    name = f"{name.replace(':', '_')[:120]}_{args.dataset}"  # file names have a limit
+    name = (
+        f"{name.replace(':', '_')[:120]}_{own.short_name(args.dataset)}"  # file names have a limit
+    )
     # The content of these files belongs to the run's configuration, wherever they lie.
     files = {"teacher": None} | {f"teacher {i}": path for i, path in enumerate(args.teacher)}
     run = setup.begin_run(
@@ -239,8 +241,9 @@ def prepare_alone(
 ) -> Fit:
     """A classifier that learns from labels; `changes` are flags that are not at their defaults."""
     physics_config = setup.physics_config_of(args)
-    stem = f"{args.network.upper()}_{label_of(physics_config)}_{args.dataset}"
+    stem = f"{args.network.upper()}_{label_of(physics_config)}_{own.short_name(args.dataset)}"
     files = setup.ordering_file(physics_config) | setup.recording_files(args)
+    files |= own_code.files(args)
     run = setup.begin_run(args, stem, f"{stem}_seed_{args.seed}.pth", files, changes)
     splits = companion.splits if companion else splits_of(args)
     physics = setup.fitted_physics(physics_config, splits)

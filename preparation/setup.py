@@ -106,7 +106,8 @@ def physics_config_of(args: Namespace) -> dict:
     if args.dataset == "recorded":
         return read_recording(args.data_root).config | {"cr": args.cr, "x0": args.x0} | reads
     flags = {flag: getattr(args, flag) for flag in PHYSICS[args.physics].flags}
-    return {"name": args.physics, "n": args.n, "c": args.c, **flags, **reads}
+    config = {"name": args.physics, "n": args.n, "c": args.c, **flags, **reads}
+    return config | (own_code.physics_config(args) if own.is_own(args.physics) else {})
 
 
 def reads_measurements(args: Namespace) -> bool:
@@ -401,8 +402,8 @@ def student_names(
     if getattr(args, "labels", None):
         label += f"_labels_{args.labels}"
     return (
-        f"{prefix}_{label}_{args.dataset}",
-        f"{date.today()}_{prefix}_weights_{label}_{args.dataset}_seed_{args.seed}_{{hash}}.pth",
+        f"{prefix}_{label}_{own.short_name(args.dataset)}",
+        f"{date.today()}_{prefix}_weights_{label}_{own.short_name(args.dataset)}_seed_{args.seed}_{{hash}}.pth",
     )
 
 

@@ -178,7 +178,7 @@ class Run:
             for name, value in vars(self.args).items()
             if name not in TECHNICAL and value != []
         }
-        for name in ("network", "teacher"):
+        for name in ("network", "teacher", "dataset", "physics"):
             if isinstance(settings.get(name), str):
                 settings[name] = own.with_folder(settings[name])
         if "loss_distill" in settings:

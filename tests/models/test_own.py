@@ -296,7 +296,7 @@ def test_the_example_of_the_page_is_the_file_of_the_repository():
     file = (root / "examples" / "my.py").read_text()
     page = (root / "docs" / "your-own.md").read_text()
     blocks = page.split("```python\n")[1:]
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         assert block.partition("```")[0].strip() in file
 
