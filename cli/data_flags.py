@@ -161,8 +161,9 @@ def add_code(group) -> None:
     group.add_argument(
         "--code",
         type=own_source,
+        action="append",
         metavar="FILE.py",
-        help="your own code that a checkpoint needs, for no checkpoint brings any",
+        help="your own code that a checkpoint needs, for no checkpoint brings any; once a file",
     )
 
 

@@ -139,7 +139,7 @@ class Parser(ArgumentParser):
 
     def _typed(self, argv: list[str] | None) -> set[str]:
         """The settings that the command line or --config names, whatever their value."""
-        unset = object()
+        unset: list = []  # a list, to which flags that may be repeated are added in a copy
         blank = Namespace(**{action.dest: unset for action in self._actions})
         parsed = super().parse_args(argv, blank)
         return {name for name, value in vars(parsed).items() if value is not unset}

@@ -78,12 +78,14 @@ def next_command(args: Namespace, export: Path) -> str:
     classifier = args.network in CLASSIFIERS
     words = ["python", "test_classify.py" if classifier else "test_UNet.py"]
     words += ["--checkpoint", str(export)]
-    if own.is_own(args.network):
-        words += ["--code", str(own.source_of(args.network).path)]
+    things = (args.network, getattr(args, "physics", None))
+    files = [str(own.source_of(name).path) for name in things if name and own.is_own(name)]
+    for file in dict.fromkeys(files):
+        words += ["--code", file]
     for flag, default in SHARED_FLAGS.items():
         value = getattr(args, flag, default)
         if value == "hybrid":
             value = "paired"  # a mixture is validated and tested on its pairs
         if value != default:
-            words += [f"--{flag}", str(value)]
+            words += [f"--{flag}", own.with_folder(str(value))]
     return shlex.join(words)
