@@ -13,7 +13,6 @@ from core.runtime import data_seed
 from data.batches import build_loader
 from physics.single_pixel import SinglePixel
 from preparation import setup
-from report.statistics import first_of_best
 from report.tables import markdown
 from training.cache import Views
 from training.held_out import HeldOutMeter
@@ -93,6 +92,8 @@ def train_best(
     if args.dry_run:
         run.describe()
         return {}
+    from report.statistics import first_of_best  # its scipy.stats takes a second to import
+
     rows = [describe(one, scores) for one, scores in zip(candidates, done, strict=True)]
     errors = held_out_errors([scores["checkpoint"] for scores in done], args, device)
     k = first_of_best([one.labels for one in candidates], errors)
