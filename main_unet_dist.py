@@ -13,9 +13,10 @@ def build_parser() -> flags.Parser:
     flags.add_recorded(parser, "both")
     flags.add_teacher(
         parser,
-        "its checkpoint, or tv, tv:WEIGHT or pnp:DENOISER.pth: total variation, or a plugged-in "
-        "denoiser, at --cr_teacher or from the student's values; without it the exported "
-        "UNET_cr_<cr_teacher>.pth",
+        "its checkpoint; or at --cr_teacher, by default from the student's values: tv, tv:WEIGHT "
+        "or pnp:DENOISER.pth (total variation, or a plugged-in denoiser), your own FILE.py:NAME, "
+        "or a program FILE.pt2; without it NETWORK_cr_<cr_teacher>.pth of the student's network, "
+        "or else UNET_cr_<cr_teacher>.pth",
     )
     flags.add_untrained_teacher(parser)
     group = parser.add_argument_group("beginning")

@@ -9,6 +9,10 @@ from core.files import is_locked
 from core.runs import SEEDS, RunRecord, differences, runs_of
 
 MANY = 6  # flags in a table, unless others are asked for
+FIRST = (  # flags that come before others
+    "network", "dataset", "n", "cr", "ordering", "photons", "noise", "physics", "type_dist",
+    "loss_distill", "labels", "width", "features", "consistency", "lr", "steps", "epochs",
+)  # fmt: skip
 SCORES = ("val_psnr", "val_ssim", "val_top1", "val_recorded_error")
 
 
@@ -111,7 +115,9 @@ def table_of(runs: list[RunRecord], columns: list[str] | None) -> list[dict]:
         check_names(runs, columns, "columns")
         return [{name: value_of(run, name) for name in columns} for run in runs]
     different = [name for name in differences(runs) if is_readable(runs, name)]
-    flags = [name for name in different if name not in SEEDS][:MANY]
+    flags = [name for name in FIRST if name in different]
+    flags += [name for name in different if name not in (*FIRST, *SEEDS)]
+    flags = flags[:MANY]
     flags += [name for name in SEEDS if name in different]
     scores = [name for name in SCORES if any(value_of(run, name) is not None for run in runs)]
     return [row_of(run, [*flags, *scores]) for run in runs]

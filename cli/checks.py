@@ -248,13 +248,16 @@ def teacher_path(args: Namespace) -> Path | None:
         return None
     block = getattr(args, "block", None)
     label = label_of({"name": "spc", "cr": args.cr_teacher, "block": block})
-    path = Path(args.results) / "trained_models" / export_name("unet", label)
-    if not path.is_file():
+    folder = Path(args.results) / "trained_models"
+    names = dict.fromkeys(export_name(network, label) for network in (args.network, "unet"))
+    found = [folder / name for name in names if (folder / name).is_file()]
+    if not found:
         ratio = words(args.cr_teacher).replace("_", " ")
         blocks = f" --n {args.n} --block {block}" if block else ""
         raise UserError(
-            f"no teacher {path}: train it with main_unet.py --cr {ratio}{blocks}, "
-            "or give one with --teacher PATH"
+            f"no teacher {folder / ' or '.join(names)}: train it with main_unet.py "
+            f"--cr {ratio}{blocks}, or give one with --teacher PATH"
         )
+    path = found[0]
     check_one_network(args.results, path.name, f"cr_teacher {words(args.cr_teacher)}")
     return path

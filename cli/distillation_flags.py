@@ -166,7 +166,9 @@ def add_style(group) -> None:
 
 
 def add_teacher(
-    parser: Parser, text: str = "its checkpoint; without it the exported UNET_cr_<cr_teacher>.pth"
+    parser: Parser,
+    text: str = "its checkpoint; without it NETWORK_cr_<cr_teacher>.pth of the student's network, "
+    "or else UNET_cr_<cr_teacher>.pth",
 ) -> None:
     def check_file(args: Namespace) -> None:
         path = checks.teacher_path(args) if args.teacher else None

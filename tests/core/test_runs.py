@@ -5,6 +5,8 @@ import json
 import pytest
 
 import main_unet
+import main_unet_dist
+from cli.checks import teacher_path
 from core.errors import UserError
 from core.runs import check_one_network, describe_changes, differences, runs_of
 
@@ -51,3 +53,15 @@ def test_runs_are_found_below_a_folder_and_damaged_ones_left_out(tmp_path):
     found = runs_of(tmp_path)
     assert [run.name for run in found] == ["a", "b"]
     assert differences(found) == ["lr", "seed"] and differences(found, ("seed",)) == ["lr"]
+
+
+def test_the_teacher_of_a_ratio_is_of_the_students_network_or_else_a_unet(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = main_unet_dist.parse(["--cr", "0.1", "--cr_teacher", "0.5", "--network", "unrolled"])
+    with pytest.raises(UserError, match=r"UNROLLED_cr_0.5.pth or UNET_cr_0.5.pth: train it"):
+        teacher_path(args)
+    folder = tmp_path / "results" / "trained_models"
+    folder.mkdir(parents=True)
+    for name in ("UNET_cr_0.5.pth", "UNROLLED_cr_0.5.pth"):
+        (folder / name).touch()
+        assert teacher_path(args).name == name
