@@ -1,6 +1,7 @@
 """What is on the page: networks, example pictures, reports of studies, a recording."""
 
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from checkpoints.checkpoint import RESTORER, digest, restore
 from core import zoo
 from core.errors import UserError
 from data.datasets import PHOTOGRAPHS, photograph_path
 from data_loader import Request, build_splits
+from evaluation.checkpoints import checkpoint_name, short_name
 from page.recorded import Frames
 from page.scene import FITTED_TO, RATIOS, Bench, N, choice, encoded
 from page.server import Server
@@ -26,7 +29,7 @@ def build_server(args: Namespace) -> Server:
     recording = args.recording and read_recording(args.recording)
     shown_there = args.checkpoint or []
     own = [] if recording else shown_there
-    bench = Bench({Path(path).stem: path for path in own} or zoo_networks(), training_images)
+    bench = Bench(named(own) or zoo_networks(), training_images)
     for ratio in RATIOS:  # the first answer is as quick as the next ones
         bench.lmmse(ratio, "xy", None)
     reports = find_reports(args.results)
@@ -37,7 +40,8 @@ def build_server(args: Namespace) -> Server:
         "/sample": lambda request: sample(choice(request, "name", samples())),
     }
     if recording:
-        frames = Frames(recording, {Path(path).stem: restorer(path) for path in shown_there})
+        networks = {name: restorer(path) for name, path in named(shown_there).items()}
+        frames = Frames(recording, networks)
         options |= frames.options()
         answers["/frame"] = frames.show
     try:
@@ -45,6 +49,15 @@ def build_server(args: Namespace) -> Server:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"port {args.port}: {reason}; --port 0 takes a free one") from None
+
+
+def named(paths: Sequence[str]) -> dict[str, str]:
+    """Networks by short names; those of equal names get a digest of their content."""
+    names = [short_name(checkpoint_name(path)) for path in paths]
+    return {
+        f"{name}_{digest(path)}" if names.count(name) > 1 else name: path
+        for name, path in zip(names, paths, strict=True)
+    }
 
 
 def zoo_networks() -> dict[str, str]:
@@ -55,8 +68,6 @@ def zoo_networks() -> dict[str, str]:
 
 def restorer(path: str):
     """A network and its camera, for the frames of a recording."""
-    from checkpoints.checkpoint import RESTORER, restore
-
     checkpoint = restore(path, kind=RESTORER)
     if not isinstance(checkpoint.physics, SinglePixel):
         raise UserError(f"checkpoint {path}: a single-pixel camera of one ratio is needed")
