@@ -223,7 +223,7 @@ def add_network(parser: Parser, student: bool = False) -> None:
         type=named_value,
         nargs="+",
         metavar="NAME=VALUE",
-        help="arguments of a network or a physics of your own",
+        help="arguments of your own network, physics, losses or teacher",
     )
     group.add_argument(
         "--layers",
@@ -246,7 +246,9 @@ def check_own(args: Namespace, parser: Parser) -> None:
     """Refuses arguments of a network of the user's where there is none."""
     for flag in ("set", "layers"):
         words = getattr(args, flag)
-        here = own.is_own(args.network) or (flag == "set" and own.is_own(args.physics))
+        losses = [own.split_word(word)[0] for word in getattr(args, "loss_distill", None) or ()]
+        others = [args.physics, getattr(args, "teacher", None) or "", *losses]
+        here = own.is_own(args.network) or (flag == "set" and any(map(own.is_own, others)))
         if words and not here:
             parser.error(f"{flag} {words[0]}: it is for a network of your own, not {args.network}")
         names = [word.partition("=")[0] for word in words or []]

@@ -30,15 +30,19 @@ def build_loss(
     weight: float | None = None,
     table: dict[str, LossSpec] = LOSSES,
     layers: str | None = None,
+    settings: dict | None = None,
     **options,
 ) -> WeightedLoss:
-    """The distillation loss of a name, with the table's weight and layers or with others."""
+    """The distillation loss of a name, with the table's weight and layers or with others.
+
+    `settings` are arguments of a loss of the user's.
+    """
     spec = table[name]
     if spec.adapter == "own":
         loss = look_up(table, name, "loss")
         distance = partial(loss, **{option: options[option] for option in spec.options})
     else:
-        distance = with_options(table, name, options)
+        distance = with_options(table, name, options, settings or {})
     weight = spec.weight if weight is None else weight
     return WeightedLoss(name, weight, distance, spec, layers or spec.layers)
 
@@ -48,16 +52,17 @@ def build_task_loss(name: str, table: dict[str, LossSpec] = TASK_LOSSES, **optio
     return with_options(table, name, options)
 
 
-def own_loss(name: str, loss: Callable) -> Callable:
+def own_loss(name: str, loss: Callable, settings: dict) -> Callable:
     """A loss of the user's, a function or a class, whose errors are reported by their line."""
     path = own.source_of(name).path
     if isinstance(loss, type):
         with own.pointing_at(path):
-            loss = loss()
+            loss = loss(**settings)
+        settings = {}
 
     def scalar(*layers: Tensor) -> Tensor:
         with own.pointing_at(path):
-            value = loss(*layers)
+            value = loss(*layers, **settings)
         if not isinstance(value, Tensor) or value.numel() != 1:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise UserError(f"{name} returns {shape}: a loss is one number")
@@ -66,10 +71,12 @@ def own_loss(name: str, loss: Callable) -> Callable:
     return scalar
 
 
-def with_options(table: dict[str, LossSpec], name: str, options: dict) -> Callable:
+def with_options(
+    table: dict[str, LossSpec], name: str, options: dict, settings: dict | None = None
+) -> Callable:
     """A loss of a table with the options that it reads: a class is made, a function bound."""
     loss = look_up(table, name, "loss")
     if own.is_own(name):
-        return own_loss(name, loss)
+        return own_loss(name, loss, settings or {})
     read = {option: options[option] for option in table[name].options}
     return loss(**read) if isinstance(loss, type) else partial(loss, **read)

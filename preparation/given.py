@@ -16,6 +16,7 @@ from models.own_network import OwnNetwork
 from models.untrained import TotalVariation
 from physics.base import Physics
 from physics.single_pixel import SinglePixel
+from preparation import own_code
 from preparation.baselines import plugged_in, total_variation
 from preparation.setup import physics_config_of, state_of
 from recordings.file import read_recording
@@ -71,7 +72,7 @@ def build_given_teacher(args: Namespace, images: Callable[[], Tensor]) -> Teache
         physics = physics_of_teacher(args, images, measurements=False)
         return Teacher(Exported(c, args.teacher, load_program(args.teacher)), physics)
     key = args.teacher
-    module = build_module(key, c)
+    module = build_module(key, c, own_code.settings_of(args, key))
     if not takes_values(module):
         return Teacher(
             OwnNetwork(c, key, module, {}), physics_of_teacher(args, images, measurements=False)
@@ -84,10 +85,10 @@ def build_given_teacher(args: Namespace, images: Callable[[], Tensor]) -> Teache
     return Teacher(ReadsValues(c, physics.config["n"], key, module, physics.operator), physics)
 
 
-def build_module(key: str, c: int) -> nn.Module:
+def build_module(key: str, c: int, settings: dict) -> nn.Module:
     """The module of a user's class, or what a user's function returns."""
     thing = own.load(key)
-    arguments = own.settings_for(thing, key, {}, {"c": c})
+    arguments = own.settings_for(thing, key, settings, {"c": c})
     with own.pointing_at(own.source_of(key).path):
         module = thing(**arguments)
     if not isinstance(module, nn.Module):

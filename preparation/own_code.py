@@ -5,19 +5,14 @@ from contextlib import suppress
 from inspect import signature
 
 from core import own
+from core.errors import UserError
 
 
 def network_config(args: Namespace) -> dict:
     """What rebuilds a network of the user's, from a checkpoint and the same file."""
     config = {"name": args.network, "c": args.c, "digest": own.source_of(args.network).digest}
-    settings, physics = settings_of(args), arguments_of(args.physics)
-    own_arguments = arguments_of(args.network)
-    if settings:  # a name that nobody has is refused by the network
-        config["settings"] = {
-            name: value
-            for name, value in settings.items()
-            if name in own_arguments or name not in physics
-        }
+    if settings := settings_of(args, args.network):
+        config["settings"] = settings
     if args.layers:
         config["layers"] = dict(pairs_of(args.layers))
     return config
@@ -26,21 +21,41 @@ def network_config(args: Namespace) -> dict:
 def physics_config(args: Namespace) -> dict:
     """What rebuilds a physics of the user's, beside its flags."""
     config = {"digest": own.source_of(args.physics).digest}
-    known, others = arguments_of(args.physics), own.is_own(getattr(args, "network", None))
-    settings = {
-        name: value for name, value in settings_of(args).items() if name in known or not others
-    }
+    settings = settings_of(args, args.physics)
     return config | ({"settings": settings} if settings else {})
 
 
-def settings_of(args: Namespace) -> dict:
-    """The values of --set, by name."""
-    return {name: value_of(text) for name, text in pairs_of(getattr(args, "set", None) or [])}
+def settings_of(args: Namespace, key: str) -> dict:
+    """The values of --set that a thing of the user's takes, by name."""
+    pairs = pairs_of(getattr(args, "set", None) or [])
+    return {name: value_of(text) for name, text in pairs if takes(key, name)}
 
 
-def arguments_of(name: str | None) -> set[str]:
-    """The arguments of a thing of the user's; of all else none."""
-    return set(signature(own.load(name)).parameters) if name and own.is_own(name) else set()
+def takes(key: str, name: str) -> bool:
+    """Whether a thing has an argument of a name, or takes all."""
+    parameters = signature(own.load(key)).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def check_settings(args: Namespace) -> None:
+    """Refuses a name of --set that no thing of the user's takes."""
+    things = [key for key in keys_of(args) if key != args.dataset]
+    for name, _ in pairs_of(getattr(args, "set", None) or []):
+        if not any(takes(key, name) for key in things):
+            known = dict.fromkeys(
+                parameter for key in things for parameter in signature(own.load(key)).parameters
+            )
+            raise UserError(
+                f"set {name}: {', '.join(things)} has no such argument, "
+                f"only {', '.join(known) or 'none'}"
+            )
+
+
+def keys_of(args: Namespace) -> list[str]:
+    """The things of the user's that the flags name."""
+    losses = [own.split_word(word)[0] for word in getattr(args, "loss_distill", None) or ()]
+    others = [getattr(args, name, None) for name in ("network", "teacher", "dataset", "physics")]
+    return [name for name in (*others, *losses) if name and own.is_own(name)]
 
 
 def flags_of(config: dict) -> dict[str, list[str] | None]:
@@ -71,8 +86,9 @@ def value_of(text: str) -> int | float | bool | str:
 
 def files(args: Namespace) -> dict[str, str]:
     """The user's own code, whose content belongs to the configuration of a run."""
-    names = [args.network, *(own.split_word(word)[0] for word in getattr(args, "loss_distill", []))]
-    others = (getattr(args, name, None) for name in ("teacher", "dataset", "physics"))
-    names += [name for name in others if isinstance(name, str)]
-    things = [thing for thing in map(own.parse, names) if thing is not None]
-    return {f"code {thing.file}": str(own.source_of(thing.key).path) for thing in things}
+    check_settings(args)
+    found = {}
+    for key in keys_of(args):
+        source = own.source_of(key)
+        found[f"code {source.path.name}"] = str(source.path)
+    return found

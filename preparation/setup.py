@@ -280,10 +280,11 @@ def losses_of(
     `layers` gives the selection that a loss compares, where that is not the table's.
     """
     options = loss_options(args) if options is None else options
-    return [
-        build_loss(name, weight, table, layers(table[name]), **options)
-        for name, weight in named_losses(args).items()
-    ]
+    losses = []
+    for name, weight in named_losses(args).items():
+        settings = own_code.settings_of(args, name) if own.is_own(name) else None
+        losses.append(build_loss(name, weight, table, layers(table[name]), settings, **options))
+    return losses
 
 
 def teacher_from(

@@ -1,11 +1,13 @@
 """What stands in for a part of a training in tests."""
 
 from collections.abc import Callable
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from algo_functions import build_physics
+from core import own, registry
 from data.batches import Batch
 from distill.task import Task
 from models.base import Network
@@ -76,3 +78,14 @@ def recorded_batch(x: Tensor, physics, deviation: float, seed: int = 0) -> Batch
         recorded=(y + noise) * measured,
         variance=deviation**2 * measured,
     )
+
+
+@contextmanager
+def own_code_forgotten(monkeypatch):
+    """Own code that a test names is forgotten after it, in the tables too."""
+    monkeypatch.setattr(own, "SOURCES", {})
+    tables = [(table, dict(table)) for table in vars(registry).values() if isinstance(table, dict)]
+    yield
+    for table, before in tables:
+        table.clear()
+        table.update(before)

@@ -13,9 +13,10 @@ import main_unet_dist
 import predict
 import test_UNet
 from checkpoints import checkpoint
-from core import own, registry
+from core import own
 from core.errors import UserError
 from physics.base import Linear
+from tests.doubles import own_code_forgotten
 
 CODE = """
 import numpy as np
@@ -76,14 +77,10 @@ def bytes_of_another_kind(n):
 
 @pytest.fixture
 def code(tmp_path, monkeypatch):
-    monkeypatch.setattr(own, "SOURCES", {})
-    tables = [(table, dict(table)) for table in vars(registry).values() if isinstance(table, dict)]
     path = tmp_path / "my.py"
     path.write_text(CODE)
-    yield path
-    for table, before in tables:  # what the command lines added
-        table.clear()
-        table.update(before)
+    with own_code_forgotten(monkeypatch):
+        yield path
 
 
 def test_a_camera_is_trained_behind_distilled_and_read_again(code):

@@ -13,10 +13,10 @@ import main_unet
 import main_unet_dist
 import predict
 from cli import flags
-from core import own
 from core.errors import UserError
 from models.given import load_program
 from preparation import setup
+from tests.doubles import own_code_forgotten
 
 CODE = """
 import torch
@@ -24,8 +24,16 @@ from torch import nn
 
 
 class Brighter(nn.Module):
+    def __init__(self, by=0.25):
+        super().__init__()
+        self.by = by
+
     def forward(self, x0):
-        return x0 + 0.25
+        return x0 + self.by
+
+
+def my_loss(student, teacher, power=1):
+    return (student - teacher).abs().pow(power).mean()
 
 
 def back_projection(c):
@@ -54,11 +62,11 @@ TAUGHT = ["--cr", "0.25", "--type_dist", "output", *TINY]
 
 
 @pytest.fixture
-def code(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr(own, "SOURCES", {})
+def code(tmp_path, monkeypatch):
     path = tmp_path / "my.py"
     path.write_text(CODE)
-    return path
+    with own_code_forgotten(monkeypatch):
+        yield path
 
 
 def teacher_of(*words: str):
@@ -93,7 +101,7 @@ def test_a_student_learns_from_it_and_a_changed_teacher_is_another_run(code):
     [
         (["{}:Wrong"], r"my.py:Wrong returns \(.*\) for a first image"),
         (["{}:number"], "makes int, but a torch.nn.Module is needed"),
-        (["{}:Fails"], r"my.py, line 31 \(return x0 \+ undefined\): NameError"),
+        (["{}:Fails"], r"my.py, line 39 \(return x0 \+ undefined\): NameError"),
         (["{}:Brighter", "--online"], "stays as it is; leave out --online"),
         (["{}:Brighter", "--answers", "1"], "only those of --teacher tv or pnp"),
         (["nowhere.pt2"], "nowhere.pt2: no such file"),
@@ -103,6 +111,18 @@ def test_what_cannot_teach_is_refused_in_words(code, words, message):
     given = ["--teacher", *(word.format(code) for word in words)]
     with pytest.raises(UserError, match=message):
         main_unet_dist.main(main_unet_dist.parse([*TAUGHT, *given]))
+
+
+def test_teacher_and_loss_take_their_arguments_from_set(code):
+    given = ["--teacher", f"{code}:Brighter", "--loss_distill", f"{code}:my_loss:0.5"]
+    words = [*TAUGHT, *given, "--set", "by=0.5", "power=2"]
+    assert teacher_of(*words[len(TAUGHT) :]).network.module.by == 0.5
+    (loss,) = setup.losses_of(main_unet_dist.parse(words))
+    student, teacher = torch.zeros(2, 1, 4, 4), torch.full((2, 1, 4, 4), 3.0)
+    assert loss.distance(student, teacher) == 9 and loss.weight == 0.5
+    assert call(main_unet_dist, *words)["run"] != call(main_unet_dist, *TAUGHT, *given)["run"]
+    with pytest.raises(UserError, match=r"set root: my.py:Brighter, my.py:my_loss has no such"):
+        call(main_unet_dist, *TAUGHT, *given, "--set", "root=2")
 
 
 def test_a_program_teaches_as_the_network_that_it_was_made_of():
