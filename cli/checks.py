@@ -164,8 +164,12 @@ def given_teacher(word: str | None) -> str | None:
 
 def check_given_teacher(args: Namespace) -> None:
     """Refuses what cannot go together with a teacher of the user's own code or a program."""
-    if not given_teacher(args.teacher):
-        return
+    if given_teacher(args.teacher):
+        refuse_changes(args, "stays as it is")
+
+
+def refuse_changes(args: Namespace, why: str) -> None:
+    """Refuses flags that would change a teacher which nothing changes, or what it sees."""
     for flag in ("ordering_teacher", "awgn_teacher"):
         if getattr(args, flag):
             raise UserError(
@@ -173,11 +177,11 @@ def check_given_teacher(args: Namespace) -> None:
                 f"more without noise; leave out --{flag}"
             )
     if getattr(args, "online", False):
-        raise UserError(f"teacher {args.teacher}: it stays as it is; leave out --online")
+        raise UserError(f"teacher {args.teacher}: it {why}; leave out --online")
     labels = getattr(args, "labels", None)
     if labels and labels in LABELS and LABELS[labels].teacher_labels:
         raise UserError(
-            f"labels {labels}: the teacher learns first, and {args.teacher} stays as it is; "
+            f"labels {labels}: the teacher learns first, and {args.teacher} {why}; "
             "choose other --labels"
         )
 
@@ -199,20 +203,7 @@ def check_untrained_teacher(args: Namespace) -> None:
             f"teacher {args.teacher}: it reads the measurements of a single-pixel camera, so it "
             f"needs --physics spc, not {args.physics}"
         )
-    for flag in ("ordering_teacher", "awgn_teacher"):
-        if getattr(args, flag):
-            raise UserError(
-                f"teacher {args.teacher}: it sees the student's own values, or with --cr_teacher "
-                f"more without noise; leave out --{flag}"
-            )
-    if getattr(args, "online", False):
-        raise UserError(f"teacher {args.teacher}: it has nothing to learn; leave out --online")
-    labels = getattr(args, "labels", None)
-    if labels and labels in LABELS and LABELS[labels].teacher_labels:
-        raise UserError(
-            f"labels {labels}: the teacher learns first, and {args.teacher} has nothing to learn; "
-            "choose other --labels"
-        )
+    refuse_changes(args, "has nothing to learn")
 
 
 def teacher_files(args: Namespace) -> dict[str, Path | None]:
