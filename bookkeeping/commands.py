@@ -57,7 +57,7 @@ def show(args: Namespace) -> None:
 
 def trained(run: RunRecord) -> Path | None:
     """The exported file of a run that no other run replaces, where it is still there."""
-    path = run.folder.parents[1] / "trained_models" / run.kept
+    path = results_of(run) / "trained_models" / Path(run.kept).name
     return path if run.kept and path.is_file() else None
 
 

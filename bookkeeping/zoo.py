@@ -26,10 +26,8 @@ def facts() -> dict[str, dict]:
 
 def words_of(name: str) -> list[str]:
     """The flags of a network's training, as they are typed."""
-    words = []
-    for flag, value in entries()[name]["flags"].items():
-        words += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
-    return words
+    script = import_module(entries()[name]["script"].removesuffix(".py"))
+    return script.build_parser().words_of(entries()[name]["flags"], f"zoo:{name}")
 
 
 def command_of(name: str) -> str:

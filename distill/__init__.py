@@ -42,7 +42,7 @@ def build_loss(
         loss = look_up(table, name, "loss")
         distance = partial(loss, **{option: options[option] for option in spec.options})
     else:
-        distance = with_options(table, name, options, settings or {})
+        distance = with_options(table, name, options, settings)
     weight = spec.weight if weight is None else weight
     return WeightedLoss(name, weight, distance, spec, layers or spec.layers)
 

@@ -14,6 +14,7 @@ from core import own
 from core.errors import UserError
 from models.base import Restorer
 from models.measured import Measured
+from models.own_network import check_image
 
 
 class ReadsValues(Restorer):
@@ -62,17 +63,6 @@ class Exported(Restorer):
             ) from error
         check_image(output, image, self.path)
         return {"output": output}
-
-
-def check_image(output, image: Tensor, name: str) -> None:
-    """Refuses an output that is no image of the shape of the first image."""
-    if isinstance(output, Tensor) and output.shape == image.shape:
-        return
-    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    raise UserError(
-        f"teacher {name} returns {shape} for a first image {tuple(image.shape)}: "
-        "an image of the same shape is needed"
-    )
 
 
 def takes_values(module: nn.Module) -> bool:

@@ -9,6 +9,17 @@ from core.errors import UserError, in_a_line
 from models.base import Restorer
 
 
+def check_image(output, image: Tensor, name: str) -> None:
+    """Refuses an output that is no image of the shape of the first image."""
+    if isinstance(output, Tensor) and output.shape == image.shape:
+        return
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    raise UserError(
+        f"{name} returns {shape} for a first image {tuple(image.shape)}: "
+        "an image of the same shape is needed"
+    )
+
+
 class OwnNetwork(Restorer):
     """A module of the user's that takes a first image (B, c, H, W) and returns an image.
 
@@ -41,13 +52,7 @@ class OwnNetwork(Restorer):
             found = features(image) if self.has_features else self.watch(image)
         if not isinstance(found, dict) or [*found][-1:] != ["output"]:
             raise UserError(f"{self.key}: features must return a dict that ends with 'output'")
-        output = found["output"]
-        if not isinstance(output, Tensor) or output.shape != image.shape:
-            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise UserError(
-                f"{self.key} returns {shape} for a first image {tuple(image.shape)}: "
-                "an image of the same shape is needed"
-            )
+        check_image(found["output"], image, self.key)
         return found
 
     def watch(self, image: Tensor) -> dict[str, Any]:

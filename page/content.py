@@ -4,8 +4,6 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -13,6 +11,7 @@ from checkpoints.checkpoint import RESTORER, digest, restore
 from core import zoo
 from core.errors import UserError
 from data.datasets import PHOTOGRAPHS, photograph_path
+from data.images import to_tensor
 from data_loader import Request, build_splits
 from evaluation.checkpoints import checkpoint_name, short_name
 from page.recorded import Frames
@@ -95,11 +94,7 @@ def sample(name: str) -> dict:
         if file.partition(".")[0] == name
     )
     with Image.open(photograph_path(file)) as image:
-        gray = image.convert("L")
-    side = min(gray.size)
-    left, top = (gray.width - side) // 2, (gray.height - side) // 2
-    square = gray.crop((left, top, left + side, top + side)).resize((SAMPLE, SAMPLE))
-    return encoded(torch.from_numpy(np.array(square)) / 255)
+        return encoded(to_tensor(image, Request(n=SAMPLE, c=1)))
 
 
 def find_reports(results: str) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 import torch
 
 from core.errors import UserError
+from data.batches import Batch
 from models.base import Network
 from page.scene import encoded
 from physics.single_pixel import SinglePixel
@@ -32,11 +33,11 @@ class Frames:
             raise UserError(f"frame: a number from 0 to {len(self.recording) - 1} is needed")
         y = self.recording.place(self.recording.values[k : k + 1])
         variance = self.recording.place(self.recording.variance[k : k + 1])
+        batch = Batch(image=None, index=torch.tensor([k]), recorded=y, variance=variance)
         images = [{"name": "all recorded values", "image": self.camera.back_projection(y)}]
         with torch.no_grad():
             for name, (network, physics) in self.networks.items():
-                own = [values.flatten(2)[..., physics.index] for values in (y, variance)]
-                image = network(physics.first_image(physics.place_values(*own)))
+                image = network(physics.observe_batch(batch))
                 images.append({"name": f"{name}, {physics.m} values", "image": image})
         return {
             "name": self.recording.names[k],

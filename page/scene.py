@@ -13,6 +13,7 @@ from torch import Tensor
 
 from algo_functions import build_physics, score
 from checkpoints.checkpoint import RESTORER, Checkpoint, restore
+from core.blocks import assemble_blocks, split_blocks
 from core.errors import UserError
 from core.registry import ORDERINGS, PHYSICS
 from physics.base import Physics
@@ -67,7 +68,7 @@ class Bench:
         self, picture: Tensor, ratio: float, ordering: str, photons: float | None, rate: float
     ) -> dict:
         camera = self.camera(ratio, ordering, photons)
-        x = tiles_of(picture)
+        x = split_blocks(picture[None], N)
         first = {
             "back-projection": camera,
             "LMMSE": self.lmmse(ratio, ordering, photons),
@@ -115,7 +116,8 @@ class Bench:
 
     def shown(self, tiles: Tensor, picture: Tensor) -> dict:
         """An estimate as the page draws it: picture, error, PSNR and SSIM."""
-        image = picture_from(tiles[:, :1], picture.shape[-1])
+        side = picture.shape[-1] // N
+        image = assemble_blocks(tiles[:, :1], side, side)[0]
         scores = score(image[None], picture[None])
         error = ERRORS * (image - picture).abs()
         return {
@@ -156,18 +158,6 @@ def open_network(path: str) -> Checkpoint:
 def observed(physics: Physics, x: Tensor) -> Tensor:
     """What a network sees of clean tiles; the noise is the same at every call."""
     return physics.observe(x, torch.Generator().manual_seed(0))
-
-
-def tiles_of(picture: Tensor) -> Tensor:
-    """A picture (1, s, s) as tiles (B, 1, N, N)."""
-    rows = picture.unfold(1, N, N).unfold(2, N, N)  # (1, s/N, s/N, N, N)
-    return rows.reshape(-1, 1, N, N).contiguous()
-
-
-def picture_from(tiles: Tensor, size: int) -> Tensor:
-    """The picture (1, s, s) of tiles."""
-    k = size // N
-    return tiles.view(k, k, N, N).permute(0, 2, 1, 3).reshape(1, size, size)
 
 
 def choice(request: dict, name: str, allowed):

@@ -16,8 +16,11 @@ LARGEST = 1_000_000  # bytes of a request: a picture of 256 x 256 takes a tenth
 HERE = Path(__file__).parent
 HOSTS = {"localhost", "127.0.0.1"}
 POLICY = (  # nothing from elsewhere: what a report shows is in its own file
-    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; connect-src 'self'; frame-src 'self'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; frame-src 'self'"
+)
+OF_REPORTS = (  # whose script, style and figures are in their own text
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 )
 FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
@@ -54,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, (HERE / name).read_bytes(), kind)
         elif path.startswith("/report/") and path.removeprefix("/report/") in self.server.reports:
             report = self.server.reports[path.removeprefix("/report/")]
-            self.send(200, report.read_bytes(), "text/html; charset=utf-8")
+            self.send(200, report.read_bytes(), "text/html; charset=utf-8", OF_REPORTS)
         else:
             self.send_error_line(404, "there is no such page")
 
@@ -96,11 +99,11 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.send(code, json.dumps({"error": sentence}).encode(), "application/json")
 
-    def send(self, code: int, body: bytes, kind: str) -> None:
+    def send(self, code: int, body: bytes, kind: str, policy: str = POLICY) -> None:
         self.send_response(code)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Security-Policy", POLICY)
+        self.send_header("Content-Security-Policy", policy)
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cache-Control", "no-store")
         self.end_headers()

@@ -20,7 +20,7 @@ from cli.checks import check_run_name
 from cli.flags import TECHNICAL, identity
 from core import distributed, own
 from core.errors import UserError
-from core.files import inside, lock, sweep, write_csv, write_text
+from core.files import inside, keep, lock, sweep, write_csv, write_text
 from core.runs import describe_changes
 from report.figures import draw_curves, draw_splits
 
@@ -135,7 +135,7 @@ class Run:
         same = [path for path in others if checkpoint.digest(path) == before]
         other = same[0] if same else self.export.with_name(f"{self.export.stem}_{before}.pth")
         if not same:
-            os.replace(self.export, other)
+            keep(self.export, other)
         print(f"{self.export} is the network of the run that ended last; before: {other.name}")
 
     def already(self) -> dict:

@@ -9,12 +9,11 @@ from http.client import HTTPConnection
 
 import numpy as np
 import pytest
-import torch
 
 import explore
 import main_unet
 from page.content import build_server
-from page.scene import N, picture_from, tiles_of
+from page.scene import N
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = [
@@ -84,11 +83,6 @@ def request(size: int = 64, **changes) -> dict:
     picture = np.random.default_rng(0).integers(0, 256, size * size, dtype=np.uint8)
     values = {"size": size, "ratio": 0.25, "ordering": "xy", "photons": None, "rate": 1000}
     return values | {"picture": base64.b64encode(picture.tobytes()).decode()} | changes
-
-
-def test_a_picture_is_the_sum_of_its_tiles():
-    picture = torch.rand(1, 2 * N, 2 * N)
-    assert torch.equal(picture_from(tiles_of(picture), 2 * N), picture)
 
 
 def test_estimates_of_a_picture_come_with_their_scores_and_errors(serve, network):
