@@ -102,7 +102,7 @@ class Bench:
             if config["ordering"] != ordering or config["cr"] < ratio:
                 continue
             trained = config.get("photons")
-            if config["cr"] > ratio and trained is not None:
+            if trained is not None and (photons is None or config["cr"] > ratio):
                 continue
             physics = checkpoint.physics.at_noise(photons=photons)
             note = f"{100 * config['cr']:g} %"
