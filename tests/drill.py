@@ -36,6 +36,7 @@ sys.path[:0] = [str(ROOT)]
 from checkpoints import checkpoint  # noqa: E402
 from cli import flags  # noqa: E402
 from core.errors import UserError  # noqa: E402
+from core.runs import runs_of  # noqa: E402
 from core.runtime import SIGNALS  # noqa: E402
 from recordings.file import read_recording, read_truth  # noqa: E402
 from tests import blank  # noqa: E402
@@ -84,8 +85,9 @@ def teacher(name: str) -> str:
     }[name]
     code, printed = ran(script, f"{words} --epochs 1".split(), ground() / name)
     assert code == 0, printed
-    (path,) = (ground() / name / "results" / "trained_models").glob("*.pth")
-    return str(path)
+    results = ground() / name / "results"
+    (run,) = runs_of(results)
+    return str(results / "trained_models" / run.kept)
 
 
 def taught(line: str) -> list[str]:
