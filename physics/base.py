@@ -315,7 +315,7 @@ class Linear(Physics):
         return torch.cat(squares).mean().item() * 10 ** (-snr / 10)
 
     def new_lmmse(self) -> LMMSE | StationaryLMMSE:
-        """An estimator that is not fitted yet: with a full covariance where its size allows it."""
+        """An estimator that is not fitted yet: with a covariance of every two pixels, if not too large."""
         kind = LMMSE if self.config["n"] <= LARGEST_LMMSE else StationaryLMMSE
         return kind(self.config["c"], self.config["n"], self.m)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,21 @@ from training import loop
 
 def batch_of(image: torch.Tensor, **more) -> Batch:
     return Batch(image=image, index=torch.arange(len(image)), **more)
+
+
+def gaussian_of(pixels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of images (N, n²), shrunk towards a stationary process, pixel by pixel."""
+    count, n = len(pixels), int(pixels.shape[1] ** 0.5)
+    mean, level = pixels.mean(0), pixels.mean()
+    grey = (pixels - level).reshape(count, n, n)
+    shifts = [(i, j) for i in range(n) for j in range(n)]
+    alike = np.array([(grey * np.roll(grey, shift, (1, 2))).mean() for shift in shifts])
+    places = np.array(shifts)
+    apart = (places[:, None] - places[None]) % n
+    stationary = alike[apart[..., 0] * n + apart[..., 1]]
+    stationary += 1e-3 * alike[0] * np.eye(n * n)
+    mixed = (1 - share) * np.cov(pixels.T, bias=True) + share * stationary
+    return (1 - share) * mean + share * level, mixed
 
 
 def skip_training(

@@ -8,7 +8,6 @@ import pytest
 import torch
 from conftest import CONFIG
 from skimage.metrics import peak_signal_noise_ratio
-from sklearn.covariance import ledoit_wolf
 from test_scripts import call
 from test_whole import picture, save
 
@@ -17,6 +16,8 @@ from algo_functions import build_physics
 from checkpoints import checkpoint
 from data_loader import Request, build_splits
 from models import build_network
+from physics import lmmse
+from tests.doubles import gaussian_of
 
 DIGITS = ["--dataset", "digits", "--limit_test", "3"]
 
@@ -45,7 +46,7 @@ def by_formula(count: int) -> float:
     splits = build_splits(request, ("train", "test"))
     train, test = (splits[name].stack().flatten(1).double().numpy() for name in ("train", "test"))
     a = build_physics(CONFIG).rows().double().numpy()
-    mean, covariance = train.mean(0), ledoit_wolf(train)[0]
+    mean, covariance = gaussian_of(train, share=0.3)
     gain = np.linalg.lstsq(a @ covariance @ a.T, a @ covariance, rcond=None)[0].T
     scores = [
         peak_signal_noise_ratio(x, mean + gain @ (a @ (x - mean)), data_range=1) for x in test
@@ -53,7 +54,8 @@ def by_formula(count: int) -> float:
     return float(np.mean(scores))
 
 
-def test_lmmse_is_fitted_to_the_images_that_the_network_learnt_from(capsys):
+def test_lmmse_is_fitted_to_the_images_that_the_network_learnt_from(capsys, monkeypatch):
+    monkeypatch.setattr(lmmse, "SHARES", (0.3,))
     path = learnt({"dataset": "digits", "data_root": "data", "crop": "center", "limit_train": 60})
     row, last = scored(path, *DIGITS)
     assert row["LMMSE images"] == 60 and last["LMMSE Images"] == "60"

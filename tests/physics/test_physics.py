@@ -12,14 +12,15 @@ from deepinv.physics.singlepixel import hadamard_2d as deepinvs
 from scipy.linalg import hadamard
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
-from sklearn.covariance import LedoitWolf
 
 from algo_functions import Meter, build_physics, score
 from core.errors import UserError
 from core.hadamard import hadamard_2d
 from core.registry import ORDERINGS
+from physics import lmmse
 from physics.orderings import patterns_of
 from physics.single_pixel import count_measurements
+from tests.doubles import gaussian_of
 
 DEEPINV = ("xy", "zig_zag", "cake_cutting", "sequency")
 
@@ -156,19 +157,33 @@ def test_the_variance_ordering_measures_the_most_energy(images):
 
 class TestLMMSE:
     @pytest.mark.parametrize("awgn_snr", [None, 10.0])
-    def test_is_the_conditional_mean_of_a_gaussian(self, images, awgn_snr):
+    @pytest.mark.parametrize("share", [0.1, 1.0])
+    def test_is_the_conditional_mean_of_a_gaussian(self, images, awgn_snr, share, monkeypatch):
+        monkeypatch.setattr(lmmse, "SHARES", (share,))
         physics = camera(images, x0="lmmse", awgn_snr=awgn_snr)
         a, pixels = physics.rows().double().numpy(), images.flatten(1).double().numpy()
-        model = LedoitWolf().fit(pixels)
+        mean, covariance = gaussian_of(pixels, share)
         variance = 0 if awgn_snr is None else np.mean((pixels @ a.T) ** 2) * 10 ** (-awgn_snr / 10)
-        joint = a @ model.covariance_ @ a.T + variance * np.eye(len(a))
+        joint = a @ covariance @ a.T + variance * np.eye(len(a))
         y = physics.measure(images[:5], torch.Generator().manual_seed(0))
         seen = physics.values(y)[:, 0].double().numpy()
-        expected = (
-            pixels.mean(0)
-            + (seen - pixels.mean(0) @ a.T) @ np.linalg.pinv(joint) @ a @ model.covariance_
-        )
+        expected = mean + (seen - mean @ a.T) @ np.linalg.pinv(joint) @ a @ covariance
         assert np.allclose(physics.first_image(y).flatten(1), expected, atol=2e-4)
+
+    @pytest.mark.parametrize("count", [8, 30, 500])
+    @pytest.mark.parametrize("awgn_snr", [None, 10.0])
+    def test_its_covariance_is_chosen_well_on_few_images_and_on_many(
+        self, images, count, awgn_snr, monkeypatch
+    ):
+        """On unseen images hardly worse than every choice that could have been made."""
+        errors = {}
+        for shares in [lmmse.SHARES, *((share,) for share in lmmse.SHARES)]:
+            monkeypatch.setattr(lmmse, "SHARES", shares)
+            physics = camera(images[:count], x0="lmmse", awgn_snr=awgn_snr, cr=0.25)
+            y = physics.measure(images[500:], torch.Generator().manual_seed(1))
+            errors[shares] = (physics.first_image(y) - images[500:]).square().mean().item()
+        chosen, *fixed = errors.values()
+        assert chosen < 1.05 * min(fixed) and max(fixed) > 1.1 * min(fixed)
 
     @pytest.mark.parametrize("awgn_snr", [None, 15.0])
     def test_errs_less_than_back_projection_on_images_it_has_not_seen(self, images, awgn_snr):
