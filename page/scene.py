@@ -136,7 +136,7 @@ class Bench:
         return camera
 
     def _lmmse(self, ratio: float, ordering: str, photons: float | None) -> Physics:
-        """With a stationary covariance, as of large images: it is fitted in 20 ms instead of seconds."""
+        """With a stationary covariance: fitted in 20 ms, and that of all pixels in seconds."""
         camera, images = self.camera(ratio, ordering, photons), self.images()
         lmmse = StationaryLMMSE(1, N, camera.m)
         noise = camera.noise_variance(images)

@@ -315,7 +315,7 @@ class Linear(Physics):
         return torch.cat(squares).mean().item() * 10 ** (-snr / 10)
 
     def new_lmmse(self) -> LMMSE | StationaryLMMSE:
-        """An estimator that is not fitted yet: with a covariance of every two pixels, if not too large."""
+        """An estimator that is not fitted yet: of any covariance where its size allows it."""
         kind = LMMSE if self.config["n"] <= LARGEST_LMMSE else StationaryLMMSE
         return kind(self.config["c"], self.config["n"], self.m)
 
