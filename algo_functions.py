@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from core import distributed, own
 from core.errors import UserError
 from core.registry import PHYSICS, look_up
-from data.batches import Batch
+from data.batches import UNLABELLED, Batch
 from models.base import Network
 from physics.base import Physics
 
@@ -290,8 +290,10 @@ class ClassMeter:
         self.add_batch(output, batch)
 
     def add(self, output: Tensor, target: Tensor) -> None:
-        self.logits.append(output.detach().float())
-        self.labels.append(target)
+        known = target != UNLABELLED
+        if known.any():
+            self.logits.append(output.detach().float()[known])
+            self.labels.append(target[known])
 
     def state(self) -> dict[str, Tensor]:
         return dict(zip(("logits", "labels"), self.both(), strict=True)) if self.logits else {}
@@ -306,6 +308,8 @@ class ClassMeter:
 
     def latest(self) -> float:
         """Top-1 of the last batch, in per cent."""
+        if not self.logits:
+            return math.nan
         return 100 * (self.logits[-1].argmax(1) == self.labels[-1]).double().mean().item()
 
     def gathered(self) -> Self:
@@ -327,6 +331,8 @@ class ClassMeter:
 
     def quick(self) -> dict[str, float]:
         """The scores of training images in an epoch's row."""
+        if not self.logits:
+            return dict.fromkeys(self.columns, math.nan)
         scores = class_scores(*self.both())
         return {name: scores[name] for name in self.columns}
 

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from core.errors import CONTROL, UserError, in_a_line
 from core.inputs import check_data
 from core.registry import DATASETS, LAYOUTS, look_up
-from data.batches import Images, Source
+from data.batches import UNLABELLED, Images, Source
 from data.images import SUFFIXES, Request
 from data.splits import SPLITS, WORDS, shuffled_order, stratified_order
 
@@ -48,9 +49,26 @@ def build_splits(
             labels = source.labels
             order = shuffled_order(count) if labels is None else stratified_order(labels)
             subset = order[:limit]
+        if split == "train" and request.limit_labels is not None:
+            source, subset = limit_labels(source, subset, request)
         seed = augment_seed if split == "train" else None
         splits[split] = (source.kind or Images)(source, subset, seed, request.shift)
     return splits
+
+
+def limit_labels(source: Source, subset: Tensor, request: Request) -> tuple[Source, Tensor]:
+    """The training images of which some have labels; without `unlabelled`, these alone."""
+    assert source.labels is not None and request.limit_labels, "a dataset with labels"
+    if request.limit_labels > len(subset):
+        raise UserError(
+            f"limit_labels {request.limit_labels}: there are only {len(subset)} training images"
+        )
+    labelled = stratified_order(source.labels)[: request.limit_labels]
+    if not request.unlabelled:
+        return source, labelled
+    known = set(labelled.tolist())
+    labels = [label if k in known else UNLABELLED for k, label in enumerate(source.labels)]
+    return source._replace(labels=labels), subset
 
 
 def check_classes(request: Request, sources: dict[str, Source]) -> None:

@@ -110,6 +110,11 @@ def check_class_distillation(args: Namespace) -> None:
     class_loss_options(balanced(args))
     check_shuffled(args)
     weights_of(args)
+    needing = [name for name in named_losses(balanced(args)) if CLASS_LOSSES[name].labelled]
+    if args.limit_labels and needing:
+        raise UserError(
+            f"limit_labels {args.limit_labels}: loss '{needing[0]}' needs the label of every image"
+        )
     if args.assistant and len(args.teacher) > 1:
         raise UserError(f"assistant: it needs one --teacher, not {len(args.teacher)}")
     if args.assistant and args.teacher_weights:

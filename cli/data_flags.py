@@ -1,6 +1,7 @@
 """The flags of datasets, loading, and bare files of weights."""
 
 from argparse import Namespace
+from typing import Any
 
 from core.inputs import check_data, recorded_config
 from core.registry import DATASETS, LABELLED, LIGHT, PADDINGS, PHYSICS, READERS, Entry
@@ -31,7 +32,8 @@ def add_data(
     limits: tuple[str, ...] = ("train", "val", "test"),
     whole: bool = False,
     table: dict = DATASETS,
-) -> None:
+) -> Any:
+    """The flags of datasets; returns their group."""
     group = parser.add_argument_group("data")
     group.add_argument(
         "--dataset",
@@ -113,6 +115,7 @@ def add_data(
             type=counting,
             help=f"use only this many {names[split]} images, a fixed random subset",
         )
+    return group
 
 
 def refuse_with_recording(parser: Parser, args: Namespace, flags: tuple[str, ...]) -> None:
@@ -153,8 +156,8 @@ def add_pairs(parser: Parser, group, table: dict) -> None:
 
 def add_labelled(
     parser: Parser, limits: tuple[str, ...] = ("train", "val", "test"), **defaults
-) -> None:
-    add_data(parser, limits=limits, table=LABELLED, **defaults)
+) -> Any:
+    return add_data(parser, limits=limits, table=LABELLED, **defaults)
 
 
 def add_code(group) -> None:

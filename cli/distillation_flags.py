@@ -229,7 +229,13 @@ def add_untrained_teacher(parser: Parser) -> None:
 
 def add_class_training(parser: Parser) -> None:
     """The flags that all trainings of classifiers have."""
-    add_labelled(parser, limits=("train", "val"))
+    group = add_labelled(parser, limits=("train", "val"))
+    group.add_argument(
+        "--limit_labels",
+        type=counting,
+        help="use the labels of only this many training images, a fixed random subset; "
+        "the others are left to the teacher",
+    )
     add_loading(parser)
     add_physics(parser, CLASSIFIED, "image")
     add_classifier(parser)

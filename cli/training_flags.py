@@ -51,6 +51,7 @@ LATER = {
     "cr_range": (None,),
     "set": (None,),
     "layers": (None,),
+    "limit_labels": (None,),
     **{name: (None, default) for name, default in LIGHT.items()},
 }
 RENAMED = {"channels": "features"}

@@ -25,6 +25,7 @@ class LossSpec:
     layers: str | None = None  # the selection that it compares unless --type_dist says otherwise
     needs: tuple[str, ...] = ()  # what its layers must have: see `distill.layers.NEEDS`
     reads: tuple[str, ...] = ()  # what it reads of a batch beside the two layers
+    labelled: bool = False  # whether it needs the label of every image
     gather: bool = False  # whether it needs the samples of all processes, since it relates them
     pretrain: bool = False  # whether it learns something of the teacher before the student begins
 
@@ -401,6 +402,7 @@ CLASS_LOSSES = {
         adapter="never",
         layers="output",
         reads=("label", "epoch"),
+        labelled=True,
         needs=("logits",),
     ),
     "dist": LossSpec(
@@ -460,6 +462,7 @@ CLASS_LOSSES = {
         adapter="own",
         layers="pool",
         reads=("index", "generator"),
+        labelled=True,
         gather=True,
     ),
     "ft": LossSpec(

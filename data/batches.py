@@ -71,7 +71,7 @@ class Batch:
 
     image: Tensor | None  # (B, C, n, n) in [0, 1]; a recording has none
     index: Tensor  # (B,) places in the split
-    label: Tensor | None = None  # (B,) classes
+    label: Tensor | None = None  # (B,) classes, or UNLABELLED
     degraded: Tensor | None = None  # the given pictures of pairs
     paired: Tensor | None = None  # (B,) whether the degraded picture was given
     recorded: Tensor | None = None  # recorded values as the physics lays out y
@@ -108,6 +108,9 @@ class Batch:
         target = {"image": self.image, "label": self.label}[name]
         assert target is not None, f"the batch has no {name}, as that of a recording"
         return target
+
+
+UNLABELLED = -1  # in the place of a label that is not known
 
 
 class Source(NamedTuple):

@@ -25,7 +25,7 @@ from core.registry import (
     bound,
     label_of,
 )
-from data.batches import Images
+from data.batches import UNLABELLED, Images
 from distill import WeightedLoss
 from distill.task import Distillation, Supervised, TaskLoss, Teacher
 from models.base import Network, to_device
@@ -38,8 +38,10 @@ from training.loop import Fit
 SMALL = 64  # pixels a side, below which a stem of 7 x 7 with stride and pooling leaves too little
 
 
-def splits_of(args: Namespace) -> dict[str, Images]:
-    return setup.splits_of(args, LABELLED, args.augment, labelled=True, shift=args.augment)
+def splits_of(args: Namespace, unlabelled: bool = False) -> dict[str, Images]:
+    """The splits; of --limit_labels also the images without a label, where a teacher uses them."""
+    changes = {"labelled": True, "shift": args.augment, "unlabelled": unlabelled}
+    return setup.splits_of(args, LABELLED, args.augment, **changes)
 
 
 def network_of(args: Namespace, physics: Physics, classes: list[str]) -> tuple[Network, dict]:
@@ -54,8 +56,17 @@ def network_of(args: Namespace, physics: Physics, classes: list[str]) -> tuple[N
     return network, config
 
 
+def cross_entropy(logits: Tensor, label: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """The mean over the images whose label is known; 0 where there is none."""
+    known = label != UNLABELLED
+    losses = F.cross_entropy(
+        logits, label, ignore_index=UNLABELLED, label_smoothing=label_smoothing, reduction="sum"
+    )
+    return losses / known.sum().clamp(min=1)
+
+
 def task_loss_of(args: Namespace) -> TaskLoss:
-    return partial(F.cross_entropy, label_smoothing=args.label_smoothing)
+    return partial(cross_entropy, label_smoothing=args.label_smoothing)
 
 
 def supervised(
@@ -212,7 +223,7 @@ def prepare_student(args: Namespace, device: torch.device, companion: Fit | None
         | setup.recording_files(args)
         | own_code.files(args),
     )
-    splits = companion.splits if companion else splits_of(args)
+    splits = companion.splits if companion else splits_of(args, unlabelled=True)
     classes = list(splits["train"].classes)
     physics = setup.fitted_physics(physics_config, splits)
     network, config = network_of(args, physics, classes)

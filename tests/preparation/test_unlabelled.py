@@ -1,0 +1,115 @@
+"""Classifiers that know the labels of some of their training images only."""
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_scripts import call
+
+import main_classify
+import main_classify_dist
+from algo_functions import ClassMeter
+from core.errors import UserError
+from core.registry import LABELLED
+from data.batches import UNLABELLED
+from data_loader import Request, build_splits
+from preparation import classification
+
+DIGITS = ["--dataset", "digits", "--n", "16", "--limit_train", "600", "--limit_val", "50"]
+NET = ["--model", "resnet8", "--width", "4", "--lr", "5e-3"]
+REQUEST = Request("digits", n=16, limit_train=200, labelled=True)
+
+
+def training_images(**changes):
+    return build_splits(REQUEST._replace(**changes), ("train",), table=LABELLED)["train"]
+
+
+def test_the_labelled_images_are_those_of_the_smaller_training_set():
+    """The same images that --limit_train takes; the others stay in their places without a label."""
+    whole, few = training_images(), training_images(limit_train=30)
+    alone = training_images(limit_labels=30)
+    both = training_images(limit_labels=30, unlabelled=True)
+    assert sorted(alone.subset.tolist()) == sorted(few.subset.tolist()) and len(alone) == 30
+    assert torch.equal(both.subset, whole.subset)
+    known = [k for k, label in enumerate(both.labels) if label != UNLABELLED]
+    assert sorted(both.subset[known].tolist()) == sorted(few.subset.tolist())
+    assert [both.labels[k] for k in known] == [whole.labels[k] for k in known]
+    assert set(Counter(both.labels[k] for k in known).values()) == {3}
+    assert both[known[0]]["label"] == whole.labels[known[0]]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_the_mean_over_what_is_known(smoothing):
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    label = torch.tensor([0, UNLABELLED, 3, UNLABELLED, 1, UNLABELLED])
+    known = [0, 2, 4]
+    expected = F.cross_entropy(logits[known], label[known], label_smoothing=smoothing)
+    found = classification.cross_entropy(logits, label, smoothing)
+    torch.testing.assert_close(found, expected)
+    nothing = classification.cross_entropy(logits, torch.full((6,), UNLABELLED), smoothing)
+    (gradient,) = torch.autograd.grad(nothing, logits)
+    assert nothing == 0 and not gradient.any()
+
+
+def test_training_is_scored_on_what_is_known():
+    logits, label = torch.eye(3), torch.tensor([0, UNLABELLED, 1])
+    meter = ClassMeter()
+    meter.add(logits, torch.full((3,), UNLABELLED))
+    assert math.isnan(meter.latest()) and math.isnan(meter.quick()["top1"])
+    meter.add(logits, label)
+    assert meter.latest() == 50 and meter.summary()["images"] == 2
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    root = tmp_path_factory.mktemp("teacher")
+    words = [*DIGITS, *NET, "--steps", "300", "--val_every", "100"]
+    return call(main_classify, *words, "--results", str(root), "--wandb", "disabled")["export"]
+
+
+def test_a_student_learns_of_unlabelled_images_from_its_teacher_alone(teacher):
+    """Without the teacher's losses nothing but the known labels teaches, to the last bit."""
+    words = [*DIGITS, *NET, "--teacher", teacher, "--limit_labels", "20", "--steps", "24"]
+    words += ["--val_every", "4", "--batch_size", "8"]
+    taught = call(main_classify_dist, *words, "--run_name", "taught")
+    rows = json.loads((Path(taught["run"]) / "metrics.json").read_text())
+    assert len(rows) == 6 and all(0 <= row["share_task"] <= 1 for row in rows)
+    assert all(row["share_distill/kd/output"] > 0.1 for row in rows)
+    alone = call(main_classify_dist, *words, "--run_name", "alone", "--loss_distill", "kd:0")
+    rows = json.loads((Path(alone["run"]) / "metrics.json").read_text())
+    unseen = [row for row in rows if math.isnan(row["train_top1"])]  # rounds without a label
+    assert 0 < len(unseen) < len(rows) and not any(row["train_loss"] for row in unseen)
+
+
+def test_unlabelled_images_are_worth_something(teacher):
+    """With labels of ten images, a teacher that knows them all is worth many points."""
+    words = [*DIGITS, *NET, "--limit_labels", "10"]
+    words += ["--steps", "300", "--val_every", "100"]
+    alone = call(main_classify, *words)
+    taught = call(main_classify_dist, *words, "--teacher", teacher)
+    assert taught["val_top1"] > alone["val_top1"] + 20
+
+
+@pytest.mark.parametrize(
+    "script, words, message",
+    [
+        (main_classify, ["--limit_labels", "601"], "there are only 600 training images"),
+        (
+            main_classify_dist,
+            ["--teacher", "T.pth", "--limit_labels", "20", "--loss_distill", "dkd"],
+            "loss 'dkd' needs the label of every image",
+        ),
+        (
+            main_classify_dist,
+            ["--teacher", "T.pth", "--limit_labels", "20", "--loss_distill", "kd", "crd"],
+            "loss 'crd' needs the label of every image",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(script, words, message):
+    with pytest.raises(UserError, match=message):
+        call(script, *DIGITS, *NET, *words)
