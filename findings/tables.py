@@ -6,7 +6,17 @@ import statistics
 
 from core.files import significant
 from findings.results import WITH_GAIN, Results, setting_cells
-from report.statistics import HARMS, HELPS, gap_closed, holm, summarize, verdict
+from report.statistics import (
+    HARMS,
+    HELPS,
+    UNCLEAR,
+    Summary,
+    detectable,
+    gap_closed,
+    holm,
+    summarize,
+    verdict,
+)
 from report.tables import format_p
 from study.planning import TEACHER_THERE, PlannedRun
 
@@ -38,6 +48,7 @@ def settings_table(results: Results) -> list[dict]:
                 "verdict": verdict(gain, p),
                 "p (t)": format_p(gain.p),
                 "p (Holm)": format_p(p),
+                f"could have seen ({results.unit})": format_detectable(gain, p),
                 by_image: str(image_gain),
                 "p (Wilcoxon)": format_p(image_gain.p),
             }
@@ -47,6 +58,13 @@ def settings_table(results: Results) -> list[dict]:
                 row["gap closed (%)"] = format_gap(*gap)
         rows.append(row)
     return rows
+
+
+def format_detectable(gain: Summary, p: float) -> str | None:
+    """The smallest gain that the test finds in four of five studies, where it found none."""
+    if verdict(gain, p) != UNCLEAR:
+        return None
+    return f"{detectable(gain.std, gain.n):.3f}"
 
 
 def format_gap(share: float, low: float, high: float) -> str:

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import optimize, stats
 
 LEVEL = 0.95
+POWER = 0.8  # of a test: how often it finds a gain that is there
+QUANTILES = 4000  # of a sample's deviation
 CLEAR = 2.0  # standard errors
 HELPS, HARMS, UNCLEAR, UNTESTED = "helps", "harms", "no difference shown", "not tested"  # verdicts
 
@@ -92,6 +94,26 @@ def holm(p: Sequence[float]) -> list[float]:
     factors = np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(1, np.maximum.accumulate(values[order] * factors))
     return corrected.tolist()
+
+
+def detectable(std: float, n: int, power: float = POWER) -> float:
+    """The smallest true gain that Student's paired test at the level of 5 % finds this often.
+
+    Of n pairs whose differences have this standard deviation.
+    """
+    if n < 2 or not std > 0:
+        return float("nan")
+    shares = (np.arange(QUANTILES) + 0.5) / QUANTILES
+    deviations = np.sqrt(stats.chi2.ppf(shares, n - 1) / (n - 1))  # that such samples may have
+    bounds = stats.t.ppf((1 + LEVEL) / 2, n - 1) * deviations
+
+    def missed(shift: float) -> float:
+        """How much less often than asked for a gain of so many standard errors is found."""
+        found = stats.norm.sf(bounds - shift) + stats.norm.cdf(-bounds - shift)
+        return power - float(found.mean())
+
+    shift = optimize.brentq(missed, 0.0, 1e4)
+    return float(shift * std / np.sqrt(n))
 
 
 def gap_closed(gain: Summary, alone: float, teacher: float) -> tuple[float, float, float]:

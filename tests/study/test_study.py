@@ -41,7 +41,15 @@ from findings import answer, figures, tables
 from findings.results import Results
 from findings.tables import format_parts
 from models.base import FirstImage
-from report.statistics import first_of_best, gap_closed, holm, paired, summarize, verdict
+from report.statistics import (
+    detectable,
+    first_of_best,
+    gap_closed,
+    holm,
+    paired,
+    summarize,
+    verdict,
+)
 from runners.pool import Pool, places
 from study import jobs as jobs_of_study
 from study import planning, question, status
@@ -429,6 +437,18 @@ class TestStatistics:
             for printed in (summarize(rng.normal(1, 2, 3)) for _ in range(2000))
         ]
         assert 0.935 < np.mean(inside) < 0.965
+
+    @pytest.mark.parametrize("n", [2, 3, 5, 10])
+    def test_a_detectable_gain_is_found_in_four_of_five_studies(self, n):
+        """By simulated studies, which test with scipy."""
+        gain = detectable(0.2, n)
+        draws = np.random.default_rng(0).normal(gain, 0.2, size=(20_000, n))
+        found = stats.ttest_1samp(draws, 0.0, axis=1).pvalue < 0.05
+        assert abs(found.mean() - 0.8) < 0.01
+        shift, critical = gain / 0.2 * n**0.5, stats.t.ppf(0.975, n - 1)
+        assert stats.nct.sf(critical, n - 1, shift) == pytest.approx(0.8, abs=0.002)
+        assert detectable(0.4, n) == pytest.approx(2 * gain)
+        assert math.isnan(detectable(0.0, n)) and math.isnan(detectable(0.2, 1))
 
     def test_one_value_has_no_interval_and_no_test(self):
         found = paired([1.0], [0.5])
