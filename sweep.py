@@ -108,7 +108,20 @@ def parse(argv=None):
     if not (args.study or args.vary or args.fixed):
         parser.error("which study? give STUDY.yml, or describe one with --vary and --fixed")
     args.text = parser.settings_in(args.study, f"study {args.study}") if args.study else {}
+    if "parts" in args.text:
+        refuse_changes(parser, args)
     return args
+
+
+def refuse_changes(parser, args) -> None:
+    """An atlas takes its studies as they are, one after the other."""
+    changing = ("script", "vary", "fixed", "teacher", "student", "recording", "seeds", "shuffled")
+    for flag in (*changing, "limit_test", "name", "cluster", "task"):
+        if getattr(args, flag) not in (None, []):
+            parser.error(
+                f"--{flag}: {args.study} is an atlas of several studies, which it takes as they "
+                "are; give this flag with one of them"
+            )
 
 
 def build_plan(args):
@@ -143,6 +156,44 @@ def serve(pipe, place, args) -> None:
 
 
 def main(args) -> dict:
+    if "parts" in args.text:
+        return answer_atlas(args)
+    return answer_study(args)
+
+
+def answer_atlas(args) -> dict:
+    """Every study of an atlas, and what they say together."""
+    import argparse
+
+    from core.errors import UserError
+    from study.parts import parts_of
+
+    name = Path(args.study).stem + "_tiny" * args.tiny
+    parts, failed = [], []
+    for part in parts_of(args.text, args.study, args.tiny):
+        changes = {"study": str(part.path), "text": part.text, "name": part.name, "tiny": False}
+        own = argparse.Namespace(**vars(args) | changes)
+        print(f"\n{part.name}: {part.text.get('question', '')}", flush=True)
+        try:
+            answer_study(own)
+        except UserError as error:  # of its runs: the other studies go on
+            print(f"sweep.py: {error}")
+            failed.append(f"{part.name}: {error}")
+        parts.append((part, build_plan(own)[0]))
+    if failed and not (args.status or args.collect):
+        raise UserError(f"{len(failed)} of {len(parts)} studies failed: {'; '.join(failed)}")
+    if args.status or args.dry_run:
+        return {}
+    from findings.atlas import write_atlas
+
+    return write_atlas(
+        str(args.text.get("question") or f"Atlas {name}"),
+        parts,
+        Path(args.results) / "sweeps" / name,
+    )
+
+
+def answer_study(args) -> dict:
     study, plan = build_plan(args)
     if args.cluster:
         return queue(args, study)

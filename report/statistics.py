@@ -112,7 +112,7 @@ def detectable(std: float, n: int, power: float = POWER) -> float:
         found = stats.norm.sf(bounds - shift) + stats.norm.cdf(-bounds - shift)
         return power - float(found.mean())
 
-    shift = optimize.brentq(missed, 0.0, 1e4)
+    shift: Any = optimize.brentq(missed, 0.0, 1e4)
     return float(shift * std / np.sqrt(n))
 
 

@@ -12,19 +12,20 @@ KEYS = (
 )  # fmt: skip
 
 
-def resolve_tiny(text: dict, tiny: bool) -> dict:
+def resolve_tiny(text: dict, tiny: bool, keys: tuple[str, ...] = KEYS) -> dict:
     """A study file; with `tiny`, the values of its section of that name replace the others."""
     section = flags_in(text, "tiny")
     for level in (text, section):
-        unknown = [in_a_line(str(name)) for name in level if name not in KEYS]
+        unknown = [in_a_line(str(name)) for name in level if name not in keys]
         if unknown:
-            raise UserError(f"study: unknown {', '.join(unknown)}: the keys are {', '.join(KEYS)}")
+            raise UserError(f"study: unknown {', '.join(unknown)}: the keys are {', '.join(keys)}")
     text = without(text, "tiny")
     if not tiny:
         return text
     if not section:
         raise UserError("study: its file has no section 'tiny'; leave out --tiny")
-    return text | section | {"fixed": flags_in(text, "fixed") | flags_in(section, "fixed")}
+    fixed = flags_in(text, "fixed") | flags_in(section, "fixed")
+    return text | section | ({"fixed": fixed} if fixed else {})
 
 
 def apply_flags(text: dict, args: Namespace) -> dict:
