@@ -29,6 +29,7 @@ from study.question import (
 # flags that a study sets itself, or that it cannot have
 RESERVED = ("seeds", "results", "run_name", "config", "dry_run", "overwrite", "resume")
 SAME = "same"  # the value of a teacher's flag that is the student's
+UNTRAINED = "untrained"  # of a teacher's section: the word of --teacher, such as tv
 ALONE_NAMES = {"loss_gt": "loss", "init_student": "train_again"}  # flags of the student alone
 COMMON = ("dataset", "data_root", "on_bad_image", "n", "c", "crop")  # of teacher and student
 OF_TEST = ("dataset", "data_root", "crop")  # flags of a study's own test set
@@ -110,7 +111,8 @@ class Plan:
         self.grids: list[tuple[dict, dict]] = []  # flags of the student, and of the teacher
         for part in as_list(text.get("grid") or {}):
             grid = flags_in({"grid": part}, "grid")
-            teacher = flags_in(text, "teacher") | flags_in(grid, "teacher")
+            own = flags_in(grid, "teacher")
+            teacher = own if UNTRAINED in own else flags_in(text, "teacher") | own
             self.grids.append((without(grid, "teacher"), teacher))
         self.varying = varying_flags([grid for grid, _ in self.grids])
         self.runs: dict[str, PlannedRun] = {}
@@ -142,6 +144,13 @@ class Plan:
             check_flags(grid, ("seed", *reserved))
         for _, teacher in self.grids:
             check_flags(teacher, reserved)
+            if UNTRAINED in teacher and (
+                more := [n for n in teacher if n not in (UNTRAINED, "cr")]
+            ):
+                raise UserError(
+                    f"study: {in_a_line(', '.join(more))}: an untrained teacher has no training to "
+                    f"describe; beside '{UNTRAINED}' it may have 'cr'"
+                )
         if self.distills and not all(teacher for _, teacher in self.grids):
             raise UserError(
                 f"study: {self.script}.py needs a teacher: describe its training by "
@@ -177,7 +186,7 @@ class Plan:
 
     def add_distilled(self) -> None:
         """Adds teachers, students alone and with their teachers, and shuffled controls."""
-        differing = varying_flags([teacher for _, teacher in self.grids])
+        differing = self.differing_of_teachers()
         shuffled_order = self.text.get("shuffled", "every")
         names = dict.fromkeys(name for grid, _ in self.grids for name in grid)
         if shuffled_order not in ("every", "none", *names):
@@ -202,17 +211,18 @@ class Plan:
         for grid, teachers in self.grids:
             yield from itertools.product(combinations(grid), list(combinations(teachers)))
 
+    def differing_of_teachers(self) -> list[str]:
+        """Flags in which teachers differ; what is untrained has its word alone."""
+        teachers = [teacher for _, teacher in self.grids]
+        untrained = [teacher for teacher in teachers if UNTRAINED in teacher]
+        differing = varying_flags([teacher for teacher in teachers if UNTRAINED not in teacher])
+        return [*differing, *([UNTRAINED] if untrained else [])]
+
     def add_setting(self, flags: dict, teacher: dict, setting: dict, control: bool) -> None:
         """Adds one setting, with every seed."""
         script_alone = ALONE[self.script]
-        teacher = {
-            name: flags.get(name) if value == SAME else value for name, value in teacher.items()
-        }
-        fixed = without(self.fixed, "data_seed")
-        shared = {ALONE_NAMES.get(name, name): value for name, value in fixed.items()}
-        teacher_flags = self.flags_of(script_alone, shared) | select(flags, COMMON)
-        teacher_flags |= {"seed": self.seeds[0]} | teacher
-        teacher_key = self.add("teacher", script_alone, teacher_flags, teacher)
+        taught = untrained_flags(teacher)
+        trained = {} if taught else {"teacher": self.add_teacher(flags, teacher)}
         named_alone = {name_alone(name): value for name, value in flags.items()}
         flags_alone = self.flags_of(script_alone, named_alone)
         setting_alone = {
@@ -220,12 +230,24 @@ class Plan:
         }
         for seed in self.seeds:
             alone_key = self.add("alone", script_alone, flags_alone | {"seed": seed}, setting_alone)
-            keys = {"teacher": teacher_key, "alone": alone_key}
-            own = flags | {"seed": seed, "teacher": teacher_key}
+            keys = trained | {"alone": alone_key}
+            own = flags | {"seed": seed} | taught | trained
             self.add("distilled", self.script, own, setting, **keys)
             if control:
                 own = own | {"shuffle_teacher": True}
                 self.add("shuffled", self.script, own, setting, **keys)
+
+    def add_teacher(self, flags: dict, teacher: dict) -> str:
+        """Adds the training of a teacher; returns its key."""
+        script = ALONE[self.script]
+        teacher = {
+            name: flags.get(name) if value == SAME else value for name, value in teacher.items()
+        }
+        fixed = without(self.fixed, "data_seed")
+        shared = {ALONE_NAMES.get(name, name): value for name, value in fixed.items()}
+        own = self.flags_of(script, shared) | select(flags, COMMON)
+        own |= {"seed": self.seeds[0]} | teacher
+        return self.add("teacher", script, own, teacher)
 
     def flags_of(self, script: str, flags: dict) -> dict:
         """The flags that a script has."""
@@ -307,6 +329,14 @@ def build_study(
     if unknown := [in_a_line(flag) for flag in test if flag not in OF_TEST]:
         raise UserError(f"study: test {', '.join(unknown)}: it has only {', '.join(OF_TEST)}")
     return Study(name, text, plan.folder, plan.runs, plan.jobs(), limit, test), plan
+
+
+def untrained_flags(teacher: dict) -> dict:
+    """The flags of a student whose teacher is not trained; none where it is."""
+    if UNTRAINED not in teacher:
+        return {}
+    more = {"cr_teacher": teacher["cr"]} if "cr" in teacher else {}
+    return {"teacher": teacher[UNTRAINED]} | more
 
 
 def check_flags(flags: dict, reserved: tuple[str, ...]) -> None:

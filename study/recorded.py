@@ -22,6 +22,7 @@ from study.planning import (
     check_flags,
     name_alone,
     run_key,
+    untrained_flags,
 )
 from study.question import (
     as_list,
@@ -90,12 +91,14 @@ class RecordedPlan(Plan):
         place = dict(self.varied_of_scene(scene))
         cell = place | prefixed("student", student, varying_flags([self.student]))
         cell |= select(of_network, self.varying)
-        differing = varying_flags([teacher for _, teacher in self.grids])
+        differing = self.differing_of_teachers()
         of_teacher = prefixed("teacher", teacher, differing)
         setting = cell | select(point, self.varying) | of_teacher
         scene = select(flags, SIZE) | settle(scene, flags)
         known = flags | scene
-        teacher_key = self.add_simulated("teacher", select(flags, SIZE), settle(teacher, known))
+        taught = untrained_flags(teacher)
+        of_it = select(flags, SIZE), settle(teacher, known)
+        trained = {} if taught else {"teacher": self.add_simulated("teacher", *of_it)}
         named = {name_alone(name): value for name, value in of_network.items()}
         student_key = self.add_simulated("student", named, settle(student, known))
         for seed in self.seeds:
@@ -108,17 +111,18 @@ class RecordedPlan(Plan):
             keys = {"student": student_key, "recording": recording}
             before = there | {"checkpoint": student_key}
             alone = self.add("alone", SCORER, before, cell, network=student_key, **keys)
-            keys["teacher"] = teacher_key
-            self.add(
-                TEACHER_THERE,
-                SCORER,
-                there | {"checkpoint": teacher_key},
-                place | of_teacher,
-                network=teacher_key,
-                teacher=teacher_key,
-                recording=recording,
-            )
-            own = flags | there | {"init_student": student_key, "teacher": teacher_key}
+            keys |= trained
+            for key in trained.values():
+                self.add(
+                    TEACHER_THERE,
+                    SCORER,
+                    there | {"checkpoint": key},
+                    place | of_teacher,
+                    network=key,
+                    teacher=key,
+                    recording=recording,
+                )
+            own = flags | there | {"init_student": student_key} | taught | trained
             self.add(ADAPTED, self.script, own, setting, alone=alone, **keys)
             if self.text.get("shuffled") == "every" and has_teachers_labels(flags):
                 own = own | {"shuffle_teacher": True}

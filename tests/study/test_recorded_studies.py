@@ -84,6 +84,22 @@ class TestPlan:
             assert (student.epochs, student.steps) == (1, None), "not the steps of the adaptation"
             assert student.n == recording.n == 16
 
+    def test_a_teacher_that_nobody_trains_is_a_word(self):
+        """It has no run of its own, and the settings of trained teachers keep their names."""
+        grid = [
+            {"labels": "teacher", "type_dist": "output", "teacher": {"untrained": "tv"}},
+            {"labels": ["adapted", "sure"]},
+        ]
+        found, plan = planned(grid=grid)
+        slow = [run for run in found.with_role("adapted") if run.flags["labels"] == "teacher"]
+        assert {arguments_of(plan, run).teacher for run in slow} == {"tv"}
+        assert {run.teacher for run in slow} == {None}
+        assert {run.setting["teacher untrained"] for run in slow} == {"tv"}
+        rest = [run for run in found.with_role("adapted") if run not in slow]
+        assert all(run.teacher in found.runs for run in rest)
+        assert not any(name.startswith("teacher") for run in rest for name in run.setting)
+        assert len(found.with_role("teacher")) == 2
+
     def test_seeds_of_a_setting_are_one_group_though_their_recordings_differ(self):
         found, _ = planned()
         keys = {planning.seedless_key(run) for run in found.with_role("adapted", "alone")}

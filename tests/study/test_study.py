@@ -57,6 +57,7 @@ from study.scoring import decompose_error, score_images
 from study.status import run_folder
 
 ROOT = Path(__file__).parents[2]
+READY = [path for path in sorted((ROOT / "studies").glob("*.yml")) if path.stem != "atlas"]
 FIXED = {
     "dataset": "digits",
     "n": 16,
@@ -202,6 +203,17 @@ class TestPlan:
             (run.setting["cr"], run.setting["teacher cr"]) for run in found.with_role("distilled")
         ) == [(0.1, 0.3), (0.1, 0.9), (0.5, 0.9)]
 
+    def test_a_teacher_that_nobody_trains_is_a_word_and_may_measure_more(self):
+        teacher = {"untrained": ["tv", "tv:0.5"], "cr": 0.5}
+        grid = [{"cr": 0.1, "type_dist": "output", "teacher": teacher}]
+        found, plan = planned(grid=grid, shuffled="none")
+        taught = found.with_role("distilled")
+        args = [plan.load_script(run.script).parse(plan.command_line(run)) for run in taught]
+        assert {one.teacher for one in args} == {"tv", "tv:0.5"}
+        assert {one.cr_teacher for one in args} == {0.5}
+        assert {run.setting["teacher untrained"] for run in taught} == {"tv", "tv:0.5"}
+        assert not found.with_role("teacher") and found.with_role("alone")
+
     def test_a_script_that_distils_nothing_is_swept_too(self):
         found, plan = planned(
             script="main_unet.py", teacher=None, grid={"cr": [0.1, 0.5]}, shuffled=None
@@ -267,6 +279,10 @@ class TestPlan:
                 "main_unet.py has no teacher",
             ),
             (
+                {"grid": {"cr": 0.1, "teacher": {"untrained": "tv", "width": 4}}},
+                "width: an untrained teacher has no training to describe",
+            ),
+            (
                 {"shuffled": "lr"},
                 "shuffled 'lr': every, none, or a flag of the grid (cr, loss_distill, type_dist)",
             ),
@@ -289,9 +305,7 @@ class TestPlan:
             planned(grid=grid, shuffled="none")
         assert error.value.code == 2 and len(capsys.readouterr().err.splitlines()) == 1
 
-    @pytest.mark.parametrize(
-        "path", sorted((ROOT / "studies").glob("*.yml")), ids=lambda path: path.stem
-    )
+    @pytest.mark.parametrize("path", READY, ids=lambda path: path.stem)
     @pytest.mark.parametrize("tiny", [False, True])
     def test_the_ready_studies_can_be_read(self, path, tiny):
         args = sweep.parse([str(path), *["--tiny"] * tiny])
