@@ -127,13 +127,20 @@ def check_class_distillation(args: Namespace) -> None:
 def balanced(args: Namespace) -> Namespace:
     """The flags with the values of --balance, or with the default losses."""
     if not args.balance:
-        losses = args.loss_distill or ["kd"]
+        losses = [weighted(word, args.weights) for word in args.loss_distill or ["kd"]]
         beta = 1.0 if args.beta is None else args.beta
         return Namespace(**vars(args) | {"loss_distill": losses, "beta": beta})
     for name in BALANCES[args.balance]:
         if getattr(args, name) is not None:
             raise UserError(f"balance {args.balance} sets --{name}: leave out one of them")
     return Namespace(**vars(args) | BALANCES[args.balance] | {"balance": None})
+
+
+def weighted(word: str, weights: str) -> str:
+    """A loss with its safe weight where the command line gives none and asks for safe ones."""
+    name, weight = own.split_word(word)
+    safe = None if weight or weights != "safe" else CLASS_LOSSES[name].safe
+    return word if safe is None else f"{name}:{safe:g}"
 
 
 def weights_of(args: Namespace) -> list[float]:

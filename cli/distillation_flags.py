@@ -255,6 +255,13 @@ def add_class_distillation(parser: Parser) -> None:
         f"{', '.join(CLASS_LOSSES)}; without it kd",
     )
     group.add_argument(
+        "--weights",
+        choices=("safe", "published"),
+        default="safe",
+        help="weights of losses that have none behind their names: published ones, or smaller ones "
+        "that leave most of the gradient to the labels",
+    )
+    group.add_argument(
         "--type_dist",
         type=one_of(CLASS_SELECTIONS, "selection"),
         help=f"layers that losses on features compare: {', '.join(CLASS_SELECTIONS)}",

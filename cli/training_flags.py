@@ -5,7 +5,7 @@ from argparse import BooleanOptionalAction, Namespace
 from cli import checks
 from cli.data_flags import defaults_of
 from core.inputs import check_device, folder_to_write
-from core.registry import CLUSTERS, LIGHT, OPTIMIZERS, QUEUED, SCHEDULES, Entry
+from core.registry import CLUSTERS, LIGHT, OPTIMIZERS, QUEUED, RECIPES, SCHEDULES, Entry
 from parsing.parser import EPOCHS, Distinct, Parser
 from parsing.values import counting, decay, natural, not_negative, one_of, positive, share
 
@@ -29,8 +29,10 @@ TECHNICAL = {
     "save_every",
     "seeds",
     "tensorboard",
+    "recipe",  # it is its flags
     "wandb",
     "wandb_project",
+    "weights",  # they are written behind the names of the losses
 }
 
 # Run folders of earlier versions are resumed: a later flag is left out of a run's identity at the
@@ -110,6 +112,8 @@ def add_training(
 ) -> None:
     group = parser.add_argument_group("training")
     add_length(group, pictures)
+    if pictures:
+        add_recipe(parser, group)
     add_optimization(parser, group, lr)
     seeds = group.add_mutually_exclusive_group()
     # The default is a word, so that argparse notices the same number on the command line.
@@ -194,6 +198,19 @@ def add_length(group, pictures: bool) -> None:
         "--gradient_checkpointing",
         action="store_true",
         help="save memory by computing features again in the backward pass",
+    )
+
+
+def add_recipe(parser: Parser, group) -> None:
+    """How restorers are trained, by one word."""
+    parser.presets["recipe"] = RECIPES
+    named = ", ".join(f"--{name} {value}" for name, value in RECIPES["release"].items())
+    group.add_argument(
+        "--recipe",
+        choices=tuple(RECIPES),
+        default="ours",
+        help=f"ours: the defaults; release: the settings of the original release, {named}, as far "
+        "as this script has them; other flags overrule it",
     )
 
 

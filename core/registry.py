@@ -18,6 +18,7 @@ class LossSpec:
 
     path: str
     weight: float = 1.0
+    safe: float | None = None  # the weight of --weights safe; without it the same
     options: tuple[str, ...] = ()  # the flags that it reads
     # Whether an adapter stands between the two layers: "auto" where their shapes differ, "always",
     # "never", or "own": the loss is a module that learns or remembers, made for two given layers.
@@ -547,6 +548,21 @@ CLASS_OPTIONS = {
     "tucker_over": "batch",
 }
 PREPARE_EPOCHS = 5  # the default of --prepare_epochs
+RECIPES = {  # of training; `ours` are the defaults
+    "ours": {},
+    "release": {
+        "optimizer": "adam",
+        "lr": 1e-5,
+        "weight_decay": 1e-4,
+        "schedule": "constant",
+        "warmup": 0.0,
+        "grad_clip": 0.0,
+        "batch_size": 50,
+        "loss": "mse",
+        "loss_gt": "mse",
+    },
+}
+
 BALANCES = {  # published settings: weight of the labels, of `kd`, and its temperature
     "halves": {"beta": 0.5, "loss_distill": ["kd:0.5"], "temperature": 2.0},
     "pixel": {"beta": 0.1, "loss_distill": ["kd:0.9"], "temperature": 4.0},

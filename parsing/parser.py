@@ -68,6 +68,8 @@ class Parser(ArgumentParser):
     def __init__(self, description: str | None):
         super().__init__(description=description, formatter_class=Formatter, allow_abbrev=False)
         self.choosers: dict[str, dict] = {}
+        # Of a flag, for each of its values the settings that it stands for; others overrule them.
+        self.presets: dict[str, dict[str, dict]] = {}
         # Checks of flags as they are typed, of flags with their defaults, and of the user's files.
         self.rules: list[Callable[[Namespace], object]] = []
         self.checks: list[Callable[[Namespace], object]] = []
@@ -122,6 +124,8 @@ class Parser(ArgumentParser):
             path = finder.parse_known_args(args)[0].config
             if path:
                 args = self._from_file(path) + args
+        for flag, settings in self.presets.items():
+            args = self._from_preset(flag, settings, args) + args
         return super().parse_known_args(args, namespace)
 
     def is_typed(self, name: str) -> bool:
@@ -158,6 +162,14 @@ class Parser(ArgumentParser):
         """The settings of a JSON or YAML file as command-line words."""
         where = f"--config {path}"
         return self.words_of(self.settings_in(path, where), where)
+
+    def _from_preset(self, flag: str, settings: dict[str, dict], args: list[str]) -> list[str]:
+        """The words that a flag stands for, without those that this script lacks."""
+        finder = ArgumentParser(add_help=False, allow_abbrev=False)
+        finder.add_argument(f"--{flag}", nargs="?", dest=flag)
+        chosen = settings.get(getattr(finder.parse_known_args(args)[0], flag), {})
+        there = {name: value for name, value in chosen.items() if self.option(name)}
+        return self.words_of(there, f"--{flag}")
 
     def settings_in(self, path: str, where: str) -> dict:
         """The settings of a JSON or YAML file, by name."""
