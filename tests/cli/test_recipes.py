@@ -28,17 +28,22 @@ COMMANDS = [
 ]
 
 
+def settings(args) -> dict:
+    """What distinguishes a run; a ladder also keeps which flags were typed, as this word is."""
+    return {name: value for name, value in identity(args).items() if name != "typed"}
+
+
 @pytest.mark.parametrize("script, words, loss", COMMANDS)
 def test_the_releases_recipe_is_its_flags(script, words, loss):
     """A run by the word is the run by the flags; a flag before or behind it overrules it."""
     recipe = ["--recipe", "release"]
     typed = script.parse([*words, *RELEASE, loss, "mse"])
-    assert identity(script.parse([*words, *recipe])) == identity(typed)
+    assert settings(script.parse([*words, *recipe])) == settings(typed)
     for overruled in (["--lr", "3e-4", *recipe], [*recipe, "--lr", "3e-4"]):
         args = script.parse([*words, *overruled])
         assert args.lr == 3e-4 and args.optimizer == "adam" and args.batch_size == 50
-    ours = identity(script.parse([*words, "--recipe", "ours"]))
-    assert ours == identity(script.parse(words))
+    ours = settings(script.parse([*words, "--recipe", "ours"]))
+    assert ours == settings(script.parse(words))
 
 
 def test_a_file_of_settings_overrules_a_recipe(tmp_path):
