@@ -391,6 +391,7 @@ CLASS_LOSSES = {
     "kd": LossSpec(
         path="distill.logits:kd",
         weight=1.0,
+        safe=0.2,
         options=("temperature", "standardise"),
         adapter="never",
         layers="output",
@@ -399,6 +400,7 @@ CLASS_LOSSES = {
     "dkd": LossSpec(
         path="distill.logits:dkd",
         weight=1.0,
+        safe=0.1,
         options=("temperature", "dkd_alpha", "dkd_beta", "dkd_warmup"),
         adapter="never",
         layers="output",
@@ -409,17 +411,21 @@ CLASS_LOSSES = {
     "dist": LossSpec(
         path="distill.logits:dist",
         weight=1.0,
+        safe=0.05,
         options=("dist_beta", "dist_gamma"),
         adapter="never",
         layers="output",
         gather=True,
         needs=("logits", "samples"),
     ),
-    "mse": LossSpec(path="distill.feature:mse", weight=1.0, layers="latent"),
-    "hint": LossSpec(path="distill.feature:mse", weight=1.0, adapter="always", layers="latent"),
+    "mse": LossSpec(path="distill.feature:mse", weight=1.0, safe=0.15, layers="latent"),
+    "hint": LossSpec(
+        path="distill.feature:mse", weight=1.0, safe=0.2, adapter="always", layers="latent"
+    ),
     "at": LossSpec(
         path="distill.feature:at",
         weight=1000.0,
+        safe=1.0,
         adapter="never",
         layers="stages",
         needs=("places",),
@@ -427,6 +433,7 @@ CLASS_LOSSES = {
     "sp": LossSpec(
         path="distill.relation:sp",
         weight=3000.0,
+        safe=40.0,
         adapter="never",
         layers="latent",
         gather=True,
@@ -435,6 +442,7 @@ CLASS_LOSSES = {
     "rkd": LossSpec(
         path="distill.relation:rkd",
         weight=1.0,
+        safe=0.02,
         options=("rkd_distance", "rkd_angle"),
         adapter="never",
         layers="pool",
@@ -444,6 +452,7 @@ CLASS_LOSSES = {
     "comb_matrix": LossSpec(
         path="distill.relation:comb_matrix",
         weight=0.1,
+        safe=0.01,
         options=("gamma",),
         adapter="never",
         layers="latent",
@@ -452,6 +461,7 @@ CLASS_LOSSES = {
     "ickd": LossSpec(
         path="distill.relation:ICKD",
         weight=2.5,
+        safe=0.3,
         adapter="own",
         layers="latent",
         needs=("map", "channels"),
@@ -459,6 +469,7 @@ CLASS_LOSSES = {
     "crd": LossSpec(
         path="distill.contrast:CRD",
         weight=0.8,
+        safe=0.05,
         options=("crd_tau", "crd_negatives"),
         adapter="own",
         layers="pool",
@@ -469,6 +480,7 @@ CLASS_LOSSES = {
     "ft": LossSpec(
         path="distill.factor:FT",
         weight=500.0,
+        safe=5.0,
         options=("ft_rate",),
         pretrain=True,
         adapter="own",
@@ -478,6 +490,7 @@ CLASS_LOSSES = {
     "tucker": LossSpec(
         path="distill.factor:tucker",
         weight=125.0,
+        safe=3.0,
         options=("tucker_ranks", "tucker_space", "tucker_over"),
         layers="latent",
         gather=True,
@@ -486,6 +499,7 @@ CLASS_LOSSES = {
     "isrd": LossSpec(
         path="distill.pixel:ISRD",
         weight=10.0,
+        safe=2.5,
         adapter="own",
         layers="first",
         reads=("teacher_input",),

@@ -75,6 +75,7 @@ TABLES = {
     "TASK_LOSSES": ("Task losses", "`--loss` of `main_unet.py`, `--loss_gt` elsewhere."),
     "CLASS_LOSSES": ("Distillation losses of classifiers", "`--loss_distill`."),
     "CLASS_OPTIONS": ("Options of the losses of classifiers", "Flag and default."),
+    "RECIPES": ("Recipes", "`--recipe`: the flags that each one stands for, as far as a script has them."),
     "BALANCES": ("Balances", "`--balance`: the settings that each one stands for."),
     "SELECTIONS": ("Selections", "`--type_dist` of the scripts that restore images, numbered from 0."),
     "CLASS_SELECTIONS": ("Selections of classifiers", "`--type_dist` of `main_classify_dist.py`."),
@@ -167,6 +168,7 @@ FILES = {
         ("`report.html`", "the report, one file that needs no network"),
         ("`tables/<table>.csv`, `<table>.md`, `<table>.tex`", "the tables of the report"),
         ("`costs.csv`", "what each run took"),
+        ("`report.html`, `atlas.csv`, `atlas.md`, `atlas.tex`, `atlas.png`", "of an atlas, whose studies have folders of their own"),
         (
             "`<run>/status.json`, `log.txt`, `scores.csv`, `held_out.csv`, `baseline_<name>.csv`, "
             "of earlier versions `anchor_<name>.csv`",
