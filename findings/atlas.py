@@ -113,7 +113,7 @@ def chosen_runs(
     """The runs that are done of the one setting with these values; none where it is not done."""
     settings = {}
     for run in results.study.with_role(*roles):
-        if all(run.setting.get(name, ...) == value for name, value in where.items()):
+        if all(run.setting.get(name) == value for name, value in where.items()):
             settings.setdefault(format_setting(run.setting), []).append(run)
     if len(settings) > 1 or (not settings and "shuffled" not in roles):
         has = "; ".join(settings) or "none"

@@ -194,6 +194,6 @@ def test_the_ready_atlas_names_settings_that_its_studies_plan(tiny):
                 found = {
                     json.dumps(run.setting)
                     for run in study.with_role(*atlas.WITH_GAIN)
-                    if all(run.setting.get(name, ...) == value for name, value in where.items())
+                    if all(run.setting.get(name) == value for name, value in where.items())
                 }
                 assert len(found) == 1, (part.name, where, found)
