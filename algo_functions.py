@@ -290,10 +290,8 @@ class ClassMeter:
         self.add_batch(output, batch)
 
     def add(self, output: Tensor, target: Tensor) -> None:
-        known = target != UNLABELLED
-        if known.any():
-            self.logits.append(output.detach().float()[known])
-            self.labels.append(target[known])
+        self.logits.append(output.detach().float())
+        self.labels.append(target)
 
     def state(self) -> dict[str, Tensor]:
         return dict(zip(("logits", "labels"), self.both(), strict=True)) if self.logits else {}
@@ -307,10 +305,10 @@ class ClassMeter:
         return row["val_top1"], -row["val_loss"]
 
     def latest(self) -> float:
-        """Top-1 of the last batch, in per cent."""
-        if not self.logits:
-            return math.nan
-        return 100 * (self.logits[-1].argmax(1) == self.labels[-1]).double().mean().item()
+        """Top-1 of the last batch, in per cent; nan where no label of it is known."""
+        known = self.labels[-1] != UNLABELLED
+        hits = self.logits[-1].argmax(1) == self.labels[-1]
+        return 100 * hits[known].double().mean().item()
 
     def gathered(self) -> Self:
         """With the answers of all processes."""
@@ -319,8 +317,10 @@ class ClassMeter:
         return self
 
     def both(self) -> tuple[Tensor, Tensor]:
-        """All logits (N, classes) and labels (N,)."""
-        return torch.cat(self.logits).cpu(), torch.cat(self.labels).cpu()
+        """The logits (N, classes) and labels (N,) of all images whose label is known."""
+        logits, labels = torch.cat(self.logits).cpu(), torch.cat(self.labels).cpu()
+        known = labels != UNLABELLED
+        return logits[known], labels[known]
 
     def summary(self) -> dict[str, float]:
         logits, labels = self.both()
@@ -331,9 +331,10 @@ class ClassMeter:
 
     def quick(self) -> dict[str, float]:
         """The scores of training images in an epoch's row."""
-        if not self.logits:
+        logits, labels = self.both()
+        if not len(labels):
             return dict.fromkeys(self.columns, math.nan)
-        scores = class_scores(*self.both())
+        scores = class_scores(logits, labels)
         return {name: scores[name] for name in self.columns}
 
     @staticmethod

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from core.errors import CONTROL, UserError, in_a_line
 from core.inputs import check_data
@@ -50,25 +49,20 @@ def build_splits(
             order = shuffled_order(count) if labels is None else stratified_order(labels)
             subset = order[:limit]
         if split == "train" and request.limit_labels is not None:
-            source, subset = limit_labels(source, subset, request)
+            source = limit_labels(source, len(subset), request.limit_labels)
         seed = augment_seed if split == "train" else None
         splits[split] = (source.kind or Images)(source, subset, seed, request.shift)
     return splits
 
 
-def limit_labels(source: Source, subset: Tensor, request: Request) -> tuple[Source, Tensor]:
-    """The training images of which some have labels; without `unlabelled`, these alone."""
-    assert source.labels is not None and request.limit_labels, "a dataset with labels"
-    if request.limit_labels > len(subset):
-        raise UserError(
-            f"limit_labels {request.limit_labels}: there are only {len(subset)} training images"
-        )
-    labelled = stratified_order(source.labels)[: request.limit_labels]
-    if not request.unlabelled:
-        return source, labelled
-    known = set(labelled.tolist())
+def limit_labels(source: Source, count: int, limit: int) -> Source:
+    """The training images, of which `count` are used, with the labels of so many of them alone."""
+    assert source.labels is not None, "a dataset with labels"
+    if limit > count:
+        raise UserError(f"limit_labels {limit}: there are only {count} training images")
+    known = set(stratified_order(source.labels)[:limit].tolist())
     labels = [label if k in known else UNLABELLED for k, label in enumerate(source.labels)]
-    return source._replace(labels=labels), subset
+    return source._replace(labels=labels)
 
 
 def check_classes(request: Request, sources: dict[str, Source]) -> None:

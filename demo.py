@@ -45,6 +45,7 @@ def build_parser() -> flags.Parser:
         action=flags.Distinct,
         metavar="NAME[:WEIGHT]",
     )
+    add("--weights", "weights of losses that have none", choices=("safe", "published"))
     seeds = {"type": flags.natural, "nargs": "+", "action": flags.Distinct}
     add("--seeds", "seeds of the students (the teacher has seed 0)", **seeds)
     add("--seed", "seed of weights, order and augmentation", type=flags.natural)
@@ -201,8 +202,12 @@ def losses(args) -> dict:
     teacher = [*model_flags(args.model_teacher, args), *data_flags(args), "--seed", 0]
     student = [*model_flags(args.model, args), *data_flags(args)]
     student += ["--lessen_ratio", args.lessen_ratio, "--seeds", *args.seeds]
+    weights = ["--weights", args.weights]
     distilled = {
-        loss: (main_classify_dist, [*student, "--teacher", "teacher", "--loss_distill", loss])
+        loss: (
+            main_classify_dist,
+            [*student, "--teacher", "teacher", *weights, "--loss_distill", loss],
+        )
         for loss in args.loss_distill
     }
     return {"teacher": (main_classify, teacher), "alone": (main_classify, student)} | distilled

@@ -166,31 +166,30 @@ def answer_atlas(args) -> dict:
     import argparse
 
     from core.errors import UserError
+    from findings.atlas import check_rows, write_atlas
     from study.parts import parts_of
 
     name = Path(args.study).stem + "_tiny" * args.tiny
-    parts, failed = [], []
+    question = str(args.text.get("question") or f"Atlas {name}")
+    own_args, parts, failed = {}, [], []
     for part in parts_of(args.text, args.study, args.tiny):
         changes = {"study": str(part.path), "text": part.text, "name": part.name, "tiny": False}
-        own = argparse.Namespace(**vars(args) | changes)
-        print(f"\n{part.name}: {part.text.get('question', '')}", flush=True)
+        own_args[part.name] = argparse.Namespace(**vars(args) | changes)
+        parts.append((part, build_plan(own_args[part.name])[0]))
+    check_rows(parts)  # before hours are spent
+    for study, own in own_args.items():
+        print(f"\n{study}: {own.text.get('question', '')}", flush=True)
         try:
             answer_study(own)
         except UserError as error:  # of its runs: the other studies go on
             print(f"sweep.py: {error}")
-            failed.append(f"{part.name}: {error}")
-        parts.append((part, build_plan(own)[0]))
-    if failed and not (args.status or args.collect):
-        raise UserError(f"{len(failed)} of {len(parts)} studies failed: {'; '.join(failed)}")
+            failed.append(f"{study}: {error}")
     if args.status or args.dry_run:
         return {}
-    from findings.atlas import write_atlas
-
-    return write_atlas(
-        str(args.text.get("question") or f"Atlas {name}"),
-        parts,
-        Path(args.results) / "sweeps" / name,
-    )
+    result = write_atlas(question, parts, Path(args.results) / "sweeps" / name)
+    if failed and not args.collect:
+        raise UserError(f"{len(failed)} of {len(own_args)} studies failed: {'; '.join(failed)}")
+    return result
 
 
 def answer_study(args) -> dict:

@@ -113,7 +113,8 @@ def check_class_distillation(args: Namespace) -> None:
     needing = [name for name in named_losses(balanced(args)) if CLASS_LOSSES[name].labelled]
     if args.limit_labels and needing:
         raise UserError(
-            f"limit_labels {args.limit_labels}: loss '{needing[0]}' needs the label of every image"
+            f"limit_labels {args.limit_labels}: loss '{needing[0]}' needs the label of every "
+            "image; leave it out, or choose another loss"
         )
     if args.assistant and len(args.teacher) > 1:
         raise UserError(f"assistant: it needs one --teacher, not {len(args.teacher)}")
@@ -130,16 +131,20 @@ def balanced(args: Namespace) -> Namespace:
         losses = [weighted(word, args.weights) for word in args.loss_distill or ["kd"]]
         beta = 1.0 if args.beta is None else args.beta
         return Namespace(**vars(args) | {"loss_distill": losses, "beta": beta})
+    if args.weights:
+        raise UserError(
+            f"balance {args.balance} sets the weights of labels and kd: leave out --weights"
+        )
     for name in BALANCES[args.balance]:
         if getattr(args, name) is not None:
             raise UserError(f"balance {args.balance} sets --{name}: leave out one of them")
     return Namespace(**vars(args) | BALANCES[args.balance] | {"balance": None})
 
 
-def weighted(word: str, weights: str) -> str:
+def weighted(word: str, weights: str | None) -> str:
     """A loss with its safe weight where the command line gives none and asks for safe ones."""
     name, weight = own.split_word(word)
-    safe = None if weight or weights != "safe" else CLASS_LOSSES[name].safe
+    safe = None if weight or weights == "published" else CLASS_LOSSES[name].safe
     return word if safe is None else f"{name}:{safe:g}"
 
 

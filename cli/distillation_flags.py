@@ -257,9 +257,8 @@ def add_class_distillation(parser: Parser) -> None:
     group.add_argument(
         "--weights",
         choices=("safe", "published"),
-        default="safe",
         help="weights of losses that have none behind their names: published ones, or smaller ones "
-        "that leave most of the gradient to the labels",
+        "that leave most of the gradient to the labels; without it safe",
     )
     group.add_argument(
         "--type_dist",

@@ -126,7 +126,8 @@ DEMOS = {  # of the demo
         },
     ),
     "benchmark": Entry(
-        path="demos.classes:report_losses", flags=FEW | PIXELS | {"loss_distill": RANKED}
+        path="demos.classes:report_losses",
+        flags=FEW | PIXELS | {"loss_distill": RANKED, "weights": "safe"},
     ),
 }
 

@@ -1,12 +1,13 @@
 """From the images of a split to batches, in memory, augmented, in an order that can be resumed."""
 
+import copy
 import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, Self, TypeVar
 
 import numpy as np
 import psutil
@@ -141,9 +142,19 @@ class Images(Dataset):
         self.classes = source.classes
         self.labels = None if source.labels is None else [source.labels[k] for k in subset.tolist()]
         self.held: Tensor | None = None
+        self.every = self  # of some of them, all
 
     def __len__(self) -> int:
         return len(self.subset)
+
+    def with_labels(self) -> Self:
+        """Those whose label is known."""
+        if self.labels is None or UNLABELLED not in self.labels:
+            return self
+        other = copy.copy(self)
+        known = [place for place, label in enumerate(self.labels) if label != UNLABELLED]
+        other.subset, other.labels = self.subset[known], [self.labels[k] for k in known]
+        return other
 
     @property
     def fixed(self) -> bool:

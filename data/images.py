@@ -47,7 +47,6 @@ class Request(NamedTuple):
     limit_val: int | None = None
     limit_test: int | None = None
     limit_labels: int | None = None  # of the training images, those whose label is known
-    unlabelled: bool = False  # keeps the others, for what needs no label
     gt: str | None = None
     lq: str | None = None
     pairs: str | None = None

@@ -21,21 +21,21 @@ from report.page import (
     render_paragraph,
     render_table,
 )
-from report.statistics import HARMS, HELPS, Summary, holm, verdict
+from report.statistics import HARMS, HELPS, UNCLEAR, UNTESTED, Summary, holm, verdict
 from report.tables import format_p, latex, markdown
 from study.parts import Part, Row
 from study.planning import PlannedRun, Study
-from study.question import format_setting, format_value
+from study.question import format_setting
 
 COLORS = {HELPS: figures.COLORS[2], HARMS: figures.COLORS[1]}
 METHOD = """\
-A gain is the mean score on the test images minus that of the same student, with the same seed and \
-training budget, that had no teacher (of recordings: that was not adapted), or that had what \
-stands behind "over". Intervals are Student's 95 % intervals over the seeds. p is that of a paired \
-t test over the seeds, with Holm's correction for all rows of this table; the verdict rests on it. \
-Where no difference is shown, "could have seen" is the true gain that the test finds in four of \
-five such studies, before Holm's correction. "Shuffled" is the gain with a teacher that answers \
-for other images."""
+A gain is the mean score on the test images minus that of the same student with the same seed that \
+had no teacher (of recordings: that was not adapted). In a row with "over" it is that minus the \
+score of the setting that is named there. Intervals are Student's 95 % intervals over the seeds. p \
+is that of a paired t test over the seeds, with Holm's correction for all rows of this table; the \
+verdict rests on it. Where no difference is shown, "could have seen" is the true gain that this \
+test finds in four of five such studies, if the deviation over the seeds is as measured. \
+"Shuffled" is the gain with a teacher that answers for other images."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,21 @@ class Entry:
     missing: str
     name: str
     study: str
+    over: str  # what it is compared with, where that is not the student alone
     unit: str
     before: list[float]  # the scores that it is compared with
     after: list[float]
     gain: Summary
     shuffled: Summary | None
+
+
+def check_rows(parts: list[tuple[Part, Study]]) -> None:
+    """Refuses rows that do not name one setting of their study."""
+    for part, study in parts:
+        for row in part.rows:
+            chosen_runs(study, row.where, WITH_GAIN, row)
+            if row.over:
+                chosen_runs(study, row.over, WITH_GAIN, row)
 
 
 def write_atlas(question: str, parts: list[tuple[Part, Study]], folder: Path) -> dict:
@@ -89,40 +99,47 @@ def entries_of(part: Part, study: Study) -> list[Entry]:
     results = Results(study)
     entries = []
     for row in part.rows:
-        runs = chosen_runs(results, row.where, WITH_GAIN, row)
-        over = chosen_runs(results, row.over, WITH_GAIN, row) if row.over else []
-        if not runs or (row.over and not over):
-            continue
+        runs = done_runs(results, row.where, WITH_GAIN, row)
+        over = done_runs(results, row.over, WITH_GAIN, row) if row.over else []
         pairs = paired_keys(runs, over) if row.over else results.pairs(runs)
         gain = results.difference(pairs)
         if gain is None:
             continue
-        shuffled = [] if row.over else chosen_runs(results, row.where, ("shuffled",), row)
+        shuffled = [] if row.over else done_runs(results, row.where, ("shuffled",), row)
         first, second = ([results.mean(pair[k]) for pair in pairs] for k in (0, 1))
         unit = UNITS[results.metric]
         control = results.gain(shuffled) if shuffled else None
+        over_what = format_setting(row.over)
         entries.append(
-            Entry(part.missing, row.name, study.name, unit, second, first, gain, control)
+            Entry(part.missing, row.name, study.name, over_what, unit, second, first, gain, control)
         )
     return entries
 
 
-def chosen_runs(
-    results: Results, where: dict, roles: tuple[str, ...], row: Row
-) -> list[PlannedRun]:
-    """The runs that are done of the one setting with these values; none where it is not done."""
-    settings = {}
-    for run in results.study.with_role(*roles):
-        if all(run.setting.get(name) == value for name, value in where.items()):
-            settings.setdefault(format_setting(run.setting), []).append(run)
-    if len(settings) > 1 or (not settings and "shuffled" not in roles):
-        has = "; ".join(settings) or "none"
-        raise UserError(
-            f"atlas: row '{in_a_line(row.name)}' names {len(settings)} settings of study "
-            f"{results.study.name} by {in_a_line(format_value(format_setting(where)))}: {has}"
-        )
-    runs = [run for runs in settings.values() for run in runs]
+def done_runs(results: Results, where: dict, roles: tuple[str, ...], row: Row) -> list[PlannedRun]:
+    runs = chosen_runs(results.study, where, roles, row)
     return [run for run in runs if run.key in results.done]
+
+
+def chosen_runs(study: Study, where: dict, roles: tuple[str, ...], row: Row) -> list[PlannedRun]:
+    """The runs of the one setting with these values; of controls there may be none."""
+    settings: dict[str, list[PlannedRun]] = {}
+    for run in study.with_role(*roles):
+        settings.setdefault(format_setting(run.setting), []).append(run)
+    named = {
+        setting: runs
+        for setting, runs in settings.items()
+        if all(runs[0].setting.get(name) == value for name, value in where.items())
+    }
+    if len(named) > 1 or (not named and "shuffled" not in roles):
+        by = f" by {in_a_line(format_setting(where))}" if where else ""
+        raise UserError(
+            f"atlas: row '{in_a_line(row.name)}' names {len(named)} settings of study "
+            f"{study.name}{by}; it has: {'; '.join(named or settings)}"
+        )
+    runs = [run for runs in named.values() for run in runs]
+    assert len({run.seed for run in runs}) == len(runs), "a setting has a run of each seed"
+    return runs
 
 
 def paired_keys(runs: list[PlannedRun], others: list[PlannedRun]) -> list[tuple[str, str]]:
@@ -141,12 +158,14 @@ def atlas_table(entries: list[Entry]) -> tuple[list[str], list[dict]]:
             {
                 "missing": entry.missing,
                 "setting": entry.name,
+                "over": entry.over,
                 "without": format_spread(entry.before),
                 "with": format_spread(entry.after),
-                "gain": f"{entry.gain} {entry.unit}",
+                "unit": entry.unit,
+                "gain": str(entry.gain),
                 "p (Holm)": format_p(p),
                 "verdict": found,
-                "could have seen": format_detectable(entry.gain, p),
+                "could have seen": format_detectable(entry.gain, p, len(entries)),
                 "shuffled": "" if entry.shuffled is None else str(entry.shuffled),
                 "study": entry.study,
             }
@@ -161,12 +180,13 @@ def describe_verdicts(entries: list[Entry], verdicts: list[str], wanted: int) ->
         for entry, found in zip(entries, verdicts, strict=True)
         if found == HELPS
     }
-    counts = {found: verdicts.count(found) for found in (HELPS, HARMS)}
-    rest = len(verdicts) - sum(counts.values())
+    helps, harms, unclear, untested = map(verdicts.count, (HELPS, HARMS, UNCLEAR, UNTESTED))
     answer = (
-        f"Of {len(entries)} rows, **{counts[HELPS]} help, {counts[HARMS]} harm, and {rest} show no "
-        "difference** (paired t test over the seeds, Holm's correction over all rows, level 5 %)."
+        f"Of {len(entries)} rows, **{helps} help, {harms} harm, and {unclear} show no difference** "
+        "(paired t test over the seeds, Holm's correction over all rows, level 5 %)."
     )
+    if untested:
+        answer += f" {untested} could not be tested: a test needs the gains of two seeds."
     if helping:
         answer += f" Help was found where this was missing: {', '.join(helping)}."
     if len(entries) < wanted:

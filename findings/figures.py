@@ -224,12 +224,14 @@ def example_keys(results: Results) -> tuple[PlannedRun, dict[str, str | None]]:
     adapted = results.groups(ADAPTED)
     if not adapted:
         run = best_run(results)
-        return run, {"student alone": run.alone, "distilled": run.key, "teacher": run.teacher}
+        teacher = {"teacher": run.teacher} if run.teacher else {}
+        return run, {"student alone": run.alone, "distilled": run.key} | teacher
     taught = [runs for runs in adapted if runs[0].flags.get("labels", "both") == "both"]
     run = max(taught or adapted, key=lambda runs: gain_of(results, runs))[0]
     keys: dict[str, str | None] = {"not adapted": run.alone, "adapted": run.key}
     for other in results.done.values():
-        if other.recording == run.recording and other.role == TEACHER_THERE:
+        of_it = other.role == TEACHER_THERE and other.teacher == run.teacher
+        if other.recording == run.recording and of_it:
             keys["teacher"] = other.key
         if other.recording == run.recording and other.flags.get("labels") == "oracle":
             keys["oracle"] = other.key

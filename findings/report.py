@@ -36,7 +36,8 @@ t test over the seeds, with Holm's correction for all settings of this table; th
 this test. By image: Wilcoxon's signed-rank test over the test images, each the mean over the \
 seeds. It tests whether these trained networks differ, not whether newly trained ones would; its \
 p-values are not corrected. Where no difference is shown, "could have seen" is the true gain that \
-the t test finds in four of five such studies, before Holm's correction. The closed gap is the \
+this test, corrected for all settings, finds in four of five such studies, if the deviation over \
+the seeds is as measured, which few seeds tell roughly. The closed gap is the \
 share of the difference between teacher and student alone, which counts as exact. One teacher is \
 used with all seeds."""
 ONE_ORDER = """\

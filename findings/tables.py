@@ -48,7 +48,7 @@ def settings_table(results: Results) -> list[dict]:
                 "verdict": verdict(gain, p),
                 "p (t)": format_p(gain.p),
                 "p (Holm)": format_p(p),
-                f"could have seen ({results.unit})": format_detectable(gain, p),
+                f"could have seen ({results.unit})": format_detectable(gain, p, len(groups)),
                 by_image: str(image_gain),
                 "p (Wilcoxon)": format_p(image_gain.p),
             }
@@ -60,11 +60,10 @@ def settings_table(results: Results) -> list[dict]:
     return rows
 
 
-def format_detectable(gain: Summary, p: float) -> str | None:
-    """The smallest gain that the test finds in four of five studies, where it found none."""
-    if verdict(gain, p) != UNCLEAR:
-        return None
-    return f"{detectable(gain.std, gain.n):.3f}"
+def format_detectable(gain: Summary, p: float, tests: int) -> str | None:
+    """The smallest gain that one of these tests finds in four of five studies, if it found none."""
+    seen = detectable(gain.std, gain.n, tests)
+    return None if verdict(gain, p) != UNCLEAR or math.isnan(seen) else f"{seen:.3f}"
 
 
 def format_gap(share: float, low: float, high: float) -> str:

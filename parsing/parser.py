@@ -122,10 +122,12 @@ class Parser(ArgumentParser):
             finder = ArgumentParser(add_help=False, allow_abbrev=False)
             finder.add_argument("--config", nargs="?")
             path = finder.parse_known_args(args)[0].config
-            if path:
-                args = self._from_file(path) + args
-        for flag, settings in self.presets.items():
-            args = self._from_preset(flag, settings, args) + args
+            before = self._from_file(path) if path else []
+            for flag, settings in self.presets.items():
+                words = self._from_preset(flag, settings, before + args)
+                typed = any(word.partition("=")[0] == f"--{flag}" for word in args)
+                before = before + words if typed else words + before  # the command line counts more
+            args = before + args
         return super().parse_known_args(args, namespace)
 
     def is_typed(self, name: str) -> bool:

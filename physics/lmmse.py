@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import UserError
+from physics.stationary import power_of, with_floor
 
 MOST_LMMSE = 10_000  # images that it is fitted to
 LARGEST_LMMSE = 64  # n: beyond it a matrix from all values to all pixels is too much
 SHARES = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0)  # of the stationary covariance; the best one is taken
+MOST_HELD = 500  # images that it is chosen on
 FEWEST = 8  # images: of fewer the covariance is the stationary one
-LEAST_POWER = 1e-3  # of the mean power, which every frequency has at least
 
 
 class Moments(NamedTuple):
@@ -44,9 +45,8 @@ def sample_moments(pixels: Tensor, rows: Tensor) -> Moments:
 def stationary_moments(pixels: Tensor, rows: Tensor) -> Moments:
     """Those of a process that is the same everywhere: a grey level and a power spectrum."""
     level, n = pixels.mean(), int(pixels.shape[1] ** 0.5)
-    centred = (pixels - level).unflatten(1, (n, n))
-    spectrum = torch.fft.fft2(centred, norm="ortho").abs().square().mean(0)
-    spectrum += LEAST_POWER * spectrum.mean()
+    power = power_of((pixels - level).unflatten(1, (n, n)))
+    spectrum = with_floor(power / len(pixels))
     transformed = spectrum * torch.fft.fft2(rows.unflatten(1, (n, n)))
     cross = torch.fft.ifft2(transformed).real.flatten(1).T
     return Moments(level.expand(n * n), cross, rows @ cross)
@@ -99,7 +99,8 @@ def choose_share(pixels: Tensor, rows: Tensor, noise: Tensor) -> float:
     if len(pixels) < FEWEST:
         return 1.0
     count = len(pixels) // 4
-    fitted, held = pixels[:-count], pixels[-count:][:500]
+    fitted, held = pixels[:-count], pixels[-count:]
+    held = held[:: -(-len(held) // MOST_HELD)]  # of all of it, for neighbours are alike
     sampled, stationary = sample_moments(fitted, rows), stationary_moments(fitted, rows)
     generator = torch.Generator().manual_seed(0)
     white = torch.randn(len(held), len(rows), generator=generator, dtype=torch.float64)

@@ -43,15 +43,14 @@ class StationaryLMMSE(nn.Module):
         power, squares = torch.zeros_like(self.spectrum), torch.zeros_like(self.diagonal)
         for some in images.split(CHUNK):
             centred = some - self.level
-            power += torch.fft.fft2(centred, norm="ortho").abs().square().sum(0)
+            power += power_of(centred)
             squares += measure(centred).square().sum(0)
-        self.spectrum.copy_(power / len(images))
         if not squares.any():
             raise UserError(
                 "x0 'lmmse': the training images do not differ in what is measured; "
                 "more of them are needed"
             )
-        self.spectrum += LEAST_SHARE * self.spectrum.mean((1, 2), keepdim=True)
+        self.spectrum.copy_(with_floor(power / len(images)))
         self.variance.copy_(torch.as_tensor(variance).expand_as(self.variance))
         squares /= len(images)
         self.diagonal.copy_(squares + self.variance + LEAST_SHARE * squares.mean(1, keepdim=True))
@@ -82,6 +81,16 @@ class StationaryLMMSE(nn.Module):
             direction = scaled + torch.where(active, product / before, 0) * direction
         trust = (self.diagonal - self.variance) / self.diagonal  # where the steps did not suffice
         return level + self.convolve(adjoint(solution)) + adjoint(trust * residual)
+
+
+def power_of(images: Tensor) -> Tensor:
+    """The power of every frequency, summed over images (N, .., n, n) without their mean."""
+    return torch.fft.fft2(images, norm="ortho").abs().square().sum(0)
+
+
+def with_floor(spectrum: Tensor) -> Tensor:
+    """A power spectrum (.., n, n) in which no frequency is empty."""
+    return spectrum + LEAST_SHARE * spectrum.mean((-2, -1), keepdim=True)
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:

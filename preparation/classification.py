@@ -1,7 +1,7 @@
 """The classification scripts: a label as the target, and one or several teachers."""
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -38,10 +38,8 @@ from training.loop import Fit
 SMALL = 64  # pixels a side, below which a stem of 7 x 7 with stride and pooling leaves too little
 
 
-def splits_of(args: Namespace, unlabelled: bool = False) -> dict[str, Images]:
-    """The splits; of --limit_labels also the images without a label, where a teacher uses them."""
-    changes = {"labelled": True, "shift": args.augment, "unlabelled": unlabelled}
-    return setup.splits_of(args, LABELLED, args.augment, **changes)
+def splits_of(args: Namespace) -> dict[str, Images]:
+    return setup.splits_of(args, LABELLED, args.augment, labelled=True, shift=args.augment)
 
 
 def network_of(args: Namespace, physics: Physics, classes: list[str]) -> tuple[Network, dict]:
@@ -56,23 +54,41 @@ def network_of(args: Namespace, physics: Physics, classes: list[str]) -> tuple[N
     return network, config
 
 
-def cross_entropy(logits: Tensor, label: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """The mean over the images whose label is known; 0 where there is none."""
-    known = label != UNLABELLED
-    losses = F.cross_entropy(
-        logits, label, ignore_index=UNLABELLED, label_smoothing=label_smoothing, reduction="sum"
-    )
-    return losses / known.sum().clamp(min=1)
+class KnownCrossEntropy:
+    """The cross-entropy of images of which a share has labels.
+
+    Its sum is divided by the number of labels that so many images have on average: then it does not
+    matter how a batch is split, and the mean over all batches is that over all labels.
+    """
+
+    def __init__(self, share: float, label_smoothing: float = 0.0):
+        self.share, self.label_smoothing = share, label_smoothing
+
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+        losses = self.every_label(logits, label, ignore_index=UNLABELLED, reduction="sum")
+        return losses / (len(label) * self.share)
+
+    @property
+    def every_label(self) -> Callable[..., Tensor]:
+        """The loss where all labels are known."""
+        return partial(F.cross_entropy, label_smoothing=self.label_smoothing)
 
 
-def task_loss_of(args: Namespace) -> TaskLoss:
-    return partial(cross_entropy, label_smoothing=args.label_smoothing)
+def task_loss_of(args: Namespace, labels: Sequence[int]) -> TaskLoss:
+    """The loss of training images with these labels."""
+    share = sum(label != UNLABELLED for label in labels) / len(labels)
+    return KnownCrossEntropy(share, args.label_smoothing)
 
 
 def supervised(
-    args: Namespace, network: Network, physics: Physics, device: torch.device
+    args: Namespace,
+    network: Network,
+    physics: Physics,
+    labels: Sequence[int],
+    device: torch.device,
 ) -> Supervised:
-    return Supervised(to_device(network, device), physics.to(device), task_loss_of(args), "label")
+    loss = task_loss_of(args, labels)
+    return Supervised(to_device(network, device), physics.to(device), loss, "label")
 
 
 class Reordered(Network):
@@ -183,7 +199,7 @@ def distillation(
         placed,
         selection="latent",
         losses=losses_of(args),
-        task_loss=task_loss_of(args),
+        task_loss=task_loss_of(args, labels),
         target="label",
         alpha=args.alpha,
         schedule=bound(ALPHA_SCHEDULES, args.alpha_schedule, args),
@@ -223,7 +239,7 @@ def prepare_student(args: Namespace, device: torch.device, companion: Fit | None
         | setup.recording_files(args)
         | own_code.files(args),
     )
-    splits = companion.splits if companion else splits_of(args, unlabelled=True)
+    splits = companion.splits if companion else splits_of(args)
     classes = list(splits["train"].classes)
     physics = setup.fitted_physics(physics_config, splits)
     network, config = network_of(args, physics, classes)
@@ -257,9 +273,11 @@ def prepare_alone(
     files |= own_code.files(args)
     run = setup.begin_run(args, stem, f"{stem}_seed_{args.seed}.pth", files, changes)
     splits = companion.splits if companion else splits_of(args)
-    physics = setup.fitted_physics(physics_config, splits)
+    # The physics is fitted to all images, as that of a student with a teacher.
+    physics = setup.fitted_physics(physics_config, splits | {"train": splits["train"].every})
+    splits = splits | {"train": splits["train"].with_labels()}
     network, config = network_of(args, physics, list(splits["train"].classes))
-    task = supervised(args, network, physics, device)
+    task = supervised(args, network, physics, splits["train"].labels or (), device)
     return setup.fit_of(task, config, splits, args, run, meter=ClassMeter(), companion=companion)
 
 

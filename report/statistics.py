@@ -96,16 +96,17 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def detectable(std: float, n: int, power: float = POWER) -> float:
-    """The smallest true gain that Student's paired test at the level of 5 % finds this often.
+def detectable(std: float, n: int, tests: int = 1, power: float = POWER) -> float:
+    """The smallest true gain that Student's paired test finds this often at the level of 5 %.
 
-    Of n pairs whose differences have this standard deviation.
+    Of n pairs whose differences have this standard deviation. Among several tests it is the gain
+    that is found with the smallest p, which Holm's correction multiplies by their number.
     """
     if n < 2 or not std > 0:
         return float("nan")
     shares = (np.arange(QUANTILES) + 0.5) / QUANTILES
     deviations = np.sqrt(stats.chi2.ppf(shares, n - 1) / (n - 1))  # that such samples may have
-    bounds = stats.t.ppf((1 + LEVEL) / 2, n - 1) * deviations
+    bounds = stats.t.isf((1 - LEVEL) / (2 * tests), n - 1) * deviations
 
     def missed(shift: float) -> float:
         """How much less often than asked for a gain of so many standard errors is found."""

@@ -26,6 +26,8 @@ FORWARD = 1 / 3  # of the cost of a step: a batch without a gradient
 def kind_of(plan: Plan, run: PlannedRun) -> str:
     """What runs of the same cost have in common."""
     flags = {name: value for name, value in run.flags.items() if name not in SAME_COST}
+    if run.teacher is None:  # one that is not trained, such as total variation
+        flags["teacher"] = run.flags.get("teacher")
     if run.recording is not None:
         flags["frames"] = plan.runs[run.recording].flags.get("frames")
     return json.dumps([run.script, flags], sort_keys=True, default=str)

@@ -32,10 +32,6 @@ class Part:
     rows: tuple[Row, ...]
 
 
-def is_atlas(text: dict) -> bool:
-    return "parts" in text
-
-
 def parts_of(text: dict, path: str | Path, tiny: bool) -> list[Part]:
     """The parts of an atlas; their files lie beside it."""
     text = resolve_tiny(text, tiny, KEYS)

@@ -111,8 +111,13 @@ class Plan:
         self.grids: list[tuple[dict, dict]] = []  # flags of the student, and of the teacher
         for part in as_list(text.get("grid") or {}):
             grid = flags_in({"grid": part}, "grid")
-            own = flags_in(grid, "teacher")
-            teacher = own if UNTRAINED in own else flags_in(text, "teacher") | own
+            own, shared = flags_in(grid, "teacher"), flags_in(text, "teacher")
+            if UNTRAINED in shared and own and UNTRAINED not in own:
+                raise UserError(
+                    f"study: the teacher above the grid is {UNTRAINED}, and that of a grid has "
+                    f"{in_a_line(', '.join(own))}: say '{UNTRAINED}' in each grid that means it"
+                )
+            teacher = own if UNTRAINED in own else shared | own
             self.grids.append((without(grid, "teacher"), teacher))
         self.varying = varying_flags([grid for grid, _ in self.grids])
         self.runs: dict[str, PlannedRun] = {}
@@ -216,12 +221,13 @@ class Plan:
         teachers = [teacher for _, teacher in self.grids]
         untrained = [teacher for teacher in teachers if UNTRAINED in teacher]
         differing = varying_flags([teacher for teacher in teachers if UNTRAINED not in teacher])
-        return [*differing, *([UNTRAINED] if untrained else [])]
+        differing += [name for name in varying_flags(untrained) if name not in differing]
+        return list(dict.fromkeys([*differing, *([UNTRAINED] if untrained else [])]))
 
     def add_setting(self, flags: dict, teacher: dict, setting: dict, control: bool) -> None:
         """Adds one setting, with every seed."""
         script_alone = ALONE[self.script]
-        taught = untrained_flags(teacher)
+        taught = untrained_flags(teacher, flags)
         trained = {} if taught else {"teacher": self.add_teacher(flags, teacher)}
         named_alone = {name_alone(name): value for name, value in flags.items()}
         flags_alone = self.flags_of(script_alone, named_alone)
@@ -331,12 +337,12 @@ def build_study(
     return Study(name, text, plan.folder, plan.runs, plan.jobs(), limit, test), plan
 
 
-def untrained_flags(teacher: dict) -> dict:
+def untrained_flags(teacher: dict, flags: dict) -> dict:
     """The flags of a student whose teacher is not trained; none where it is."""
     if UNTRAINED not in teacher:
         return {}
-    more = {"cr_teacher": teacher["cr"]} if "cr" in teacher else {}
-    return {"teacher": teacher[UNTRAINED]} | more
+    ratio = flags.get("cr") if teacher.get("cr") == SAME else teacher.get("cr")
+    return {"teacher": teacher[UNTRAINED]} | ({} if ratio is None else {"cr_teacher": ratio})
 
 
 def check_flags(flags: dict, reserved: tuple[str, ...]) -> None:

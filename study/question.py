@@ -23,7 +23,7 @@ def resolve_tiny(text: dict, tiny: bool, keys: tuple[str, ...] = KEYS) -> dict:
     if not tiny:
         return text
     if not section:
-        raise UserError("study: its file has no section 'tiny'; leave out --tiny")
+        raise UserError("its file has no section 'tiny'; leave out --tiny")
     fixed = flags_in(text, "fixed") | flags_in(section, "fixed")
     return text | section | ({"fixed": fixed} if fixed else {})
 

@@ -96,7 +96,7 @@ class RecordedPlan(Plan):
         setting = cell | select(point, self.varying) | of_teacher
         scene = select(flags, SIZE) | settle(scene, flags)
         known = flags | scene
-        taught = untrained_flags(teacher)
+        taught = untrained_flags(teacher, known)
         of_it = select(flags, SIZE), settle(teacher, known)
         trained = {} if taught else {"teacher": self.add_simulated("teacher", *of_it)}
         named = {name_alone(name): value for name, value in of_network.items()}

@@ -183,6 +183,8 @@ class Run:
                 settings[name] = own.with_folder(settings[name])
         if "loss_distill" in settings:
             settings["loss_distill"] = [own.with_folder(word) for word in settings["loss_distill"]]
+        if "weights" in vars(self.args):  # safe ones are behind the names already
+            settings["weights"] = "published"
         return settings
 
     def _lock(self) -> Callable[[], object]:

@@ -1,13 +1,18 @@
 """--recipe and --weights: one word for flags that can be typed one by one."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+from test_scripts import call
+
+import main_classify
 import main_classify_dist
 import main_unet
 import main_unet_dist
 import progressive_distill
 from cli.checks import balanced
 from cli.flags import identity
+from core.errors import UserError
 from core.registry import CLASS_LOSSES
 
 RELEASE = [
@@ -50,6 +55,9 @@ def test_a_file_of_settings_overrules_a_recipe(tmp_path):
     (tmp_path / "flags.yml").write_text("recipe: release\nlr: 0.01\ncr: 0.1\n")
     args = main_unet.parse(["--config", str(tmp_path / "flags.yml")])
     assert args.lr == 0.01 and args.optimizer == "adam" and args.loss == "mse"
+    (tmp_path / "run.yml").write_text("recipe: ours\nlr: 0.01\ncr: 0.1\n")
+    args = main_unet.parse(["--config", str(tmp_path / "run.yml"), "--recipe", "release"])
+    assert args.lr == 1e-5 and args.batch_size == 50, "what is typed overrules a file"
 
 
 def test_an_unknown_recipe_is_one_line(capsys):
@@ -77,3 +85,19 @@ def test_a_loss_without_a_weight_gets_its_safe_one(name):
 
 def test_a_published_balance_keeps_its_weights():
     assert losses("--balance", "halves") == ["kd:0.5"]
+    with pytest.raises(UserError, match="balance halves sets the weights"):
+        losses("--balance", "halves", "--weights", "safe")
+
+
+@pytest.mark.parametrize("weights", [[], ["--weights", "published"]])
+def test_the_configuration_of_a_run_keeps_its_weights(weights, tmp_path):
+    """What `config.json` holds is the same training, whatever the default was."""
+    data = ["--dataset", "digits", "--n", "16", "--limit_train", "40", "--limit_val", "20"]
+    words = [*data, "--model", "resnet8", "--width", "4", "--steps", "1"]
+    teacher = call(main_classify, *words)["export"]
+    words += ["--teacher", teacher, "--loss_distill", "at", "kd:3", *weights]
+    run = call(main_classify_dist, *words)
+    config = str(Path(run["run"]) / "config.json")
+    again = balanced(main_classify_dist.parse(["--config", config]))
+    assert again.loss_distill == balanced(main_classify_dist.parse(words)).loss_distill
+    assert identity(again) == identity(balanced(main_classify_dist.parse(words)))

@@ -13,6 +13,7 @@ from test_scripts import call
 import main_classify
 import main_classify_dist
 from algo_functions import ClassMeter
+from checkpoints import checkpoint
 from core.errors import UserError
 from core.registry import LABELLED
 from data.batches import UNLABELLED
@@ -31,28 +32,37 @@ def training_images(**changes):
 def test_the_labelled_images_are_those_of_the_smaller_training_set():
     """The same images that --limit_train takes; the others stay in their places without a label."""
     whole, few = training_images(), training_images(limit_train=30)
-    alone = training_images(limit_labels=30)
-    both = training_images(limit_labels=30, unlabelled=True)
+    both = training_images(limit_labels=30)
+    alone = both.with_labels()
     assert sorted(alone.subset.tolist()) == sorted(few.subset.tolist()) and len(alone) == 30
+    assert alone.every is both and whole.with_labels() is whole
     assert torch.equal(both.subset, whole.subset)
     known = [k for k, label in enumerate(both.labels) if label != UNLABELLED]
-    assert sorted(both.subset[known].tolist()) == sorted(few.subset.tolist())
-    assert [both.labels[k] for k in known] == [whole.labels[k] for k in known]
-    assert set(Counter(both.labels[k] for k in known).values()) == {3}
+    assert alone.labels == [both.labels[k] for k in known] == [whole.labels[k] for k in known]
+    assert set(Counter(alone.labels).values()) == {3}
     assert both[known[0]]["label"] == whole.labels[known[0]]
+    assert torch.equal(alone[5]["image"], both[known[5]]["image"])
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_loss_is_the_mean_over_what_is_known(smoothing):
-    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    label = torch.tensor([0, UNLABELLED, 3, UNLABELLED, 1, UNLABELLED])
-    known = [0, 2, 4]
+def test_the_loss_of_all_batches_is_that_of_all_labels(smoothing):
+    """However a batch is split; a part without a label has no gradient."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(12, 4, generator=generator, requires_grad=True)
+    label = torch.randint(0, 4, (12,), generator=generator)
+    label[[0, 1, 2, 3, 7, 9]] = UNLABELLED
+    loss = classification.KnownCrossEntropy(0.5, smoothing)
+    known = label != UNLABELLED
     expected = F.cross_entropy(logits[known], label[known], label_smoothing=smoothing)
-    found = classification.cross_entropy(logits, label, smoothing)
-    torch.testing.assert_close(found, expected)
-    nothing = classification.cross_entropy(logits, torch.full((6,), UNLABELLED), smoothing)
+    for size in (12, 4, 2):
+        parts = zip(logits.split(size), label.split(size), strict=True)
+        found = torch.stack([loss(*part) for part in parts]).mean()
+        torch.testing.assert_close(found, expected)
+    nothing = loss(logits[:4], label[:4])
     (gradient,) = torch.autograd.grad(nothing, logits)
     assert nothing == 0 and not gradient.any()
+    plain = F.cross_entropy(logits, label.clamp(min=0), label_smoothing=smoothing)
+    torch.testing.assert_close(loss.every_label(logits, label.clamp(min=0)), plain)
 
 
 def test_training_is_scored_on_what_is_known():
@@ -61,7 +71,7 @@ def test_training_is_scored_on_what_is_known():
     meter.add(logits, torch.full((3,), UNLABELLED))
     assert math.isnan(meter.latest()) and math.isnan(meter.quick()["top1"])
     meter.add(logits, label)
-    assert meter.latest() == 50 and meter.summary()["images"] == 2
+    assert meter.latest() == 50 and meter.quick()["top1"] == 50 and meter.summary()["images"] == 2
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +93,32 @@ def test_a_student_learns_of_unlabelled_images_from_its_teacher_alone(teacher):
     rows = json.loads((Path(alone["run"]) / "metrics.json").read_text())
     unseen = [row for row in rows if math.isnan(row["train_top1"])]  # rounds without a label
     assert 0 < len(unseen) < len(rows) and not any(row["train_loss"] for row in unseen)
+
+
+def test_accumulated_batches_are_one_large_batch(teacher):
+    """Whatever share of the labels each of them has."""
+    words = [*DIGITS, *NET, "--teacher", teacher, "--limit_labels", "100", "--steps", "6"]
+    words += ["--val_every", "3", "--no-augment"]
+    large = call(main_classify_dist, *words, "--batch_size", "48", "--run_name", "large")
+    small = call(
+        main_classify_dist, *words, "--batch_size", "16", "--accumulate", "3", "--run_name", "small"
+    )
+    first, second = (
+        json.loads((Path(run["run"]) / "metrics.json").read_text())[0]["train_task"]
+        for run in (large, small)
+    )
+    assert first == pytest.approx(second, rel=0.05)  # batch normalisation sees the parts
+
+
+def test_the_camera_is_fitted_to_all_images_with_a_teacher_and_without(teacher):
+    camera = ["--physics", "spc", "--cr", "0.1", "--x0", "lmmse", "--limit_labels", "20"]
+    words = [*DIGITS, *NET, *camera, "--steps", "2", "--val_every", "1", "--seeds", "0", "1"]
+    words += ["--data_seed", "0"]
+    gains = []
+    for script, more in ((main_classify, []), (main_classify_dist, ["--teacher", teacher])):
+        runs = call(script, *words, *more)["runs"]
+        gains += [checkpoint.restore(run["checkpoint"]).physics.lmmse.gain for run in runs]
+    assert len(gains) == 4 and all(torch.equal(gains[0], gain) for gain in gains[1:])
 
 
 def test_unlabelled_images_are_worth_something(teacher):

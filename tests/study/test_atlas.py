@@ -14,7 +14,7 @@ import sweep
 from core.errors import UserError
 from findings import atlas
 from findings.atlas import Entry, atlas_table, plot_atlas
-from report.statistics import HARMS, HELPS, UNCLEAR, paired
+from report.statistics import HARMS, HELPS, UNCLEAR, UNTESTED, paired
 from study.parts import parts_of
 
 FIXED = {"dataset": "digits", "n": 16, "limit_train": 60, "limit_val": 20, "batch_size": 20}
@@ -92,13 +92,14 @@ def test_its_rows_are_the_gains_of_its_studies_and_done_runs_count():
         - scores("classes", "alone", seed, limit_labels=20)
         for seed in (0, 1)
     ]
-    assert rows[0]["gain"].startswith(f"{np.mean(gains):+.3f} [") and "points" in rows[0]["gain"]
+    assert rows[0]["gain"].startswith(f"{np.mean(gains):+.3f} [") and rows[0]["unit"] == "points"
     over = [
         scores("images", "distilled", seed, type_dist="output")
         - scores("images", "distilled", seed, type_dist="latent")
         for seed in (0, 1)
     ]
-    assert rows[3]["gain"].startswith(f"{np.mean(over):+.3f} [") and "dB" in rows[3]["gain"]
+    assert rows[3]["gain"].startswith(f"{np.mean(over):+.3f} [") and rows[3]["unit"] == "dB"
+    assert rows[3]["over"] == "type_dist latent" and not rows[2]["over"]
     assert rows[0]["shuffled"] and not rows[2]["shuffled"]
     folder = Path("results/sweeps/atlas")
     page = (folder / "report.html").read_text()
@@ -128,7 +129,8 @@ def test_the_verdicts_are_corrected_for_all_rows():
         before = generator.normal(30, 0.5, 5)
         after = before + shift + generator.normal(0, noise, 5)
         gain = paired(after, before)
-        entries.append(Entry("x", f"{shift}", "study", "dB", [*before], [*after], gain, None))
+        scores_of = [*before], [*after]
+        entries.append(Entry("x", f"{shift}", "study", "", "dB", *scores_of, gain, None))
         values.append(stats.ttest_rel(after, before).pvalue)
     verdicts, rows = atlas_table(entries)
     assert verdicts == [HELPS, UNCLEAR, HARMS]
@@ -162,9 +164,24 @@ def test_a_wrong_atlas_is_one_line(parts, message):
 
 def test_a_row_that_names_no_setting_or_two_says_which_there_are():
     write_all(parts=[{"study": "images", "missing": "x", "rows": [{"name": "both"}]}])
-    call(sweep, "images.yml", "--jobs", "1")
-    with pytest.raises(UserError, match=r"names 2 settings of study images by .*type_dist latent"):
-        call(sweep, "atlas.yml", "--collect")
+    with pytest.raises(UserError, match=r"names 2 settings of study images; .*type_dist latent"):
+        call(sweep, "atlas.yml")
+    row = {"name": "none", "where": {"type_dist": "all"}}
+    write_all(parts=[{"study": "images", "missing": "x", "rows": [row]}])
+    with pytest.raises(
+        UserError, match=r"names 0 settings .* by type_dist all; .*type_dist latent"
+    ):
+        call(sweep, "atlas.yml")
+    assert not list(Path("results").rglob("scores.csv")), "it is refused before hours are spent"
+
+
+def test_one_seed_is_not_called_no_difference():
+    gain = paired([31.0], [30.0])
+    entries = [Entry("x", "one seed", "study", "", "dB", [30.0], [31.0], gain, None)]
+    verdicts, _ = atlas_table(entries)
+    assert verdicts == [UNTESTED]
+    text = atlas.describe_verdicts(entries, verdicts, 1)
+    assert "0 show no difference" in text and "1 could not be tested" in text
 
 
 @pytest.mark.parametrize(

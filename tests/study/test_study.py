@@ -204,13 +204,15 @@ class TestPlan:
         ) == [(0.1, 0.3), (0.1, 0.9), (0.5, 0.9)]
 
     def test_a_teacher_that_nobody_trains_is_a_word_and_may_measure_more(self):
-        teacher = {"untrained": ["tv", "tv:0.5"], "cr": 0.5}
+        teacher = {"untrained": ["tv", "tv:0.5"], "cr": [0.5, "same"]}
         grid = [{"cr": 0.1, "type_dist": "output", "teacher": teacher}]
         found, plan = planned(grid=grid, shuffled="none")
         taught = found.with_role("distilled")
         args = [plan.load_script(run.script).parse(plan.command_line(run)) for run in taught]
         assert {one.teacher for one in args} == {"tv", "tv:0.5"}
-        assert {one.cr_teacher for one in args} == {0.5}
+        assert {one.cr_teacher for one in args} == {0.5, 0.1}
+        settings = {tuple(run.setting.items()) for run in taught}
+        assert len(settings) * 2 == len(taught) == 8, "a setting has a run of each seed"
         assert {run.setting["teacher untrained"] for run in taught} == {"tv", "tv:0.5"}
         assert not found.with_role("teacher") and found.with_role("alone")
 
@@ -281,6 +283,10 @@ class TestPlan:
             (
                 {"grid": {"cr": 0.1, "teacher": {"untrained": "tv", "width": 4}}},
                 "width: an untrained teacher has no training to describe",
+            ),
+            (
+                {"teacher": {"untrained": "tv"}, "grid": {"cr": 0.1, "teacher": {"cr": 0.5}}},
+                "say 'untrained' in each grid that means it",
             ),
             (
                 {"shuffled": "lr"},
@@ -462,6 +468,10 @@ class TestStatistics:
         shift, critical = gain / 0.2 * n**0.5, stats.t.ppf(0.975, n - 1)
         assert stats.nct.sf(critical, n - 1, shift) == pytest.approx(0.8, abs=0.002)
         assert detectable(0.4, n) == pytest.approx(2 * gain)
+        many = detectable(0.2, n, tests=10)
+        draws = np.random.default_rng(0).normal(many, 0.2, size=(20_000, n))
+        found = stats.ttest_1samp(draws, 0.0, axis=1).pvalue < 0.005
+        assert many > gain and abs(found.mean() - 0.8) < 0.01
         assert math.isnan(detectable(0.0, n)) and math.isnan(detectable(0.2, 1))
 
     def test_one_value_has_no_interval_and_no_test(self):
