@@ -12,6 +12,9 @@ import pytest
 
 from core import registry
 from docs import make_reference
+from docs.make_atlas import entry_of, rows_of_table
+from findings.atlas import plot_atlas
+from report.statistics import UNCLEAR
 from tests.test_house import SCRIPTS, SOURCES
 
 ROOT = Path(__file__).parents[1]
@@ -266,3 +269,29 @@ def test_shown_make_targets_exist():
     for path in PAGES:
         shown = re.findall(r"^make (\w+)", code_of(path), re.MULTILINE)
         assert set(shown) <= set(targets)
+
+
+ATLAS = rows_of_table((ROOT / "docs" / "atlas.md").read_text())
+
+
+@pytest.mark.parametrize("row", ATLAS, ids=lambda row: row["who learns, from whom"][:50])
+def test_a_row_of_the_atlas_says_what_it_is_worth(row):
+    """Its interval agrees with what is bold; where nothing is seen it says what could have been."""
+    entry, verdict = entry_of(row)
+    clear = entry.gain.low > 0 or entry.gain.high < 0
+    assert verdict == UNCLEAR or clear, "what is bold is clear of zero"
+    assert bool(row["could have seen"]) == (verdict == UNCLEAR)
+    assert int(row["n"]) >= 3 and re.fullmatch(r"\[\d+\]", row["study"])
+
+
+def test_the_atlas_is_short_and_names_every_study():
+    text = (ROOT / "docs" / "atlas.md").read_text()
+    assert len(ATLAS) <= 20
+    for row in ATLAS:
+        number = row["study"].strip("[]")
+        (line,) = [one for one in text.splitlines() if one.startswith(f"{number}. ")]
+        named = re.findall(r"studies/(\w+)\.yml", line)
+        assert named and all((ROOT / "studies" / f"{name}.yml").is_file() for name in named)
+    entries, verdicts = map(list, zip(*map(entry_of, ATLAS), strict=True))
+    drawn = sum(len(axis.get_yticklabels()) for axis in plot_atlas(entries, verdicts).axes)
+    assert drawn == len(ATLAS)
