@@ -234,7 +234,7 @@ def add_class_training(parser: Parser) -> None:
         "--limit_labels",
         type=counting,
         help="use the labels of only this many training images, a fixed random subset; "
-        "the others are left to the teacher",
+        "on the others a teacher teaches alone, and without one they are left out",
     )
     add_loading(parser)
     add_physics(parser, CLASSIFIED, "image")

@@ -161,6 +161,13 @@ class Plan:
                 f"study: {self.script}.py needs a teacher: describe its training by "
                 "'teacher: {NAME: VALUE}' in the study, or by --teacher NAME=VALUE"
             )
+        for grid, _ in self.grids if self.distills else ():
+            flags = self.fixed | grid
+            if flags.get("limit_labels") and not (flags.get("steps") and flags.get("val_every")):
+                raise UserError(
+                    "study: limit_labels makes the epochs of the student alone shorter: give steps "
+                    "and val_every, so that it trains as long as the others"
+                )
         check_distinct(self.seeds, "seeds")
         for grid, teacher in self.grids:
             for flags, owner in ((grid, "the grid's"), (teacher, "the teacher's")):

@@ -289,6 +289,15 @@ class TestPlan:
                 "say 'untrained' in each grid that means it",
             ),
             (
+                {
+                    "script": "main_classify_dist.py",
+                    "fixed": {"dataset": "digits", "limit_labels": 20, "epochs": 2},
+                    "teacher": {"seed": 0},
+                    "grid": {"loss_distill": "kd"},
+                },
+                "give steps and val_every, so that it trains as long as the others",
+            ),
+            (
                 {"shuffled": "lr"},
                 "shuffled 'lr': every, none, or a flag of the grid (cr, loss_distill, type_dist)",
             ),
