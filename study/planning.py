@@ -228,8 +228,8 @@ class Plan:
         teachers = [teacher for _, teacher in self.grids]
         untrained = [teacher for teacher in teachers if UNTRAINED in teacher]
         differing = varying_flags([teacher for teacher in teachers if UNTRAINED not in teacher])
-        differing += [name for name in varying_flags(untrained) if name not in differing]
-        return list(dict.fromkeys([*differing, *([UNTRAINED] if untrained else [])]))
+        differing += varying_flags(untrained)
+        return list(dict.fromkeys([*differing, UNTRAINED] if untrained else differing))
 
     def add_setting(self, flags: dict, teacher: dict, setting: dict, control: bool) -> None:
         """Adds one setting, with every seed."""
