@@ -121,9 +121,9 @@ def warn_of_baselines(results: Results) -> str:
 def warn_of_teachers(results: Results) -> str:
     """A warning where a teacher is no better than a student alone."""
     for runs in results.groups("distilled"):
-        key = runs[0].teacher
-        if key and key in results.done and results.pairs(runs):
-            alone, teacher = results.mean_alone(runs), results.mean(key)
+        teacher = results.best_teacher(runs[0])
+        if teacher is not None and results.pairs(runs):
+            alone = results.mean_alone(runs)
             if teacher <= alone:
                 return (
                     f"**Check the teacher**: it reaches {teacher:.2f} "

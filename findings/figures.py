@@ -224,13 +224,13 @@ def example_keys(results: Results) -> tuple[PlannedRun, dict[str, str | None]]:
     adapted = results.groups(ADAPTED)
     if not adapted:
         run = best_run(results)
-        teacher = {"teacher": run.teacher} if run.teacher else {}
+        teacher = {"teacher": run.teachers[0]} if run.teachers else {}
         return run, {"student alone": run.alone, "distilled": run.key} | teacher
     taught = [runs for runs in adapted if runs[0].flags.get("labels", "both") == "both"]
     run = max(taught or adapted, key=lambda runs: gain_of(results, runs))[0]
     keys: dict[str, str | None] = {"not adapted": run.alone, "adapted": run.key}
     for other in results.done.values():
-        of_it = other.role == TEACHER_THERE and other.teacher == run.teacher
+        of_it = other.role == TEACHER_THERE and other.teachers == run.teachers
         if other.recording == run.recording and of_it:
             keys["teacher"] = other.key
         if other.recording == run.recording and other.flags.get("labels") == "oracle":

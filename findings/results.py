@@ -74,6 +74,12 @@ class Results:
         """The mean score of the same students alone."""
         return statistics.mean(self.mean(alone) for _, alone in self.pairs(runs))
 
+    def best_teacher(self, run: PlannedRun) -> float | None:
+        """The mean score of the best of its teachers; none while one of them is not done."""
+        if not run.teachers or not self.done.keys() >= {*run.teachers}:
+            return None
+        return max(self.mean(key) for key in run.teachers)
+
     def gain(self, runs: list[PlannedRun]) -> Summary | None:
         """The gain over the student alone, seed by seed; none without pairs."""
         return self.difference(self.pairs(runs))

@@ -52,9 +52,9 @@ def settings_table(results: Results) -> list[dict]:
                 by_image: str(image_gain),
                 "p (Wilcoxon)": format_p(image_gain.p),
             }
-            teacher = None if adaptations else runs[0].teacher  # an oracle is the limit there
-            if teacher in results.done and gain.n > 1:
-                gap = gap_closed(gain, results.mean_alone(runs), results.mean(teacher))
+            teacher = results.best_teacher(runs[0])
+            if teacher is not None and not adaptations and gain.n > 1:  # there it is the oracle
+                gap = gap_closed(gain, results.mean_alone(runs), teacher)
                 row["gap closed (%)"] = format_gap(*gap)
         rows.append(row)
     return rows

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from checkpoints.checkpoint import write
 from report.tables import markdown
-from study.planning import RECORDING, Plan, PlannedRun, Study
+from study.planning import RECORDING, Plan, PlannedRun, Study, flag_of_teachers
 from study.status import DONE, describe_run, is_done, read_status, states
 
 SAME_COST = (  # flags that hardly change the cost of a run
@@ -26,7 +26,7 @@ FORWARD = 1 / 3  # of the cost of a step: a batch without a gradient
 def kind_of(plan: Plan, run: PlannedRun) -> str:
     """What runs of the same cost have in common."""
     flags = {name: value for name, value in run.flags.items() if name not in SAME_COST}
-    if run.teacher is None:  # one that is not trained, such as total variation
+    if not run.teachers:  # one that is not trained, such as total variation
         flags["teacher"] = run.flags.get("teacher")
     if run.recording is not None:
         flags["frames"] = plan.runs[run.recording].flags.get("frames")
@@ -62,8 +62,8 @@ def time_run(plan: Plan, run: PlannedRun, folder: Path) -> float:
         return 0.0
     script = plan.load_script(run.script)
     flags = run.flags | {"results": str(folder / run.key)}
-    if run.teacher:
-        flags["teacher"] = str(write_untrained(plan, plan.runs[run.teacher], folder))
+    untrained = (write_untrained(plan, plan.runs[key], folder) for key in run.teachers)
+    flags |= flag_of_teachers(tuple(map(str, untrained)))
     if run.student:
         flags["init_student"] = str(write_untrained(plan, plan.runs[run.student], folder))
     if run.recording:

@@ -84,7 +84,7 @@ def train_and_score(study: Study, plan: Plan, runs: list[PlannedRun]) -> None:
     from study.scoring import score_baselines, score_run
 
     for run in runs:
-        for role, key in run.needs.items():
+        for role, key in run.needs:
             if not is_done(study, key):
                 raise UserError(f"its {role} {key} is {state_of(study, key)}")
     script = plan.load_script(runs[0].script)

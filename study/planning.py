@@ -20,7 +20,9 @@ from study.question import (
     combinations,
     flags_in,
     format_value,
+    is_equal,
     select,
+    teachers_in,
     varying_flags,
     whole_number,
     without,
@@ -36,6 +38,7 @@ OF_TEST = ("dataset", "data_root", "crop")  # flags of a study's own test set
 RECORDING = "recording"  # the role of a run that makes a recording instead of a network
 FIRST = ("teacher", "student", RECORDING)  # roles of runs that others need
 ADAPTED, TEACHER_THERE = "adapted", "recorded_teacher"  # roles on recordings
+SEVERAL_TEACHERS = "main_classify_dist"  # the script whose students may have several
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,18 @@ class PlannedRun:
     flags: dict  # with the seed, without the teacher's file
     setting: dict  # what varies in the study
     seed: int
-    teacher: str | None = None  # the key of its teacher
+    teachers: tuple[str, ...] = ()  # the keys of its teachers
     alone: str | None = None  # and of the same student without a teacher
     student: str | None = None  # of the student in simulation with which it begins
     recording: str | None = None  # of the recording that it learns from, or is scored on
     network: str | None = None  # of the run whose network it scores, where it trains none
 
     @property
-    def needs(self) -> dict[str, str]:
-        """The runs that come before it, by what they are to it."""
-        keys = {"teacher": self.teacher, "student": self.student, RECORDING: self.recording}
-        return {role: key for role, key in keys.items() if key is not None}
+    def needs(self) -> list[tuple[str, str]]:
+        """The runs that come before it, each behind what it is to it."""
+        others = (("student", self.student), (RECORDING, self.recording))
+        pairs = [("teacher", key) for key in self.teachers]
+        return pairs + [(role, key) for role, key in others if key is not None]
 
 
 @dataclass(frozen=True)
@@ -108,17 +112,12 @@ class Plan:
         self.distills = self.script in ALONE
         self.fixed = flags_in(text, "fixed")
         self.seeds = [whole_number(seed, "seed") for seed in as_list(text.get("seeds", [0]))]
-        self.grids: list[tuple[dict, dict]] = []  # flags of the student, and of the teacher
+        self.grids: list[tuple[dict, list[dict]]] = []  # flags of the student, and of its teachers
         for part in as_list(text.get("grid") or {}):
             grid = flags_in({"grid": part}, "grid")
-            own, shared = flags_in(grid, "teacher"), flags_in(text, "teacher")
-            if UNTRAINED in shared and own and UNTRAINED not in own:
-                raise UserError(
-                    f"study: the teacher above the grid is {UNTRAINED}, and that of a grid has "
-                    f"{in_a_line(', '.join(own))}: say '{UNTRAINED}' in each grid that means it"
-                )
-            teacher = own if UNTRAINED in own else shared | own
-            self.grids.append((without(grid, "teacher"), teacher))
+            shared = flags_in(text, "teacher")
+            teachers = [with_shared(own, shared) for own in teachers_in(grid)]
+            self.grids.append((without(grid, "teacher"), teachers))
         self.varying = varying_flags([grid for grid, _ in self.grids])
         self.runs: dict[str, PlannedRun] = {}
         self.parsers: dict[str, Parser] = {}
@@ -132,7 +131,7 @@ class Plan:
     def check(self) -> None:
         """Refuses a study that has reserved flags, too little, or something that nobody reads."""
         scripts = ", ".join(f"{name}.py" for name in ALONE)
-        has_teacher = any(teacher for _, teacher in self.grids)
+        has_teacher = any(teacher for _, teachers in self.grids for teacher in teachers)
         if not self.distills and (self.text.get("shuffled") is not None or has_teacher):
             raise UserError(
                 f"study: {self.script}.py has no teacher, so 'teacher' and 'shuffled' "
@@ -147,16 +146,9 @@ class Plan:
         check_flags(self.fixed, ("seed", *reserved))
         for grid, _ in self.grids:
             check_flags(grid, ("seed", *reserved))
-        for _, teacher in self.grids:
-            check_flags(teacher, reserved)
-            if UNTRAINED in teacher and (
-                more := [n for n in teacher if n not in (UNTRAINED, "cr")]
-            ):
-                raise UserError(
-                    f"study: {in_a_line(', '.join(more))}: an untrained teacher has no training to "
-                    f"describe; beside '{UNTRAINED}' it may have 'cr'"
-                )
-        if self.distills and not all(teacher for _, teacher in self.grids):
+        for _, teachers in self.grids:
+            self.check_teachers(teachers, reserved)
+        if self.distills and not all(all(teachers) for _, teachers in self.grids):
             raise UserError(
                 f"study: {self.script}.py needs a teacher: describe its training by "
                 "'teacher: {NAME: VALUE}' in the study, or by --teacher NAME=VALUE"
@@ -169,15 +161,36 @@ class Plan:
                     "and val_every, so that it trains as long as the others"
                 )
         check_distinct(self.seeds, "seeds")
-        for grid, teacher in self.grids:
-            for flags, owner in ((grid, "the grid's"), (teacher, "the teacher's")):
+        for grid, teachers in self.grids:
+            owned = [(grid, "the grid's"), *((teacher, "the teacher's") for teacher in teachers)]
+            for flags, owner in owned:
                 for name, value in flags.items():
                     check_distinct(as_list(value), f"{owner} {in_a_line(name)}")
         if not self.seeds:
             raise UserError("study: it has no seeds; give --seeds")
-        values = [value for pair in self.grids for flags in pair for value in flags.values()]
+        sections = [flags for grid, teachers in self.grids for flags in (grid, *teachers)]
+        values = [value for flags in sections for value in flags.values()]
         if not self.grids or [] in values:
             raise UserError("study: its grid is empty; give --vary NAME=VALUE,VALUE")
+
+    def check_teachers(self, teachers: list[dict], reserved: tuple[str, ...]) -> None:
+        """Refuses teachers of one student that have what no teacher, or no other one, may have."""
+        for teacher in teachers:
+            check_flags(teacher, reserved)
+            if UNTRAINED in teacher and (
+                more := [n for n in teacher if n not in (UNTRAINED, "cr")]
+            ):
+                raise UserError(
+                    f"study: {in_a_line(', '.join(more))}: an untrained teacher has no training to "
+                    f"describe; beside '{UNTRAINED}' it may have 'cr'"
+                )
+        if len(teachers) > 1 and self.script != SEVERAL_TEACHERS:
+            raise UserError(
+                f"study: a list of teachers is for {SEVERAL_TEACHERS}.py, whose students may have "
+                f"several: {self.script}.py has one"
+            )
+        if len(teachers) > 1 and any(map(is_equal, teachers, teachers[1:])):
+            raise UserError("study: a student has the same teacher twice; give another seed")
 
     def parser(self, script: str) -> Parser:
         if script not in self.parsers:
@@ -207,35 +220,36 @@ class Plan:
                 f"every, none, or a flag of the grid ({', '.join(names)})"
             )
         controlled = set()  # values of that flag that have a shuffled control
-        for point, teacher in self.points():
-            setting = select(point, self.varying)
-            for name, value in select(teacher, differing).items():
-                setting[f"teacher {name}"] = value
+        for point, teachers in self.points():
+            setting = select(point, self.varying) | setting_of_teachers(teachers, differing)
             value = format_value(point.get(shuffled_order))
             control = shuffled_order == "every" or (
                 shuffled_order != "none" and value not in controlled
             )
             controlled.add(value)
-            self.add_setting(self.fixed | point, teacher, setting, control)
+            self.add_setting(self.fixed | point, teachers, setting, control)
 
-    def points(self) -> Iterator[tuple[dict, dict]]:
-        """The flags of every student and its teacher."""
+    def points(self) -> Iterator[tuple[dict, tuple[dict, ...]]]:
+        """The flags of every student and its teachers."""
         for grid, teachers in self.grids:
-            yield from itertools.product(combinations(grid), list(combinations(teachers)))
+            together = list(itertools.product(*map(combinations, teachers)))
+            yield from itertools.product(combinations(grid), together)
 
     def differing_of_teachers(self) -> list[str]:
         """Flags in which teachers differ; what is untrained has its word alone."""
-        teachers = [teacher for _, teacher in self.grids]
+        teachers = [teacher for _, together in self.grids for teacher in together]
         untrained = [teacher for teacher in teachers if UNTRAINED in teacher]
         differing = varying_flags([teacher for teacher in teachers if UNTRAINED not in teacher])
         differing += varying_flags(untrained)
         return list(dict.fromkeys([*differing, UNTRAINED] if untrained else differing))
 
-    def add_setting(self, flags: dict, teacher: dict, setting: dict, control: bool) -> None:
+    def add_setting(
+        self, flags: dict, teachers: tuple[dict, ...], setting: dict, control: bool
+    ) -> None:
         """Adds one setting, with every seed."""
         script_alone = ALONE[self.script]
-        taught = untrained_flags(teacher, flags)
-        trained = {} if taught else {"teacher": self.add_teacher(flags, teacher)}
+        taught = untrained_flags(teachers[0], flags)
+        trained = () if taught else tuple(self.add_teacher(flags, one) for one in teachers)
         named_alone = {name_alone(name): value for name, value in flags.items()}
         flags_alone = self.flags_of(script_alone, named_alone)
         setting_alone = {
@@ -243,12 +257,11 @@ class Plan:
         }
         for seed in self.seeds:
             alone_key = self.add("alone", script_alone, flags_alone | {"seed": seed}, setting_alone)
-            keys = trained | {"alone": alone_key}
-            own = flags | {"seed": seed} | taught | trained
-            self.add("distilled", self.script, own, setting, **keys)
+            own = flags | {"seed": seed} | taught | flag_of_teachers(trained)
+            self.add("distilled", self.script, own, setting, trained, alone=alone_key)
             if control:
                 own = own | {"shuffle_teacher": True}
-                self.add("shuffled", self.script, own, setting, **keys)
+                self.add("shuffled", self.script, own, setting, trained, alone=alone_key)
 
     def add_teacher(self, flags: dict, teacher: dict) -> str:
         """Adds the training of a teacher; returns its key."""
@@ -266,17 +279,27 @@ class Plan:
         """The flags that a script has."""
         return {name: value for name, value in flags.items() if self.parser(script).option(name)}
 
-    def add(self, role: str, script: str, flags: dict, setting: dict, **keys: str) -> str:
-        needed = {
+    def add(
+        self,
+        role: str,
+        script: str,
+        flags: dict,
+        setting: dict,
+        teachers: tuple[str, ...] = (),
+        **keys: str,
+    ) -> str:
+        needed: dict = {
             name: identity(value)
             for name, value in flags.items()
             if isinstance(value, str) and value in self.runs
         }
+        if len(teachers) > 1:
+            needed["teacher"] = [identity(key) for key in teachers]
         key = run_key(role, setting, script, flags | needed)
         key = f"{RECORDING}s/{key}" if role == RECORDING else key
         older = identity(run_key(role, setting, script, flags))  # of studies of earlier versions
         key = self.made.get(older) or self.made.setdefault(identity(key), key)
-        run = PlannedRun(key, role, script, flags, setting, flags["seed"], **keys)
+        run = PlannedRun(key, role, script, flags, setting, flags["seed"], teachers, **keys)
         self.runs.setdefault(key, run)
         return key
 
@@ -295,7 +318,7 @@ class Plan:
     def paths_of(self, run: PlannedRun) -> dict:
         """The flags that say where a run writes, and what it reads of others."""
         paths = {"results": str(self.folder / run.key), "run_name": run.key}
-        return paths | ({"teacher": self.checkpoint(run.teacher)} if run.teacher else {})
+        return paths | flag_of_teachers(tuple(map(self.checkpoint, run.teachers)))
 
     def checkpoint(self, key: str) -> str:
         return str(self.folder / key / "runs" / key / "best.pth")
@@ -342,6 +365,33 @@ def build_study(
     if unknown := [in_a_line(flag) for flag in test if flag not in OF_TEST]:
         raise UserError(f"study: test {', '.join(unknown)}: it has only {', '.join(OF_TEST)}")
     return Study(name, text, plan.folder, plan.runs, plan.jobs(), limit, test), plan
+
+
+def with_shared(teacher: dict, shared: dict) -> dict:
+    """A teacher of a grid with the flags of all; one that is untrained has its word alone."""
+    if UNTRAINED in shared and teacher and UNTRAINED not in teacher:
+        raise UserError(
+            f"study: the teacher above the grid is {UNTRAINED}, and that of a grid has "
+            f"{in_a_line(', '.join(teacher))}: say '{UNTRAINED}' in each grid that means it"
+        )
+    return teacher if UNTRAINED in teacher else shared | teacher
+
+
+def setting_of_teachers(teachers: tuple[dict, ...], names: list[str]) -> dict:
+    """What differs of a student's teachers: a value, or a list with that of each."""
+    setting = {}
+    for name in names:
+        values = [teacher[name] for teacher in teachers if name in teacher]
+        if values:
+            setting[f"teacher {name}"] = values[0] if len(teachers) == 1 else values
+    return setting
+
+
+def flag_of_teachers(keys: tuple[str, ...]) -> dict:
+    """The flag --teacher, for the keys or the files of teachers."""
+    if not keys:
+        return {}
+    return {"teacher": keys[0] if len(keys) == 1 else [*keys]}
 
 
 def untrained_flags(teacher: dict, flags: dict) -> dict:

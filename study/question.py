@@ -39,7 +39,7 @@ def apply_flags(text: dict, args: Namespace) -> dict:
             flag = in_a_line(flag)
             raise UserError(f"--fixed {flag}: the grid sets it; give --vary {flag}=VALUE")
     for flag, _ in args.teacher:
-        if any(flag in flags_in(grid, "teacher") for grid in grids):
+        if any(flag in teacher for grid in grids for teacher in teachers_in(grid)):
             raise UserError(
                 f"--teacher {in_a_line(flag)}: the grid sets it; change it in the study file"
             )
@@ -63,6 +63,12 @@ def flags_in(text: dict, name: str) -> dict:
     if not isinstance(flags, dict):
         raise UserError(f"study: {name} must hold flags 'name: value', not {in_a_line(str(flags))}")
     return {str(flag): value for flag, value in flags.items()}
+
+
+def teachers_in(grid: dict) -> list[dict]:
+    """The sections of a grid's teachers: several teach one student together."""
+    sections = as_list(grid.get("teacher") or {})
+    return [flags_in({"teacher": section}, "teacher") for section in sections]
 
 
 def whole_number(value, name: str, least: int = 0) -> int:

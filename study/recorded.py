@@ -20,8 +20,10 @@ from study.planning import (
     Plan,
     PlannedRun,
     check_flags,
+    flag_of_teachers,
     name_alone,
     run_key,
+    setting_of_teachers,
     untrained_flags,
 )
 from study.question import (
@@ -81,7 +83,7 @@ class RecordedPlan(Plan):
         scenes = [scene for section in self.sections for scene in combinations(section)]
         points = [*self.points()]
         for scene, student in itertools.product(scenes, [*combinations(self.student)]):
-            for point, teacher in points:
+            for point, (teacher,) in points:
                 self.add_campaigns(scene, student, point, teacher)
 
     def add_campaigns(self, scene: dict, student: dict, point: dict, teacher: dict) -> None:
@@ -92,13 +94,13 @@ class RecordedPlan(Plan):
         cell = place | prefixed("student", student, varying_flags([self.student]))
         cell |= select(of_network, self.varying)
         differing = self.differing_of_teachers()
-        of_teacher = prefixed("teacher", teacher, differing)
+        of_teacher = setting_of_teachers((teacher,), differing)
         setting = cell | select(point, self.varying) | of_teacher
         scene = select(flags, SIZE) | settle(scene, flags)
         known = flags | scene
         taught = untrained_flags(teacher, known)
         of_it = select(flags, SIZE), settle(teacher, known)
-        trained = {} if taught else {"teacher": self.add_simulated("teacher", *of_it)}
+        trained = () if taught else (self.add_simulated("teacher", *of_it),)
         named = {name_alone(name): value for name, value in of_network.items()}
         student_key = self.add_simulated("student", named, settle(student, known))
         for seed in self.seeds:
@@ -110,23 +112,22 @@ class RecordedPlan(Plan):
             }
             keys = {"student": student_key, "recording": recording}
             before = there | {"checkpoint": student_key}
-            alone = self.add("alone", SCORER, before, cell, network=student_key, **keys)
-            keys |= trained
-            for key in trained.values():
+            alone = self.add("alone", SCORER, before, cell, (), network=student_key, **keys)
+            for key in trained:
                 self.add(
                     TEACHER_THERE,
                     SCORER,
                     there | {"checkpoint": key},
                     place | of_teacher,
+                    teachers=(key,),
                     network=key,
-                    teacher=key,
                     recording=recording,
                 )
-            own = flags | there | {"init_student": student_key} | taught | trained
-            self.add(ADAPTED, self.script, own, setting, alone=alone, **keys)
+            own = flags | there | {"init_student": student_key} | taught | flag_of_teachers(trained)
+            self.add(ADAPTED, self.script, own, setting, trained, alone=alone, **keys)
             if self.text.get("shuffled") == "every" and has_teachers_labels(flags):
                 own = own | {"shuffle_teacher": True}
-                self.add("shuffled", self.script, own, setting, alone=alone, **keys)
+                self.add("shuffled", self.script, own, setting, trained, alone=alone, **keys)
 
     def varied_of_scene(self, scene: dict) -> Iterator[tuple[str, object]]:
         """What varies of the recordings, by names that no flag of the grid has."""

@@ -68,7 +68,7 @@ class TestPlan:
             assert args.data_root == recording.output == alone.data_root
             assert recording.seed == args.seed == run.seed
             assert args.init_student == alone.checkpoint[0], "the reference is where it began"
-            assert args.teacher.startswith(str(found.folder / run.teacher))
+            assert args.teacher.startswith(str(found.folder / run.teachers[0]))
             truth = str(Path(recording.output).with_name("lab_truth.npz"))
             assert args.truth == (truth if run.flags["labels"] == "oracle" else None)
             assert alone.truth == truth and args.dataset == alone.dataset == "recorded"
@@ -93,10 +93,10 @@ class TestPlan:
         found, plan = planned(grid=grid)
         slow = [run for run in found.with_role("adapted") if run.flags["labels"] == "teacher"]
         assert {arguments_of(plan, run).teacher for run in slow} == {"tv"}
-        assert {run.teacher for run in slow} == {None}
+        assert {run.teachers for run in slow} == {()}
         assert {run.setting["teacher untrained"] for run in slow} == {"tv"}
         rest = [run for run in found.with_role("adapted") if run not in slow]
-        assert all(run.teacher in found.runs for run in rest)
+        assert all(run.teachers[0] in found.runs for run in rest)
         assert not any(name.startswith("teacher") for run in rest for name in run.setting)
         assert len(found.with_role("teacher")) == 2
 

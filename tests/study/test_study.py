@@ -142,7 +142,7 @@ class TestPlan:
         for run in found.with_role("distilled"):
             theirs, ours = (
                 plan.load_script(one.script).parse(plan.command_line(one))
-                for one in (found.runs[run.teacher], run)
+                for one in (found.runs[run.teachers[0]], run)
             )
             assert (theirs.dataset, theirs.n) == (ours.dataset, ours.n)
 
@@ -177,7 +177,7 @@ class TestPlan:
         )
         for run in found.with_role("distilled"):
             assert (
-                found.runs[run.teacher].flags["ordering"] == run.flags["ordering"]
+                found.runs[run.teachers[0]].flags["ordering"] == run.flags["ordering"]
                 and "teacher ordering" not in run.setting
             )
 
@@ -202,6 +202,49 @@ class TestPlan:
         assert sorted(
             (run.setting["cr"], run.setting["teacher cr"]) for run in found.with_role("distilled")
         ) == [(0.1, 0.3), (0.1, 0.9), (0.5, 0.9)]
+
+    def test_a_list_of_teachers_teaches_one_student(self):
+        teachers = [{"seed": 0}, {"seed": 1}, {"lessen_ratio": 2, "seed": 0}]
+        found, plan = planned(
+            script="main_classify_dist.py",
+            fixed={"dataset": "digits", "lessen_ratio": 4, "epochs": 1},
+            teacher={"lessen_ratio": 1},
+            grid=[{"loss_distill": "kd", "teacher": teachers[0]}, {"teacher": teachers}],
+            shuffled="none",
+        )
+        assert roles(found) == {"teacher": 3, "alone": 2, "distilled": 4}
+        single, team = (
+            [run for run in found.with_role("distilled") if len(run.teachers) == count]
+            for count in (1, 3)
+        )
+        assert [run.setting["teacher seed"] for run in single] == [0, 0]
+        for run in team:
+            assert run.setting["teacher seed"] == [0, 1, 0]
+            assert run.setting["teacher lessen_ratio"] == [1, 1, 2]
+            files = plan.load_script(run.script).parse(plan.command_line(run)).teacher
+            assert files == [plan.checkpoint(key) for key in run.teachers]
+            assert [key for role, key in run.needs if role == "teacher"] == [*run.teachers]
+        again, _ = planned(
+            script="main_classify_dist.py",
+            fixed={"dataset": "digits", "lessen_ratio": 4, "epochs": 1},
+            teacher={"lessen_ratio": 1, "model": "resnet20"},
+            grid={"teacher": teachers},
+            shuffled="none",
+        )
+        keys = {run.key.rpartition("_")[2] for run in again.with_role("distilled")}
+        assert keys.isdisjoint(run.key.rpartition("_")[2] for run in team), "by what teachers are"
+
+    @pytest.mark.parametrize(
+        "script, teachers, message",
+        [
+            ("main_unet_dist.py", [{"cr": 0.5}, {"cr": 0.9}], "main_unet_dist.py has one"),
+            ("main_classify_dist.py", [{"seed": 0}, {"seed": 0}], "the same teacher twice"),
+            ("main_classify_dist.py", [{"seed": 0}, 3], "teacher must hold flags"),
+        ],
+    )
+    def test_a_list_of_teachers_that_cannot_be_is_refused(self, script, teachers, message):
+        with pytest.raises(UserError, match=message):
+            planned(script=script, fixed={}, teacher=None, grid={"teacher": teachers})
 
     def test_a_teacher_that_nobody_trains_is_a_word_and_may_measure_more(self):
         teacher = {"untrained": ["tv", "tv:0.5"], "cr": [0.5, "same"]}
