@@ -3,6 +3,7 @@
 from argparse import Namespace
 from typing import Any
 
+from core import own
 from core.inputs import check_data, recorded_config
 from core.registry import DATASETS, LABELLED, LIGHT, PADDINGS, PHYSICS, READERS, Entry
 from parsing.parser import Parser, Several
@@ -83,6 +84,8 @@ def add_data(
     def check_readers(args: Namespace) -> None:
         for flag, readers in READERS.items():
             if getattr(args, flag) == parser.get_default(flag) or args.dataset in readers:
+                continue
+            if flag == "data_root" and own.is_own(args.dataset):  # its function may ask for it
                 continue
             if not (flag == "download" and getattr(args, "pretrained", False)):
                 listed = ", ".join(name for name in readers if name in table)

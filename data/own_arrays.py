@@ -40,6 +40,8 @@ def own_images(request: Request) -> dict[str, Source]:
     function = own.load(key)
     offered = {"n": request.n, "c": request.c, "data_root": request.data_root}
     arguments = own.settings_for(function, key, {}, offered)
+    if request.data_root != Request().data_root and "data_root" not in arguments:
+        raise UserError(f"{where} it has no argument data_root, so leave out --data_root")
     with own.pointing_at(own.source_of(key).path):
         made = function(**arguments)
     arrays = made if isinstance(made, dict) else {"x": made}

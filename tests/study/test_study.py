@@ -27,6 +27,7 @@ import torch
 import yaml
 from browser import checked
 from conftest import CONFIG
+from doubles import own_code_forgotten
 from scipy import stats
 
 import sweep
@@ -365,9 +366,11 @@ class TestPlan:
 
     @pytest.mark.parametrize("path", READY, ids=lambda path: path.stem)
     @pytest.mark.parametrize("tiny", [False, True])
-    def test_the_ready_studies_can_be_read(self, path, tiny):
-        args = sweep.parse([str(path), *["--tiny"] * tiny])
-        found, _ = sweep.build_plan(args)
+    def test_the_ready_studies_can_be_read(self, path, tiny, monkeypatch):
+        monkeypatch.chdir(ROOT)  # one names a file of examples/
+        with own_code_forgotten(monkeypatch):
+            args = sweep.parse([str(path), *["--tiny"] * tiny])
+            found, _ = sweep.build_plan(args)
         assert args.text["question"].endswith("?")
         assert found.with_role("distilled", "trained", "adapted")
         if tiny:
