@@ -27,6 +27,7 @@ from study.parts import Part, Row
 from study.planning import PlannedRun, Study
 from study.question import format_setting
 
+COMPARED = (*WITH_GAIN, "trained")  # roles of runs that a row may name
 COLORS = {HELPS: figures.COLORS[2], HARMS: figures.COLORS[1]}
 METHOD = """\
 A gain is the mean score on the test images minus that of the same student with the same seed that \
@@ -57,9 +58,14 @@ def check_rows(parts: list[tuple[Part, Study]]) -> None:
     """Refuses rows that do not name one setting of their study."""
     for part, study in parts:
         for row in part.rows:
-            chosen_runs(study, row.where, WITH_GAIN, row)
+            runs = chosen_runs(study, row.where, COMPARED, row)
             if row.over:
-                chosen_runs(study, row.over, WITH_GAIN, row)
+                chosen_runs(study, row.over, COMPARED, row)
+            elif runs[0].role == "trained":
+                raise UserError(
+                    f"atlas: row '{in_a_line(row.name)}': study {study.name} has no student alone: "
+                    "say by 'over' what the setting is compared with"
+                )
 
 
 def write_atlas(question: str, parts: list[tuple[Part, Study]], folder: Path) -> dict:
@@ -99,8 +105,8 @@ def entries_of(part: Part, study: Study) -> list[Entry]:
     results = Results(study)
     entries = []
     for row in part.rows:
-        runs = done_runs(results, row.where, WITH_GAIN, row)
-        over = done_runs(results, row.over, WITH_GAIN, row) if row.over else []
+        runs = done_runs(results, row.where, COMPARED, row)
+        over = done_runs(results, row.over, COMPARED, row) if row.over else []
         pairs = paired_keys(runs, over) if row.over else results.pairs(runs)
         gain = results.difference(pairs)
         if gain is None:

@@ -175,6 +175,34 @@ def test_a_row_that_names_no_setting_or_two_says_which_there_are():
     assert not list(Path("results").rglob("scores.csv")), "it is refused before hours are spent"
 
 
+def test_a_study_without_students_alone_compares_its_settings():
+    ladder = {
+        "script": "progressive_distill.py",
+        "seeds": [0, 1],
+        "fixed": FIXED | {"width": 4, "steps": 1, "val_every": 1, "limit_test": 10},
+        "grid": {"ladder": [[0.1], [0.5, 0.1]]},
+        "limit_test": 10,
+    }
+    write(ladder, "ladder")
+    row = {"name": "two rungs", "where": {"ladder": [0.5, 0.1]}}
+    part = {"study": "ladder", "missing": "nothing", "rows": [row]}
+    write_all(parts=[part])
+    with pytest.raises(UserError, match="row 'two rungs': study ladder has no student alone: say"):
+        call(sweep, "atlas.yml", "--status")
+    write_all(parts=[part | {"rows": [row | {"over": {"ladder": [0.1]}}]}])
+    (found,) = call(sweep, "atlas.yml", "--jobs", "1")["rows"]
+    gains = []
+    for seed in (0, 1):
+        scores_of = []
+        for rungs in ("0.5_0.1", "0.1"):
+            (folder,) = Path("results/sweeps/ladder").glob(f"trained_{rungs}_seed_{seed}_*")
+            with open(folder / "scores.csv", newline="") as file:
+                scores_of.append(np.mean([float(row["psnr"]) for row in csv.DictReader(file)]))
+        gains.append(scores_of[0] - scores_of[1])
+    assert found["gain"].startswith(f"{np.mean(gains):+.3f} [")
+    assert found["over"] == "ladder 0.1"
+
+
 def test_one_seed_is_not_called_no_difference():
     gain = paired([31.0], [30.0])
     entries = [Entry("x", "one seed", "study", "", "dB", [30.0], [31.0], gain, None)]
