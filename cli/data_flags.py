@@ -45,7 +45,8 @@ def add_data(
     group.add_argument(
         "--data_root",
         default="data",
-        help="folder with the dataset's files; for array, npz and recorded the file itself",
+        help="folder with the dataset's files; for array, npz and recorded the file itself; your "
+        "own function may ask for it",
     )
     group.add_argument(
         "--download", action="store_true", help="download a torchvision dataset if it is missing"

@@ -4,7 +4,8 @@ The camera is not linear: a scene gives 40 photocurrents, each from another crys
 three channels: the scene as it was programmed, and its linear estimates from all photocurrents and
 from the first ten. A physics shows a network one of them.
 
-Its file is an .npz with `images` (N, 28, 28) and `images_id`, and for every session S the arrays
+The recordings are those of github.com/mbthomas1124/single-pixel-imaging (MIT), which you pack into
+one .npz for --data_root: `images` (N, 28, 28) and `images_id`, and for every session S the arrays
 `S_y` (M, 40), `S_digit` and `S_image`, the id of what was shown. No scene is in two splits.
 """
 
@@ -14,32 +15,37 @@ from sklearn.linear_model import RidgeCV
 
 SESSIONS = ("exp_july17", "exp_july23", "exp_july31", "exp_aug1")
 FEW = 10  # photocurrents of the third channel
-STRENGTHS = np.logspace(-1, 4, 11)  # of the ridge regression, chosen by leaving one scene out
+STRENGTHS = np.logspace(-1, 4, 11)  # of the ridge regression, chosen by leaving one recording out
 
 
 def recordings(data_root, n):
-    """Pictures (N, n, n, 3), digits, and splits by the last figure of the scene's number."""
+    """Pictures (N, n, n, 3) and digits of every split; only training scenes are fitted to."""
     with np.load(data_root) as file:
         scenes = dict(zip(file["images_id"].tolist(), file["images"], strict=True))
         ids, digits, currents = [], [], []
         for session in SESSIONS:
             known = np.isin(file[f"{session}_image"], file["images_id"])
-            values = np.log(file[f"{session}_y"][known])
-            ids += file[f"{session}_image"][known].tolist()
+            values, shown = np.log(file[f"{session}_y"][known]), file[f"{session}_image"][known]
+            seen = values[splits_of(shown)["train"]]
+            ids += shown.tolist()
             digits += file[f"{session}_digit"][known].tolist()
-            currents.append((values - values.mean(0)) / values.std(0))  # the light of the session
-    y = np.concatenate(currents)
-    shown = np.stack([shrink(scenes[i], n) for i in ids])
-    fold = np.array(ids) % 10
-    splits = {"train": fold > 2, "val": fold == 2, "test": fold < 2}
-    channels = [shown]
+            currents.append((values - seen.mean(0)) / seen.std(0))  # the light of the session
+    y, splits = np.concatenate(currents), splits_of(np.array(ids))
+    images, train = np.stack([shrink(scenes[i], n) for i in ids]), splits["train"]
+    channels = [images]
     for count in (y.shape[1], FEW):
-        fit = RidgeCV(STRENGTHS).fit(y[splits["train"], :count], flat(shown[splits["train"]]))
-        channels.append(fit.predict(y[:, :count]).reshape(shown.shape).clip(0, 1))
+        fit = RidgeCV(STRENGTHS).fit(y[train, :count], flat(images[train]))
+        channels.append(fit.predict(y[:, :count]).reshape(images.shape).clip(0, 1))
     pictures = np.stack(channels, axis=-1).astype(np.float32)
     made = {f"x_{split}": pictures[chosen] for split, chosen in splits.items()}
     labels = {f"y_{split}": np.array(digits)[chosen] for split, chosen in splits.items()}
     return made | labels
+
+
+def splits_of(ids):
+    """Which recordings are in which split, by the last figure of the scene's number."""
+    last = ids % 10
+    return {"train": last > 2, "val": last == 2, "test": last < 2}
 
 
 def shrink(scene, n):

@@ -38,8 +38,8 @@ seeds. It tests whether these trained networks differ, not whether newly trained
 p-values are not corrected. Where no difference is shown, "could have seen" is the true gain that \
 this test, corrected for all settings, finds in four of five such studies, if the deviation over \
 the seeds is as measured, which few seeds tell roughly. The closed gap is the \
-share of the difference between teacher and student alone, which counts as exact. One teacher is \
-used with all seeds."""
+share of the difference between teacher and student alone, which counts as exact; of several \
+teachers it is that with the best validation. The same teachers are used with all seeds."""
 ONE_ORDER = """\
 The seeds change the initial weights and dropout only: all runs get the same images in the same \
 order, so the intervals over the seeds do not include the effect of other orders."""

@@ -41,11 +41,12 @@ class Results:
         self.varied = list(dict.fromkeys(name for setting in settings for name in setting))
 
     def groups(self, *roles: str) -> list[list[PlannedRun]]:
-        """Runs that are done, those that differ in the seed alone together."""
+        """Runs that are done, of one setting together; each teacher by itself."""
         groups: dict[str, list[PlannedRun]] = {}
         for run in self.done.values():
             if run.role in roles:
-                groups.setdefault(seedless_key(run), []).append(run)
+                group = run.key if run.role == "teacher" else seedless_key(run)
+                groups.setdefault(group, []).append(run)
         return list(groups.values())
 
     # ---------------------------------------------------------------- scores
@@ -75,10 +76,10 @@ class Results:
         return statistics.mean(self.mean(alone) for _, alone in self.pairs(runs))
 
     def best_teacher(self, run: PlannedRun) -> float | None:
-        """The mean score of the best of its teachers; none while one of them is not done."""
+        """The mean score of its teacher, of several of that with the best validation."""
         if not run.teachers or not self.done.keys() >= {*run.teachers}:
             return None
-        return max(self.mean(key) for key in run.teachers)
+        return self.mean(max(run.teachers, key=lambda key: self.validation([self.done[key]])))
 
     def gain(self, runs: list[PlannedRun]) -> Summary | None:
         """The gain over the student alone, seed by seed; none without pairs."""

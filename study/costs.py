@@ -28,6 +28,8 @@ def kind_of(plan: Plan, run: PlannedRun) -> str:
     flags = {name: value for name, value in run.flags.items() if name not in SAME_COST}
     if not run.teachers:  # one that is not trained, such as total variation
         flags["teacher"] = run.flags.get("teacher")
+    if len(run.teachers) > 1:
+        flags["teachers"] = [kind_of(plan, plan.runs[key]) for key in run.teachers]
     if run.recording is not None:
         flags["frames"] = plan.runs[run.recording].flags.get("frames")
     return json.dumps([run.script, flags], sort_keys=True, default=str)

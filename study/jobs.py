@@ -110,7 +110,7 @@ def train_and_score(study: Study, plan: Plan, runs: list[PlannedRun]) -> None:
         status = {
             "run": Path(result["run"]).name,
             "parameters": parameters,
-            "seconds": round(result.get("seconds", seconds_of(result) / len(runs)), 2),
+            "seconds": round(seconds_of(result) / len(runs), 2),
             "limit_test": study.limit_test,
             "test": study.test,
             "baselines": list(baselines),
@@ -140,7 +140,11 @@ def use_network(study: Study, run: PlannedRun) -> dict:
 
 
 def seconds_of(result: dict) -> float:
-    """Of a training, from its validations."""
+    """Of a training from its validations, and of a ladder those of all rungs."""
+    if "seconds" in result:
+        return result["seconds"]
+    if "rungs" in result:
+        return sum(map(seconds_of, result["rungs"]))
     metrics = Path(result["run"]) / "metrics.json"
     if not metrics.is_file():
         return 0.0  # of a run that is the best of several others
@@ -151,7 +155,7 @@ def train_together(script: ModuleType, every_args: list, device) -> list[dict]:
     """The results of runs of one script, trained together where the script can do so."""
     if not hasattr(script, "prepare") or getattr(every_args[0], "labels", None) == "best":
         results = [script.main(args) for args in every_args]
-        return [result["rungs"][-1] if "rungs" in result else result for result in results]
+        return [result | result["rungs"][-1] if "rungs" in result else result for result in results]
     from preparation import setup
 
     return setup.train_together(

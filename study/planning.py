@@ -19,8 +19,8 @@ from study.question import (
     check_distinct,
     combinations,
     flags_in,
+    format_setting,
     format_value,
-    is_equal,
     select,
     teachers_in,
     varying_flags,
@@ -38,7 +38,7 @@ OF_TEST = ("dataset", "data_root", "crop")  # flags of a study's own test set
 RECORDING = "recording"  # the role of a run that makes a recording instead of a network
 FIRST = ("teacher", "student", RECORDING)  # roles of runs that others need
 ADAPTED, TEACHER_THERE = "adapted", "recorded_teacher"  # roles on recordings
-SEVERAL_TEACHERS = "main_classify_dist"  # the script whose students may have several
+WITH_TEAMS = "main_classify_dist"  # the script whose students may have several teachers
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,11 @@ class Plan:
         self.grids: list[tuple[dict, list[dict]]] = []  # flags of the student, and of its teachers
         for part in as_list(text.get("grid") or {}):
             grid = flags_in({"grid": part}, "grid")
+            if isinstance(text.get("teacher"), list):
+                raise UserError(
+                    "study: a list of teachers, which teach one student together, belongs into the "
+                    "grid; what they share stands above it"
+                )
             shared = flags_in(text, "teacher")
             teachers = [with_shared(own, shared) for own in teachers_in(grid)]
             self.grids.append((without(grid, "teacher"), teachers))
@@ -174,7 +179,7 @@ class Plan:
             raise UserError("study: its grid is empty; give --vary NAME=VALUE,VALUE")
 
     def check_teachers(self, teachers: list[dict], reserved: tuple[str, ...]) -> None:
-        """Refuses teachers of one student that have what no teacher, or no other one, may have."""
+        """Refuses what the teachers of one student cannot be."""
         for teacher in teachers:
             check_flags(teacher, reserved)
             if UNTRAINED in teacher and (
@@ -184,13 +189,13 @@ class Plan:
                     f"study: {in_a_line(', '.join(more))}: an untrained teacher has no training to "
                     f"describe; beside '{UNTRAINED}' it may have 'cr'"
                 )
-        if len(teachers) > 1 and self.script != SEVERAL_TEACHERS:
+        if len(teachers) > 1 and self.script != WITH_TEAMS:
             raise UserError(
-                f"study: a list of teachers is for {SEVERAL_TEACHERS}.py, whose students may have "
+                f"study: a list of teachers is for {WITH_TEAMS}.py, whose students may have "
                 f"several: {self.script}.py has one"
             )
-        if len(teachers) > 1 and any(map(is_equal, teachers, teachers[1:])):
-            raise UserError("study: a student has the same teacher twice; give another seed")
+        if len(teachers) > 1 and any(UNTRAINED in teacher for teacher in teachers):
+            raise UserError(f"study: a teacher that is {UNTRAINED} teaches alone, not in a list")
 
     def parser(self, script: str) -> Parser:
         if script not in self.parsers:
@@ -250,6 +255,11 @@ class Plan:
         script_alone = ALONE[self.script]
         taught = untrained_flags(teachers[0], flags)
         trained = () if taught else tuple(self.add_teacher(flags, one) for one in teachers)
+        if len({*trained}) < len(trained):
+            raise UserError(
+                f"study: a student has the same teacher twice ({format_setting(setting)}); "
+                "give another seed"
+            )
         named_alone = {name_alone(name): value for name, value in flags.items()}
         flags_alone = self.flags_of(script_alone, named_alone)
         setting_alone = {
@@ -381,8 +391,8 @@ def setting_of_teachers(teachers: tuple[dict, ...], names: list[str]) -> dict:
     """What differs of a student's teachers: a value, or a list with that of each."""
     setting = {}
     for name in names:
-        values = [teacher[name] for teacher in teachers if name in teacher]
-        if values:
+        values = [teacher.get(name) for teacher in teachers]
+        if any(name in teacher for teacher in teachers):
             setting[f"teacher {name}"] = values[0] if len(teachers) == 1 else values
     return setting
 

@@ -71,7 +71,8 @@ def test_the_estimates_are_linear_in_the_photocurrents_and_more_of_them_are_bett
     for session in SESSIONS:  # the same training scenes, in the same order
         logarithm = np.log(arrays[f"{session}_y"])
         kept = arrays[f"{session}_image"] % 10 > 2
-        values.append(((logarithm - logarithm.mean(0)) / logarithm.std(0))[kept])
+        seen = logarithm[kept]
+        values.append((seen - seen.mean(0)) / seen.std(0))
     y = np.concatenate(values)
     errors = []
     for channel, count in ((1, 40), (2, 10)):
@@ -82,6 +83,20 @@ def test_the_estimates_are_linear_in_the_photocurrents_and_more_of_them_are_bett
         assert inside.sum() > 50 and np.abs(fitted - estimate[:, inside]).max() < 1e-4
         errors.append(((estimate - train[..., 0].reshape(len(train), -1)) ** 2).mean())
     assert errors[0] < errors[1] < train[..., 0].var()
+
+
+def test_nothing_that_is_learned_sees_what_is_held_out(recorded, tmp_path):
+    path, arrays = recorded
+    other, before = dict(arrays), made(path)
+    held_out = np.arange(COUNT) % 10 < 3
+    other["images"] = np.where(held_out[:, None, None], 255 - arrays["images"], arrays["images"])
+    for session in SESSIONS:
+        y, away = arrays[f"{session}_y"], held_out[arrays[f"{session}_image"]]
+        other[f"{session}_y"] = np.where(away[:, None], y**2, y)
+    np.savez(tmp_path / "other.npz", **other)
+    after = made(tmp_path / "other.npz")
+    assert np.array_equal(before["x_train"], after["x_train"])
+    assert not np.array_equal(before["x_test"], after["x_test"])
 
 
 @pytest.mark.parametrize("name, k", [("shown_scene", 0), ("all_currents", 1), ("few_currents", 2)])
@@ -118,5 +133,6 @@ def test_the_real_photocurrents_are_split_by_scene(shared):
     pictures = made(path)
     counts = [len(pictures[f"x_{split}"]) for split in ("train", "val", "test")]
     assert counts == [6193, 600, 1200]
-    scenes = [{x[..., 0].tobytes() for x in pictures[f"x_{s}"]} for s in ("train", "test")]
-    assert not scenes[0] & scenes[1]
+    splits = ("train", "val", "test")
+    scenes = [{x[..., 0].tobytes() for x in pictures[f"x_{split}"]} for split in splits]
+    assert sum(map(len, scenes)) == len(set.union(*scenes)), "no scene is in two splits"

@@ -239,13 +239,43 @@ class TestPlan:
         "script, teachers, message",
         [
             ("main_unet_dist.py", [{"cr": 0.5}, {"cr": 0.9}], "main_unet_dist.py has one"),
-            ("main_classify_dist.py", [{"seed": 0}, {"seed": 0}], "the same teacher twice"),
+            ("main_classify_dist.py", [{"seed": 0}, {"seed": 1}, {"seed": 0}], "teacher twice"),
+            ("main_classify_dist.py", [{"seed": [0, 1]}, {"seed": [1, 2]}], "teacher twice"),
+            ("main_classify_dist.py", [{"model": "resnet8"}, {"model": "same"}], "teacher twice"),
+            ("main_classify_dist.py", [{"seed": 0}, {"model": "resnet8"}], "teacher twice"),
+            ("main_classify_dist.py", [{"untrained": "tv"}, {"seed": 0}], "teaches alone"),
+            ("main_classify_dist.py", [{"seed": 0}, {"untrained": "tv"}], "teaches alone"),
             ("main_classify_dist.py", [{"seed": 0}, 3], "teacher must hold flags"),
         ],
     )
     def test_a_list_of_teachers_that_cannot_be_is_refused(self, script, teachers, message):
         with pytest.raises(UserError, match=message):
-            planned(script=script, fixed={}, teacher=None, grid={"teacher": teachers})
+            planned(
+                script=script,
+                fixed={"model": "resnet8"} if script == "main_classify_dist.py" else {},
+                teacher=None,
+                grid={"teacher": teachers, "loss_distill": "mse"},
+            )
+
+    def test_teams_that_differ_have_settings_that_differ(self):
+        teams = [
+            [{"seed": 0, "lessen_ratio": 2}, {"seed": 1}],
+            [{"seed": 0}, {"seed": 1, "lessen_ratio": 2}],
+        ]
+        found, _ = planned(
+            script="main_classify_dist.py",
+            fixed={"dataset": "digits", "lessen_ratio": 4, "epochs": 1},
+            teacher=None,
+            grid=[{"teacher": team} for team in teams],
+            shuffled="none",
+            seeds=[0],
+        )
+        settings = [run.setting["teacher lessen_ratio"] for run in found.with_role("distilled")]
+        assert settings == [[2, None], [None, 2]]
+
+    def test_a_list_of_teachers_above_the_grid_is_sent_there(self):
+        with pytest.raises(UserError, match="belongs into the grid"):
+            planned(script="main_classify_dist.py", fixed={}, teacher=[{"seed": 0}, {"seed": 1}])
 
     def test_a_teacher_that_nobody_trains_is_a_word_and_may_measure_more(self):
         teacher = {"untrained": ["tv", "tv:0.5"], "cr": [0.5, "same"]}
