@@ -238,7 +238,7 @@ def test_the_ready_atlas_names_settings_that_its_studies_plan(tiny):
             for where in filter(None, (row.where, row.over)):
                 found = {
                     json.dumps(run.setting)
-                    for run in study.with_role(*atlas.WITH_GAIN)
+                    for run in study.with_role(*atlas.COMPARED)
                     if all(run.setting.get(name) == value for name, value in where.items())
                 }
                 assert len(found) == 1, (part.name, where, found)
