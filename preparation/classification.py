@@ -27,7 +27,7 @@ from core.registry import (
 )
 from data.batches import UNLABELLED, Images
 from distill import WeightedLoss
-from distill.task import Distillation, Supervised, TaskLoss, Teacher
+from distill.task import Distillation, Supervised, Teacher
 from models.base import Network, to_device
 from models.classifier import Classifier
 from models.pretrained import load_pretrained
@@ -55,18 +55,18 @@ def network_of(args: Namespace, physics: Physics, classes: list[str]) -> tuple[N
 
 
 class KnownCrossEntropy:
-    """The cross-entropy of images of which a share has labels.
+    """The mean cross-entropy of images, to which those without a label add nothing.
 
-    Its sum is divided by the number of labels that so many images have on average: then it does not
-    matter how a batch is split, and the mean over all batches is that over all labels.
+    So a label counts as much as where every image has one, beside a teacher that answers for all,
+    and it does not matter how a batch is split.
     """
 
-    def __init__(self, share: float, label_smoothing: float = 0.0):
-        self.share, self.label_smoothing = share, label_smoothing
+    def __init__(self, label_smoothing: float = 0.0):
+        self.label_smoothing = label_smoothing
 
     def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
-        losses = self.every_label(logits, label, ignore_index=UNLABELLED, reduction="sum")
-        return losses / (len(label) * self.share)
+        losses = self.every_label(logits, label, ignore_index=UNLABELLED, reduction="none")
+        return losses.mean()
 
     @property
     def every_label(self) -> Callable[..., Tensor]:
@@ -74,20 +74,10 @@ class KnownCrossEntropy:
         return partial(F.cross_entropy, label_smoothing=self.label_smoothing)
 
 
-def task_loss_of(args: Namespace, labels: Sequence[int]) -> TaskLoss:
-    """The loss of training images with these labels."""
-    share = sum(label != UNLABELLED for label in labels) / len(labels)
-    return KnownCrossEntropy(share, args.label_smoothing)
-
-
 def supervised(
-    args: Namespace,
-    network: Network,
-    physics: Physics,
-    labels: Sequence[int],
-    device: torch.device,
+    args: Namespace, network: Network, physics: Physics, device: torch.device
 ) -> Supervised:
-    loss = task_loss_of(args, labels)
+    loss = KnownCrossEntropy(args.label_smoothing)
     return Supervised(to_device(network, device), physics.to(device), loss, "label")
 
 
@@ -199,7 +189,7 @@ def distillation(
         placed,
         selection="latent",
         losses=losses_of(args),
-        task_loss=task_loss_of(args, labels),
+        task_loss=KnownCrossEntropy(args.label_smoothing),
         target="label",
         alpha=args.alpha,
         schedule=bound(ALPHA_SCHEDULES, args.alpha_schedule, args),
@@ -277,7 +267,7 @@ def prepare_alone(
     physics = setup.fitted_physics(physics_config, splits | {"train": splits["train"].every})
     splits = splits | {"train": splits["train"].with_labels()}
     network, config = network_of(args, physics, list(splits["train"].classes))
-    task = supervised(args, network, physics, splits["train"].labels or (), device)
+    task = supervised(args, network, physics, device)
     return setup.fit_of(task, config, splits, args, run, meter=ClassMeter(), companion=companion)
 
 
