@@ -13,7 +13,9 @@ from checkpoints import checkpoint
 from core.errors import UserError
 
 EXAMPLES = sorted(
-    path for path in (Path(__file__).parents[1] / "examples").glob("*.py") if path.stem not in ("my", "photocurrents")
+    path
+    for path in (Path(__file__).parents[1] / "examples").glob("*.py")
+    if path.stem not in ("my", "photocurrents")  # whose parts a command line names
 )
 TINY = {
     "dataset": "digits", "n": 16, "width": 4, "steps": 2, "batch_size": 4, "limit_train": 8,

@@ -178,28 +178,26 @@ def test_a_row_that_names_no_setting_or_two_says_which_there_are():
 def test_a_study_without_students_alone_compares_its_settings():
     ladder = {
         "script": "progressive_distill.py",
-        "seeds": [0, 1],
+        "seeds": [0],
         "fixed": FIXED | {"width": 4, "steps": 1, "val_every": 1, "limit_test": 10},
-        "grid": {"ladder": [[0.1], [0.5, 0.1]]},
+        "grid": {"ladder": [[0.1], [0.5]]},
         "limit_test": 10,
     }
     write(ladder, "ladder")
-    row = {"name": "two rungs", "where": {"ladder": [0.5, 0.1]}}
+    row = {"name": "half", "where": {"ladder": [0.5]}}
     part = {"study": "ladder", "missing": "nothing", "rows": [row]}
     write_all(parts=[part])
-    with pytest.raises(UserError, match="row 'two rungs': study ladder has no student alone: say"):
+    with pytest.raises(UserError, match="row 'half': study ladder has no student alone: say"):
         call(sweep, "atlas.yml", "--status")
     write_all(parts=[part | {"rows": [row | {"over": {"ladder": [0.1]}}]}])
     (found,) = call(sweep, "atlas.yml", "--jobs", "1")["rows"]
-    gains = []
-    for seed in (0, 1):
-        scores_of = []
-        for rungs in ("0.5_0.1", "0.1"):
-            (folder,) = Path("results/sweeps/ladder").glob(f"trained_{rungs}_seed_{seed}_*")
-            with open(folder / "scores.csv", newline="") as file:
-                scores_of.append(np.mean([float(row["psnr"]) for row in csv.DictReader(file)]))
-        gains.append(scores_of[0] - scores_of[1])
-    assert found["gain"].startswith(f"{np.mean(gains):+.3f} [")
+    means = []
+    for rungs in ("0.5", "0.1"):
+        (folder,) = Path("results/sweeps/ladder").glob(f"trained_{rungs}_seed_0_*")
+        with open(folder / "scores.csv", newline="") as file:
+            means.append(np.mean([float(row["psnr"]) for row in csv.DictReader(file)]))
+    assert [found["with"], found["without"]] == [f"{mean:.3f} (1)" for mean in means]
+    assert found["with"] != found["without"]
     assert found["over"] == "ladder 0.1"
 
 
