@@ -81,11 +81,6 @@ class Task(nn.Module):
         self.physics: Physics = physics
         self.task_loss, self.target, self.recorded = task_loss, target, recorded
 
-    @property
-    def validation_loss(self) -> TaskLoss:
-        """The task loss where every label is known."""
-        return getattr(self.task_loss, "every_label", self.task_loss)
-
     def add_observations(self, batch: Batch, generator: Generator | None = None) -> Batch:
         """The batch with what every network sees of it."""
         raise NotImplementedError

@@ -1,7 +1,7 @@
 """The classification scripts: a label as the target, and one or several teachers."""
 
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -54,30 +54,22 @@ def network_of(args: Namespace, physics: Physics, classes: list[str]) -> tuple[N
     return network, config
 
 
-class KnownCrossEntropy:
+def known_cross_entropy(logits: Tensor, label: Tensor, label_smoothing: float) -> Tensor:
     """The mean cross-entropy of images, to which those without a label add nothing.
 
     So a label counts as much as where every image has one, beside a teacher that answers for all,
     and it does not matter how a batch is split.
     """
-
-    def __init__(self, label_smoothing: float = 0.0):
-        self.label_smoothing = label_smoothing
-
-    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
-        losses = self.every_label(logits, label, ignore_index=UNLABELLED, reduction="none")
-        return losses.mean()
-
-    @property
-    def every_label(self) -> Callable[..., Tensor]:
-        """The loss where all labels are known."""
-        return partial(F.cross_entropy, label_smoothing=self.label_smoothing)
+    losses = F.cross_entropy(
+        logits, label, ignore_index=UNLABELLED, reduction="none", label_smoothing=label_smoothing
+    )
+    return losses.mean()
 
 
 def supervised(
     args: Namespace, network: Network, physics: Physics, device: torch.device
 ) -> Supervised:
-    loss = KnownCrossEntropy(args.label_smoothing)
+    loss = partial(known_cross_entropy, label_smoothing=args.label_smoothing)
     return Supervised(to_device(network, device), physics.to(device), loss, "label")
 
 
@@ -189,7 +181,7 @@ def distillation(
         placed,
         selection="latent",
         losses=losses_of(args),
-        task_loss=KnownCrossEntropy(args.label_smoothing),
+        task_loss=partial(known_cross_entropy, label_smoothing=args.label_smoothing),
         target="label",
         alpha=args.alpha,
         schedule=bound(ALPHA_SCHEDULES, args.alpha_schedule, args),

@@ -421,7 +421,7 @@ class Fit:
             self._start_round()
 
     def _validate(self, stop: Stop) -> dict[str, float]:
-        meter = self.meter.new(task_loss=self.task.validation_loss)
+        meter = self.meter.new(task_loss=self.task.task_loss)
         return evaluate(self.network, self.views, meter, stop.check_alone).summary()
 
     def _validate_first(self, stop: Stop) -> None:
