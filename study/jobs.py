@@ -110,7 +110,7 @@ def train_and_score(study: Study, plan: Plan, runs: list[PlannedRun]) -> None:
         status = {
             "run": Path(result["run"]).name,
             "parameters": parameters,
-            "seconds": round(seconds_of(result) / len(runs), 2),
+            "seconds": round(result["seconds"], 2),
             "limit_test": study.limit_test,
             "test": study.test,
             "baselines": list(baselines),
@@ -141,8 +141,6 @@ def use_network(study: Study, run: PlannedRun) -> dict:
 
 def seconds_of(result: dict) -> float:
     """Of a training from its validations, and of a ladder those of all rungs."""
-    if "seconds" in result:
-        return result["seconds"]
     if "rungs" in result:
         return sum(map(seconds_of, result["rungs"]))
     metrics = Path(result["run"]) / "metrics.json"
@@ -152,15 +150,24 @@ def seconds_of(result: dict) -> float:
 
 
 def train_together(script: ModuleType, every_args: list, device) -> list[dict]:
-    """The results of runs of one script, trained together where the script can do so."""
+    """The results of runs of one script, trained together where the script can do so.
+
+    Runs that are trained together share their seconds.
+    """
     if not hasattr(script, "prepare") or getattr(every_args[0], "labels", None) == "best":
         results = [script.main(args) for args in every_args]
-        return [result | result["rungs"][-1] if "rungs" in result else result for result in results]
+        return [result.get("rungs", [result])[-1] | timed(result, 1) for result in results]
     from preparation import setup
 
-    return setup.train_together(
+    results = setup.train_together(
         lambda args, companion: script.prepare(args, device, companion), every_args
     )
+    return [result | timed(result, len(results)) for result in results]
+
+
+def timed(result: dict, runs: int) -> dict[str, float]:
+    """The seconds of one of so many runs that shared them."""
+    return {"seconds": seconds_of(result) / runs}
 
 
 class Progress:
