@@ -71,8 +71,8 @@ def begin(args, teacher=None):
     )
 
 
-def prepare(args, device, companion=None):
-    """A student and its teacher, ready to be trained."""
+def prepare(args, device, companion=None, **training_of_teacher):
+    """A student and its teacher, ready to be trained; `train` is of a teacher that learns first."""
     from functools import cache
 
     from checkpoints.checkpoint import pack, write
@@ -89,7 +89,7 @@ def prepare(args, device, companion=None):
 
     teacher = setup.teacher_of(args, path, lambda: splits()["train"].stack())
     run = begin(args, teacher)
-    teacher = prepare_teacher(args, teacher, path, splits(), device)
+    teacher = prepare_teacher(args, teacher, path, splits(), device, **training_of_teacher)
     physics = setup.fitted_physics(physics_config, splits())
     network, config = setup.network_of(args)
     setup.warm_start(network, config, physics, args.init_student)

@@ -171,7 +171,7 @@ def answer_atlas(args) -> dict:
 
     name = Path(args.study).stem + "_tiny" * args.tiny
     question = str(args.text.get("question") or f"Atlas {name}")
-    own_args, parts, failed = {}, [], []
+    own_args, parts, failed, results = {}, [], [], []
     for part in parts_of(args.text, args.study, args.tiny):
         changes = {"study": str(part.path), "text": part.text, "name": part.name, "tiny": False}
         own_args[part.name] = argparse.Namespace(**vars(args) | changes)
@@ -180,16 +180,32 @@ def answer_atlas(args) -> dict:
     for study, own in own_args.items():
         print(f"\n{study}: {own.text.get('question', '')}", flush=True)
         try:
-            answer_study(own)
+            results.append(answer_study(own))
         except UserError as error:  # of its runs: the other studies go on
             print(f"sweep.py: {error}")
             failed.append(f"{study}: {error}")
-    if args.status or args.dry_run:
+    if args.status:
         return {}
-    result = write_atlas(question, parts, Path(args.results) / "sweeps" / name)
+    if args.dry_run:
+        result = print_hours(results)
+    else:
+        result = write_atlas(question, parts, Path(args.results) / "sweeps" / name)
     if failed and not args.collect:
         raise UserError(f"{len(failed)} of {len(own_args)} studies failed: {'; '.join(failed)}")
     return result
+
+
+def print_hours(costs: list[dict]) -> dict:
+    """What all studies of an atlas are expected to take."""
+    runs, left, minutes, untimed = (
+        sum(cost[name] for cost in costs) for name in ("runs", "left", "minutes", "untimed")
+    )
+    more = f", and {untimed} runs that cannot be timed beforehand" if untimed else ""
+    print(
+        f"\nall {len(costs)} studies: {runs:,} runs, {left:,} not done; "
+        f"about {minutes / 60:.1f} hours of work{more}"
+    )
+    return {"runs": runs, "minutes": minutes}
 
 
 def answer_study(args) -> dict:

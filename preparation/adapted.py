@@ -1,6 +1,7 @@
 """A teacher that learns from a recording before it teaches."""
 
 from argparse import Namespace
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from core.registry import LABELS, MEASUREMENT_WEIGHT, MODELS, label_of
 from data.batches import Images
 from distill.task import Teacher
 from preparation import setup
-from training.loop import train
+from training import loop
 
 # Flags that say what a student begins with.
 BEGINNINGS = ("init_student", "redistill", "encoder_from", "decoder_from", "freeze")
@@ -23,6 +24,7 @@ def prepare_teacher(
     path: Path | None,
     splits: dict[str, Images],
     device: torch.device,
+    train: Callable[[list[loop.Fit]], list[dict]] = loop.train,
 ) -> Teacher:
     """The teacher, after a training of its own on the recording where --labels ask for that.
 

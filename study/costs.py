@@ -9,11 +9,15 @@ from io import StringIO
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from checkpoints.checkpoint import write
 from report.tables import markdown
 from study.planning import RECORDING, Plan, PlannedRun, Study, flag_of_teachers
 from study.status import DONE, describe_run, is_done, read_status, states
+
+if TYPE_CHECKING:
+    from training.loop import Fit
 
 SAME_COST = (  # flags that hardly change the cost of a run
     "seed", "data_seed", "cr", "ordering", "type_dist", "loss_distill", "alpha", "beta", "gamma",
@@ -75,7 +79,19 @@ def time_run(plan: Plan, run: PlannedRun, folder: Path) -> float:
     if not hasattr(script, "prepare") or flags.get("labels") == "best":
         return math.nan
     args = script.parse(plan.parser(run.script).words_of(flags, "study"))
-    fit = script.prepare(args, runtime.start(args.device))
+    fits, device = [], runtime.start(args.device)
+
+    def keep(fits_of_teacher):  # instead of training a teacher that learns first
+        fits.extend(fits_of_teacher)
+        return [{"checkpoint": args.teacher}]
+
+    first = {"train": keep} if run.recording else {}
+    fits.append(script.prepare(args, device, **first))
+    return sum(time_fit(fit) for fit in fits)
+
+
+def time_fit(fit: "Fit") -> float:
+    """Seconds of a training by some of its steps."""
     batches, times = fit.batches(0), []
     for _ in range(1 + STEPS):
         batch = next(batches)
@@ -84,7 +100,7 @@ def time_run(plan: Plan, run: PlannedRun, folder: Path) -> float:
         if fit.unread:
             fit.read()
         times.append(time.perf_counter() - began)
-    validations = fit.total / (args.val_every or fit.steps_per_epoch)
+    validations = fit.total / (fit.args.val_every or fit.steps_per_epoch)
     return median(times[1:]) * (fit.total + validations * len(fit.val) * FORWARD)
 
 
@@ -140,4 +156,4 @@ def print_costs(study: Study, plan: Plan, jobs: int) -> dict:
         + (f", without {unknown} runs that cannot be timed beforehand" if unknown else "")
         + f"; results go to {study.folder}"
     )
-    return {"runs": len(study.runs), "minutes": minutes}
+    return {"runs": len(study.runs), "left": len(left), "minutes": minutes, "untimed": unknown}

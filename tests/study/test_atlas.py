@@ -15,6 +15,7 @@ from core.errors import UserError
 from findings import atlas
 from findings.atlas import Entry, atlas_table, plot_atlas
 from report.statistics import HARMS, HELPS, UNCLEAR, UNTESTED, paired
+from study import costs
 from study.parts import parts_of
 
 FIXED = {"dataset": "digits", "n": 16, "limit_train": 60, "limit_val": 20, "batch_size": 20}
@@ -220,6 +221,18 @@ def test_flags_that_change_a_study_are_refused(words, capsys):
     error = capsys.readouterr().err
     assert f"{words[0]}: atlas.yml is an atlas of several studies" in error
     assert error.count("\n") == 1
+
+
+def test_the_hours_of_all_studies_are_said_before_anything_is_trained(monkeypatch, capsys):
+    write_all()
+    monkeypatch.setattr(costs, "time_run", lambda *_: 60.0)
+    call(sweep, "atlas.yml", "--dry_run")
+    found = [sweep.build_plan(sweep.parse([f"{name}.yml"]))[0] for name in ("classes", "images")]
+    count = sum(len(study.runs) for study in found)
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    expected = f"{count} runs, {count} not done; about {count / 60:.1f} hours of work"
+    assert last == f"all 2 studies: {expected}"
+    assert not Path("results/sweeps/atlas").exists()
 
 
 @pytest.mark.parametrize("tiny", [False, True])

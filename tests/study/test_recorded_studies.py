@@ -13,7 +13,7 @@ from core.errors import UserError
 from findings import report
 from findings.results import Results
 from recordings.file import read_recording
-from study import planning, status
+from study import costs, planning, status
 from study.jobs import do_job
 
 TEXT = {
@@ -169,6 +169,19 @@ def finished(tmp_path_factory):
         patch.setattr("os.fsync", lambda _: None)
         states = [do_job(found, plan, keys) for keys in found.jobs]
     return found, plan, states
+
+
+def test_the_cost_of_a_teacher_that_learns_first_is_foreseen_without_its_training(monkeypatch):
+    fixed = TEXT["fixed"] | {"steps": 10**6, "val_every": 10**5}
+    recording = TEXT["recording"] | {"photons": None, "frames": 10}
+    found, plan = planned(
+        fixed=fixed, recording=recording, seeds=[0], grid={"labels": ["teacher", "adapted"]}
+    )
+    monkeypatch.setattr(costs, "time_fit", lambda fit: fit.total)
+    steps = costs.estimate_seconds(found, plan, 1)
+    of_labels = {run.flags["labels"]: steps[key] for key, run in found.runs.items()
+                 if run.role == "adapted"}  # fmt: skip
+    assert of_labels == {"teacher": 10**6, "adapted": 2 * 10**6}
 
 
 class TestWork:
