@@ -19,6 +19,8 @@ def build_parser() -> flags.Parser:
         "or else UNET_cr_<cr_teacher>.pth",
     )
     flags.add_untrained_teacher(parser)
+    flags.add_self_ensemble(parser, "the teacher answers")
+    parser.checks.append(checks.check_self_ensemble)
     group = parser.add_argument_group("beginning")
     group.add_argument(
         "--init_student",
@@ -73,11 +75,13 @@ def begin(args, teacher=None):
 
 def prepare(args, device, companion=None, **training_of_teacher):
     """A student and its teacher, ready to be trained; `train` is of a teacher that learns first."""
+    from dataclasses import replace
     from functools import cache
 
     from checkpoints.checkpoint import pack, write
     from preparation import setup
     from preparation.adapted import prepare_teacher
+    from preparation.mirrored import self_ensemble
 
     setup.check_losses(args)
     physics_config = setup.physics_config_of(args)  # first, as it reads a recording
@@ -90,6 +94,10 @@ def prepare(args, device, companion=None, **training_of_teacher):
     teacher = setup.teacher_of(args, path, lambda: splits()["train"].stack())
     run = begin(args, teacher)
     teacher = prepare_teacher(args, teacher, path, splits(), device, **training_of_teacher)
+    if args.self_ensemble:
+        owner = f"teacher {args.teacher or path}"
+        network = self_ensemble(teacher.network, teacher.physics, owner)
+        teacher = replace(teacher, network=network)
     physics = setup.fitted_physics(physics_config, splits())
     network, config = setup.network_of(args)
     setup.warm_start(network, config, physics, args.init_student)

@@ -40,6 +40,7 @@ def build_parser() -> flags.Parser:
         help="also evaluate plug-and-play with this denoiser, which main_unet.py --physics denoise "
         "--network drunet --sigma 0 50 trains",
     )
+    flags.add_self_ensemble(parser, "each network answers")
     parser.checks.append(check_denoiser)
     parser.files.append(flags.checkpoints("checkpoint", "denoiser"))
     return parser
@@ -54,6 +55,16 @@ def check_denoiser(args) -> None:
         raise flags.UserError("denoiser: plug-and-play is a baseline; leave out --no-baselines")
 
 
+def mirrored(path: str, checkpoint):
+    """A checkpoint whose network answers by its mean over mirror images."""
+    from dataclasses import replace
+
+    from preparation.mirrored import self_ensemble
+
+    network = self_ensemble(checkpoint.network, checkpoint.physics, path)
+    return replace(checkpoint, network=network)
+
+
 def main(args) -> dict:
     from core import runtime
     from evaluation.checkpoints import checkpoint_names, format_paths, open_restorer
@@ -65,6 +76,9 @@ def main(args) -> dict:
     checkpoints = {path: open_restorer(path, args) for path in args.checkpoint}
     names = checkpoint_names(checkpoints)
     print(format_paths(names))
+    if args.self_ensemble:
+        names = {path: f"{name}_self_ensemble" for path, name in names.items()}
+        checkpoints = {path: mirrored(path, found) for path, found in checkpoints.items()}
     rows = []
     with tables.print_at_end(rows):
         for path, name in names.items():

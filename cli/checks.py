@@ -223,6 +223,12 @@ def check_untrained_teacher(args: Namespace) -> None:
     refuse_changes(args, "has nothing to learn")
 
 
+def check_self_ensemble(args: Namespace) -> None:
+    """Refuses a mean over mirror images of a teacher that learns."""
+    if args.self_ensemble and args.online:
+        raise UserError("self_ensemble: with --online the teacher learns too; leave out one")
+
+
 def teacher_files(args: Namespace) -> dict[str, Path | None]:
     """The files of a teacher, whose content belongs to the configuration of a run."""
     kind, _ = untrained_teacher(args.teacher)

@@ -224,6 +224,15 @@ def add_untrained_teacher(parser: Parser) -> None:
     )
 
 
+def add_self_ensemble(parser: Parser, who: str) -> None:
+    parser.add_argument_group("mirror images").add_argument(
+        "--self_ensemble",
+        action="store_true",
+        help=f"{who} by its mean over the four mirror images of what it sees, with physics denoise "
+        "or Hadamard patterns",
+    )
+
+
 # ---------------------------------------------------------------- classifiers
 
 

@@ -21,7 +21,8 @@ class Measured:
                 "this network reads measurements, which its input lacks: its physics must be spc"
             )
         self.n, self.size = n, x.shape[-2:]
-        self.values, self.variance, self.mask = x[:, -2 * c - 1 :].split((c, c, 1), dim=1)
+        self.channels = 2 * c + 1
+        self.values, self.variance, self.mask = x[:, -self.channels :].split((c, c, 1), dim=1)
 
     def transform(self, x: Tensor) -> Tensor:
         """The orthonormal Hadamard transform of each block, which is its own inverse."""
@@ -37,6 +38,20 @@ class Measured:
                 return self.correction(x.float(), trust)
         weight = self.mask * trust / (trust + self.variance)
         return self.transform(weight * (self.values - self.transform(x)))
+
+    def mirrored(self, sides: tuple[int, ...]) -> Tensor:
+        """The measurements of the mirrored scene: a Hadamard pattern becomes itself, or minus it.
+
+        Blocks change their places.
+        """
+        values = self.transform(self.transform(self.values).flip(sides))
+        others = torch.cat((self.variance, self.mask), dim=1).flip(sides)
+        if self.size == (self.n, self.n):
+            others = others.flip(sides)
+        else:
+            rows, columns = (side // self.n for side in self.size)
+            others = assemble_blocks(split_blocks(others, self.n).flip(sides), rows, columns)
+        return torch.cat((values, others), dim=1)
 
     def maps(self) -> Tensor:
         """The noise level of a value and the ratio of every image, (B, 2, 1, 1)."""

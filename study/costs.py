@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from checkpoints.checkpoint import write
 from report.tables import markdown
+from runners.pool import cores
 from study.planning import RECORDING, Plan, PlannedRun, Study, flag_of_teachers
 from study.status import DONE, describe_run, is_done, read_status, states
 
@@ -130,7 +130,7 @@ def record_there(plan: Plan, run: PlannedRun, folder: Path) -> dict[str, str]:
 
 def print_costs(study: Study, plan: Plan, jobs: int) -> dict:
     """Prints the runs and their expected costs."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)  # as every job has
+    threads = max(1, len(cores()) // jobs)  # as every job has
     run_states, estimates = states(study), estimate_seconds(study, plan, threads)
     costs = {key: value for key, value in estimates.items() if not math.isnan(value)}
     rows = []

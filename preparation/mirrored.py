@@ -1,0 +1,31 @@
+"""Networks that answer with the mean over mirror images, where the physics allows that."""
+
+from core.errors import UserError
+from models.base import Network, Restorer
+from models.self_ensemble import SelfEnsemble
+from physics.base import Physics
+from physics.mosaic import Mosaic
+from physics.orderings import is_hadamard
+from physics.single_pixel import SinglePixel
+
+
+def self_ensemble(network: Network, physics: Physics, path: str) -> SelfEnsemble:
+    """The network's mean over mirror images; refused where they would be measured differently."""
+    for part in physics.parts:
+        if not mirrors(part):
+            raise UserError(
+                f"self_ensemble: {path} has physics '{part.label}', which does not measure a "
+                "mirrored image as it measures the image; those that do are denoise, and spc with "
+                "Hadamard patterns"
+            )
+    assert isinstance(network, Restorer), "a teacher or a checkpoint that restores images"
+    return SelfEnsemble(network, physics.block)
+
+
+def mirrors(physics: Physics) -> bool:
+    """Whether the first image of a mirrored scene is the mirrored first image."""
+    if isinstance(physics, Mosaic):
+        return mirrors(physics.physics)
+    if isinstance(physics, SinglePixel):
+        return is_hadamard(physics.patterns, physics.config["n"])
+    return physics.config["name"] == "denoise"
