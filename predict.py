@@ -61,6 +61,7 @@ def build_parser() -> flags.Parser:
         help="the m values are those of 0/1 patterns without their opposites, the first all ones",
     )
     flags.add_calibration(group)
+    flags.add_self_ensemble(parser, "the network answers")
     group.add_argument(
         "--split",
         choices=("train", "val", "test"),
@@ -107,6 +108,8 @@ def check_one_use(args, parser: flags.Parser) -> None:
         ("simulate", "truth", "sigma", "tile", "overlap"), "images"
     )
     users |= dict.fromkeys(("scale", "one_sided", "calibration", "split", "live"), "--measurements")
+    if args.self_ensemble and args.export:
+        parser.error("--self_ensemble: an exported network answers once; leave it out")
     for flag, user in users.items():
         value = getattr(args, flag)
         if value is not None and value is not False and user != use:
@@ -133,10 +136,13 @@ def main(args) -> dict:
     from evaluation.export import export_network
     from evaluation.measurements import restore_measurements
     from evaluation.predict import classify_files, restore_files
+    from preparation.mirrored import mirrored_checkpoint
 
     device = runtime.start(args.device)
     values = {name: getattr(args, name) for name in flags.BARE}
     checkpoint = restore(args.checkpoint, values)
+    if args.self_ensemble:
+        checkpoint = mirrored_checkpoint(args.checkpoint, checkpoint)
     folder = folder_for(Path(args.results) / "predict", checkpoint_name(args.checkpoint))
     if args.export:
         return {"exports": {kind: export_network(checkpoint, kind, folder) for kind in args.export}}

@@ -55,21 +55,12 @@ def check_denoiser(args) -> None:
         raise flags.UserError("denoiser: plug-and-play is a baseline; leave out --no-baselines")
 
 
-def mirrored(path: str, checkpoint):
-    """A checkpoint whose network answers by its mean over mirror images."""
-    from dataclasses import replace
-
-    from preparation.mirrored import self_ensemble
-
-    network = self_ensemble(checkpoint.network, checkpoint.physics, path)
-    return replace(checkpoint, network=network)
-
-
 def main(args) -> dict:
     from core import runtime
     from evaluation.checkpoints import checkpoint_names, format_paths, open_restorer
     from evaluation.recorded import evaluate_recorded, write_recorded
     from evaluation.restoration import evaluate_checkpoint, write_restoration
+    from preparation.mirrored import mirrored_checkpoint
     from report import tables
 
     device = runtime.start(args.device)
@@ -78,7 +69,7 @@ def main(args) -> dict:
     print(format_paths(names))
     if args.self_ensemble:
         names = {path: f"{name}_self_ensemble" for path, name in names.items()}
-        checkpoints = {path: mirrored(path, found) for path, found in checkpoints.items()}
+        checkpoints = {path: mirrored_checkpoint(path, one) for path, one in checkpoints.items()}
     rows = []
     with tables.print_at_end(rows):
         for path, name in names.items():

@@ -1,5 +1,8 @@
 """Networks that answer with the mean over mirror images, where the physics allows that."""
 
+from dataclasses import replace
+
+from checkpoints.checkpoint import Checkpoint
 from core.errors import UserError
 from models.base import Network, Restorer
 from models.self_ensemble import SelfEnsemble
@@ -20,6 +23,13 @@ def self_ensemble(network: Network, physics: Physics, path: str) -> SelfEnsemble
             )
     assert isinstance(network, Restorer), "a teacher or a checkpoint that restores images"
     return SelfEnsemble(network, physics.block)
+
+
+def mirrored_checkpoint(path: str, checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with a network that answers by its mean over mirror images."""
+    if checkpoint.is_classifier:
+        raise UserError(f"self_ensemble: {path} classifies; it is for networks that restore images")
+    return replace(checkpoint, network=self_ensemble(checkpoint.network, checkpoint.physics, path))
 
 
 def mirrors(physics: Physics) -> bool:

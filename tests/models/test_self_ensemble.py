@@ -1,5 +1,6 @@
 """The mean over mirror images: whatever the scene, measured again, mirrored, would give."""
 
+import numpy as np
 import pytest
 import torch
 from doubles import skip_training
@@ -7,6 +8,7 @@ from test_scripts import TINY, call
 
 import main_unet
 import main_unet_dist
+import predict
 import test_UNet
 from algo_functions import build_physics
 from checkpoints.checkpoint import restore
@@ -134,3 +136,22 @@ def test_what_has_no_mean_is_refused_in_words(words, message):
     named = [] if "--online" in words else ["--teacher", teacher]
     with pytest.raises((UserError, SystemExit), match=message):
         call(main_unet_dist, "--cr", "0.25", *named, "--self_ensemble", *TINY, *words)
+
+
+def test_measured_values_are_restored_by_the_mean(capsys):
+    path = call(main_unet, "--cr", "0.5", *TINY)["export"]
+    saved = restore(path)
+    y = saved.physics.measure(torch.rand(3, 1, N, N))
+    np.save("y.npy", saved.physics.values(y)[:, 0].numpy())
+    words = ["--checkpoint", path, "--measurements", "y.npy", "--self_ensemble"]
+    found = np.load(call(predict, *words)["folder"] + "/reconstructions.npy")
+    x0 = saved.physics.first_image(y)
+    with torch.no_grad():
+        expected = sum(saved.network(x0.flip(sides)).flip(sides) for sides in MIRRORS) / 4
+        assert np.allclose(found, expected, atol=1e-5)
+        assert not np.allclose(found, saved.network(x0), atol=1e-5)
+    with pytest.raises(SystemExit):
+        call(predict, "--checkpoint", path, "--export", "onnx", "--self_ensemble")
+    assert "an exported network answers once" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"classifier_student\.pth classifies"):
+        call(predict, "--checkpoint", "zoo:classifier_student", "y.npy", "--self_ensemble")
