@@ -73,8 +73,11 @@ def begin(args, teacher=None):
     )
 
 
-def prepare(args, device, companion=None, **training_of_teacher):
-    """A student and its teacher, ready to be trained; `train` is of a teacher that learns first."""
+def prepare(args, device, companion=None, train_teacher=None):
+    """A student and its teacher, ready to be trained.
+
+    `train_teacher` trains a teacher that learns from a recording first, by default to its end.
+    """
     from dataclasses import replace
     from functools import cache
 
@@ -93,7 +96,8 @@ def prepare(args, device, companion=None, **training_of_teacher):
 
     teacher = setup.teacher_of(args, path, lambda: splits()["train"].stack())
     run = begin(args, teacher)
-    teacher = prepare_teacher(args, teacher, path, splits(), device, **training_of_teacher)
+    training = {"train": train_teacher} if train_teacher else {}
+    teacher = prepare_teacher(args, teacher, path, splits(), device, **training)
     if args.self_ensemble:
         owner = f"teacher {args.teacher or path}"
         network = self_ensemble(teacher.network, teacher.physics, owner)

@@ -141,9 +141,11 @@ def main(args) -> dict:
     device = runtime.start(args.device)
     values = {name: getattr(args, name) for name in flags.BARE}
     checkpoint = restore(args.checkpoint, values)
+    name = checkpoint_name(args.checkpoint)
     if args.self_ensemble:
         checkpoint = mirrored_checkpoint(args.checkpoint, checkpoint)
-    folder = folder_for(Path(args.results) / "predict", checkpoint_name(args.checkpoint))
+        name = f"self_ensemble_{name}"
+    folder = folder_for(Path(args.results) / "predict", name)
     if args.export:
         return {"exports": {kind: export_network(checkpoint, kind, folder) for kind in args.export}}
     predict = restore_measurements if args.measurements else restore_files

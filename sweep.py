@@ -187,7 +187,7 @@ def answer_atlas(args) -> dict:
     if args.status:
         return {}
     if args.dry_run:
-        result = print_hours(results)
+        result = print_hours(results, len(own_args))
     else:
         result = write_atlas(question, parts, Path(args.results) / "sweeps" / name)
     if failed and not args.collect:
@@ -195,14 +195,14 @@ def answer_atlas(args) -> dict:
     return result
 
 
-def print_hours(costs: list[dict]) -> dict:
-    """What all studies of an atlas are expected to take."""
+def print_hours(costs: list[dict], count: int) -> dict:
+    """What the studies of an atlas are expected to take, of which some may have failed."""
     runs, left, minutes, untimed = (
         sum(cost[name] for cost in costs) for name in ("runs", "left", "minutes", "untimed")
     )
     more = f", and {untimed} runs that cannot be timed beforehand" if untimed else ""
     print(
-        f"\nall {len(costs)} studies: {runs:,} runs, {left:,} not done; "
+        f"\n{len(costs)} of {count} studies: {runs:,} runs, {left:,} not done; "
         f"about {minutes / 60:.1f} hours of work{more}"
     )
     return {"runs": runs, "minutes": minutes}

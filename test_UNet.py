@@ -66,10 +66,10 @@ def main(args) -> dict:
     device = runtime.start(args.device)
     checkpoints = {path: open_restorer(path, args) for path in args.checkpoint}
     names = checkpoint_names(checkpoints)
-    print(format_paths(names))
     if args.self_ensemble:
-        names = {path: f"{name}_self_ensemble" for path, name in names.items()}
+        names = {path: f"self_ensemble_{name}" for path, name in names.items()}
         checkpoints = {path: mirrored_checkpoint(path, one) for path, one in checkpoints.items()}
+    print(format_paths(names))
     rows = []
     with tables.print_at_end(rows):
         for path, name in names.items():

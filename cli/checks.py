@@ -224,9 +224,22 @@ def check_untrained_teacher(args: Namespace) -> None:
 
 
 def check_self_ensemble(args: Namespace) -> None:
-    """Refuses a mean over mirror images of a teacher that learns."""
-    if args.self_ensemble and args.online:
+    """Refuses a mean over mirror images where it would change nothing, or cannot be taken."""
+    if not args.self_ensemble:
+        return
+    if args.online:
         raise UserError("self_ensemble: with --online the teacher learns too; leave out one")
+    if args.loss_distill and args.type_dist != "output":
+        raise UserError(
+            f"self_ensemble: a mean over mirror images has one layer, and --type_dist "
+            f"{args.type_dist} compares others; give --type_dist output"
+        )
+    taught = args.labels is None or args.labels not in LABELS or LABELS[args.labels].has_teacher
+    if not (args.loss_distill or taught):
+        raise UserError(
+            f"self_ensemble: labels {args.labels} ask no teacher, so nothing would change; "
+            "leave it out"
+        )
 
 
 def teacher_files(args: Namespace) -> dict[str, Path | None]:

@@ -58,6 +58,7 @@ COLUMNS = (  # of the results table; the first ten are the original release's
     "SSIM Global", "Saved Batches", "Checkpoint", "Camera", "Ordering", "x0", "SNR", "Seed",
     "PSNR Clipped", "PSNR Pooled", "Images", "PSNR Back-projection", "PSNR LMMSE", "Crop Border",
     "Y Channel", "LMMSE Images", "PSNR TV", "PSNR Plug-and-play",
+    "Self-ensemble",
 )  # fmt: skip
 
 
@@ -360,4 +361,5 @@ def results_row(part: PhysicsResult, result: CheckpointResult, args: Namespace) 
         "LMMSE Images": result.lmmse_images if "LMMSE" in baselines else None,
         "PSNR TV": baselines.get("TV"),
         "PSNR Plug-and-play": baselines.get("plug-and-play"),
+        "Self-ensemble": args.self_ensemble,
     }

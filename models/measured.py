@@ -42,16 +42,16 @@ class Measured:
     def mirrored(self, sides: tuple[int, ...]) -> Tensor:
         """The measurements of the mirrored scene: a Hadamard pattern becomes itself, or minus it.
 
-        Blocks change their places.
+        Of larger images the blocks are mirrored in their places too.
         """
-        values = self.transform(self.transform(self.values).flip(sides))
-        others = torch.cat((self.variance, self.mask), dim=1).flip(sides)
-        if self.size == (self.n, self.n):
-            others = others.flip(sides)
-        else:
+        with torch.autocast(self.values.device.type, enabled=False):  # as for the correction
+            values = self.transform(self.transform(self.values.float()).flip(sides))
+        variance = self.variance
+        if self.size != (self.n, self.n):
             rows, columns = (side // self.n for side in self.size)
-            others = assemble_blocks(split_blocks(others, self.n).flip(sides), rows, columns)
-        return torch.cat((values, others), dim=1)
+            blocks = split_blocks(variance.flip(sides), self.n).flip(sides)
+            variance = assemble_blocks(blocks, rows, columns)
+        return torch.cat((values, variance, self.mask), dim=1)
 
     def maps(self) -> Tensor:
         """The noise level of a value and the ratio of every image, (B, 2, 1, 1)."""

@@ -31,6 +31,8 @@ class SelfEnsemble(Restorer):
 
     def mirrored(self, x: Tensor, sides: tuple[int, ...]) -> Tensor:
         """The first image of the mirrored scene."""
+        if not sides:
+            return x
         if not self.reads_measurements:
             return x.flip(sides)
         measured = Measured(x, self.c, self.n)

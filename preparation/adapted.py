@@ -28,7 +28,8 @@ def prepare_teacher(
 ) -> Teacher:
     """The teacher, after a training of its own on the recording where --labels ask for that.
 
-    The recorded values know nothing of what no pattern measured: there it stays as it was.
+    `train` is what trains it. The recorded values know nothing of what no pattern measured: there
+    it stays as it was.
     """
     if not args.labels or not LABELS[args.labels].teacher_labels:
         return teacher
@@ -61,6 +62,7 @@ def args_of(args: Namespace, teacher: Teacher) -> Namespace:
         "measurement_part": "all",
         "loss_distill": [],
         "sup_loss": 0,
+        "self_ensemble": False,  # which changes its answers, not what it learns
     }
     own = {
         "network": teacher.config["name"],

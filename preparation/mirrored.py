@@ -12,14 +12,19 @@ from physics.orderings import is_hadamard
 from physics.single_pixel import SinglePixel
 
 
-def self_ensemble(network: Network, physics: Physics, path: str) -> SelfEnsemble:
-    """The network's mean over mirror images; refused where they would be measured differently."""
+def self_ensemble(network: Network, physics: Physics, owner: str) -> SelfEnsemble:
+    """The network's mean over mirror images; refused where they cannot be known."""
     for part in physics.parts:
+        if part.config.get("x0") == "lmmse":
+            raise UserError(
+                f"self_ensemble: {owner} begins with x0 lmmse, which is fitted to images as they "
+                "are, not to mirrored ones; it needs x0 adjoint"
+            )
         if not mirrors(part):
             raise UserError(
-                f"self_ensemble: {path} has physics '{part.label}', which does not measure a "
-                "mirrored image as it measures the image; those that do are denoise, and spc with "
-                "Hadamard patterns"
+                f"self_ensemble: what {owner} sees of a mirrored image is not known from what it "
+                f"sees of the image (physics '{part.label}'); it is known of denoise, sr, blur "
+                "without motion, and spc with Hadamard patterns"
             )
     assert isinstance(network, Restorer), "a teacher or a checkpoint that restores images"
     return SelfEnsemble(network, physics.block)
@@ -33,9 +38,10 @@ def mirrored_checkpoint(path: str, checkpoint: Checkpoint) -> Checkpoint:
 
 
 def mirrors(physics: Physics) -> bool:
-    """Whether the first image of a mirrored scene is the mirrored first image."""
+    """Whether the first image of a mirrored scene follows from that of the scene."""
     if isinstance(physics, Mosaic):
         return mirrors(physics.physics)
     if isinstance(physics, SinglePixel):
         return is_hadamard(physics.patterns, physics.config["n"])
-    return physics.config["name"] == "denoise"
+    name, kernel = physics.config["name"], physics.config.get("kernel")
+    return name in ("denoise", "sr") or (name == "blur" and kernel != "motion")

@@ -85,7 +85,7 @@ def time_run(plan: Plan, run: PlannedRun, folder: Path) -> float:
         fits.extend(fits_of_teacher)
         return [{"checkpoint": args.teacher}]
 
-    first = {"train": keep} if run.recording else {}
+    first = {"train_teacher": keep} if run.recording else {}
     fits.append(script.prepare(args, device, **first))
     return sum(time_fit(fit) for fit in fits)
 

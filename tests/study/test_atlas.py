@@ -231,7 +231,7 @@ def test_the_hours_of_all_studies_are_said_before_anything_is_trained(monkeypatc
     count = sum(len(study.runs) for study in found)
     last = capsys.readouterr().out.strip().splitlines()[-1]
     expected = f"{count} runs, {count} not done; about {count / 60:.1f} hours of work"
-    assert last == f"all 2 studies: {expected}"
+    assert last == f"2 of 2 studies: {expected}"
     assert not Path("results/sweeps/atlas").exists()
 
 
