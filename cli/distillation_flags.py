@@ -228,8 +228,8 @@ def add_self_ensemble(parser: Parser, who: str) -> None:
     parser.add_argument_group("mirror images").add_argument(
         "--self_ensemble",
         action="store_true",
-        help=f"{who} by its mean over the four mirror images of what it sees, with physics denoise "
-        "or Hadamard patterns",
+        help=f"{who} by its mean over the four mirror images of what it sees; for spc with "
+        "Hadamard patterns, denoise, sr, and blur without motion",
     )
 
 
