@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from checkpoints import checkpoint
+from cli.checks import given_teacher, untrained_teacher
 from core import distributed
 from core.registry import CANDIDATES, LABELS, MEASUREMENT_WEIGHT, LabelSpec
 from core.runtime import data_seed
@@ -45,12 +46,13 @@ def trainer(
 def candidates_of(args: Namespace, teacher: bool) -> list[Namespace]:
     """The command lines among which is chosen: labels, and weights of the measurements beside them.
 
-    A weight that is typed is kept.
+    A weight that is typed is kept. A teacher that has nothing to learn does not learn first.
     """
+    learns = teacher and not (untrained_teacher(args.teacher)[0] or given_teacher(args.teacher))
     candidates = []
     for labels in CANDIDATES:
         spec = LABELS[labels]
-        if spec.has_teacher and not teacher:
+        if (spec.has_teacher and not teacher) or (spec.teacher_labels and not learns):
             continue
         weights = weights_of(spec, args.measurement_weight)
         for weight in weights:

@@ -143,6 +143,13 @@ def test_a_typed_weight_is_the_only_one_that_best_tries(laboratory):
     assert tried == [("adapted", None), ("both", 1), *without]
 
 
+def test_best_of_a_teacher_that_cannot_learn_leaves_out_the_labels_for_which_it_would(laboratory):
+    words = ["--labels", "best", "--teacher", "tv", "--type_dist", "output"]
+    tried = [one.labels for one in candidates_of(parsed(laboratory, *words), True)]
+    assert list(dict.fromkeys(tried)) == ["both", "teacher", "measurements", "raw"]
+    assert distilled(laboratory, *words, "--epochs", "1")["chosen"]
+
+
 def test_an_adapted_teacher_is_one_that_is_distilled_from_itself(laboratory, capsys):
     first = distilled(laboratory, "--labels", "adapted", "--run_name", "first")
     assert "the teacher learns from the recording first" in capsys.readouterr().out
