@@ -1,6 +1,7 @@
 """The report of an atlas: one table and one picture of settings from several studies."""
 
 import math
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from study.question import format_setting
 
 COMPARED = (*WITH_GAIN, "trained")  # roles of runs that a row may name
 COLORS = {HELPS: figures.COLORS[2], HARMS: figures.COLORS[1]}
+LINE = 52  # letters of a line of a row's name in the picture
+DIGITS = {"dB": 2, "points": 1}  # behind the point of a gain in the picture
 METHOD = """\
 A gain is the mean score on the test images minus that of the same student with the same seed that \
 had no teacher (of recordings: that was not adapted). In a row with "over" it is that minus the \
@@ -201,10 +204,10 @@ def describe_verdicts(entries: list[Entry], verdicts: list[str], wanted: int) ->
 
 
 def plot_atlas(entries: list[Entry], verdicts: list[str]) -> Figure:
-    """Every gain with its interval; a panel for each unit."""
+    """Every gain with its interval, in numbers too; a panel for each unit."""
     units = list(dict.fromkeys(entry.unit for entry in entries))
     counts = [sum(entry.unit == unit for entry in entries) for unit in units]
-    height = 0.9 * len(units) + 0.3 * len(entries)
+    height = 0.9 * len(units) + 0.4 * len(entries)
     figure, axes = plt.subplots(
         len(units),
         1,
@@ -219,14 +222,23 @@ def plot_atlas(entries: list[Entry], verdicts: list[str]) -> Figure:
             for entry, found in zip(entries, verdicts, strict=True)
             if entry.unit == unit
         ]
+        numbers = axis.secondary_yaxis("right")
+        texts = []
         for k, (entry, found) in enumerate(chosen):
             gain, color = entry.gain, COLORS.get(found, "#666666")
             half = 0 if math.isnan(gain.high) else gain.high - gain.mean
-            axis.errorbar(gain.mean, k, xerr=half, marker="o", capsize=3, color=color, ls="none")
-        names = [f"{entry.missing}: {entry.name}" for entry, _ in chosen]
+            filled = color if found in COLORS else "white"
+            axis.errorbar(
+                gain.mean, k, xerr=half, marker="o", mfc=filled, capsize=3, color=color, ls="none"
+            )
+            digits = DIGITS[unit]
+            spread = f" ± {half:.{digits}f}" if half else ""
+            texts.append(f"{gain.mean:+.{digits}f}{spread}")
+        names = [textwrap.fill(f"{entry.missing}: {entry.name}", LINE) for entry, _ in chosen]
         axis.set_yticks(range(len(chosen)), names)
+        numbers.set_yticks(range(len(chosen)), texts)
         axis.set_ylim(len(chosen) - 0.5, -0.5)
         axis.axvline(0, color="black", lw=0.8, ls="-")
-        axis.set_xlabel(f"gain ({unit})")
+        axis.set_xlabel(f"gain ({unit}); a ring: no difference shown")
         axis.grid(axis="x")
     return figure

@@ -140,6 +140,11 @@ def test_the_verdicts_are_corrected_for_all_rows():
     assert values[order[0]] * 3 < 0.05 and values[order[1]] * 2 < 0.05
     (axis,) = plot_atlas(entries, verdicts).axes
     assert [label.get_text() for label in axis.get_yticklabels()] == ["x: 1.0", "x: 0.0", "x: -0.5"]
+    shown = [label.get_text() for label in axis.child_axes[0].get_yticklabels()]
+    means = [np.mean(entry.after) - np.mean(entry.before) for entry in entries]
+    assert [text.split(" ± ")[0] for text in shown] == [f"{mean:+.2f}" for mean in means]
+    rings = [bar.lines[0].get_markerfacecolor() == "white" for bar in axis.containers]
+    assert rings == [False, True, False]
     assert atlas.COLORS[HELPS] != atlas.COLORS[HARMS]
 
 
