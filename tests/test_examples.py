@@ -1,9 +1,12 @@
 """The examples run to their end, and the functions of distillpool are the scripts."""
 
 import re
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import deepinv
+import numpy as np
 import pytest
 import torch
 
@@ -11,11 +14,12 @@ import distillpool as dp
 import main_unet
 from checkpoints import checkpoint
 from core.errors import UserError
+from data_loader import Request, build_splits
 
 EXAMPLES = sorted(
     path
     for path in (Path(__file__).parents[1] / "examples").glob("*.py")
-    if path.stem not in ("my", "photocurrents")  # whose parts a command line names
+    if path.stem not in ("my", "photocurrents", "cifar10_small")  # parts, and a download
 )
 TINY = {
     "dataset": "digits", "n": 16, "width": 4, "steps": 2, "batch_size": 4, "limit_train": 8,
@@ -30,6 +34,26 @@ def test_an_example_runs_to_its_end(path, tmp_path, monkeypatch, capsys):
     assert count == 1, "its steps are where the test can make them few"
     exec(compile(text, str(path), "exec"), {"__file__": str(path), "__name__": "example"})
     assert capsys.readouterr().out
+
+
+def test_the_small_cifar10_has_the_same_number_of_every_class(tmp_path, monkeypatch):
+    def images(folder, train, download):
+        generator = np.random.default_rng(int(train))
+        y = generator.integers(0, 10, 6000)
+        x = y[:, None, None, None].repeat(32, 1).repeat(32, 2).repeat(3, 3).astype(np.uint8)
+        return SimpleNamespace(data=x, targets=y.tolist(), classes=[*"abcdefghij"])
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", images)
+    path = Path(__file__).parents[1] / "examples" / "cifar10_small.py"
+    runpy.run_path(str(path))["main"](tmp_path)
+    splits = build_splits(
+        Request("npz", 8, 3, str(tmp_path / "cifar10_small.npz")), wanted=("train", "test")
+    )
+    with np.load(tmp_path / "cifar10_small.npz") as file:
+        assert np.bincount(file["y_train"]).tolist() == [400] * 10
+        assert np.bincount(file["y_test"]).tolist() == [100] * 10
+        assert (file["x_test"][:, 0, 0, 0] == file["y_test"]).all()
+    assert len(splits["test"]) == 1000
 
 
 def test_a_function_is_its_script_with_the_same_defaults(tmp_path, monkeypatch):
