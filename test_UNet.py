@@ -37,8 +37,8 @@ def build_parser() -> flags.Parser:
         "--denoiser",
         type=flags.network_file,
         metavar="PATH",
-        help="also evaluate plug-and-play with this denoiser, which main_unet.py --physics denoise "
-        "--network drunet --sigma 0 50 trains",
+        help="also evaluate plug-and-play with this denoiser: zoo:plug_in_denoiser, or one that "
+        "main_unet.py --physics denoise --network drunet --sigma 0 50 trains",
     )
     flags.add_self_ensemble(parser, "each network answers")
     parser.checks.append(check_denoiser)

@@ -214,7 +214,9 @@ def check_untrained_teacher(args: Namespace) -> None:
         except ArgumentTypeError as error:
             raise UserError(f"teacher {args.teacher}: the weight {error}") from None
     if kind == "pnp" and not option:
-        raise UserError("teacher pnp: which denoiser? give --teacher pnp:DENOISER.pth")
+        raise UserError(
+            "teacher pnp: which denoiser? give --teacher pnp:zoo:plug_in_denoiser or pnp:FILE.pth"
+        )
     if args.physics not in ("spc", "cs"):
         raise UserError(
             f"teacher {args.teacher}: it reads the measurements of a single-pixel camera, so it "

@@ -80,7 +80,8 @@ def plugged_in(path: str, physics: Physics) -> PlugAndPlay:
         raise UserError(
             f"denoiser {path} was trained for '{own['name']}' with network "
             f"'{checkpoint.network_config['name']}': it must remove noise of a level that it is "
-            "told, as main_unet.py --physics denoise --network drunet --sigma 0 50 trains it"
+            "told, as zoo:plug_in_denoiser does; main_unet.py --physics denoise --network drunet "
+            "--sigma 0 50 trains one"
         )
     if own["c"] != physics.config["c"]:
         raise UserError(
