@@ -419,7 +419,7 @@ CLASS_LOSSES = {
         gather=True,
         needs=("logits", "samples"),
     ),
-    "mse": LossSpec(path="distill.feature:mse", weight=1.0, safe=0.15, layers="latent"),
+    "mse": LossSpec(path="distill.feature:mse", weight=1.0, safe=0.07, layers="latent"),
     "hint": LossSpec(
         path="distill.feature:mse", weight=1.0, safe=0.2, adapter="always", layers="latent"
     ),
@@ -500,7 +500,7 @@ CLASS_LOSSES = {
     "isrd": LossSpec(
         path="distill.pixel:ISRD",
         weight=10.0,
-        safe=2.5,
+        safe=1.2,
         adapter="own",
         layers="first",
         reads=("teacher_input",),
