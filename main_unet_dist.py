@@ -96,8 +96,7 @@ def prepare(args, device, companion=None, train_teacher=None):
 
     teacher = setup.teacher_of(args, path, lambda: splits()["train"].stack())
     run = begin(args, teacher)
-    training = {"train": train_teacher} if train_teacher else {}
-    teacher = prepare_teacher(args, teacher, path, splits(), device, **training)
+    teacher = prepare_teacher(args, teacher, path, splits(), device, train_teacher)
     if args.self_ensemble:
         owner = f"teacher {args.teacher or path}"
         network = self_ensemble(teacher.network, teacher.physics, owner)

@@ -236,7 +236,7 @@ def check_self_ensemble(args: Namespace) -> None:
             f"self_ensemble: a mean over mirror images has one layer, and --type_dist "
             f"{args.type_dist} compares others; give --type_dist output"
         )
-    taught = args.labels is None or args.labels not in LABELS or LABELS[args.labels].has_teacher
+    taught = args.labels not in LABELS or LABELS[args.labels].has_teacher
     if not (args.loss_distill or taught):
         raise UserError(
             f"self_ensemble: labels {args.labels} ask no teacher, so nothing would change; "

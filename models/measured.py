@@ -45,7 +45,7 @@ class Measured:
         Of larger images the blocks are mirrored in their places too.
         """
         with torch.autocast(self.values.device.type, enabled=False):  # as for the correction
-            values = self.transform(self.transform(self.values.float()).flip(sides))
+            values = self.transform(self.transform(self.values).flip(sides))
         variance = self.variance
         if self.size != (self.n, self.n):
             rows, columns = (side // self.n for side in self.size)

@@ -24,12 +24,12 @@ def prepare_teacher(
     path: Path | None,
     splits: dict[str, Images],
     device: torch.device,
-    train: Callable[[list[loop.Fit]], list[dict]] = loop.train,
+    train: Callable[[list[loop.Fit]], list[dict]] | None = None,
 ) -> Teacher:
     """The teacher, after a training of its own on the recording where --labels ask for that.
 
-    `train` is what trains it. The recorded values know nothing of what no pattern measured: there
-    it stays as it was.
+    `train` is what trains it, by default to its end. The recorded values know nothing of what no
+    pattern measured: there it stays as it was.
     """
     if not args.labels or not LABELS[args.labels].teacher_labels:
         return teacher
@@ -44,6 +44,7 @@ def prepare_teacher(
         task = setup.distillation(
             own, learner, physics, teacher, images, device, recording=recording
         )
+        train = train or loop.train
         (scores,) = train([setup.fit_of(task, teacher.config, splits, own, run)])
     except setup.Finished as finished:
         scores = finished.scores
