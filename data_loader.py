@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from core.errors import CONTROL, UserError, in_a_line
 from core.inputs import check_data
 from core.registry import DATASETS, LAYOUTS, look_up
 from data.batches import UNLABELLED, Images, Source
 from data.images import SUFFIXES, Request
-from data.splits import SPLITS, WORDS, shuffled_order, stratified_order
+from data.splits import SPLIT_SEED, SPLITS, WORDS, shuffled_order, stratified_order
 
 __all__ = ["Request", "build_splits"]
 
@@ -45,22 +46,29 @@ def build_splits(
             raise too_few_error(request, sources, split)
         subset = torch.arange(count)
         if limit is not None and limit < count:
-            labels = source.labels
-            order = shuffled_order(count) if labels is None else stratified_order(labels)
-            subset = order[:limit]
+            subset = random_order(source, SPLIT_SEED if split == "test" else request.subset_seed)
+            subset = subset[:limit]
         if split == "train" and request.limit_labels is not None:
-            source = limit_labels(source, len(subset), request.limit_labels)
+            source = limit_labels(source, len(subset), request)
         seed = augment_seed if split == "train" else None
         splits[split] = (source.kind or Images)(source, subset, seed, request.shift)
     return splits
 
 
-def limit_labels(source: Source, count: int, limit: int) -> Source:
-    """The training images, of which `count` are used, with the labels of so many of them alone."""
-    assert source.labels is not None, "a dataset with labels"
+def random_order(source: Source, seed: int) -> Tensor:
+    """A random order of a split's images; every beginning of it holds the shares of the classes."""
+    if source.labels is None:
+        return shuffled_order(len(source.images), seed)
+    return stratified_order(source.labels, seed)
+
+
+def limit_labels(source: Source, count: int, request: Request) -> Source:
+    """The training images, of which `count` are used, with the labels of some of them alone."""
+    limit = request.limit_labels
+    assert source.labels is not None and limit is not None, "a dataset with labels"
     if limit > count:
         raise UserError(f"limit_labels {limit}: there are only {count} training images")
-    known = set(stratified_order(source.labels)[:limit].tolist())
+    known = set(random_order(source, request.subset_seed)[:limit].tolist())
     labels = [label if k in known else UNLABELLED for k, label in enumerate(source.labels)]
     return source._replace(labels=labels)
 

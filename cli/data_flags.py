@@ -4,6 +4,7 @@ from argparse import Namespace
 from typing import Any
 
 from core import own
+from core.errors import UserError
 from core.inputs import check_data, recorded_config
 from core.registry import DATASETS, LABELLED, LIGHT, PADDINGS, PHYSICS, READERS, Entry
 from parsing.parser import Parser, Several
@@ -117,9 +118,27 @@ def add_data(
         group.add_argument(
             f"--limit_{split}",
             type=counting,
-            help=f"use only this many {names[split]} images, a fixed random subset",
+            help=f"use only this many {names[split]} images, a random subset",
         )
+    if {"train", "val"} <= {*limits}:
+        group.add_argument(
+            "--subset_seed",
+            type=natural,
+            default=0,
+            help="which images are in the subsets of training and validation, whatever the --seed",
+        )
+        parser.checks.append(check_subset)
     return group
+
+
+def check_subset(args: Namespace) -> None:
+    """Refuses the seed of a subset where there is none."""
+    limits = [getattr(args, f"limit_{what}", None) for what in ("train", "val", "labels")]
+    if args.subset_seed and limits == [None] * 3 and args.dataset != "hybrid":
+        raise UserError(
+            f"subset_seed {args.subset_seed}: all images are used, so no subset is chosen; give "
+            "--limit_train or --limit_val, or a classifier's --limit_labels"
+        )
 
 
 def refuse_with_recording(parser: Parser, args: Namespace, flags: tuple[str, ...]) -> None:

@@ -242,7 +242,7 @@ def add_class_training(parser: Parser) -> None:
     group.add_argument(
         "--limit_labels",
         type=counting,
-        help="use the labels of only this many training images, a fixed random subset; "
+        help="use the labels of only this many training images, a random subset; "
         "on the others a teacher teaches alone, and without one they are left out",
     )
     add_loading(parser)

@@ -54,6 +54,7 @@ LATER = {
     "set": (None,),
     "layers": (None,),
     "limit_labels": (None,),
+    "subset_seed": (0,),
     "self_ensemble": (False,),
     **{name: (None, default) for name, default in LIGHT.items()},
 }

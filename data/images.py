@@ -47,6 +47,7 @@ class Request(NamedTuple):
     limit_val: int | None = None
     limit_test: int | None = None
     limit_labels: int | None = None  # of the training images, those whose label is known
+    subset_seed: int = 0  # chooses the images of limit_train, limit_val and limit_labels
     gt: str | None = None
     lq: str | None = None
     pairs: str | None = None

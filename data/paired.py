@@ -96,9 +96,9 @@ def hybrid(request: Request) -> dict[str, Source]:
     total = round(len(alone) / (1 - request.paired_share))
     total = min(total, request.limit_train or total)
     count = round(request.paired_share * total)
-    order = shuffled_order(len(splits["train"])).tolist()
+    order = shuffled_order(len(splits["train"]), request.subset_seed).tolist()
     repeated = [splits["train"][order[k % len(order)]] for k in range(count)]
-    selected = shuffled_order(len(alone)).tolist()[: total - count]
+    selected = shuffled_order(len(alone), request.subset_seed).tolist()[: total - count]
     splits["train"] = repeated + [alone[k] for k in selected]
     return {split: source_of_pairs(pairs, request) for split, pairs in splits.items()}
 

@@ -9,29 +9,31 @@ from torch import Tensor
 
 WORDS = {"train": "training", "val": "validation", "test": "test"}
 SPLITS = tuple(WORDS)
-SPLIT_SEED = 0  # of splits and subsets; a run's --seed must not move an image from test to training
+SPLIT_SEED = 0  # of splits; a run's --seed must not move an image from test to training
 
 
-def shuffled_order(count: int) -> Tensor:
+def shuffled_order(count: int, seed: int = SPLIT_SEED) -> Tensor:
     """The fixed random order of so many images."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED))
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
-def places_in_classes(labels: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+def places_in_classes(
+    labels: Sequence[int], seed: int = SPLIT_SEED
+) -> Iterator[tuple[int, int, int]]:
     """In a fixed random order: an image's number, its place in its class, the size of the class."""
     labels = [int(label) for label in labels]
     sizes, before = Counter(labels), Counter()
-    for i in shuffled_order(len(labels)).tolist():
+    for i in shuffled_order(len(labels), seed).tolist():
         yield i, before[labels[i]], sizes[labels[i]]
         before[labels[i]] += 1
 
 
-def stratified_order(labels: Sequence[int]) -> Tensor:
+def stratified_order(labels: Sequence[int], seed: int = SPLIT_SEED) -> Tensor:
     """A fixed random order that begins with one image of every class.
 
     Every beginning of it holds the classes in their shares.
     """
-    items = sorted(places_in_classes(labels), key=lambda item: item[1] / item[2])
+    items = sorted(places_in_classes(labels, seed), key=lambda item: item[1] / item[2])
     return torch.tensor([i for i, _, _ in items])
 
 

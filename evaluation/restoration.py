@@ -46,6 +46,7 @@ TRAINING_DATA = {  # keys of a checkpoint's configuration that describe its trai
     "data_root": str,
     "crop": str,
     "limit_train": int,
+    "subset_seed": int,
     "gt": str,
     "lq": str,
     "pairs": str,
@@ -124,7 +125,7 @@ def training_data_of(config: dict, args: Namespace) -> dict:
         if valid and kind is str:
             valid = not CONTROL.search(value)
         if valid and kind is int:
-            valid = value >= 1
+            valid = value >= (0 if name == "subset_seed" else 1)
         if not valid:
             raise UserError(f"the checkpoint's config has an impossible {name} {value!r:.80}")
     if values["dataset"] == args.dataset and args.dataset in FETCHED:

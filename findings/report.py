@@ -39,7 +39,9 @@ p-values are not corrected. Where no difference is shown, "could have seen" is t
 this test, corrected for all settings, finds in four of five such studies, if the deviation over \
 the seeds is as measured, which few seeds tell roughly. The closed gap is the \
 share of the difference between teacher and student alone, which counts as exact; of several \
-teachers it is that with the best validation. The same teachers are used with all seeds."""
+teachers it is that with the best validation."""
+SAME_TEACHERS = """\
+The same teachers are used with all seeds, so the intervals do not include the effect of others."""
 ONE_ORDER = """\
 The seeds change the initial weights and dropout only: all runs get the same images in the same \
 order, so the intervals over the seeds do not include the effect of other orders."""
@@ -205,7 +207,8 @@ def settings_section(results: Results, plan: Plan, rows: list[dict], method: str
 
 def gain_sections(results: Results, plan: Plan, rows: list[dict]) -> list[Section]:
     """The table of settings, and figures of their gains."""
-    sections = [settings_section(results, plan, rows, METHOD)]
+    method = METHOD if plan.own_teachers else f"{METHOD} {SAME_TEACHERS}"
+    sections = [settings_section(results, plan, rows, method)]
     heat_maps = figures.plot_heat_maps(results)
     if heat_maps is not None:
         caption = (

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SAME_COST = (  # flags that hardly change the cost of a run
     "seed", "data_seed", "cr", "ordering", "type_dist", "loss_distill", "alpha", "beta", "gamma",
-    "teacher", "shuffle_teacher", "lr", "data_root", "init_student",
+    "subset_seed", "teacher", "shuffle_teacher", "lr", "data_root", "init_student",
 )  # fmt: skip
 STEPS = 3  # that are timed, after one that is not
 FORWARD = 1 / 3  # of the cost of a step: a batch without a gradient

@@ -31,6 +31,7 @@ from study.question import (
 # flags that a study sets itself, or that it cannot have
 RESERVED = ("seeds", "results", "run_name", "config", "dry_run", "overwrite", "resume")
 SAME = "same"  # the value of a teacher's flag that is the student's
+SEED = "seed"  # the value of a flag that is the seed of each run
 UNTRAINED = "untrained"  # of a teacher's section: the word of --teacher, such as tv
 ALONE_NAMES = {"loss_gt": "loss", "init_student": "train_again"}  # flags of the student alone
 COMMON = ("dataset", "data_root", "on_bad_image", "n", "c", "crop")  # of teacher and student
@@ -130,6 +131,7 @@ class Plan:
             scripts = ", ".join(f"{script}.py" for script in TRAINING)
             raise UserError(f"study: unknown script '{self.script}': choose from {scripts}")
         self.check()
+        self.check_seeds()
 
     # ---------------------------------------------------------------- checks
 
@@ -177,6 +179,31 @@ class Plan:
         values = [value for flags in sections for value in flags.values()]
         if not self.grids or [] in values:
             raise UserError("study: its grid is empty; give --vary NAME=VALUE,VALUE")
+
+    @property
+    def own_teachers(self) -> bool:
+        """Whether each seed of a student has teachers of its own."""
+        teachers = [teacher for _, together in self.grids for teacher in together]
+        return any(SAME in as_list(teacher.get("seed")) for teacher in teachers)
+
+    def check_seeds(self) -> None:
+        """Refuses what cannot follow the seed."""
+        sections = [self.fixed, *(grid for grid, _ in self.grids)]
+        following = [k for flags in sections for k, value in flags.items() if value == SEED]
+        sections += [teacher for _, teachers in self.grids for teacher in teachers]
+        if (following or self.own_teachers) and any("data_seed" in flags for flags in sections):
+            what = in_a_line(following[0]) if following else "the teacher"
+            raise UserError(
+                "study: with data_seed all seeds of a setting share the images and the teacher; "
+                f"leave it out where {what} follows the seed"
+            )
+        for name in following:
+            for teacher in (teacher for _, teachers in self.grids for teacher in teachers):
+                if name not in teacher and teacher.get("seed") != SAME:
+                    raise UserError(
+                        f"study: {in_a_line(name)} follows the seed of each student: give its "
+                        f"teachers 'seed: {SAME}', or {in_a_line(name)} of their own"
+                    )
 
     def check_teachers(self, teachers: list[dict], reserved: tuple[str, ...]) -> None:
         """Refuses what the teachers of one student cannot be."""
@@ -254,20 +281,23 @@ class Plan:
         """Adds one setting, with every seed."""
         script_alone = ALONE[self.script]
         taught = untrained_flags(teachers[0], flags)
-        trained = () if taught else tuple(self.add_teacher(flags, one) for one in teachers)
-        if len({*trained}) < len(trained):
-            raise UserError(
-                f"study: a student has the same teacher twice ({format_setting(setting)}); "
-                "give another seed"
-            )
         named_alone = {name_alone(name): value for name, value in flags.items()}
         flags_alone = self.flags_of(script_alone, named_alone)
         setting_alone = {
             name: value for name, value in setting.items() if name_alone(name) in flags_alone
         }
+        named: tuple[str, ...] = ()  # in the flags: the teachers of the first seed
         for seed in self.seeds:
             alone_key = self.add("alone", script_alone, flags_alone | {"seed": seed}, setting_alone)
-            own = flags | {"seed": seed} | taught | flag_of_teachers(trained)
+            seeded = flags | {"seed": seed}
+            trained = () if taught else tuple(self.add_teacher(seeded, one) for one in teachers)
+            if len({*trained}) < len(trained):
+                raise UserError(
+                    f"study: a student has the same teacher twice ({format_setting(setting)}); "
+                    "give another seed"
+                )
+            named = named or trained
+            own = seeded | taught | flag_of_teachers(named)
             self.add("distilled", self.script, own, setting, trained, alone=alone_key)
             if control:
                 own = own | {"shuffle_teacher": True}
@@ -322,7 +352,8 @@ class Plan:
 
     def command_line(self, run: PlannedRun) -> list[str]:
         """The words after the name of the script."""
-        flags = run.flags | self.paths_of(run) | self.flags_of(run.script, self.shared_flags)
+        flags = {name: run.seed if value == SEED else value for name, value in run.flags.items()}
+        flags |= self.paths_of(run) | self.flags_of(run.script, self.shared_flags)
         return self.parser(run.script).words_of(flags, f"study, run {run.key}")
 
     def paths_of(self, run: PlannedRun) -> dict:

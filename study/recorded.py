@@ -68,6 +68,11 @@ class RecordedPlan(Plan):
             )
         for flags in (self.fixed, *(grid for grid, _ in self.grids)):
             check_flags(flags, SET_HERE)
+        if self.own_teachers:
+            raise UserError(
+                f"study: teacher seed {SAME}: teacher and student of the simulation are trained "
+                "once, for all recordings; give the teacher a seed of its own"
+            )
         check_flags(self.student, (*RESERVED, "train_again"))
         for section in self.sections:
             check_flags(section, ("seed", "output", "overwrite", "config"))

@@ -45,6 +45,33 @@ def test_the_labelled_images_are_those_of_the_smaller_training_set():
     assert torch.equal(alone[5]["image"], both[known[5]]["image"])
 
 
+def test_another_subset_seed_labels_other_images_and_moves_none_to_another_split():
+    first, second = (training_images(limit_labels=30, subset_seed=seed) for seed in (0, 1))
+    for images in (first, second):
+        known = [label for label in images.labels if label != UNLABELLED]
+        assert set(Counter(known).values()) == {3}, "each class has its share"
+    labelled = [set(images.with_labels().subset.tolist()) for images in (first, second)]
+    assert len(labelled[0] - labelled[1]) > 10
+    everything = REQUEST._replace(limit_train=None)
+    plain, other = (
+        build_splits(everything._replace(subset_seed=seed), table=LABELLED) for seed in (0, 1)
+    )
+    for split in ("train", "val", "test"):
+        assert torch.equal(plain[split].stack(), other[split].stack())
+    for split in ("train", "val"):
+        limited = [
+            build_splits(everything._replace(**{f"limit_{split}": 40}, subset_seed=seed), (split,))
+            for seed in (0, 1)
+        ]
+        subsets = [set(one[split].subset.tolist()) for one in limited]
+        assert [len(subset) for subset in subsets] == [40, 40] and subsets[0] != subsets[1]
+    test = [
+        build_splits(everything._replace(limit_test=40, subset_seed=seed), ("test",))["test"]
+        for seed in (0, 1)
+    ]
+    assert torch.equal(test[0].subset, test[1].subset), "scores stay comparable"
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_label_counts_as_much_as_where_every_image_has_one(smoothing):
     """However a batch is split; a part without a label has no gradient."""
@@ -130,6 +157,14 @@ def test_unlabelled_images_are_worth_something(teacher):
     alone = call(main_classify, *words)
     taught = call(main_classify_dist, *words, "--teacher", teacher)
     assert taught["val_top1"] > alone["val_top1"] + 20
+
+
+def test_a_seed_without_a_subset_is_refused():
+    words = ["--dataset", "digits", "--n", "16", *NET, "--epochs", "1", "--dry_run"]
+    with pytest.raises(UserError, match="subset_seed 3: all images are used"):
+        call(main_classify, *words, "--subset_seed", "3")
+    for limit in ("--limit_train", "--limit_val", "--limit_labels"):
+        call(main_classify, *words, "--subset_seed", "3", limit, "50")
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ from core.errors import UserError
 from core.files import lock, write_csv
 from core.registry import TRAINING
 from data_loader import Request, build_splits
-from findings import answer, figures, tables
+from findings import answer, figures, report, tables
 from findings.results import Results
 from findings.tables import format_parts
 from models.base import FirstImage
@@ -92,7 +92,41 @@ def roles(found) -> dict[str, int]:
     }
 
 
+def subsets_of(plan, run) -> tuple[int, int]:
+    """The seed and the subset that a run's script reads."""
+    args = plan.load_script(run.script).parse(plan.command_line(run))
+    return args.seed, args.subset_seed
+
+
 class TestPlan:
+    def test_subsets_and_teachers_follow_the_seed_where_a_study_says_so(self):
+        changes = {"fixed": FIXED | {"subset_seed": "seed"}, "shuffled": "none", "seeds": [3, 7]}
+        found, plan = planned(teacher={"cr": 0.5, "seed": "same"}, **changes)
+        assert roles(found) == {"teacher": 2, "alone": 2, "distilled": 8}
+        for run in found.with_role("distilled"):
+            (teacher,) = run.teachers
+            those = run, found.runs[teacher], found.runs[run.alone]
+            assert {subsets_of(plan, one) for one in those} == {(run.seed, run.seed)}
+        groups = Counter(planning.seedless_key(run) for run in found.with_role("distilled"))
+        assert set(groups.values()) == {2}, "the seeds of a setting are one row"
+        assert all(len(keys) == 1 for keys in found.jobs), "nothing is shared between seeds"
+
+        found, plan = planned(teacher={"cr": 0.5, "subset_seed": 0}, **changes)
+        assert roles(found)["teacher"] == 1
+        assert {subsets_of(plan, run) for run in found.with_role("teacher")} == {(3, 0)}
+        assert {subsets_of(plan, run) for run in found.with_role("alone")} == {(3, 3), (7, 7)}
+
+    @pytest.mark.parametrize("own", [True, False])
+    def test_the_report_says_whether_all_seeds_have_the_same_teacher(self, own, monkeypatch):
+        notes = []
+        monkeypatch.setattr(report, "settings_section", lambda *args: notes.append(args[-1]))
+        monkeypatch.setattr(report.figures, "plot_heat_maps", lambda results: None)
+        monkeypatch.setattr(report.figures, "plot_gain_lines", lambda results: {})
+        changes = {"fixed": FIXED, "teacher": {"cr": 0.5} | ({"seed": "same"} if own else {})}
+        _, plan = planned(**changes)
+        report.gain_sections(None, plan, [])
+        assert ("The same teachers are used" in notes[0]) is not own
+
     def test_every_setting_has_its_controls_once(self):
         found, plan = planned()
         assert roles(found) == {"teacher": 1, "alone": 2, "distilled": 8, "shuffled": 4}
@@ -338,6 +372,18 @@ class TestPlan:
             (
                 {"fixed": {"cr": {1: "a", "b": 2}}},
                 "cr {1: 'a', 'b': 2}: the value of a flag is one value",
+            ),
+            (
+                {"fixed": FIXED | {"data_seed": 0, "subset_seed": "seed"}},
+                "leave it out where subset_seed follows the seed",
+            ),
+            (
+                {"teacher": {"cr": 0.5, "seed": "same"}},
+                "leave it out where the teacher follows the seed",
+            ),
+            (
+                {"fixed": FIXED | {"subset_seed": "seed"}},
+                "subset_seed follows the seed of each student: give its teachers 'seed: same'",
             ),
             ({"fixed": FIXED | {"seed": 3}}, "seed: a study sets this flag itself"),
             (
