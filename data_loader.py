@@ -26,14 +26,10 @@ def build_splits(
     Only training images are augmented.
     """
     check_data(request)
-    if request.crop == "whole" and (request.labelled or request.dataset != "folder"):
+    pieces = {"whole": "keep their own size", "tiles": "are cut into tiles"}
+    if request.crop in pieces and (request.labelled or request.dataset != "folder"):
         raise UserError(
-            f"crop whole: only the pictures of dataset 'folder' keep their own size, "
-            f"not those of '{request.dataset}'"
-        )
-    if request.crop == "tiles" and (request.labelled or request.dataset != "folder"):
-        raise UserError(
-            f"crop tiles: only the pictures of dataset 'folder' are cut into tiles, "
+            f"crop {request.crop}: only the pictures of dataset 'folder' {pieces[request.crop]}, "
             f"not those of '{request.dataset}'"
         )
     sources = look_up(table, request.dataset, "dataset")(request)
@@ -94,9 +90,10 @@ def too_few_error(request: Request, sources: dict[str, Source], split: str) -> U
         request.data_root if name in ("folder", "npz", "array", "recorded", "cub") else request.gt
     )
     place = f"dataset '{name}'" + (f": {root}" if root and name not in LAYOUTS else "")
-    if name == "photos":
+    if name in ("photos", "photos_without_text", "text"):
         return UserError(
-            f"{place} has no {split} images of {request.n} x {request.n}: choose a smaller --n"
+            f"{place} has no {WORDS[split]} images of {request.n} x {request.n}: choose a smaller "
+            "--n"
         )
     if not total:
         suffixes = ", ".join(sorted(SUFFIXES))

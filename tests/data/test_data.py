@@ -250,7 +250,8 @@ class TestFolder:
             {"dataset": "celeba", "data_root": "."},
             "no files in celeba; put them there or give --download",
         ),
-        ({"dataset": "photos", "n": 512}, "no val images of 512 x 512"),
+        ({"dataset": "photos", "n": 512}, "no validation images of 512 x 512"),
+        ({"dataset": "text", "n": 512}, "'text' has no .* images of 512 x 512: choose a smaller"),
     ],
 )
 def test_what_is_missing_is_said(changes, message):
