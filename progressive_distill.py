@@ -17,7 +17,7 @@ def build_parser() -> flags.Parser:
         nargs="+",
         action=flags.Distinct,
         metavar="CR",
-        help="ratios from the teacher's down; the first is trained alone",
+        help="ratios from the first teacher's down; the first is trained alone, or from --teacher",
     )
     one.add_argument(
         "--redistill",
@@ -54,8 +54,8 @@ def build_parser() -> flags.Parser:
     flags.add_recorded(parser, "both")
     flags.add_teacher(
         parser,
-        "teacher of --redistill or of a hybrid (which learns alone without it); "
-        "for a ladder the flags take effect from its second rung on",
+        "teacher of --redistill, of a hybrid, or of a ladder's first rung; without it a hybrid or "
+        "a first rung learns alone, and a ladder distils from its second rung on",
     )
     flags.add_training(parser, several=False)
     flags.add_run(parser)

@@ -33,7 +33,7 @@ class LossSpec:
 
 # What stands for the truth: the truth, which an oracle knows; the teacher's output, or only what
 # of it no pattern measured; the back-projection of all values.
-LabelTarget = Literal["image", "teacher", "unmeasured", "raw"]
+LabelTarget = Literal["image", "teacher", "teacher_null_space", "raw"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class LabelSpec:
 
     @property
     def has_teacher(self) -> bool:
-        return self.target in ("teacher", "unmeasured")
+        return self.target in ("teacher", "teacher_null_space")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -511,7 +511,7 @@ CLASS_LOSSES = {
 # Losses on recorded values, without labels.
 RECORDED_LOSSES = {
     name: f"distill.recorded:{name}"
-    for name in ("measurements", "unmeasured", "r2r", "splitting", "sure")
+    for name in ("measurements", "outside_student", "r2r", "splitting", "sure")
 }
 LABELS = {  # of --labels
     "both": LabelSpec(target="teacher", loss="sure", text="teacher and sure together"),
@@ -522,7 +522,9 @@ LABELS = {  # of --labels
         text="the same of a teacher that first learned from the recording, as anchored to itself",
     ),
     "anchored": LabelSpec(
-        target="unmeasured", loss="sure", text="sure, and the teacher where no pattern measured"
+        target="teacher_null_space",
+        loss="sure",
+        text="sure, and the teacher where no pattern measured",
     ),
     "raw": LabelSpec(target="raw", text="the back-projection of all recorded values"),
     "measurements": LabelSpec(
@@ -538,6 +540,7 @@ MEASUREMENT_WEIGHT = 1.0
 # A teacher that learned from the recording knows most of what no pattern measured, which no score
 # sees.
 CANDIDATES = ("adapted", "both", "teacher", "measurements", "raw")
+CANDIDATES_ALONE = ("sure", "measurements", "raw")  # where there is no teacher
 
 LOSS_OPTIONS = {
     "gamma": "auto",

@@ -91,13 +91,13 @@ def measurements(recorded: Recorded, output: Tensor) -> Tensor:
     return mean_over(error.square(), recorded.measured)
 
 
-def unmeasured(recorded: Recorded, output: Tensor) -> Tensor:
+def outside_student(recorded: Recorded, output: Tensor) -> Tensor:
     """mean (A x̂ - y)² over what the student does not see, whose noise is not in its input"""
     error = recorded.operator.A(output) - recorded.y
     return mean_over(error.square(), recorded.measured - recorded.own)
 
 
-def unseen(recorded: Recorded, output: Tensor, label: Tensor) -> Tensor:
+def null_space(recorded: Recorded, output: Tensor, label: Tensor) -> Tensor:
     """mean ((1 - A⁺A) (x̂ - label))² over pixels, of what no pattern measured"""
     difference = output - label
     unit = mean_over(recorded.unit.square(), recorded.measured)

@@ -13,7 +13,7 @@ from core.errors import UserError
 from data.batches import Batch, present
 from distill import WeightedLoss
 from distill.layers import Adapter, check_layers, selected_layers
-from distill.recorded import Labels, Recorded, unseen
+from distill.recorded import Labels, Recorded, null_space
 from distill.schedule import constant
 from models.base import Network
 from physics.base import Physics
@@ -109,7 +109,7 @@ class Task(nn.Module):
     def label(self, batch: Batch, teacher_output: Tensor | None) -> Tensor | None:
         """What stands for the truth that is not known, or None where nothing does."""
         assert self.recorded is not None, "only recordings have labels"
-        if self.recorded.target in ("teacher", "unmeasured"):
+        if self.recorded.target in ("teacher", "teacher_null_space"):
             return present(teacher_output)
         if self.recorded.target == "raw":
             return self.recorded.physics.back_projection(present(batch.recorded))
@@ -121,14 +121,14 @@ class Task(nn.Module):
         """The terms of recordings beside the distillation losses."""
         assert self.recorded is not None, "only recordings have these terms"
         terms, label = {}, self.label(batch, teacher_output)
-        anchored = self.recorded.target == "unmeasured"
+        anchored = self.recorded.target == "teacher_null_space"
         if label is not None and not anchored:
             terms["task"] = self.beta * self.task_loss(output, label)
         if self.recorded.loss is not None:
             assert isinstance(self.physics, SinglePixel), "a recording is made by one camera"
             view = Recorded(self.recorded.physics, self.physics, self.student, batch)
             if anchored:
-                terms["task"] = self.beta * unseen(view, output, present(label))
+                terms["task"] = self.beta * null_space(view, output, present(label))
             terms["recorded"] = self.recorded.weight * self.recorded.loss(view, output)
         return terms
 

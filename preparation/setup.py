@@ -229,7 +229,7 @@ def labels_of(args: Namespace, recording: SinglePixel | None) -> Labels | None:
         return None
     spec, loss = LABELS[args.labels], None
     if spec.loss is not None:
-        name = "unmeasured" if args.measurement_part == "unmeasured" else spec.loss
+        name = "outside_student" if args.measurement_part == "unmeasured" else spec.loss
         loss = look_up(RECORDED_LOSSES, name, "loss")
     weight = 1.0 if args.measurement_weight is None else args.measurement_weight
     return Labels(physics=recording, target=spec.target, loss=loss, weight=weight)

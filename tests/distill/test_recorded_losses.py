@@ -50,7 +50,7 @@ def test_measurements_is_the_mean_squared_distance_in_units_of_the_noise(images)
     predicted = torch.cat((FACTOR * y[..., :own], torch.zeros_like(y[..., own:])), dim=2)
     expected = ((predicted - y) / unit(DEVIATION)).square()
     torch.testing.assert_close(loss_of("measurements", batch), expected.mean())
-    torch.testing.assert_close(loss_of("unmeasured", batch), expected[..., own:].mean())
+    torch.testing.assert_close(loss_of("outside_student", batch), expected[..., own:].mean())
 
 
 def test_sure_is_on_average_the_error_of_the_clean_values(images):
@@ -92,7 +92,7 @@ def test_sure_is_the_error_where_frames_differ_in_noise(images):
 
 
 @pytest.mark.parametrize("ordering", ["xy", "random"])
-def test_unseen_is_the_distance_in_all_directions_that_no_pattern_has(ordering, images):
+def test_the_null_space_is_the_distance_in_all_directions_that_no_pattern_has(ordering, images):
     whole, own = camera(0.5, ordering=ordering), camera(0.25, ordering=ordering)
     batch = recorded_batch(images[:2], whole, DEVIATION)
     view = Recorded(whole, own, Scaled(), batch)
@@ -100,7 +100,7 @@ def test_unseen_is_the_distance_in_all_directions_that_no_pattern_has(ordering, 
     null = scipy.linalg.null_space(whole.rows().double())
     distance = (output - label).flatten(1).double() @ torch.from_numpy(null)
     expected = distance.square().sum() / (2 * SIDE**2) / unit(DEVIATION) ** 2
-    torch.testing.assert_close(recorded.unseen(view, output, label), expected.float())
+    torch.testing.assert_close(recorded.null_space(view, output, label), expected.float())
 
 
 def test_r2r_is_on_average_the_error_at_more_noise_and_a_constant(images):
@@ -129,7 +129,7 @@ def test_every_loss_teaches_the_student(name, deviation, images):
     loss_of(name, recorded_batch(images[:16], camera(0.5), deviation), student).backward()
     assert student.factor.grad is not None and student.factor.grad.isfinite()
     # x̂ = a x0 cannot predict what is not in x0.
-    assert (student.factor.grad.abs() > 1e-4) == (name not in ("unmeasured", "splitting"))
+    assert (student.factor.grad.abs() > 1e-4) == (name not in ("outside_student", "splitting"))
 
 
 def test_dense_patterns_are_recorded_too(images):
