@@ -10,7 +10,7 @@ def build_parser() -> flags.Parser:
     flags.add_loading(parser)
     flags.add_physics(parser)
     flags.add_network(parser)
-    flags.add_recorded(parser, "measurements")
+    flags.add_recorded(parser, "sure")
     flags.add_training(parser)
     group = parser.add_argument_group("task")
     group.add_argument(

@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 
-from core.registry import CANDIDATES, LABELS, MEASUREMENT_WEIGHT
+from core.registry import CANDIDATES, CANDIDATES_ALONE, LABELS, MEASUREMENT_WEIGHT
 from parsing.parser import Parser
 from parsing.values import not_negative, one_of
 
@@ -32,7 +32,7 @@ def add_recorded(parser: Parser, default: str) -> None:
     names = [name for name, spec in LABELS.items() if teacher or not spec.has_teacher]
     group = parser.add_argument_group("recordings (--dataset recorded)")
     texts = "; ".join(f"{name}: {LABELS[name].text}" for name in names)
-    best = ", ".join(name for name in CANDIDATES if name in names)
+    best = ", ".join(CANDIDATES if teacher else CANDIDATES_ALONE)
     group.add_argument(
         "--labels",
         type=one_of([*names, "best"], "labels"),

@@ -92,8 +92,8 @@ TABLES = {
 }  # fmt: skip
 # Other constants of the registry, which are parts or views of the tables above.
 PARTS = {
-    "ADAM", "CANDIDATES", "CIFAR_RESNET", "CLASSIFIED", "FETCHED", "FEW", "IMAGENET", "LAYOUTS", "LIGHT",
-    "LIGHT_LIMITS", "MODELS",
+    "ADAM", "CANDIDATES", "CANDIDATES_ALONE", "CIFAR_RESNET", "CLASSIFIED", "FETCHED", "FEW",
+    "IMAGENET", "LAYOUTS", "LIGHT", "LIGHT_LIMITS", "MODELS",
     "PAIRS", "PICTURES", "PIXELS", "QUEUED", "RANKED", "RECORDED_LOSSES", "RESTORED", "SPC", "UNET",
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ import torch
 from checkpoints import checkpoint
 from cli.checks import given_teacher, untrained_teacher
 from core import distributed
-from core.registry import CANDIDATES, LABELS, MEASUREMENT_WEIGHT, LabelSpec
+from core.registry import CANDIDATES, CANDIDATES_ALONE, LABELS, MEASUREMENT_WEIGHT, LabelSpec
 from core.runtime import data_seed
 from data.batches import build_loader
 from physics.single_pixel import SinglePixel
@@ -50,9 +50,9 @@ def candidates_of(args: Namespace, teacher: bool) -> list[Namespace]:
     """
     learns = teacher and not (untrained_teacher(args.teacher)[0] or given_teacher(args.teacher))
     candidates = []
-    for labels in CANDIDATES:
+    for labels in CANDIDATES if teacher else CANDIDATES_ALONE:
         spec = LABELS[labels]
-        if (spec.has_teacher and not teacher) or (spec.teacher_labels and not learns):
+        if spec.teacher_labels and not learns:
             continue
         weights = weights_of(spec, args.measurement_weight)
         for weight in weights:

@@ -143,6 +143,14 @@ def test_a_typed_weight_is_the_only_one_that_best_tries(laboratory):
     assert tried == [("adapted", None), ("both", 1), *without]
 
 
+def test_best_without_a_teacher_tries_sure_which_is_the_default(laboratory):
+    words = ["--dataset", "recorded", "--data_root", str(laboratory / "lab.npz"), "--cr", "0.1"]
+    assert main_unet.parse(words).labels == "sure"
+    args = main_unet.parse([*words, "--labels", "best"])
+    tried = [(one.labels, one.measurement_weight) for one in candidates_of(args, False)]
+    assert tried == [("sure", 1), ("measurements", 1), ("raw", None)]
+
+
 def test_best_of_a_teacher_that_cannot_learn_leaves_out_the_labels_for_which_it_would(laboratory):
     words = ["--labels", "best", "--teacher", "tv", "--type_dist", "output"]
     tried = [one.labels for one in candidates_of(parsed(laboratory, *words), True)]
