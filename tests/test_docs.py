@@ -8,11 +8,13 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from core import registry
 from docs import make_reference
-from docs.make_atlas import entry_of, rows_of_table
+from docs.make_atlas import complete, entry_of, rows_of_table
 from findings.atlas import plot_atlas
 from report.statistics import UNCLEAR
 from tests.test_house import SCRIPTS, SOURCES
@@ -282,6 +284,26 @@ def test_a_row_of_the_atlas_says_what_it_is_worth(row):
     assert verdict == UNCLEAR or clear, "what is bold is clear of zero"
     assert bool(row["could have seen"]) == (verdict == UNCLEAR)
     assert int(row["n"]) >= 3 and re.fullmatch(r"\[\d+\]", row["study"])
+
+
+def test_the_columns_of_the_atlas_follow_from_its_gains():
+    """p by scipy's own test of values with that mean and interval, times the tests that are left."""
+    text = (ROOT / "docs" / "atlas.md").read_text()
+    assert complete(text) == text, "run python -m docs.make_atlas"
+    head = "| missing | who learns, from whom | without | gain | p | n | could have seen | study |"
+    values = np.array([1.0, 1.4, 0.9, 1.3, 1.1]), np.array([0.2, -0.3, 0.4])
+    tests = [stats.ttest_1samp(v, 0) for v in values]
+    halves = [np.ptp(test.confidence_interval()) / 2 for test in tests]
+    gains = [f"{v.mean():+.6f} ± {h:.6f} points" for v, h in zip(values, halves, strict=True)]
+    rows = [f"| a | b | 1 | {gains[k]} | | {len(values[k])} | | [1] |" for k in (0, 1)]
+    page = "\n".join(["Holm over 9 gains.", head, "|" + " --- |" * 8, *rows, "", "But +0.3 ± 0.1."])
+    first, second = rows_of_table(complete(page))
+    p = [test.pvalue for test in tests]
+    assert "over 3 gains" in complete(page)
+    assert first["gain"] == f"**{gains[0]}**" and first["could have seen"] == ""
+    assert float(first["p"]) == pytest.approx(3 * p[0], abs=1e-4)
+    assert second["gain"] == gains[1] and float(second["could have seen"]) > 0.5
+    assert float(second["p"]) == pytest.approx(min(1, 2 * p[1]), abs=1e-3)
 
 
 def test_the_atlas_is_short_and_names_every_study():
