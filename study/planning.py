@@ -288,7 +288,6 @@ class Plan:
         }
         named: tuple[str, ...] = ()  # in the flags: the teachers of the first seed
         for seed in self.seeds:
-            alone_key = self.add("alone", script_alone, flags_alone | {"seed": seed}, setting_alone)
             seeded = flags | {"seed": seed}
             trained = () if taught else tuple(self.add_teacher(seeded, one) for one in teachers)
             if len({*trained}) < len(trained):
@@ -297,6 +296,7 @@ class Plan:
                     "give another seed"
                 )
             named = named or trained
+            alone_key = self.add("alone", script_alone, flags_alone | {"seed": seed}, setting_alone)
             own = seeded | taught | flag_of_teachers(named)
             self.add("distilled", self.script, own, setting, trained, alone=alone_key)
             if control:
