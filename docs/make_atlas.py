@@ -51,7 +51,7 @@ def p_of(gain: Summary) -> float:
     return float(2 * stats.t.sf(t, gain.n - 1))
 
 
-def tests_on(text: str) -> int:
+def number_of_gains(text: str) -> int:
     """How many gains with an interval the page has, in its table and elsewhere."""
     return len(INTERVAL.findall(text))
 
@@ -61,7 +61,7 @@ def complete(text: str) -> str:
 
     Gains outside the table count among the tests, as if their p were 1.
     """
-    rows, tests = rows_of_table(text), tests_on(text)
+    rows, tests = rows_of_table(text), number_of_gains(text)
     gains = [gain_of(row) for row in rows]
     corrected = holm([p_of(gain) for gain, _ in gains] + [1.0] * (tests - len(rows)))
     lines = table_lines(text)
