@@ -13,14 +13,14 @@ SPLIT_SEED = 0  # of splits; a run's --seed must not move an image from test to 
 
 
 def shuffled_order(count: int, seed: int = SPLIT_SEED) -> Tensor:
-    """The fixed random order of so many images."""
+    """The random order of so many images that a seed gives."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
 def places_in_classes(
     labels: Sequence[int], seed: int = SPLIT_SEED
 ) -> Iterator[tuple[int, int, int]]:
-    """In a fixed random order: an image's number, its place in its class, the size of the class."""
+    """In the order of a seed: an image's number, its place in its class, the size of the class."""
     labels = [int(label) for label in labels]
     sizes, before = Counter(labels), Counter()
     for i in shuffled_order(len(labels), seed).tolist():
@@ -29,7 +29,7 @@ def places_in_classes(
 
 
 def stratified_order(labels: Sequence[int], seed: int = SPLIT_SEED) -> Tensor:
-    """A fixed random order that begins with one image of every class.
+    """The order of a seed that begins with one image of every class.
 
     Every beginning of it holds the classes in their shares.
     """

@@ -190,7 +190,8 @@ class Plan:
         """Refuses what cannot follow the seed."""
         sections = [self.fixed, *(grid for grid, _ in self.grids)]
         following = [k for flags in sections for k, value in flags.items() if value == SEED]
-        sections += [teacher for _, teachers in self.grids for teacher in teachers]
+        every = [teacher for _, teachers in self.grids for teacher in teachers]
+        sections += every
         if (following or self.own_teachers) and any("data_seed" in flags for flags in sections):
             what = in_a_line(following[0]) if following else "the teacher"
             raise UserError(
@@ -198,7 +199,7 @@ class Plan:
                 f"leave it out where {what} follows the seed"
             )
         for name in following:
-            for teacher in (teacher for _, teachers in self.grids for teacher in teachers):
+            for teacher in (one for one in every if one and UNTRAINED not in one):
                 if name not in teacher and teacher.get("seed") != SAME:
                     raise UserError(
                         f"study: {in_a_line(name)} follows the seed of each student: give its "

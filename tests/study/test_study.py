@@ -116,6 +116,15 @@ class TestPlan:
         assert {subsets_of(plan, run) for run in found.with_role("teacher")} == {(3, 0)}
         assert {subsets_of(plan, run) for run in found.with_role("alone")} == {(3, 3), (7, 7)}
 
+    def test_subsets_may_follow_the_seed_where_no_teacher_is_trained(self):
+        changes = {"fixed": FIXED | {"subset_seed": "seed"}, "seeds": [3]}
+        tv = {"teacher": {"untrained": "tv"}, "shuffled": "none"}
+        tv |= {"grid": {"cr": 0.1, "type_dist": "output"}}
+        alone = {"script": "main_unet.py", "teacher": None, "shuffled": None, "grid": {"cr": 0.1}}
+        for others in (tv, alone):
+            found, plan = planned(**changes, **others)
+            assert {subsets_of(plan, run) for run in found.runs.values()} == {(3, 3)}
+
     @pytest.mark.parametrize("own", [True, False])
     def test_the_report_says_whether_all_seeds_have_the_same_teacher(self, own, monkeypatch):
         notes = []
