@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from checkpoints.checkpoint import write
+from core.errors import UserError
 from report.tables import markdown
 from runners.pool import cores
 from study.planning import RECORDING, Plan, PlannedRun, Study, flag_of_teachers
@@ -52,9 +53,19 @@ def estimate_seconds(study: Study, plan: Plan, threads: int) -> dict[str, float]
     with TemporaryDirectory() as folder:
         for run in study.runs.values():
             if kind_of(plan, run) not in seconds:
-                with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-                    seconds[kind_of(plan, run)] = time_run(plan, run, Path(folder))
+                seconds[kind_of(plan, run)] = time_silently(plan, run, Path(folder))
     return {key: seconds[kind_of(plan, run)] for key, run in study.runs.items()}
+
+
+def time_silently(plan: Plan, run: PlannedRun, folder: Path) -> float:
+    """The same as `time_run` without its output, of which a refusal keeps the last line."""
+    printed = StringIO()
+    try:
+        with redirect_stdout(StringIO()), redirect_stderr(printed):
+            return time_run(plan, run, folder)
+    except SystemExit as refusal:
+        reason = printed.getvalue().strip().splitlines()[-1:]
+        raise UserError(f"study, run {run.key}: {''.join(reason)}") from refusal
 
 
 def time_run(plan: Plan, run: PlannedRun, folder: Path) -> float:
@@ -67,7 +78,7 @@ def time_run(plan: Plan, run: PlannedRun, folder: Path) -> float:
     if run.role == RECORDING or run.network is not None:
         return 0.0
     script = plan.load_script(run.script)
-    flags = run.flags | {"results": str(folder / run.key)}
+    flags = run.seeded_flags | {"results": str(folder / run.key)}
     untrained = (write_untrained(plan, plan.runs[key], folder) for key in run.teachers)
     flags |= flag_of_teachers(tuple(map(str, untrained)))
     if run.student:
@@ -111,7 +122,7 @@ def write_untrained(plan: Plan, run: PlannedRun, folder: Path) -> Path:
     path = folder / f"{run.key}.pth"
     if not path.is_file():
         script = plan.load_script(run.script)
-        flags = run.flags | {"results": str(folder / f"{run.key}_fresh")}
+        flags = run.seeded_flags | {"results": str(folder / f"{run.key}_fresh")}
         args = script.parse(plan.parser(run.script).words_of(flags, "study"))
         write(path, script.prepare(args, runtime.start(args.device)).content())
     return path

@@ -60,6 +60,11 @@ class PlannedRun:
     network: str | None = None  # of the run whose network it scores, where it trains none
 
     @property
+    def seeded_flags(self) -> dict:
+        """Its flags, of which those that follow the seed have its value."""
+        return {name: self.seed if value == SEED else value for name, value in self.flags.items()}
+
+    @property
     def needs(self) -> list[tuple[str, str]]:
         """The runs that come before it, each behind what it is to it."""
         others = (("student", self.student), (RECORDING, self.recording))
@@ -353,8 +358,8 @@ class Plan:
 
     def command_line(self, run: PlannedRun) -> list[str]:
         """The words after the name of the script."""
-        flags = {name: run.seed if value == SEED else value for name, value in run.flags.items()}
-        flags |= self.paths_of(run) | self.flags_of(run.script, self.shared_flags)
+        flags = run.seeded_flags | self.paths_of(run)
+        flags |= self.flags_of(run.script, self.shared_flags)
         return self.parser(run.script).words_of(flags, f"study, run {run.key}")
 
     def paths_of(self, run: PlannedRun) -> dict:

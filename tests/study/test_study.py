@@ -52,8 +52,8 @@ from report.statistics import (
     verdict,
 )
 from runners.pool import Pool, places
+from study import costs, planning, question, status
 from study import jobs as jobs_of_study
-from study import planning, question, status
 from study.scoring import decompose_error, score_images
 from study.status import run_folder
 
@@ -1208,6 +1208,27 @@ class TestWork:
             and "15 runs in 8 jobs, 15 not done" in reported.stdout
             and not (finished["folder"] / "c").exists()
         )
+
+    def test_costs_are_reported_where_subsets_and_teachers_follow_the_seed(self, tmp_path):
+        path = tmp_path / "following.yml"
+        following = {
+            "fixed": FIXED | {"subset_seed": "seed"},
+            "teacher": {"cr": 0.5, "seed": "same"},
+            "grid": {"cr": 0.1, "loss_distill": "mse", "type_dist": "output"},
+        }
+        path.write_text(yaml.safe_dump(MINI | following))
+        reported = call(path, "--results", tmp_path / "r", "--dry_run")
+        assert reported.returncode == 0 and "8 runs in 8 jobs, 8 not done" in reported.stdout
+
+    def test_a_run_whose_cost_cannot_be_estimated_says_why(self, monkeypatch):
+        def refuse(*args):
+            print("usage: main_unet.py\nmain_unet.py: error: n 1 is too small", file=sys.stderr)
+            raise SystemExit(2)
+
+        monkeypatch.setattr(costs, "time_run", refuse)
+        found, plan = planned()
+        with pytest.raises(UserError, match=r"study, run teacher.*n 1 is too small"):
+            costs.estimate_seconds(found, plan, 1)
 
     def test_a_run_that_fails_is_reported_and_the_others_go_on(self, tmp_path):
         path = tmp_path / "bad.yml"
