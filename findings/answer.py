@@ -121,8 +121,8 @@ def warn_of_baselines(results: Results) -> str:
 def warn_of_teachers(results: Results) -> str:
     """A warning where a teacher is no better than a student alone."""
     for runs in results.groups("distilled"):
-        teacher = results.best_teacher(runs[0])
-        if teacher is not None and results.pairs(runs):
+        teacher = results.mean_teacher(runs)
+        if teacher is not None:
             alone = results.mean_alone(runs)
             if teacher <= alone:
                 return (

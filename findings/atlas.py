@@ -12,7 +12,7 @@ from core.errors import UserError, in_a_line
 from core.files import write_csv, write_text
 from findings.report import describe_commit
 from findings.results import UNITS, WITH_GAIN, Results
-from findings.tables import format_detectable, format_spread
+from findings.tables import count_tested, format_detectable, format_spread
 from report import figures
 from report.page import (
     Section,
@@ -174,7 +174,7 @@ def atlas_table(entries: list[Entry]) -> tuple[list[str], list[dict]]:
                 "gain": str(entry.gain),
                 "p (Holm)": format_p(p),
                 "verdict": found,
-                "could have seen": format_detectable(entry.gain, p, len(entries)),
+                "could have seen": format_detectable(entry.gain, p, count_tested(corrected)),
                 "shuffled": "" if entry.shuffled is None else str(entry.shuffled),
                 "study": entry.study,
             }

@@ -42,6 +42,9 @@ share of the difference between teacher and student alone, which counts as exact
 teachers it is that with the best validation."""
 SAME_TEACHERS = """\
 The same teachers are used with all seeds, so the intervals do not include the effect of others."""
+SOME_TEACHERS = """\
+Where a teacher is not of the student's seed, the same one is used with all seeds, and the \
+intervals do not include the effect of others."""
 ONE_ORDER = """\
 The seeds change the initial weights and dropout only: all runs get the same images in the same \
 order, so the intervals over the seeds do not include the effect of other orders."""
@@ -75,7 +78,7 @@ EXAMPLES = "Test images, and absolute errors on one scale. "
 def write_report(study: Study, plan: Plan) -> dict:
     """Writes the report and its tables, prints the results, and ends with the runs that failed."""
     results, failed = Results(study), failures(study)
-    if not results.done:
+    if not results.scores:
         reasons = [f"{key}: {reason}" for key, reason in list(failed.items())[:3]]
         raise UserError("; ".join([f"study {study.name}: no run is done yet", *reasons]))
     every = {
@@ -86,6 +89,7 @@ def write_report(study: Study, plan: Plan) -> dict:
         "numbers": tables.numbers_table(results),
     }
     every |= adaptation_tables(results)
+    folder, empty = study.folder, [name for name, rows in every.items() if not rows]
     every = {name: drop_empty_columns(rows) for name, rows in every.items() if rows}
     costs, answer = drop_empty_columns(tables.costs_table(results)), write_answer(results)
     printed = ("gains", "rivals") if "gains" in every else ("settings", "controls")
@@ -93,7 +97,9 @@ def write_report(study: Study, plan: Plan) -> dict:
         if name in every:
             print(f"\n{markdown(every[name])}")
     print(f"\n{answer.replace('**', '')}")
-    folder = study.folder
+    for name in empty:  # an earlier question of this name may have had such a table
+        for suffix in ("csv", "md", "tex"):
+            (folder / "tables" / f"{name}.{suffix}").unlink(missing_ok=True)
     for name, rows in every.items():
         write_csv(folder / "tables" / f"{name}.csv", rows)
         if name != "numbers":
@@ -207,7 +213,8 @@ def settings_section(results: Results, plan: Plan, rows: list[dict], method: str
 
 def gain_sections(results: Results, plan: Plan, rows: list[dict]) -> list[Section]:
     """The table of settings, and figures of their gains."""
-    method = METHOD if plan.own_teachers else f"{METHOD} {SAME_TEACHERS}"
+    shared = SOME_TEACHERS if plan.own_teachers else SAME_TEACHERS
+    method = f"{METHOD} {shared}" if plan.shares_teachers else METHOD
     sections = [settings_section(results, plan, rows, method)]
     heat_maps = figures.plot_heat_maps(results)
     if heat_maps is not None:

@@ -81,6 +81,13 @@ class Results:
             return None
         return self.mean(max(run.teachers, key=lambda key: self.validation([self.done[key]])))
 
+    def mean_teacher(self, runs: list[PlannedRun]) -> float | None:
+        """The mean score of the teachers of runs whose students alone are done."""
+        paired = {key for key, _ in self.pairs(runs)}
+        scores = [self.best_teacher(run) for run in runs if run.key in paired]
+        known = [score for score in scores if score is not None]
+        return statistics.mean(known) if known and len(known) == len(scores) else None
+
     def gain(self, runs: list[PlannedRun]) -> Summary | None:
         """The gain over the student alone, seed by seed; none without pairs."""
         return self.difference(self.pairs(runs))

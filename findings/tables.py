@@ -36,6 +36,7 @@ def settings_table(results: Results) -> list[dict]:
     groups, adaptations = results.groups(*WITH_GAIN), results.adaptations()
     gains = [results.gain(runs) for runs in groups]
     corrected = holm([gain.p if gain else math.nan for gain in gains])
+    tests = count_tested(corrected)
     by_seed, by_image = (f"gain, by {unit} ({results.unit})" for unit in ("seed", "image"))
     rows = []
     for runs, gain, p in zip(groups, gains, corrected, strict=True):
@@ -48,16 +49,21 @@ def settings_table(results: Results) -> list[dict]:
                 "verdict": verdict(gain, p),
                 "p (t)": format_p(gain.p),
                 "p (Holm)": format_p(p),
-                f"could have seen ({results.unit})": format_detectable(gain, p, len(groups)),
+                f"could have seen ({results.unit})": format_detectable(gain, p, tests),
                 by_image: str(image_gain),
                 "p (Wilcoxon)": format_p(image_gain.p),
             }
-            teacher = results.best_teacher(runs[0])
+            teacher = results.mean_teacher(runs)
             if teacher is not None and not adaptations and gain.n > 1:  # there it is the oracle
                 gap = gap_closed(gain, results.mean_alone(runs), teacher)
                 row["gap closed (%)"] = format_gap(*gap)
         rows.append(row)
     return rows
+
+
+def count_tested(corrected: list[float]) -> int:
+    """How many gains were tested: those that have a p-value."""
+    return sum(not math.isnan(p) for p in corrected)
 
 
 def format_detectable(gain: Summary, p: float, tests: int) -> str | None:
@@ -78,7 +84,7 @@ def numbers_table(results: Results) -> list[dict]:
     for runs in results.groups(*WITH_GAIN, "shuffled", "trained", "alone", *BEFORE):
         scores = summarize(results.means(runs))
         row = results.row_head(runs[0].role, runs[0].setting)
-        row |= {results.metric: scores.mean, "std": scores.std, "n": scores.n}
+        row |= {results.metric: scores.mean, "std": scores.std, "seeds": scores.n}
         if (gain := results.gain(runs)) is not None:
             row |= {"gain": gain.mean, "low": gain.low, "high": gain.high, "p": gain.p}
         rows.append(row)

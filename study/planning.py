@@ -22,6 +22,7 @@ from study.question import (
     format_setting,
     format_value,
     select,
+    shared_teacher,
     teachers_in,
     varying_flags,
     whole_number,
@@ -121,12 +122,7 @@ class Plan:
         self.grids: list[tuple[dict, list[dict]]] = []  # flags of the student, and of its teachers
         for part in as_list(text.get("grid") or {}):
             grid = flags_in({"grid": part}, "grid")
-            if isinstance(text.get("teacher"), list):
-                raise UserError(
-                    "study: a list of teachers, which teach one student together, belongs into the "
-                    "grid; what they share stands above it"
-                )
-            shared = flags_in(text, "teacher")
+            shared = shared_teacher(text)
             teachers = [with_shared(own, shared) for own in teachers_in(grid)]
             self.grids.append((without(grid, "teacher"), teachers))
         self.varying = varying_flags([grid for grid, _ in self.grids])
@@ -186,10 +182,21 @@ class Plan:
             raise UserError("study: its grid is empty; give --vary NAME=VALUE,VALUE")
 
     @property
-    def own_teachers(self) -> bool:
-        """Whether each seed of a student has teachers of its own."""
+    def seeds_of_teachers(self) -> list:
+        """The seeds of all teachers that are trained, as the study says them."""
         teachers = [teacher for _, together in self.grids for teacher in together]
-        return any(SAME in as_list(teacher.get("seed")) for teacher in teachers)
+        trained = [teacher for teacher in teachers if teacher and UNTRAINED not in teacher]
+        return [seed for teacher in trained for seed in as_list(teacher.get("seed"))]
+
+    @property
+    def own_teachers(self) -> bool:
+        """Whether seeds of a student have teachers of their own."""
+        return SAME in self.seeds_of_teachers
+
+    @property
+    def shares_teachers(self) -> bool:
+        """Whether a teacher is the same for all seeds of a student."""
+        return any(seed != SAME for seed in self.seeds_of_teachers)
 
     def check_seeds(self) -> None:
         """Refuses what cannot follow the seed."""
@@ -205,7 +212,8 @@ class Plan:
             )
         for name in following:
             for teacher in (one for one in every if one and UNTRAINED not in one):
-                if name not in teacher and teacher.get("seed") != SAME:
+                followed = SAME in as_list(teacher.get(name, SAME)) and teacher.get("seed") != SAME
+                if followed:
                     raise UserError(
                         f"study: {in_a_line(name)} follows the seed of each student: give its "
                         f"teachers 'seed: {SAME}', or {in_a_line(name)} of their own"
@@ -452,7 +460,7 @@ def untrained_flags(teacher: dict, flags: dict) -> dict:
 def check_flags(flags: dict, reserved: tuple[str, ...]) -> None:
     """Refuses reserved flags, and values that no command line can have."""
     for name, value in flags.items():
-        if name.replace("-", "_") in reserved:
+        if name in reserved:
             raise UserError(f"study: {name}: a study sets this flag itself")
         if any(isinstance(part, dict | set) for part in as_list(value)):
             raise UserError(

@@ -30,15 +30,18 @@ def resolve_tiny(text: dict, tiny: bool, keys: tuple[str, ...] = KEYS) -> dict:
 
 def apply_flags(text: dict, args: Namespace) -> dict:
     """A study with the changes of the command line."""
+    changes = {}
     for name in ("vary", "fixed", "teacher", "student", "recording"):
-        check_distinct([flag for flag, _ in getattr(args, name)], f"--{name}")
+        pairs = [(underscored(flag), value) for flag, value in getattr(args, name)]
+        check_distinct([flag for flag, _ in pairs], f"--{name}")
+        changes[name] = dict(pairs)
     grids = [flags_in({"grid": grid}, "grid") for grid in as_list(text.get("grid") or {})]
-    grids = [grid | dict(args.vary) for grid in grids]
-    for flag, _ in args.fixed:
+    grids = [grid | changes["vary"] for grid in grids]
+    for flag in changes["fixed"]:
         if any(flag in grid for grid in grids):
             flag = in_a_line(flag)
             raise UserError(f"--fixed {flag}: the grid sets it; give --vary {flag}=VALUE")
-    for flag, _ in args.teacher:
+    for flag in changes["teacher"]:
         if any(flag in teacher for grid in grids for teacher in teachers_in(grid)):
             raise UserError(
                 f"--teacher {in_a_line(flag)}: the grid sets it; change it in the study file"
@@ -46,15 +49,25 @@ def apply_flags(text: dict, args: Namespace) -> dict:
     for name in ("script", "seeds", "shuffled", "limit_test"):
         if getattr(args, name) is not None:
             text = text | {name: getattr(args, name)}
-    for name in ("fixed", "teacher"):
-        text = text | {name: flags_in(text, name) | dict(getattr(args, name))}
+    text = text | {"fixed": flags_in(text, "fixed") | changes["fixed"]}
+    text = text | {"teacher": shared_teacher(text) | changes["teacher"]}
     if args.student:
-        text = text | {"student": flags_in(text, "student") | dict(args.student)}
+        text = text | {"student": flags_in(text, "student") | changes["student"]}
     if args.recording:
         parts = as_list(text.get("recording") or {})
         sections = [flags_in({"recording": part}, "recording") for part in parts]
-        text = text | {"recording": [section | dict(args.recording) for section in sections]}
+        text = text | {"recording": [section | changes["recording"] for section in sections]}
     return text | {"grid": grids} if args.vary else text
+
+
+def shared_teacher(text: dict) -> dict:
+    """The flags of all teachers, which stand above the grid."""
+    if isinstance(text.get("teacher"), list):
+        raise UserError(
+            "study: a list of teachers, which teach one student together, belongs into the grid; "
+            "what they share stands above it"
+        )
+    return flags_in(text, "teacher")
 
 
 def flags_in(text: dict, name: str) -> dict:
@@ -62,7 +75,14 @@ def flags_in(text: dict, name: str) -> dict:
     flags = text.get(name) or {}
     if not isinstance(flags, dict):
         raise UserError(f"study: {name} must hold flags 'name: value', not {in_a_line(str(flags))}")
-    return {str(flag): value for flag, value in flags.items()}
+    names = [underscored(str(flag)) for flag in flags]
+    check_distinct(names, name)
+    return dict(zip(names, flags.values(), strict=True))
+
+
+def underscored(flag: str) -> str:
+    """The one spelling of a flag that may have hyphens."""
+    return flag.replace("-", "_")
 
 
 def teachers_in(grid: dict) -> list[dict]:

@@ -130,7 +130,8 @@ class RecordedPlan(Plan):
                 )
             own = flags | there | {"init_student": student_key} | taught | flag_of_teachers(trained)
             self.add(ADAPTED, self.script, own, setting, trained, alone=alone, **keys)
-            if self.text.get("shuffled") == "every" and has_teachers_labels(flags):
+            taught_there = has_teachers_labels(flags) or flags.get("loss_distill")
+            if self.text.get("shuffled") == "every" and taught_there:
                 own = own | {"shuffle_teacher": True}
                 self.add("shuffled", self.script, own, setting, trained, alone=alone, **keys)
 

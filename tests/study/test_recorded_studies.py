@@ -157,6 +157,27 @@ class TestPlan:
         shuffled = found.with_role("shuffled")
         assert {run.flags["labels"] for run in shuffled} == {"both"} and len(shuffled) == 8
 
+    def test_other_labels_have_a_shuffled_control_where_a_teacher_distils_beside_them(self):
+        grid = [
+            {"labels": "sure"},
+            {"labels": "sure", "loss_distill": "mse", "type_dist": "output"},
+        ]
+        found, plan = planned(shuffled="every", grid=grid)
+        shuffled = found.with_role("shuffled")
+        assert {arguments_of(plan, run).shuffle_teacher for run in shuffled} == {True}
+        assert len(shuffled) == 8 and all("loss_distill" in run.flags for run in shuffled)
+
+    def test_a_study_of_which_only_the_recordings_are_done_says_why(self, tmp_path):
+        found, plan = planned(tmp_path, seeds=[0])
+        for run in found.with_role("recording"):
+            status.write_status(found, run.key, status.DONE, seconds=1.0, digest="")
+            for name in ("lab.npz", "lab_truth.npz"):
+                (found.folder / run.key / name).touch()
+        teacher = found.with_role("teacher")[0]
+        status.write_status(found, teacher.key, status.FAILED, error="the disk is full")
+        with pytest.raises(UserError, match=r"no run is done yet; .*the disk is full"):
+            report.write_report(found, plan)
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):

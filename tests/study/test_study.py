@@ -125,6 +125,26 @@ class TestPlan:
             found, plan = planned(**changes, **others)
             assert {subsets_of(plan, run) for run in found.runs.values()} == {(3, 3)}
 
+    def test_flags_with_hyphens_reach_every_run_as_those_with_underscores(self):
+        plain, _ = planned(fixed=FIXED | {"loss_gt": "l2", "data_seed": 0})
+        hyphens, plan = planned(fixed=FIXED | {"loss-gt": "l2", "data-seed": 0})
+        assert hyphens.runs == plain.runs and hyphens.jobs == plain.jobs
+        args = [plan.arguments(run.key) for run in hyphens.with_role("alone")]
+        assert {one.loss for one in args} == {"l2"}
+
+    def test_two_spellings_of_a_flag_are_refused(self):
+        with pytest.raises(UserError, match="fixed lists loss_gt 2 times"):
+            planned(fixed=FIXED | {"loss-gt": "l2", "loss_gt": "mae"})
+
+    def test_a_change_of_the_command_line_may_have_hyphens(self, tmp_path):
+        path = tmp_path / "mini.yml"
+        path.write_text(yaml.safe_dump(MINI))
+        words = [str(path), "--fixed", "loss-gt=l2", "--teacher", "batch-size=5"]
+        found, plan = sweep.build_plan(sweep.parse([*words, "--results", str(tmp_path)]))
+        assert {plan.arguments(run.key).loss for run in found.with_role("alone")} == {"l2"}
+        teachers = [plan.arguments(run.key) for run in found.with_role("teacher")]
+        assert {teacher.batch_size for teacher in teachers} == {5}
+
     @pytest.mark.parametrize("own", [True, False])
     def test_the_report_says_whether_all_seeds_have_the_same_teacher(self, own, monkeypatch):
         notes = []
@@ -134,7 +154,18 @@ class TestPlan:
         changes = {"fixed": FIXED, "teacher": {"cr": 0.5} | ({"seed": "same"} if own else {})}
         _, plan = planned(**changes)
         report.gain_sections(None, plan, [])
-        assert ("The same teachers are used" in notes[0]) is not own
+        assert (report.SAME_TEACHERS in notes[0]) is not own
+        assert report.SOME_TEACHERS not in notes[0]
+
+    def test_the_report_says_that_some_teachers_are_the_same_for_all_seeds(self, monkeypatch):
+        notes = []
+        monkeypatch.setattr(report, "settings_section", lambda *args: notes.append(args[-1]))
+        monkeypatch.setattr(report.figures, "plot_heat_maps", lambda results: None)
+        monkeypatch.setattr(report.figures, "plot_gain_lines", lambda results: {})
+        parts = [{"cr": 0.1, "teacher": {"seed": seed}} for seed in ("same", 5)]
+        _, plan = planned(fixed=FIXED, grid=parts, shuffled="none")
+        report.gain_sections(None, plan, [])
+        assert report.SOME_TEACHERS in notes[0]
 
     def test_every_setting_has_its_controls_once(self):
         found, plan = planned()
@@ -394,12 +425,19 @@ class TestPlan:
                 {"fixed": FIXED | {"subset_seed": "seed"}},
                 "subset_seed follows the seed of each student: give its teachers 'seed: same'",
             ),
+            (
+                {
+                    "fixed": FIXED | {"subset_seed": "seed"},
+                    "teacher": {"cr": 0.5, "seed": 7, "subset_seed": "same"},
+                },
+                "subset_seed follows the seed of each student: give its teachers 'seed: same'",
+            ),
             ({"fixed": FIXED | {"seed": 3}}, "seed: a study sets this flag itself"),
             (
                 {"fixed": FIXED | {"shuffle_teacher": True}},
                 "shuffle_teacher: a study sets this flag itself",
             ),
-            ({"grid": {"cr": 0.1, "dry-run": True}}, "dry-run: a study sets this flag itself"),
+            ({"grid": {"cr": 0.1, "dry-run": True}}, "dry_run: a study sets this flag itself"),
             ({"teacher": {"cr": 0.5, "run_name": "t"}}, "run_name: a study sets this flag itself"),
             (
                 {"script": "main_unet.py", "shuffled": None, "grid": {"cr": 0.1}},
@@ -930,6 +968,46 @@ class TestReport:
             if run.role == "teacher":
                 found.scores[run.key] = [row | {"psnr": teachers} for row in found.scores[run.key]]
         assert ("Check the teacher" in answer.write_answer(found)) == (teachers < 0)
+
+    def test_the_gap_is_that_of_the_teachers_of_all_seeds(self, tmp_path):
+        own = {"fixed": FIXED, "teacher": {"cr": 0.5, "seed": "same"}, "shuffled": "none"}
+        found, _ = made_up(MINI | own | {"grid": {"cr": 0.1}}, tmp_path)
+        scores = {"teacher": (60.0, 90.0), "alone": (50.0, 50.0), "distilled": (55.0, 60.0)}
+        for key, run in found.done.items():
+            score = scores[run.role][run.seed]
+            found.scores[key] = [row | {"psnr": score} for row in found.scores[key]]
+        (row,) = tables.settings_table(found)
+        assert row["gap closed (%)"].startswith("+30.0 ["), "7.5 of 25"
+        assert "Check the teacher" not in answer.write_answer(found)
+
+    def test_what_could_have_been_seen_counts_the_tests_that_were_made(self, tmp_path):
+        def keep(run):
+            return run.role != "alone" or run.setting["cr"] == 0.1
+
+        grid = {"grid": {"cr": [0.1, 0.2]}, "shuffled": "none", "seeds": [0, 1, 2]}
+        found, _ = made_up(MINI | grid, tmp_path, keep)
+        tested = found.gain(found.groups("distilled")[0])
+        rows = tables.settings_table(found)
+        assert [row.get("p (t)") == row.get("p (Holm)") for row in rows] == [True, True]
+        seen = [row.get("could have seen (dB)") for row in rows]
+        assert seen == [f"{detectable(tested.std, 3, 1):.3f}", None]
+
+    def test_numbers_keep_the_side_of_the_images(self, tmp_path):
+        grid = {"grid": {"cr": 0.1, "n": [16, 32]}, "shuffled": "none"}
+        found, _ = made_up(MINI | {"fixed": {"dataset": "digits"}} | grid, tmp_path)
+        rows = [row for row in tables.numbers_table(found) if row[""] == "distilled"]
+        assert [(row["n"], row["seeds"]) for row in rows] == [(16, 2), (32, 2)]
+
+    def test_tables_of_an_earlier_question_are_removed(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(report, "build_page", lambda *args: "")
+        found, plan = made_up(MINI, tmp_path)
+        report.write_report(found.study, plan)
+        controls = found.study.folder / "tables" / "controls.csv"
+        assert controls.is_file()
+        text = MINI | {"shuffled": "none"}
+        report.write_report(*planning.build_study(text, "s", tmp_path, sweep.load_script, {}))
+        left = {path.name for path in controls.parent.iterdir()}
+        assert "settings.csv" in left and not any("controls" in name for name in left)
 
     def test_one_seed_has_no_map_of_gains(self, tmp_path):
         assert figures.plot_heat_maps(made_up(MINI, tmp_path / "a")[0]) is not None
