@@ -17,6 +17,7 @@ from bookkeeping.selection import (
     table_of,
     value_of,
 )
+from cli.flags import with_command
 from core.errors import UserError
 from core.files import read_rows, table, write_text
 from core.runs import RunRecord, differences, runs_of
@@ -161,7 +162,7 @@ def extend(args: Namespace) -> dict:
         "with a new optimiser and learning rate schedule"
     )
     print(f"command     {shlex.join(['python', f'{script}.py', *words])}")
-    return module.main(module.parse(words))
+    return module.main(with_command(module.parse(words), script, words))
 
 
 def continuation(run: RunRecord, args: Namespace) -> tuple[str, dict]:

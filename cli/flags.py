@@ -44,6 +44,7 @@ from cli.training_flags import (
     add_training,
     changes,
     identity,
+    with_command,
 )
 from core.ending import run
 from core.errors import UserError
@@ -205,5 +206,6 @@ __all__ = [
     "sigma",
     "weighted",
     "white_noise",
+    "with_command",
     "within",
 ]

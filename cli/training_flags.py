@@ -11,6 +11,7 @@ from parsing.values import counting, decay, natural, not_negative, one_of, posit
 
 # Flags that do not change what is computed.
 TECHNICAL = {
+    "command",  # the words of a call that was not typed, which `with_command` adds
     "cache",
     "code",
     "calibration",  # its values are those of flags
@@ -59,6 +60,11 @@ LATER = {
     **{name: (None, default) for name, default in LIGHT.items()},
 }
 RENAMED = {"channels": "features"}
+
+
+def with_command(args: Namespace, script: str, words: list[str]) -> Namespace:
+    """The flags of a script that another one calls, and the command that would be typed."""
+    return Namespace(**vars(args) | {"command": [f"{script}.py", *words]})
 
 
 def identity(args: Namespace) -> dict:

@@ -1,12 +1,10 @@
 """What `import distillpool` offers, made of the scripts' own parsers and functions."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
+from cli.flags import with_command
 from core.errors import UserError, in_a_line
 from core.zoo import resolved
 
@@ -23,6 +21,8 @@ class Result(dict):
     @property
     def path(self) -> Path:
         """The network's file, which no other run replaces."""
+        if "runs" in self:
+            raise UserError("path: several seeds have a network each; choose one of 'checkpoints'")
         return Path(self.get("kept") or self["checkpoint"])
 
 
@@ -82,8 +82,7 @@ def call(script: str, flags: dict) -> dict:
     module = import_module(script)
     parser = raising_parser(module)
     words = parser.words_of({name: plain(value) for name, value in flags.items()}, script)
-    with argv(f"{script}.py", words):
-        return module.main(parser.parse_args(words))
+    return module.main(with_command(parser.parse_args(words), script, words))
 
 
 def raising_parser(module):
@@ -95,17 +94,6 @@ def raising_parser(module):
 
     parser.error = error
     return parser
-
-
-@contextmanager
-def argv(script: str, words: list[str]) -> Iterator[None]:
-    """The command that a run folder records."""
-    before = sys.argv
-    sys.argv = [script, *words]
-    try:
-        yield
-    finally:
-        sys.argv = before
 
 
 def plain(value):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from core.errors import UserError, in_a_line
 from core.files import write_csv, write_text
-from findings.report import describe_commit
+from findings.report import code_of
 from findings.results import UNITS, WITH_GAIN, Results
 from findings.tables import count_tested, format_detectable, format_spread
 from report import figures
@@ -87,7 +87,7 @@ def write_atlas(question: str, parts: list[tuple[Part, Study]], folder: Path) ->
     figure = plot_atlas(entries, verdicts)
     figures.save_figure(figure, folder / "atlas.png")
     caption = "Gain with its 95 % interval over the seeds, by what was missing."
-    studies = {study.name: str(study.folder / "report.html") for _, study in parts}
+    studies = {study.name: describe_study(study) for _, study in parts}
     marked = [k for k, one in enumerate(verdicts) if one in (HELPS, HARMS)]
     page = render_page(
         question,
@@ -95,12 +95,18 @@ def write_atlas(question: str, parts: list[tuple[Part, Study]], folder: Path) ->
             render_paragraph(answer),
             render_figure(plot_atlas(entries, verdicts), caption, "gains of all rows"),
             Section("Gains", render_table(rows, marked=marked), render_paragraph(METHOD)),
-            Section("Studies", render_facts(studies | describe_commit())),
+            Section("Studies", render_facts(studies)),
         ],
     )
     write_text(folder / "report.html", page)
     print(f"{folder}/report.html, atlas.csv, atlas.md, atlas.tex, atlas.png written")
     return {"rows": rows, "text": answer, "report": str(folder / "report.html")}
+
+
+def describe_study(study: Study) -> str:
+    """Where the report of a study is, and the commits that trained its runs."""
+    path, code = str(study.folder / "report.html"), code_of(Results(study)).get("code")
+    return f"{path}, commit {code}" if code else path
 
 
 def entries_of(part: Part, study: Study) -> list[Entry]:

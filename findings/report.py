@@ -2,10 +2,7 @@
 
 import json
 import shlex
-import subprocess
 from collections import Counter
-from contextlib import suppress
-from pathlib import Path
 
 from markupsafe import Markup
 
@@ -256,7 +253,7 @@ def example_sections(results: Results, plan: Plan, why: str) -> list[Section]:
 def collect_facts(results: Results, plan: Plan) -> dict[str, str]:
     """The flags that all runs share, and the versions of what they were made with."""
     study = results.study
-    record = json.loads((run_folder(study, next(iter(results.scores))) / "run.json").read_text())
+    record = record_of(study, next(iter(results.scores)))
     facts = {
         "script": f"{plan.script}.py",
         "seeds": format_value(plan.seeds),
@@ -265,17 +262,20 @@ def collect_facts(results: Results, plan: Plan) -> dict[str, str]:
     }
     facts |= {name: format_value(value) for name, value in plan.fixed.items()}
     facts |= {name: str(value) for name, value in record.get("versions", {}).items()}
-    return facts | describe_commit()
+    return facts | code_of(results)
 
 
-def describe_commit() -> dict[str, str]:
-    """The commit of this checkout, if git knows it."""
-    words = ["git", "-C", str(Path(__file__).parents[1]), "describe", "--always", "--dirty"]
-    with suppress(OSError):
-        answer = subprocess.run(words, capture_output=True, text=True)
-        if answer.returncode == 0:
-            return {"code": answer.stdout.strip()}
-    return {}
+def code_of(results: Results) -> dict[str, str]:
+    """The commits that trained the runs, where their folders say so."""
+    records = [record_of(results.study, key) for key in results.scores]
+    codes = dict.fromkeys(record.get("versions", {}).get("code") for record in records)
+    known = [code for code in codes if code is not None]
+    return {"code": ", ".join(known)} if known else {}
+
+
+def record_of(study: Study, key: str) -> dict:
+    """What the folder of a run says of it."""
+    return json.loads((run_folder(study, key) / "run.json").read_text())
 
 
 def repeat_command(study: Study) -> str:

@@ -10,6 +10,7 @@ from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
+from cli.flags import with_command
 from core.errors import Diverged, UserError, in_a_line
 from core.files import lock
 from core.inputs import check_data
@@ -88,7 +89,8 @@ def train_and_score(study: Study, plan: Plan, runs: list[PlannedRun]) -> None:
             if not is_done(study, key):
                 raise UserError(f"its {role} {key} is {state_of(study, key)}")
     script = plan.load_script(runs[0].script)
-    every_args = [script.parse(plan.command_line(run)) for run in runs]
+    commands = [plan.command_line(run) for run in runs]
+    every_args = [with_command(script.parse(words), runs[0].script, words) for words in commands]
     if runs[0].role == RECORDING:
         record(study, script, runs, every_args)
         return

@@ -1,5 +1,6 @@
 """The examples run to their end, and the functions of distillpool are the scripts."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -69,6 +70,8 @@ def test_a_function_is_its_script_with_the_same_defaults(tmp_path, monkeypatch):
     saved = checkpoint.restore(result.path)
     x = torch.rand(2, 1, 16, 16)
     assert torch.equal(network(physics.observe(x)), saved.network(saved.physics.observe(x)))
+    record = json.loads((Path(result["run"]) / "run.json").read_text())
+    assert record["command"][:3] == ["main_unet.py", "--cr", "0.25"], "what a user would type"
     student = dp.distill(teacher=result, cr=0.1, type_dist="output", **TINY)
     scores = dp.evaluate([result, student], dataset="digits", limit_test=4, baselines=False)
     assert len(scores["rows"]) == 2
@@ -82,6 +85,8 @@ def test_mistakes_are_exceptions_that_say_what_is_allowed():
     ):
         with pytest.raises(UserError, match=message):
             dp.train(**flags)
+    with pytest.raises(UserError, match="several seeds have a network each"):
+        _ = dp.Result({"runs": [], "checkpoints": ["a.pth", "b.pth"]}).path
     with pytest.raises(UserError, match="noise"):
         dp.physics(cr=0.5, noise=0.1)
     with pytest.raises(UserError, match="not a linear operator of one ratio"):

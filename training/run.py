@@ -4,14 +4,12 @@ import glob
 import hashlib
 import json
 import os
-import platform
 import shutil
 import sys
 import uuid
 import weakref
 from argparse import Namespace
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from algo_functions import ClassMeter, Meter
@@ -22,6 +20,7 @@ from core import distributed, own
 from core.errors import UserError
 from core.files import inside, keep, lock, sweep, write_csv, write_text
 from core.runs import describe_changes
+from core.versions import versions
 from report.figures import draw_curves, draw_splits
 
 
@@ -216,9 +215,8 @@ class Run:
             "identity": self.identity,
             "export": self.export.name,
             "kept": (self.kept or self.export).name,
-            "command": sys.argv,
-            "versions": {"python": platform.python_version()}
-            | {name: _version(name) for name in ("torch", "torchvision", "deepinv", "numpy")},
+            "command": vars(self.args).get("command", sys.argv),
+            "versions": versions(),
         }
         write_text(self.folder / "config.json", json.dumps(self._settings(), indent=2) + "\n")
         self._save_record()
@@ -272,10 +270,3 @@ class Run:
 
     def _save_record(self) -> None:
         write_text(self.folder / "run.json", json.dumps(self.record, indent=2) + "\n")
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"

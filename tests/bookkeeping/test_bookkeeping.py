@@ -106,6 +106,10 @@ def test_a_finished_run_is_extended_as_a_run_of_its_own(trained, capsys):
     assert config["steps"] == 3 and config["lr"] == 0.01
     assert config["train_again"] == str(trained[0] / "best.pth")
     assert "a run of its own" in capsys.readouterr().out
+    command = json.loads((folder / "run.json").read_text())["command"]
+    assert command[0] == "main_unet.py"
+    assert main_unet.parse(command[1:]).steps == 3, "the command repeats the run"
+    assert Path(do("extend", folder.name, "--steps", "4")["run"]) not in (folder, *trained)
     for words, message in (
         (["--steps", "2"], "has 2 already"),
         (["--epochs", "3"], "was trained for 2 steps: give --steps"),

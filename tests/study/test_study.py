@@ -37,6 +37,7 @@ from cli import flags
 from core.errors import UserError
 from core.files import lock, write_csv
 from core.registry import TRAINING
+from core.versions import code_version
 from data_loader import Request, build_splits
 from findings import answer, figures, report, tables
 from findings.results import Results
@@ -1278,6 +1279,14 @@ class TestWork:
         up, down = seen.result
         assert up == sorted(up) and down == up[::-1] and len(up) == 4
         assert not seen.console and seen.needed <= 400
+
+    def test_a_run_knows_its_own_command_and_the_code_that_trained_it(self, finished):
+        words = [str(finished["path"]), "--results", str(finished["folder"] / "b")]
+        found, plan = sweep.build_plan(sweep.parse(words))
+        for key, run in found.runs.items():
+            record = json.loads((run_folder(found, key) / "run.json").read_text())
+            assert record["command"] == [f"{run.script}.py", *plan.command_line(run)]
+            assert record["versions"].items() >= code_version().items()
 
     def test_costs_are_reported_before_anything_is_trained(self, finished):
         reported = call(finished["path"], "--results", finished["folder"] / "c", "--dry_run")
