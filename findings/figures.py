@@ -1,6 +1,8 @@
 """The figures of a study's report: gains, validation curves, test images."""
 
 import math
+import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +25,8 @@ from training.cache import Views
 from training.validation import outputs
 
 LINES = 6  # in a panel
+LONGEST = 30  # letters of a line's name in a panel
+TITLE = 46  # letters of a line of a panel's title
 MARKERS = "osD^v<"
 ROWS, COLUMNS = "type_dist", "loss_distill"  # of the maps of gains
 
@@ -31,6 +35,24 @@ def tested_settings(results: Results) -> list[tuple[list[PlannedRun], Summary]]:
     """Settings whose gain has an interval."""
     groups = ((runs, results.gain(runs)) for runs in results.groups(*WITH_GAIN))
     return [(runs, gain) for runs, gain in groups if gain and gain.n > 1]
+
+
+def shorten(names: Iterable[str]) -> dict[str, str]:
+    """Each name of a line as it fits into a panel: a long one becomes a number."""
+    names = list(dict.fromkeys(names))
+    long = [name for name in names if len(name) > LONGEST]
+    return {name: f"line {long.index(name) + 1}" if name in long else name for name in names}
+
+
+def explain(figure: Figure, short: dict[str, str]) -> None:
+    """Below a figure, what the numbers of its lines stand for."""
+    lines = [f"{number}: {name}" for name, number in short.items() if number != name]
+    figures.write_below(figure, lines)
+
+
+def title_of(student: str) -> str:
+    """The title of a student's panel, on as many lines as it needs."""
+    return textwrap.fill(f"student: {student}", TITLE) if student else ""
 
 
 # ---------------------------------------------------------------- gains over selection and loss
@@ -133,6 +155,8 @@ def split_panels(students: Panels) -> Panels:
 
 def plot_gains(results: Results, name: str, students: Panels) -> Figure:
     """Panels with one scale of gains; the bars of lines stand beside each other."""
+    short = shorten(line for lines in students.values() for line in lines)
+    most = max(len(lines) if any(lines) else 0 for lines in students.values())
     figure, axes = figures.panels(len(students), 2, figures.NARROW, 2.7)
     points = [point for lines in students.values() for line in lines.values() for point in line]
     values = sorted({value for value, _ in points})
@@ -145,17 +169,18 @@ def plot_gains(results: Results, name: str, students: Panels) -> Figure:
             y = [gain.mean for _, gain in line]
             half = [gain.high - gain.mean for _, gain in line]
             marker = MARKERS[k % len(MARKERS)]
-            axis.errorbar(x, y, half, marker=marker, capsize=3, label=label or None)
+            axis.errorbar(x, y, half, marker=marker, capsize=3, label=short[label] or None)
         axis.axhline(0, color="black", lw=0.8, ls="-")
         axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
         axis.set(xlabel=name, ylabel=f"gain over the student alone ({results.unit})")
-        axis.set(title=f"student: {student}" if student else "", xlim=(-0.5, len(values) - 0.5))
-        share = 0.08 + 0.08 * len(lines) if any(lines) else 0.05  # of the legend above the bars
+        axis.set(title=title_of(student), xlim=(-0.5, len(values) - 0.5))
+        share = 0.08 + 0.08 * most if most else 0.05  # of the legends above the bars
         room = (high - low) * share / (1 - share)
         axis.set_ylim(low - 0.05 * (high - low), high + room)
         if any(lines):
             axis.legend(loc="upper right")
         axis.grid()
+    explain(figure, short)
     return figure
 
 
@@ -179,20 +204,31 @@ def runs_alone(results: Results, runs: list[PlannedRun]) -> list[PlannedRun]:
 def plot_curves(results: Results) -> Figure:
     """Validation scores over the epochs of the best and the worst setting of each student."""
     students = rank_settings(results)
+    short = shorten(
+        name_beside_alone(results, runs)
+        for groups in students.values()
+        for runs in (groups[0], groups[-1])
+    )
     figure, axes = figures.panels(len(students), 2, figures.NARROW, 2.9)
     for axis, (student, groups) in zip(axes, students.items(), strict=True):
         lines = {"student alone": runs_alone(results, groups[-1])}
         for word, runs in {"worst": groups[0], "best": groups[-1]}.items():
-            setting = format_setting(results.split_setting(runs)[1])
+            setting = short[name_beside_alone(results, runs)]
             lines[f"{word}: {setting}" if len(groups) > 1 else setting or "distilled"] = runs
         for k, (label, runs) in enumerate(lines.items()):
             if runs:
                 plot_runs(axis, results, runs, label, k)
         axis.set_ylabel(f"validation {results.name} ({results.unit})")
-        axis.set_title(f"student: {student}" if student else "")
+        axis.set_title(title_of(student))
         axis.legend()
         axis.grid()
+    explain(figure, short)
     return figure
+
+
+def name_beside_alone(results: Results, runs: list[PlannedRun]) -> str:
+    """What a setting has that the student alone has not, in words."""
+    return format_setting(results.split_setting(runs)[1])
 
 
 def plot_runs(axis: Axes, results: Results, runs: list[PlannedRun], label: str, k: int) -> None:

@@ -902,6 +902,22 @@ class TestReport:
         for figure in drawn.values():
             plt.close(figure)
 
+    def test_no_name_of_a_line_is_wider_than_its_panel(self, tmp_path):
+        long = {"cr": [0.5, 0.9], "ordering": ["xy", "random"], "loss": ["mse", "smooth_l1"]}
+        changes = {"grid": [{"cr": 0.1, "teacher": long}, {"cr": 0.2}], "shuffled": "none"}
+        found, _ = made_up(MINI | {"teacher": {"cr": 0.5}} | changes, tmp_path)
+        drawn = figures.plot_gain_lines(found) | {"curves": figures.plot_curves(found)}
+        for figure in drawn.values():
+            figure.draw_without_rendering()
+            for axis in figure.axes:
+                if axis.get_legend():
+                    assert axis.get_legend().get_window_extent().width < axis.bbox.width
+            plt.close(figure)
+        named = [text.get_text() for text in drawn["curves"].texts]
+        assert any("teacher ordering" in text and text.startswith("line 1: ") for text in named)
+        limits = {axis.get_ylim() for axis in drawn["teacher cr"].axes}
+        assert len(limits) == 1, "one scale of gains, whatever the legends hold"
+
     def test_the_picture_shows_the_student_that_gains_most_not_the_one_that_measures_most(
         self, tmp_path
     ):
