@@ -510,9 +510,29 @@ def run_once(prepare: Prepare, args: Namespace) -> dict:
 
 
 def train_together(prepare: Prepare, runs: list[Namespace]) -> list[dict]:
-    """The scores of several runs; the unfinished ones share what they compute of a batch."""
-    if len(runs) > 1 and getattr(runs[0], "ordering", None) == "learned":
-        return [run_once(prepare, args) for args in runs]  # each sees it by patterns of its own
+    """The scores of several runs; the unfinished ones share what they compute of a batch.
+
+    A run that sees or learns something of its own is trained by itself, after the others.
+    """
+    alone = [k for k, args in enumerate(runs) if shares_nothing(args)]
+    together = [k for k in range(len(runs)) if k not in alone]
+    done: dict[int, dict] = {}
+    for places in filter(None, (together, *([k] for k in alone))):
+        scores = train_sharing(prepare, [runs[k] for k in places])
+        done |= zip(places, scores, strict=True)
+    return [done[k] for k in range(len(runs))]
+
+
+def shares_nothing(args: Namespace) -> bool:
+    """Whether a run has patterns or a teacher of its own, which are learned by its seed."""
+    labels = getattr(args, "labels", None)
+    adapts = labels is not None and LABELS[labels].teacher_labels is not None
+    assists = getattr(args, "assistant", False)
+    return getattr(args, "ordering", None) == "learned" or adapts or assists
+
+
+def train_sharing(prepare: Prepare, runs: list[Namespace]) -> list[dict]:
+    """The scores of runs of the same images, physics and teachers, which share all of them."""
     outcomes: list[Fit | dict] = []
     for args in runs:
         companion = next((fit for fit in outcomes if isinstance(fit, Fit)), None)

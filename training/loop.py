@@ -65,8 +65,8 @@ def gradient_shares(
 class Fit:
     """One training: its task, optimiser and weight average, and the metrics so far.
 
-    Between two validations lies a round. `companion` is another training of the same images and the
-    same physics: what is remembered of the images is shared with it.
+    Between two validations lies a round. `companion` is another training of the same images,
+    physics and teachers: what is remembered of the images is shared with it.
     """
 
     def __init__(

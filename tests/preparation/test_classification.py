@@ -457,6 +457,18 @@ def test_a_chain_of_teacher_assistant_and_student(teacher):
     assert checkpoint.restore(assistant).network_config["width"] == 4
 
 
+def test_every_seed_learns_from_the_assistant_of_its_own_seed(teacher):
+    words = [*TINY, "--teacher", teacher, "--lessen_ratio", "2", "--assistant", "--lr", "0.01"]
+    words += ["--data_seed", "3"]
+    together = call(main_classify_dist, *words, "--seeds", "0", "1")["runs"]
+    for seed, run in zip("01", together, strict=True):
+        alone = call(main_classify_dist, *words, "--seed", seed, "--results", "alone")
+        ours, theirs = (
+            checkpoint.read(Path(one["run"]) / "last.pth")["resume"]["task"] for one in (run, alone)
+        )
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
 CAMERAS = ["spc --cr 0.1", "denoise --sigma 50", "mri --acceleration 4", "spc --cr 0.1 --x0 lmmse"]
 
 

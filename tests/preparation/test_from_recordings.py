@@ -136,6 +136,31 @@ def test_best_is_the_first_that_is_not_clearly_worse_on_held_out_frames(laborato
     assert distilled(laboratory, "--labels", "best", "--run_name", "best") == scores, "finished"
 
 
+def state(run: str | Path) -> dict:
+    """The weights of a run after its last step."""
+    return checkpoint.read(Path(run) / "last.pth")["resume"]["task"]
+
+
+def assert_equal_weights(first: dict, second: dict) -> None:
+    assert all(torch.equal(first[name], second[name]) for name in second)
+
+
+@pytest.mark.parametrize("labels", ["adapted", "teacher"])
+def test_a_candidate_of_best_is_trained_as_it_would_be_alone(labels, laboratory, tmp_path):
+    where = ["--results", str(tmp_path), "--lr", "0.01", "--measurement_weight", "1"]
+    best = distilled(laboratory, *where, "--labels", "best", "--run_name", "best")
+    alone = distilled(laboratory, *where[:-2], "--labels", labels, "--run_name", "alone")
+    assert_equal_weights(state(Path(best["run"]).with_name(f"best_{labels}")), state(alone["run"]))
+
+
+def test_every_seed_learns_from_the_teacher_that_its_own_seed_adapted(laboratory):
+    words = ["--labels", "adapted", "--lr", "0.01", "--data_seed", "3"]
+    together = distilled(laboratory, *words, "--seeds", "0", "1")["runs"]
+    for seed, run in zip("01", together, strict=True):
+        alone = distilled(laboratory, *words, "--seed", seed, "--results", "alone")
+        assert_equal_weights(state(run["run"]), state(alone["run"]))
+
+
 def test_a_typed_weight_is_the_only_one_that_best_tries(laboratory):
     args = parsed(laboratory, "--labels", "best", "--measurement_weight", "1")
     tried = [(one.labels, one.measurement_weight) for one in candidates_of(args, True)]
