@@ -226,7 +226,9 @@ class Fit:
         for group in self.optimizer.param_groups:
             middle = self.epoch + 0.5 / self.steps_per_epoch
             group["lr"] = learning_rate(args, middle, self.total / self.steps_per_epoch)
-        torch.manual_seed(seeded(args.seed, DROPOUT, self.steps).initial_seed())
+        # Every process draws for images of its own.
+        dropout = seeded(args.seed, DROPOUT, self.steps, distributed.rank())
+        torch.manual_seed(dropout.initial_seed())
         generator = seeded(self.data_seed, NOISE, self.steps)
         # The whole batch is observed at once, so that its noise does not depend on the parts.
         batch = self.task.shuffle_teachers(self.task.add_observations(batch, generator))

@@ -21,10 +21,12 @@ import main_unet
 import main_unet_dist
 from algo_functions import ClassMeter
 from checkpoints import checkpoint
+from core import distributed
 from core.registry import LABELLED
 from data.batches import build_loader
 from data_loader import Request, build_splits
 from training.cache import Views
+from training.loop import Fit
 from training.validation import evaluate
 
 DATA = [
@@ -174,6 +176,25 @@ def test_two_processes_train_like_one(begin, script, teacher, words, teachers):
     alone(script, *words, "--results", "one")
     assert_equal_runs("one", "two")
     assert printed.count("parameters;") == 1  # only one of them speaks
+
+
+def test_every_process_draws_random_numbers_of_its_own(monkeypatch):
+    """The first one those of a run alone, so that its curve does not change."""
+    forward = Fit.forward
+
+    def recording(fit, *arguments):
+        with open(f"{fit.args.results}_{distributed.rank()}.txt", "a") as file:
+            print(*torch.get_rng_state().tolist(), file=file)
+        return forward(fit, *arguments)
+
+    monkeypatch.setattr(Fit, "forward", recording)
+    words = ["--cr", "0.25", *UNET[:-2], "--steps", "3"]
+    forked(main_unet, *words, "--results", "two")
+    alone(main_unet, *words, "--results", "one")
+    one, first, second = (
+        Path(name).read_text().splitlines() for name in ("one_0.txt", "two_0.txt", "two_1.txt")
+    )
+    assert first == one and len({*first, *second}) == 6
 
 
 def test_what_is_saved_is_what_was_scored_and_uneven_parts_do_not_wait_for_each_other(teachers):
