@@ -229,9 +229,11 @@ class Fit:
         # Every process draws for images of its own.
         dropout = seeded(args.seed, DROPOUT, self.steps, distributed.rank())
         torch.manual_seed(dropout.initial_seed())
-        generator = seeded(self.data_seed, NOISE, self.steps)
+        noise = seeded(self.data_seed, NOISE, self.steps)
         # The whole batch is observed at once, so that its noise does not depend on the parts.
-        batch = self.task.shuffle_teachers(self.task.add_observations(batch, generator))
+        batch = self.task.shuffle_teachers(self.task.add_observations(batch, noise))
+        # Losses draw the same whether the noise was drawn here or for several runs together.
+        generator = seeded(self.data_seed, NOISE, self.steps)
         values, outputs, logged = [], [], {}
         learns = self.task.physics.learns  # then all parts share the graph of their observations
         places = torch.arange(count)[list(distributed.share(count))]

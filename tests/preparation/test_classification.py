@@ -457,9 +457,16 @@ def test_a_chain_of_teacher_assistant_and_student(teacher):
     assert checkpoint.restore(assistant).network_config["width"] == 4
 
 
-def test_every_seed_learns_from_the_assistant_of_its_own_seed(teacher):
-    words = [*TINY, "--teacher", teacher, "--lessen_ratio", "2", "--assistant", "--lr", "0.01"]
-    words += ["--data_seed", "3"]
+@pytest.mark.parametrize(
+    "own",
+    [
+        ["--lessen_ratio", "2", "--assistant"],
+        ["--physics", "spc", "--cr", "0.25", "--noise", "0.1", "--loss_distill", "crd"],
+    ],
+    ids=["assistants", "noise and negatives"],
+)
+def test_seeds_of_the_same_data_learn_together_what_each_learns_alone(own, teacher):
+    words = [*TINY, "--teacher", teacher, *own, "--lr", "0.01", "--data_seed", "3"]
     together = call(main_classify_dist, *words, "--seeds", "0", "1")["runs"]
     for seed, run in zip("01", together, strict=True):
         alone = call(main_classify_dist, *words, "--seed", seed, "--results", "alone")
