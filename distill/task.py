@@ -471,6 +471,6 @@ class Distillation(Task):
         batch = self.add_teacher_features(self.add_observations(batch, generator))
         features = present(batch.teacher_features)
         return {
-            c.name: self._module_of(c).pretrain(features[c.teacher][c.layer])
+            c.name: self._module_of(c).pretrain(features[c.teacher][c.layer].float())
             for c in self._pretraining()
         }

@@ -145,6 +145,14 @@ def test_every_loss_teaches_the_student_at_equal_and_at_smaller_sizes(loss, rati
     assert not any(name.startswith("adapters") for name in names)
 
 
+def test_ft_pretrains_on_features_in_a_smaller_type(teacher):
+    words = [*TINY, "--teacher", teacher, "--loss_distill", "ft", "--amp", "bf16"]
+    done = call(main_classify_dist, *words, "--epochs", "2")  # so that they are remembered
+    with open(Path(done["run"]) / "prepared.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5 and all(float(row["ft/latent"]) > 0 for row in rows)
+
+
 @pytest.mark.parametrize("c, mean, deviation", [(1, 0.449, 0.226), (3, *IMAGENET)])
 def test_isrd_paints_what_each_teachers_normalisation_makes_of_its_image(c, mean, deviation):
     torch.manual_seed(0)
