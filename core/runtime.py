@@ -84,6 +84,11 @@ def precision(name: str, device: torch.device) -> torch.dtype | None:
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[name]
 
 
+def full_precision(x: torch.Tensor) -> torch.autocast:
+    """Where --amp is off, as 16 bits would not keep the values."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 def compiled(f: Callable) -> Callable:
     """The function compiled by torch.compile, after a trial on this machine."""
     import torch._functorch.config as functorch

@@ -49,6 +49,7 @@ class Recorded(nn.Module):
         super().__init__()
         recorded, variance = present(batch.recorded), present(batch.variance)
         self.student, self.student_physics, self.batch = student, student_physics, batch
+        self.amp = torch.is_autocast_enabled(recorded.device.type)  # of the student, also in a loss
         self.measured = physics.measured_in(recorded)  # 1 where a value was recorded, else 0
         self.own = student_physics.measured_in(recorded)  # and where the student sees it
         self.unit = (variance + SMALLEST_UNIT**2).sqrt()
@@ -60,7 +61,8 @@ class Recorded(nn.Module):
         """The student's output for values y in units of their noise."""
         batch = self.batch.replace(recorded=y * self.unit)
         x0 = self.student_physics.first_image(self.student_physics.measure_batch(batch))
-        return self.student(x0)
+        with torch.autocast(x0.device.type, enabled=self.amp):
+            return self.student(x0).float()
 
 
 class Rescaled(LinearPhysics):

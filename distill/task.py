@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 
 from core.distributed import gather_samples, single_process
 from core.errors import UserError
+from core.runtime import full_precision
 from data.batches import Batch, present
 from distill import WeightedLoss
 from distill.layers import Adapter, check_layers, selected_layers
@@ -115,21 +116,29 @@ class Task(nn.Module):
             return self.recorded.physics.back_projection(present(batch.recorded))
         return batch.of_target(self.target) if self.recorded.target else None
 
+    def compare(self, output: Tensor, target: Tensor) -> Tensor:
+        """The task loss."""
+        with full_precision(output):
+            return self.task_loss(output.float(), target)
+
     def recorded_terms(
         self, batch: Batch, output: Tensor, teacher_output: Tensor | None = None
     ) -> dict[str, Tensor]:
         """The terms of recordings beside the distillation losses."""
         assert self.recorded is not None, "only recordings have these terms"
-        terms, label = {}, self.label(batch, teacher_output)
+        terms, output = {}, output.float()
         anchored = self.recorded.target == "teacher_null_space"
+        with full_precision(output):
+            label = self.label(batch, teacher_output)
         if label is not None and not anchored:
-            terms["task"] = self.beta * self.task_loss(output, label)
+            terms["task"] = self.beta * self.compare(output, label)
         if self.recorded.loss is not None:
             assert isinstance(self.physics, SinglePixel), "a recording is made by one camera"
             view = Recorded(self.recorded.physics, self.physics, self.student, batch)
-            if anchored:
-                terms["task"] = self.beta * null_space(view, output, present(label))
-            terms["recorded"] = self.recorded.weight * self.recorded.loss(view, output)
+            with full_precision(output):
+                if anchored:
+                    terms["task"] = self.beta * null_space(view, output, present(label))
+                terms["recorded"] = self.recorded.weight * self.recorded.loss(view, output)
         return terms
 
 
@@ -160,7 +169,7 @@ class Supervised(Task):
         if self.recorded is not None:
             terms = self.recorded_terms(batch, output)
         else:
-            terms = {"task": self.task_loss(output, batch.of_target(self.target))}
+            terms = {"task": self.compare(output, batch.of_target(self.target))}
             metrics = {"task_loss": terms["task"].detach()}
         return {
             "loss": total_of(terms.values()),
@@ -323,6 +332,7 @@ class Distillation(Task):
         read = {name: context[name] for name in spec.reads}
         if spec.adapter != "own" and comparison.adapter in self.adapters:
             f_s, f_t = self.adapters[comparison.adapter](f_s, f_t)
+        f_s, f_t = f_s.float(), f_t.float()
         if spec.gather:
             f_s, f_t = gather_samples(f_s), gather_samples(f_t)
             read = {
@@ -331,7 +341,8 @@ class Distillation(Task):
             }
         check_layers(loss.name, spec.needs, f_s, f_t)
         distance = self.adapters[comparison.adapter] if spec.adapter == "own" else loss.distance
-        return distance(f_s, f_t, **read)
+        with full_precision(f_s):
+            return distance(f_s, f_t, **read)
 
     def _check_null_space(self) -> None:
         """Refuses a physics that measures everything."""
@@ -346,7 +357,7 @@ class Distillation(Task):
 
     def unmeasured_part(self, x: Tensor) -> Tensor:
         """(1 - A⁺A) x: what no pattern of the student measured."""
-        with torch.autocast(x.device.type, enabled=False):  # 16 bits would not keep the values
+        with full_precision(x):
             measured = self.physics.project(x.float())
         if measured is None:
             raise UserError(
@@ -424,7 +435,7 @@ class Distillation(Task):
             else:
                 metrics[comparison.name] = value.detach()
         if self.online:
-            terms["teacher"] = self.task_loss(t[0]["output"], batch.of_target(self.target))
+            terms["teacher"] = self.compare(t[0]["output"], batch.of_target(self.target))
         return {
             "loss": total_of(terms.values()),
             "output": s["output"],
@@ -437,9 +448,9 @@ class Distillation(Task):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The task loss against target or teachers, and as a metric that against the target."""
         target = batch.of_target(self.target)
-        loss = self.task_loss(output, target if self.supervised else self.mean_output(t))
+        loss = self.compare(output, target if self.supervised else self.mean_output(t))
         # Against the truth and without a weight, as it is computed on validation images.
-        plain = loss if self.supervised else self.task_loss(output.detach(), target)
+        plain = loss if self.supervised else self.compare(output.detach(), target)
         return {"task": self.beta * loss}, {"task_loss": plain.detach()}
 
     def _features_of_teacher(self, batch: Batch, i: int) -> dict[str, Tensor]:
@@ -451,7 +462,8 @@ class Distillation(Task):
         """The teachers' weighted mean output."""
         weights = [teacher.weight for teacher in self.teachers]
         weighted = [
-            weight * layers["output"].detach() for weight, layers in zip(weights, t, strict=True)
+            weight * layers["output"].detach().float()
+            for weight, layers in zip(weights, t, strict=True)
         ]
         return total_of(weighted) / sum(weights)
 

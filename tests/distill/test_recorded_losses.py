@@ -5,11 +5,13 @@ import scipy.linalg
 import torch
 from deepinv.loss import SureGaussianLoss
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from core.registry import RECORDED_LOSSES, look_up
 from data.batches import Batch
 from distill import recorded
-from distill.recorded import Recorded
+from distill.recorded import Labels, Recorded
+from distill.task import Supervised
 from models.base import Network
 from tests.doubles import FACTOR, SIDE, Scaled, camera, recorded_batch
 
@@ -130,6 +132,23 @@ def test_every_loss_teaches_the_student(name, deviation, images):
     assert student.factor.grad is not None and student.factor.grad.isfinite()
     # x̂ = a x0 cannot predict what is not in x0.
     assert (student.factor.grad.abs() > 1e-4) == (name not in ("outside_student", "splitting"))
+
+
+@pytest.mark.parametrize("name", RECORDED_LOSSES)
+def test_a_smaller_type_of_convolutions_changes_no_loss(name, images):
+    """Where the student has none; dense patterns are measured by a matrix."""
+    own, whole = (camera(cr, ordering="random") for cr in (0.25, 0.5))
+    labels = Labels(
+        physics=whole, target="raw", loss=look_up(RECORDED_LOSSES, name, "loss"), weight=1.0
+    )
+    task = Supervised(Scaled(), own, mse_loss, recorded=labels)
+    batch = task.add_observations(recorded_batch(images[:8], whole, DEVIATION))
+    found = []
+    for amp in (False, True):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+            found.append(task(batch)["terms"])
+    torch.testing.assert_close(*found)
 
 
 def test_dense_patterns_are_recorded_too(images):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import blank
@@ -31,7 +32,7 @@ from algo_functions import ClassMeter, build_physics, class_scores
 from checkpoints import checkpoint
 from core.errors import Stopped, UserError
 from core.registry import CLASS_LOSSES, CLASS_OPTIONS, CLASSIFIERS
-from core.runtime import Stop
+from core.runtime import Stop, seeded
 from demos import classes as demo_classes
 from distill import build_loss
 from distill.task import Distillation, Progress, Teacher
@@ -143,6 +144,39 @@ def test_every_loss_teaches_the_student_at_equal_and_at_smaller_sizes(loss, rati
     assert all(w.grad is not None for w in own)
     names = set(student.state_dict())
     assert not any(name.startswith("adapters") for name in names)
+
+
+def full(layers: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: layer.float() for name, layer in layers.items()}
+
+
+@pytest.mark.parametrize("loss", [name for name in CLASS_LOSSES if name != "hint"])
+def test_losses_are_computed_in_full_precision_of_layers_in_a_smaller_type(loss):
+    torch.manual_seed(0)
+    seen = build_physics({"name": "image", "n": 32, "c": 1, "lessen_ratio": 1, "resize": "nearest"})
+    config = {"name": "resnet8", "c": 1, "classes": ["a", "b", "c"], "side": 32, "width": 8}
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    task = Distillation(
+        build_network(config),
+        seen,
+        [Teacher(build_network(config), seen)],
+        selection="latent",
+        losses=[build_loss(loss, 1.0, CLASS_LOSSES, **CLASS_OPTIONS)],
+        task_loss=F.cross_entropy,
+        target="label",
+        labels=labels.tolist(),
+    ).train()
+    x, (teacher,), apart = torch.rand(6, 1, 32, 32), task.teachers, deepcopy(task)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = task(batch_of(x, label=labels), seeded(0), Progress(0.5, 5.0))["terms"]
+        s, t = task.student.features(x), teacher.network.features(x)
+    assert s["output"].dtype == torch.bfloat16
+    assert torch.equal(terms.pop("task"), F.cross_entropy(s["output"].float(), labels))
+    context = {"label": labels, "index": torch.arange(6), "epoch": 5.0, "generator": seeded(0)}
+    context["teacher_input"] = teacher.network.normalise(x)
+    for comparison in apart.comparisons:
+        expected = apart.distance(comparison, full(s), full(t), context)
+        torch.testing.assert_close(terms[f"distill/{comparison.name}"], expected)
 
 
 def test_ft_pretrains_on_features_in_a_smaller_type(teacher):
