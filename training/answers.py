@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from core.errors import UserError
+from core.runtime import full_precision
 from models import measured
 from models.base import Restorer
 
@@ -21,7 +22,7 @@ WAIT = 60  # seconds, for another process that writes
 
 def identity_of(network: Restorer) -> str:
     """A digest of all that determines the answers of a teacher: its code, settings and weights."""
-    digest = hashlib.sha256(type(network).__name__.encode())
+    digest = hashlib.sha256(f"{type(network).__name__} in {torch.float32}".encode())
     own = {type(part).__module__ for part in network.modules()} | {measured.__name__}
     for name in sorted(name for name in own if not name.startswith("torch.")):
         digest.update(inspect.getsource(sys.modules[name]).encode())
@@ -88,7 +89,10 @@ class Answers:
 
 
 class Remembered(Restorer):
-    """A teacher that is not trained, whose answers are kept on disk; it has one layer."""
+    """A teacher that is not trained, whose answers are kept on disk; it has one layer.
+
+    It answers in full precision, so that a run with --amp leaves nothing else to one without.
+    """
 
     reads_measurements = True
 
@@ -107,7 +111,8 @@ class Remembered(Restorer):
         missing = [i for i, key in enumerate(keys) if key not in found]
         self.computed += len(missing)
         if missing:
-            images = self.network(x[missing]).float().cpu().numpy()
+            with full_precision(x):
+                images = self.network(x[missing].float()).cpu().numpy()
             new = {keys[i]: image.ravel() for i, image in zip(missing, images, strict=True)}
             self.answers.put(new)
             found |= new

@@ -11,7 +11,7 @@ from test_scripts import call
 import main_unet_dist
 from algo_functions import build_physics
 from core.errors import UserError
-from models import untrained
+from models import build_network, untrained
 from models.untrained import TotalVariation
 from training.answers import Remembered, identity_of
 
@@ -51,6 +51,15 @@ def test_another_weight_or_other_code_is_another_teacher(tmp_path, monkeypatch):
     source = Path(untrained.__file__).read_text()
     monkeypatch.setattr("inspect.getsource", lambda module: source + "# changed")
     assert identity_of(network) != before
+
+
+def test_answers_are_in_full_precision_whatever_the_type_of_convolutions(tmp_path):
+    x0 = first_images()[:, :1]
+    network = build_network({"name": "unet", "c": 1, "width": 4}).eval()
+    torch.nn.init.normal_(network.Conv_1x1.weight)  # which is zero at first
+    with torch.autocast("cpu", torch.bfloat16):
+        found = Remembered(network, tmp_path, ROOM)(x0)
+    assert torch.equal(found, network(x0))
 
 
 def test_damaged_answers_are_computed_again(tmp_path):
