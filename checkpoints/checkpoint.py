@@ -331,10 +331,15 @@ def check_weights(network: Network, weights: dict, path: str | Path) -> None:
 def load_weights(network: Network, weights: dict, path: str | Path) -> None:
     """Loads weights whose names and shapes must be the network's; denormal numbers become zero."""
     check_weights(network, weights, path)
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise UserError(
+                f"checkpoint {path} cannot be used: weight {name} holds numbers that are not finite"
+            )
     # Numbers this small cost a CPU thirty times the work and change nothing.
     network.load_state_dict(
         {
-            k: v.where(v.abs() >= 1e-30, 0) if v.is_floating_point() else v
+            k: v.masked_fill(v.abs() < 1e-30, 0) if v.is_floating_point() else v
             for k, v in weights.items()
         }
     )

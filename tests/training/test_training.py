@@ -786,6 +786,15 @@ class TestCheckpoint:
                 build_network({"name": "unet", "scales": 3, "width": 8}), weights(path), path
             )
 
+    @pytest.mark.parametrize("number", [math.nan, math.inf])
+    def test_weights_that_are_not_finite_are_refused(self, number, tmp_path):
+        path, *_ = self.saved(tmp_path)
+        content = checkpoint.read(path)
+        content["weights"]["Conv2.0.weight"][0, 0] = number
+        checkpoint.write(path, content)
+        with pytest.raises(UserError, match=r"weight Conv2\.0\.weight holds numbers that are not"):
+            checkpoint.restore(path)
+
 
 @pytest.mark.parametrize("device, name", [("cpu", "cpu"), ("-1", "cpu")])
 def test_device_names(device, name):
