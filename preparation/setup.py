@@ -235,6 +235,16 @@ def labels_of(args: Namespace, recording: SinglePixel | None) -> Labels | None:
     return Labels(physics=recording, target=spec.target, loss=loss, weight=weight)
 
 
+def check_unmeasured(args: Namespace, physics: Physics, recording: SinglePixel) -> None:
+    """Refuses a loss on the values that a network does not see, where it sees all."""
+    part = getattr(args, "measurement_part", None)
+    if part == "unmeasured" and isinstance(physics, SinglePixel) and physics.m == recording.m:
+        raise UserError(
+            f"measurement_part unmeasured: the network sees all {recording.m} recorded values, so "
+            "none is left; give a smaller --cr"
+        )
+
+
 def score_of(args: Namespace) -> str:
     """The score by which the runs of a restorer are compared."""
     return "val_recorded_psnr" if args.dataset == "recorded" else "val_psnr"
@@ -488,6 +498,7 @@ def fit_of(
     if recording is not None:
         for k, (_, physics) in enumerate(networks):
             recording.check_part(physics, "a teacher" if k else "the network")
+        check_unmeasured(args, task.physics, recording)
     count = sum(w.numel() for w in task.student.parameters())
     repeated = f" ({args.repeat} times an epoch)" if args.repeat > 1 else ""
     print(

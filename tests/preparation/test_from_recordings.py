@@ -257,6 +257,15 @@ def test_what_has_no_meaning_is_refused(flags, message, laboratory, capsys):
     assert message in capsys.readouterr().err + str(error.value)
 
 
+@pytest.mark.parametrize("labels", ["both", "best"])
+def test_a_loss_on_what_the_student_does_not_see_needs_such_values(labels, laboratory, tmp_path):
+    words = ["--labels", labels, "--measurement_part", "unmeasured", "--results", str(tmp_path)]
+    words += ["--init_student", networks(laboratory)[1]]
+    with pytest.raises(UserError, match="unmeasured: the network sees all 128 recorded values"):
+        distilled(laboratory, *words, "--cr", "0.5")
+    assert not list(tmp_path.glob("runs/*/*.pth"))
+
+
 def test_labels_are_for_recordings(capsys):
     with pytest.raises(SystemExit):
         main_unet_dist.parse(["--dataset", "digits", "--cr", "0.1", "--labels", "raw"])
