@@ -64,7 +64,7 @@ class OwnNetwork(Restorer):
             def hook(_module, _inputs, output) -> None:
                 if not isinstance(output, Tensor):
                     raise UserError(f"layers: '{layer}' of {self.key} is no tensor")
-                found[layer] = output
+                found[layer] = output.clone()  # which an activation in place would change
 
             return hook
 

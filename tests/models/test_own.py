@@ -18,6 +18,7 @@ from checkpoints import checkpoint
 from core import own
 from core.errors import UserError
 from core.registry import CLASS_LOSSES, LOSSES, MODELS, NETWORKS
+from models.own_network import OwnNetwork
 
 CODE = """\
 from collections import OrderedDict
@@ -66,6 +67,11 @@ def of_every_pixel(student, teacher):
 def divides(student, teacher):
     return 1 // 0 * student.mean()
 """
+IN_PLACE = """\
+class InPlace(Net):
+    def forward(self, x0):
+        return x0 + self.head(self.body[0](x0).relu_())
+"""
 TINY = ["--dataset", "digits", "--n", "16", "--limit_train", "20", "--limit_val", "4",
         "--batch_size", "10", "--epochs", "1"]  # fmt: skip
 OWN = ["--cr", "0.25", "--network", "my.py:Net", *TINY]
@@ -87,6 +93,18 @@ def my_file(monkeypatch):
 
 def config_of(path):
     return checkpoint.read(path)["network"]
+
+
+def test_a_layer_is_what_its_submodule_returns_whatever_is_done_to_it_in_place():
+    torch.manual_seed(0)
+    Path("my.py").write_text(f"{CODE}\n\n{IN_PLACE}")
+    own.read_source("my.py")
+    module, x0 = own.load("my.py:InPlace")(), torch.randn(2, 1, 8, 8)
+    network = OwnNetwork(1, "my.py:InPlace", module, {"latent": "body.0"})
+    found, expected = network.features(x0), module.body[0](x0)
+    assert expected.min() < 0 and torch.equal(found["latent"], expected)
+    (found["latent"].mean() + found["output"].mean()).backward()
+    assert module.body[0].weight.grad.any() and torch.equal(found["output"], module(x0))
 
 
 class TestANetwork:
