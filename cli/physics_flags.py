@@ -310,5 +310,6 @@ def add_classifier(parser: Parser) -> None:
         "--augment",
         action=BooleanOptionalAction,
         default=True,
-        help="shift training images, and mirror them unless they are digits",
+        help="shift and mirror training images; mnist is only shifted, and digits and recorded "
+        "frames stay as they are",
     )
