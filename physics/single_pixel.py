@@ -112,9 +112,13 @@ class SinglePixel(Linear):
     def appends_measurements(self) -> bool:
         return self.config["measurements"]
 
+    @property
+    def is_hadamard(self) -> bool:
+        """Whether y is a grid of Hadamard coefficients, and not a list of values."""
+        return is_hadamard(self.patterns, self.config["n"])
+
     def with_measurements(self) -> Self | None:
-        readable = is_hadamard(self.patterns, self.config["n"])
-        return self.with_config(measurements=True) if readable else None
+        return self.with_config(measurements=True) if self.is_hadamard else None
 
     def at_noise(self, **noise: float | list[float] | None) -> Self:
         other = super().at_noise(**noise)
@@ -132,7 +136,7 @@ class SinglePixel(Linear):
         return other
 
     def rows(self, count: int | None = None) -> Tensor:
-        if is_hadamard(self.patterns, self.config["n"]):
+        if self.is_hadamard:
             return super().rows(count)
         rows = self.patterns[: self.m][:count].float().to(self.index.device)
         return rows / self.config["n"] if self.config["ordering"] in OF_SIGNS else rows
@@ -143,7 +147,7 @@ class SinglePixel(Linear):
     def amplitudes(self) -> Tensor:
         """What a row of A is of its pattern in [-1, 1], whose largest entry is 1 or -1, (m,)."""
         n = self.config["n"]
-        if is_hadamard(self.patterns, n) or self.config["ordering"] in OF_SIGNS:
+        if self.is_hadamard or self.config["ordering"] in OF_SIGNS:
             return torch.full((self.m,), 1 / n, dtype=torch.float64)
         return self.patterns.double().abs().amax(1)
 
@@ -153,7 +157,7 @@ class SinglePixel(Linear):
         They are what a pair of patterns gives together, and its difference.
         """
         n, x = self.config["n"], x.detach().cpu().double()
-        if is_hadamard(self.patterns, n):
+        if self.is_hadamard:
             difference = n * hadamard_2d(x).flatten(2)[..., self.index.cpu()]
             return x.sum((2, 3))[..., None].expand_as(difference), difference
         patterns = self.patterns.double()
@@ -254,11 +258,18 @@ class SinglePixel(Linear):
                 f"{other.config['cr']:g}, which are not all among the {self.m} recorded ones by "
                 f"ordering '{self.config['ordering']}' at cr {self.config['cr']:g}"
             )
+        if other.is_hadamard != self.is_hadamard:  # their values have other places in y
+            kinds = {True: "the Hadamard grid", False: "rows of a matrix"}
+            raise UserError(
+                f"{owner} has its patterns by ordering '{other.config['ordering']}' as "
+                f"{kinds[other.is_hadamard]}, and the recording by ordering "
+                f"'{self.config['ordering']}' as {kinds[self.is_hadamard]}: train the network with "
+                "the ordering of the recording"
+            )
 
     def has_patterns_of(self, other: "SinglePixel") -> bool:
         """Whether every pattern of another camera is recorded by this one."""
-        n = self.config["n"]
-        if is_hadamard(self.patterns, n) and is_hadamard(other.patterns, n):
+        if self.is_hadamard and other.is_hadamard:
             return set(other.index.tolist()) <= set(self.index.tolist())
         if other.m > self.m or self.config["n"] != other.config["n"]:
             return False

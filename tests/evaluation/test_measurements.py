@@ -103,6 +103,18 @@ def test_what_does_not_belong_to_a_recording_is_refused(physics, flags, message,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("recorded_as_rows", [False, True])
+def test_the_same_patterns_in_another_form_are_refused(recorded_as_rows, tmp_path):
+    hadamard_grid = physics_of(0.5)
+    np.save(tmp_path / "rows.npy", hadamard_grid.rows().numpy())
+    as_rows = physics_of(0.5, f"file:{tmp_path}/rows.npy")
+    torch.testing.assert_close(as_rows.rows(), hadamard_grid.rows())
+    recorder, network = (as_rows, hadamard_grid) if recorded_as_rows else (hadamard_grid, as_rows)
+    with pytest.raises(UserError, match="train the network with the ordering of the recording"):
+        recorder.check_part(network, "the network")
+    recorder.check_part(recorder, "the network")
+
+
 def test_an_array_has_no_splits(tmp_path):
     np.save(tmp_path / "lab.npy", np.ones((2, 16)))
     with pytest.raises(UserError, match="only a recording has splits"):
