@@ -194,7 +194,8 @@ class Images(Dataset):
         """Images (B, C, n, n) as their files have them."""
         places = torch.as_tensor(places)
         if self.held is not None:
-            return self.held[places.to(self.held.device)].float() / 255
+            images = self.held[places.to(self.held.device)]
+            return images.float() / 255 if images.dtype == torch.uint8 else images
         return torch.stack([self.source.images[int(k)] for k in self.subset[places]])
 
     def stack(self) -> Tensor:
@@ -202,19 +203,30 @@ class Images(Dataset):
         return self.decode(range(len(self)))
 
     def hold(self, device: torch.device, room: Callable[[torch.device], int]) -> None:
-        """Decodes all images once and keeps their bytes.
+        """Decodes all images once and keeps them: as bytes if these lose nothing, else as floats.
 
         They are on the device where half of its room is enough, else in memory, else in a file.
         """
-        first = self.decode([0])
-        size = len(self) * first.numel()
-        cpu = torch.device("cpu")
+        held = self.decode_all(device, room, torch.uint8)
+        self.held = self.decode_all(device, room, torch.float32) if held is None else held
+
+    def decode_all(
+        self, device: torch.device, room: Callable[[torch.device], int], dtype: torch.dtype
+    ) -> Tensor | None:
+        """All images in one tensor, or None where they are not as many bytes."""
+        shape = (len(self), *self.decode([0]).shape[1:])
+        size, cpu = int(np.prod(shape)) * dtype.itemsize, torch.device("cpu")
         place = next((place for place in (device, cpu) if size <= room(place) / 2), None)
-        shape = (len(self), *first.shape[1:])
-        held = file_backed(shape) if place is None else torch.empty(shape, dtype=torch.uint8)
+        held = file_backed(shape, dtype) if place is None else torch.empty(shape, dtype=dtype)
         for some in torch.arange(len(self)).split(256):
-            held[some] = (self.decode(some) * 255).round().to(torch.uint8)
-        self.held = held if place is None else held.to(place)
+            images = self.decode(some)
+            if dtype == torch.uint8:
+                levels = (images * 255).round()
+                if not torch.equal(levels / 255, images):
+                    return None
+                images = levels
+            held[some] = images.to(dtype)
+        return held if place is None else held.to(place)
 
     def name(self, i: int) -> str:
         """The file of an image, or its place where it has none."""
@@ -244,11 +256,12 @@ class SampledImages(Images):
         """Nothing, as no image is the same twice."""
 
 
-def file_backed(shape: tuple[int, ...]) -> Tensor:
-    """Bytes in a file without a name, which the disk has room for."""
+def file_backed(shape: tuple[int, ...], dtype: torch.dtype = torch.uint8) -> Tensor:
+    """A tensor in a file without a name, which the disk has room for."""
+    kind = np.uint8 if dtype == torch.uint8 else np.float32
     with tempfile.TemporaryFile() as file:
-        reserve(file, int(np.prod(shape)))
-        return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape))
+        reserve(file, int(np.prod(shape)) * dtype.itemsize)
+        return torch.from_numpy(np.memmap(file, kind, "r+", shape=shape))
 
 
 def reserve(file: BinaryIO, size: int) -> None:

@@ -311,7 +311,7 @@ def tiles_of_pictures(paths: Sequence[Path], request: Request) -> Source:
 
     def tile(place: tuple[Path, int, int, int]) -> Tensor:
         path, scale, x, y = place
-        return to_pixels(picture(path, scale).crop((x, y, x + n, y + n)))
+        return to_pixels(picture(path, scale).crop((x, y, x + n, y + n)), request.c)
 
     return Source(Lazy(tile, places), "dihedral", files=[place[0] for place in places])
 

@@ -69,7 +69,7 @@ def to_tensor(image: Image.Image | np.ndarray, request: Request) -> Tensor:
         image = image.crop((left, top, left + side, top + side))
     if image.size != (request.n, request.n):
         image = image.resize((request.n, request.n), Image.Resampling.BILINEAR)
-    return to_pixels(image)
+    return to_pixels(image, request.c)
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -92,25 +92,28 @@ def turn_upright(image: Image.Image) -> Image.Image:
 
 
 def convert_channels(image: Image.Image, c: int) -> Image.Image:
-    """A grey or RGB picture of bytes, transparent pixels over the background."""
+    """A grey or RGB picture of 0 to 255, transparent pixels over the background.
+
+    They are bytes, and of a picture of 16 bits, which Pillow has in grey alone, floats.
+    """
     if image.mode.startswith(("I", "F")):
         array = np.asarray(image, dtype=np.float32)
         if image.mode == "F" or array.min() < 0 or array.max() > 65535:
             raise ValueError("its pixels have neither 8 nor 16 bits")
         clear = image.info.get("transparency")  # a PNG's value of transparent pixels
         array = array if clear is None else np.where(array == clear, 65535, array)
-        image = Image.fromarray((array / 65535 * 255).round().astype(np.uint8))
+        return Image.fromarray(array / np.float32(257))  # 65535 becomes 255
     if image.has_transparency_data:
         behind = Image.new("RGBA", image.size, BACKGROUND)
         image = Image.alpha_composite(behind, image.convert("RGBA"))
     return image.convert("L" if c == 1 else "RGB")
 
 
-def to_pixels(image: Image.Image) -> Tensor:
-    """(C, H, W) in [0, 1]"""
+def to_pixels(image: Image.Image, c: int) -> Tensor:
+    """A picture of 0 to 255 as (c, H, W) in [0, 1]."""
     array = np.asarray(image, dtype=np.float32) / 255
     pixels = torch.from_numpy(array.copy()).view(image.height, image.width, -1)
-    return pixels.movedim(-1, 0).contiguous()
+    return pixels.movedim(-1, 0).expand(c, -1, -1).contiguous()
 
 
 @contextmanager
@@ -126,7 +129,7 @@ def open_pil(path: Path) -> Iterator[Image.Image]:
 def read_picture(path: Path, c: int) -> Tensor:
     """A whole picture (C, H, W) in [0, 1]."""
     with open_pil(path) as image:
-        return to_pixels(convert_channels(turn_upright(image), c))
+        return to_pixels(convert_channels(turn_upright(image), c), c)
 
 
 def open_image(path: Path, request: Request, box: tuple | None = None) -> Tensor:

@@ -16,6 +16,7 @@ from data.splits import SPLITS, Lazy, hold_out, hold_out_per_class, split_by_ten
 
 GREY = torch.tensor([0.299, 0.587, 0.114])  # of red, green and blue, as Pillow has it
 SINGLE = ("x", "y")  # images and labels that have no splits
+WHITES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))  # the largest values of cameras
 SAVE = {".npy": "np.save('x.npy', {})", ".npz": "np.savez('x.npz', x={})"}
 
 
@@ -163,21 +164,23 @@ def checked(path: Path, where: str, name: str, x: np.ndarray) -> np.ndarray:
         x = x.astype(np.uint8) * 255
     if x.dtype.kind in "iu" and x.dtype != np.uint8:
         low, high = int(x.min()), int(x.max())
-        fitting = (largest for largest in (255, 65535) if low >= 0 and high <= largest)
-        divisor = next(fitting, None)
-        becomes = f"x / np.float32({divisor})" if divisor else "(x - x.min()) / np.ptp(x)"
-        raise refuse(f"holds {x.dtype} from {low} to {high}", becomes)
+        raise refuse(f"holds {x.dtype} from {low} to {high}", scaled(low, high))
     if x.dtype.kind == "f":
         if not np.isfinite(x).all():
             raise refuse("has values that are not finite", "np.nan_to_num(x, posinf=1, neginf=0)")
         low, high = float(x.min()), float(x.max())
         if low < 0 or high > 1:
-            whole = low >= 0 and high <= 255
-            becomes = "x / np.float32(255)" if whole else "(x - x.min()) / np.ptp(x)"
-            raise refuse(f"has values from {low:.3g} to {high:.3g}, not in [0, 1]", becomes)
+            why = f"has values from {low:.3g} to {high:.3g}, not in [0, 1]"
+            raise refuse(why, scaled(low, high))
     elif x.dtype != np.uint8:
         raise UserError(f"{where} {called} of {path} holds {x.dtype}, not numbers")
     return x if x.ndim == 4 else x[..., None]
+
+
+def scaled(low: float, high: float) -> str:
+    """What brings an array x into [0, 1]: a division by the white of the least bits that fit."""
+    white = next((white for white in WHITES if low >= 0 and high <= white), None)
+    return "(x - x.min()) / np.ptp(x)" if white is None else f"x / np.float32({white})"
 
 
 def to_image(x: np.ndarray, request: Request) -> Tensor:

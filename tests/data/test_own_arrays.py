@@ -161,6 +161,15 @@ def test_what_is_refused_says_the_line_that_converts_it(name, form, monkeypatch,
     assert len(got) == COUNT and got.min() >= 0 and got.max() <= 1 and got.std() > 0.1
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_the_line_divides_by_the_white_of_a_camera(bits, kind, tmp_path):
+    x = (images() * (2**bits - 1)).astype(kind)
+    x[0, 0, 0] = 2**bits - 2
+    with pytest.raises(UserError, match=rf"x / np.float32\({2**bits - 1}\)"):
+        splits_of(write(tmp_path / "x.npy", x=x))
+
+
 def test_several_arrays_without_names_that_say_it_are_refused(tmp_path):
     path = write(tmp_path / "two.npz", a=images(), b=images())
     with pytest.raises(UserError, match=r"has a \(40, 12, 12\), b .*which are the images"):

@@ -266,3 +266,23 @@ def test_tiles_need_pictures_of_their_size_and_a_folder(tmp_path):
         build_splits(Request("folder", n=32, data_root=str(tmp_path), crop="tiles"))
     with pytest.raises(UserError, match="crop tiles: only the pictures of dataset 'folder'"):
         build_splits(Request("digits", crop="tiles"))
+
+
+@pytest.mark.parametrize("c", [1, 3])
+@pytest.mark.parametrize("crop", ["none", "tiles", "whole"])
+def test_pictures_of_sixteen_bits_keep_them(crop, c, tmp_path):
+    deep = np.random.default_rng(0).integers(20000, 20500, (16, 16), dtype=np.uint16)
+    for k in range(10):
+        Image.fromarray(deep).save(tmp_path / f"{k}.png")
+    test = build_splits(Request("folder", 16, c, str(tmp_path), crop=crop), ["test"])["test"]
+    expected = torch.from_numpy(deep / np.float32(65535)).expand(c, 16, 16)
+    torch.testing.assert_close(test[0]["image"], expected, atol=1e-6, rtol=0)
+
+
+def test_pictures_of_sixteen_bits_are_resized_like_floats(tmp_path):
+    deep = np.random.default_rng(0).integers(0, 65536, (32, 32), dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    floats = torch.from_numpy(deep / np.float32(65535))[None, None]
+    expected = torch.nn.functional.interpolate(floats, (16, 16), mode="bilinear", antialias=True)
+    found = open_image(tmp_path / "a.png", Request(n=16))
+    torch.testing.assert_close(found, expected[0], atol=1e-5, rtol=0)

@@ -75,6 +75,29 @@ class TestHeldImages:
             assert torch.equal(a.image, b.image) and torch.equal(a.index, b.index)
         assert torch.equal(decoded.stack(), held.stack())
 
+    @pytest.mark.parametrize("room", [2**40, 0])
+    def test_floats_stay_floats_also_where_the_first_of_them_are_bytes(self, room, tmp_path):
+        x = np.random.default_rng(0).random((400, 8, 8), np.float32)
+        x[:256] = np.round(x[:256] * 255) / np.float32(255)
+        np.savez(tmp_path / "x.npz", x_train=x, x_test=x[:2], x_val=x[:2])
+        splits = build_splits(Request("array", 8, data_root=str(tmp_path / "x.npz")))
+        for split, dtype in {"train": torch.float32, "val": torch.uint8}.items():
+            splits[split].hold(CPU, lambda _: room)
+            assert splits[split].held.dtype == dtype
+        assert torch.equal(splits["train"].stack()[:, 0], torch.from_numpy(x))
+        assert torch.equal(splits["val"].stack()[:, 0], torch.from_numpy(x[:2]))
+
+    def test_memory_is_asked_for_four_bytes_a_float(self, monkeypatch, tmp_path):
+        np.save(tmp_path / "x.npy", np.random.default_rng(0).random((20, 8, 8), np.float32))
+        request = Request("array", 8, data_root=str(tmp_path / "x.npy"))
+        kept, real = [], batches.file_backed
+        monkeypatch.setattr(batches, "file_backed", lambda *a: kept.append(a) or real(*a))
+        images = build_splits(request, ["train"])["train"]
+        images.hold(CPU, lambda _: 2 * images.stack().nbytes - 1)
+        assert kept == [((16, 1, 8, 8), torch.float32)]
+        images.hold(CPU, lambda _: 2 * images.stack().nbytes)
+        assert len(kept) == 1
+
     def test_a_file_takes_what_memory_does_not(self):
         images = build_splits(Request(n=16, limit_train=20), ["train"])["train"]
         expected = images.stack()
