@@ -86,11 +86,26 @@ def noise_of(
         camera = read_calibration(args.imported_calibration)
         gain, dark, sigma = camera["gain"], camera["dark"], camera["dark_noise"]
         return (gain * (pairs.sum(-1) - 2 * dark) + 2 * sigma**2).clip(0), "calibration and counts"
-    if pairs is not None and pairs.shape[2] > 2:
-        return spread_of_neighbours(pairs)[..., None], "spread of the sums of pairs"
-    return last_coefficients(values, physics)[..., None], (
-        "coefficients of the highest sequency, which hold some of the image too"
+    of_last, last = last_coefficients(values, physics)[..., None], "last tenth of the values"
+    if is_hadamard(physics.patterns, physics.config["n"]):
+        last = "coefficients of the highest sequency"
+    if pairs is None or pairs.shape[2] <= 2:
+        return of_last, f"{last}, which hold some of the image too"
+    of_sums, sums = spread_of_neighbours(pairs)[..., None], "spread of the sums of pairs"
+    if not are_grey(physics):
+        return of_sums, sums
+    return np.minimum(of_sums, of_last), (
+        f"{sums} or the {last}, the smaller of them, as behind grey patterns both may hold some of "
+        "the image too"
     )
+
+
+def are_grey(physics: SinglePixel) -> bool:
+    """Whether a pattern is not ±1, so that a pair in [0, 1] may show less than a white image."""
+    if is_hadamard(physics.patterns, physics.config["n"]):
+        return False
+    rows = physics.rows().abs()
+    return not torch.allclose(rows, rows.amax(1, keepdim=True), rtol=1e-3, atol=0)
 
 
 def last_coefficients(values: np.ndarray, physics: SinglePixel) -> np.ndarray:
@@ -164,7 +179,8 @@ def import_recording(args: Namespace) -> dict:
         )
     differences = raw.values if pairs is None else pairs[..., 0] - pairs[..., 1]
     physics = build_camera(args, raw, differences.shape[-1])
-    check_pairs(raw.values, pairs, kind)
+    if pairs is not None and not are_grey(physics):
+        check_pairs(raw.values, pairs, kind)
     problems = [*find_problems(raw.values, differences, all_ones(physics), pairs is not None)]
     kept = choose_frames(problems, raw, args.on_bad_frame)
     differences, pairs = differences[kept], None if pairs is None else pairs[kept]
@@ -172,7 +188,7 @@ def import_recording(args: Namespace) -> dict:
     path = Path(args.output)
     write_recording(path, recording)
     if pairs is not None:
-        report_sums(pairs)
+        report_sums(pairs, physics)
     print(path)
     source = recording.calibration["noise_from"]
     print(f"{describe(recording)}; noise from the {source}: {noise_words(recording)}")
@@ -227,9 +243,9 @@ def noise_words(recording: Recording) -> str:
     return f"standard deviation {noise:.3g}, that of the values {signal:.3g}"
 
 
-def check_pairs(raw: np.ndarray, pairs: np.ndarray | None, kind: str) -> None:
+def check_pairs(raw: np.ndarray, pairs: np.ndarray, kind: str) -> None:
     """Refuses pairs whose sums are much less equal than those of the other arrangement."""
-    if pairs is None or not np.isfinite(raw).all():
+    if not np.isfinite(raw).all():
         return
     other = "stacked" if kind == "interleaved" else "interleaved"
     spread = np.median(sums_of(pairs).spread)
@@ -241,8 +257,14 @@ def check_pairs(raw: np.ndarray, pairs: np.ndarray | None, kind: str) -> None:
         )
 
 
-def report_sums(pairs: np.ndarray) -> None:
+def report_sums(pairs: np.ndarray, physics: SinglePixel) -> None:
     """Prints how equal the sums of pairs are, and whether the light drifts."""
+    if are_grey(physics):
+        print(
+            "sums of pairs: not compared, as behind grey patterns they may hold the image; "
+            "--calibration gives the noise of counts"
+        )
+        return
     sums = sums_of(pairs)
     spread, drift = np.median(sums.spread), np.median(np.abs(sums.drift))
     print(

@@ -164,6 +164,29 @@ def test_pairs_of_own_rows_have_their_own_amplitudes_and_noise(tmp_path):
     np.testing.assert_allclose(lab.variance.mean(0)[0], values.var(0), rtol=0.4)
 
 
+@pytest.mark.parametrize("grey", [True, False])
+def test_the_image_in_the_sums_of_grey_pairs_is_not_taken_for_noise(grey, tmp_path, capsys):
+    """y± = light p± x for the positive and the negative part of p = row / max |row|: no noise."""
+    rng = np.random.default_rng(2)
+    rows = rng.normal(size=(40, PIXELS))
+    rows = rows if grey else np.sign(rows)
+    shown = (rows / np.abs(rows).max(1, keepdims=True)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", shown)
+    pair = [100 * scenes() @ part.clip(0).T for part in (shown, -shown)]
+    np.save(tmp_path / "y.npy", arrange(*pair, "interleaved"))
+    lab = imported(
+        tmp_path, "--input", tmp_path / "y.npy", "--order", f"file:{tmp_path / 'rows.npy'}",
+        "--n", N, "--scale", 0.01, "--pairs", "interleaved",
+    )  # fmt: skip
+    noise, signal = lab.variance.mean(), lab.values.square().mean()
+    printed = capsys.readouterr().out
+    if grey:
+        assert noise < signal and "not compared, as behind grey patterns" in printed
+        assert "the smaller of them" in lab.calibration["noise_from"]
+    else:
+        assert noise < 1e-6 * signal and "they spread by 0.00%" in printed
+
+
 def test_scales_make_white_one(tmp_path):
     dimmer = scenes() * np.linspace(1, 0.5, FRAMES)[:, None]
     np.save(tmp_path / "y.npy", 77 * dimmer @ natural_rows().T)
