@@ -16,6 +16,7 @@ from checkpoints import checkpoint
 from core import own
 from core.errors import UserError
 from physics.base import Linear
+from physics.own_physics import check_operator
 from tests.doubles import own_code_forgotten
 
 CODE = """
@@ -135,6 +136,44 @@ def test_an_object_with_an_adjoint_suffices_and_network_and_camera_share_set(cod
 def test_what_is_no_camera_is_refused_in_words(code, name, message):
     with pytest.raises(UserError, match=message):
         call(main_unet, "--physics", f"{code}:{name}", *TINY)
+
+
+class Cyclic:
+    """The mean of copies of an image that are shifted by some columns."""
+
+    key = "cyclic"
+
+    def __init__(self, shifts, back):
+        self.shifts, self.back = shifts, back
+
+    def A(self, x):
+        return sum(x.roll(k, -1) for k in self.shifts) / len(self.shifts)
+
+    def A_adjoint(self, y):
+        return sum(y.roll(k, -1) for k in self.back) / len(self.back)
+
+
+@pytest.mark.parametrize("n", [8, 32, 128])
+@pytest.mark.parametrize("shifts", [[1], [3], range(3), range(5)])
+def test_an_operator_that_keeps_the_mean_is_no_adjoint_of_itself(shifts, n):
+    opposite = [-k for k in shifts]
+    assert check_operator(Cyclic(shifts, opposite), n, 1) == n * n
+    with pytest.raises(UserError, match="A_adjoint is not the adjoint of A"):
+        check_operator(Cyclic(shifts, shifts), n, 1)
+
+
+@pytest.mark.parametrize("wrong", [0, 5])
+def test_an_adjoint_that_is_wrong_in_one_of_ten_values_is_refused(wrong):
+    rows = torch.randn(10, 64, generator=torch.Generator().manual_seed(1))
+    signs = torch.ones(10)
+    signs[wrong] = -1
+    operator = Cyclic([], [])
+    operator.A = lambda x: x.flatten(2) @ rows.T
+    operator.A_adjoint = lambda y: (y @ rows).unflatten(2, (8, 8))
+    assert check_operator(operator, 8, 1) == 10
+    operator.A_adjoint = lambda y: (y * signs @ rows).unflatten(2, (8, 8))
+    with pytest.raises(UserError, match="A_adjoint is not the adjoint of A"):
+        check_operator(operator, 8, 1)
 
 
 def test_a_checkpoint_brings_no_code(code, monkeypatch):
