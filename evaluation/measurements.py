@@ -45,7 +45,7 @@ def read_frames(path: str, m: int, c: int) -> tuple[Tensor, Tensor | None]:
             ) from None
     if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
         raise UserError(f"measurements {path}: not an array of finite numbers")
-    if array.size == 0 or array.ndim > 3 or array.shape[-1] not in (m, 2 * m):
+    if array.size == 0 or not 1 <= array.ndim <= 3 or array.shape[-1] not in (m, 2 * m):
         raise UserError(
             f"measurements {path} has shape {array.shape}: "
             f"a frame has {m} values, or {2 * m} of complementary pairs"

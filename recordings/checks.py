@@ -19,6 +19,7 @@ NUMBERS = (
     "noise",
     *(name for name, value in LIGHT.items() if not isinstance(value, str)),
 )
+WITHOUT = ("block", "cr_range", "measurements")  # parts of a config of other physics
 CONFIG = {  # what every config has
     "name": str,
     "n": int,
@@ -46,10 +47,7 @@ def check_recording(recording: "Recording", path: Path) -> None:
             f"physics '{in_a_line(config['name'])}', n {config['n']} and c {config['c']}: it must "
             "be spc with images of 2 to 4096 pixels a side and 1 or 3 channels"
         )
-    for name in NUMBERS:
-        value = config.get(name)
-        if not all(map(is_number, value if isinstance(value, list) else [value])):
-            raise refuse(f"{name} in its config is {value!r:.40}, not a number")
+    check_camera(config, refuse)
     count, pixels = len(recording.names), config["n"] ** 2
     if recording.values.ndim != 3 or recording.values.shape[:2] != (count, config["c"]):
         shape = tuple(recording.values.shape)
@@ -67,9 +65,27 @@ def check_recording(recording: "Recording", path: Path) -> None:
             raise refuse(f"the name '{in_a_line(name)}' has control characters")
 
 
+def check_camera(config: dict, refuse: Callable[[str], UserError]) -> None:
+    """Refuses a config that is not that of one camera with back-projection and known noise."""
+    if "awgn_snr" not in config:
+        raise refuse("its config lacks awgn_snr")
+    for name in NUMBERS:
+        value = config.get(name, LIGHT.get(name))
+        if value is None and LIGHT.get(name) is None:  # no such noise
+            continue
+        ends = value if isinstance(value, list) and name == "photons" else [value]
+        if not all(map(is_number, ends)):
+            raise refuse(f"{name} in its config is {value!r:.40}, not a number")
+    if config["x0"] != "adjoint":
+        raise refuse(f"x0 in its config is '{in_a_line(config['x0']):.40}', not adjoint")
+    for name in WITHOUT:
+        if config.get(name):
+            raise refuse(f"its config has {name} {config[name]!r:.40}, which no recording has")
+
+
 def is_number(value) -> bool:
-    """Whether a value of a config is a finite number, or none."""
-    return value is None or (type(value) in (int, float) and isfinite(value))
+    """Whether a value of a config is a finite number."""
+    return type(value) in (int, float) and isfinite(value)
 
 
 def check_shapes(recording: "Recording", refuse: Callable[[str], UserError]) -> None:

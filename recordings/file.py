@@ -23,6 +23,7 @@ from recordings.checks import check_recording
 FORMAT = 1
 NEEDED = ("config", "calibration", "patterns", "patterns_digest", "values", "variance")
 NEEDED += ("split", "names", "format", "digest")
+OPTIONAL = ("counts", "labels", "classes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +166,7 @@ def read_recording(path: str | Path) -> Recording:
             "and imports the files of others"
         )
     check_format(arrays, what, path)
+    check_arrays(arrays, path)
     written = str(arrays.pop("digest"))
     if digest_of(arrays) != written:
         raise UserError(
@@ -213,6 +215,18 @@ def check_format(arrays: dict[str, np.ndarray], what: str, path: Path) -> None:
         raise UserError(
             f"{what} {path} has format {in_a_line(str(number))}, but this version reads {FORMAT}"
         )
+
+
+def check_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:
+    """Refuses arrays that no recording has, and those of neither numbers nor text."""
+    for name, array in arrays.items():
+        if name not in (*NEEDED, *OPTIONAL):
+            raise UserError(
+                f"recording {path} has an array '{in_a_line(name):.40}', which no recording has: "
+                "leave it out, and make the file by acquire.py"
+            )
+        if array.dtype.kind not in "iufU":
+            raise UserError(f"recording {path}: its {name} are {array.dtype}, not numbers or text")
 
 
 def parse_recording(arrays: dict[str, np.ndarray], path: Path) -> Recording:

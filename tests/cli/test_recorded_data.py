@@ -12,6 +12,7 @@ from recordings.file import Recording, write_recording
 @pytest.fixture
 def lab(tmp_path):
     config = {"name": "spc", "n": 16, "c": 1, "cr": 0.5, "ordering": "natural", "x0": "adjoint"}
+    config["awgn_snr"] = None
     patterns = torch.arange(256).view(16, 16)
     values, variance = torch.ones(3, 1, 128), torch.zeros(3, 1, 1)
     split = torch.tensor([0, 1, 2], dtype=torch.uint8)
@@ -24,6 +25,7 @@ def lab(tmp_path):
 def dense(tmp_path):
     """A recording by patterns of a side that no Hadamard patterns have."""
     config = {"name": "spc", "n": 6, "c": 1, "cr": 0.5, "ordering": "random", "x0": "adjoint"}
+    config["awgn_snr"] = None
     patterns = torch.randn(18, 36, generator=torch.Generator().manual_seed(0))
     values, variance = torch.ones(3, 1, 18), torch.zeros(3, 1, 1)
     split = torch.tensor([0, 1, 2], dtype=torch.uint8)

@@ -123,6 +123,12 @@ def test_an_array_has_no_splits(tmp_path):
         predict.parse(["--checkpoint", "x", "a.png", "--split", "val"])
 
 
+def test_a_single_number_is_no_measurement(tmp_path):
+    np.save(tmp_path / "y.npy", 3.0)
+    with pytest.raises(UserError, match=r"has shape \(\): a frame has 16 values"):
+        restore(tmp_path, physics_of(0.25), measurements=str(tmp_path / "y.npy"))
+
+
 @pytest.mark.parametrize("pairs", [False, True])
 def test_a_table_of_text_has_a_frame_in_each_line(pairs, tmp_path):
     physics = physics_of(0.25)

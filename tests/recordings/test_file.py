@@ -121,6 +121,8 @@ def change(path: Path, **arrays) -> None:
         ({"digest": None}, "lacks digest: acquire.py makes recordings"),
         ({"format": np.array(2)}, "has format 2, but this version reads 1"),
         ({"names": np.array(["x"], object)}, "cannot be read"),
+        ({"date": np.array("2020-01-01", "M8[D]")}, "an array 'date', which no recording has"),
+        ({"values": np.array("2020-01-01", "M8[D]")}, "its values are datetime64"),
     ],
 )
 def test_a_changed_file_is_refused(changes, message, tmp_path):
@@ -148,6 +150,18 @@ def test_a_changed_file_is_refused(changes, message, tmp_path):
         ({"patterns": torch.rand(N, N)}, "its patterns are torch.float32, not torch.int64"),
         ({"config": record_config(photons="many")}, "photons in its config is 'many'"),
         ({"config": record_config(cr=float("nan"))}, "but cr nan"),
+        ({"config": record_config(photons=[None, 5.0])}, "photons in its config is"),
+        ({"config": record_config(dark=None)}, "dark in its config is None, not a number"),
+        ({"config": record_config(gain=None)}, "gain in its config is None, not a number"),
+        ({"config": record_config(noise=[0.1, 0.2])}, "noise in its config is"),
+        ({"config": record_config(x0="lmmse")}, "x0 in its config is 'lmmse', not adjoint"),
+        ({"config": record_config(block=4)}, "has block 4, which no recording has"),
+        ({"config": record_config(cr_range=[0.1, 0.2])}, "has cr_range"),
+        ({"config": record_config(measurements=True)}, "has measurements True"),
+        (
+            {"config": {k: v for k, v in record_config().items() if k != "awgn_snr"}},
+            "its config lacks awgn_snr",
+        ),
     ],
 )
 def test_a_recording_whose_parts_do_not_fit_is_not_written(changes, message, tmp_path):
