@@ -8,6 +8,7 @@ import numpy as np
 
 from core.errors import UserError, in_a_line
 from data.arrays import BAD_ARRAY, DEFLATED, read_arrays, read_npy
+from data.matlab import check_types
 
 TABLES = (".csv", ".txt", ".dat")
 HDF5 = (".h5", ".hdf5")
@@ -34,10 +35,15 @@ def read_named(path: Path) -> dict[str, np.ndarray]:
 def read_mat(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a MATLAB file of any version, with their axes in MATLAB's order."""
     from scipy.io import loadmat, whosmat
-    from scipy.io.matlab import MatReadError
+    from scipy.io.matlab import MatReadError, matfile_version
 
     try:
-        listed = [entry for entry in whosmat(path) if entry[2] in MATLAB_NUMBERS]
+        if matfile_version(path)[0] == 1:
+            check_types(path)
+        variables = whosmat(path)
+        if len({name for name, _, _ in variables}) < len(variables):
+            raise ValueError("two of its variables have one name")
+        listed = [entry for entry in variables if entry[2] in MATLAB_NUMBERS]
         check_promise(path, sum(8 * prod(shape) for _, shape, _ in listed))
         content = loadmat(path, variable_names=[name for name, _, _ in listed])
     except NotImplementedError:  # version 7.3 is HDF5, which has the axes in reverse

@@ -1,5 +1,7 @@
 """Images of one's own in arrays of one file."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import h5py
@@ -200,6 +202,28 @@ class TestHostileFiles:
         (tmp_path / "own.mat").write_bytes(content)
         with pytest.raises(UserError, match=r"promises .* more than it can hold"):
             read_named(tmp_path / "own.mat")
+
+    @pytest.mark.parametrize("part", ["real", "imaginary"])
+    @pytest.mark.parametrize("compressed", [False, True])
+    def test_types_of_numbers_that_matlab_lacks_do_not_crash_scipy(
+        self, compressed, part, tmp_path
+    ):
+        x = images().astype(float)
+        savemat(tmp_path / "good.mat", {"x": x if part == "real" else x + 1j, "s": "text"})
+        good = (tmp_path / "good.mat").read_bytes()
+        place = 128 + 8 + 16 + 24 + 8  # behind the tags of the matrix, its flags, shape and name
+        place += 0 if part == "real" else 8 + x.nbytes
+        assert good[place] == 9  # doubles
+        for kind in (0, 8, 11, 15, 19, 99, 255):
+            bad = bytearray(good)
+            bad[place] = kind
+            if compressed:
+                size = 8 + int.from_bytes(bad[132:136], "little")
+                packed = zlib.compress(bad[128 : 128 + size])
+                bad = bad[:128] + struct.pack("<II", 15, len(packed)) + packed
+            (tmp_path / "bad.mat").write_bytes(bad)
+            with pytest.raises(UserError, match=f"type {kind}, which there is not"):
+                read_named(tmp_path / "bad.mat")
 
     def test_many_names_of_one_array_are_counted(self, tmp_path):
         with h5py.File(tmp_path / "own.h5", "w") as file:
