@@ -112,8 +112,11 @@ def simulate_and_restore(
         physics = physics.at_noise(sigma=args.sigma)
     generator = seeded(args.seed)
     channels, height, width = image.shape[-3:]
-    missing = (0, max(tile - width, 0), 0, max(tile - height, 0))
-    scene = F.pad(image, missing, mode="replicate")  # a tile has n x n pixels
+    right, below = (
+        max(tile - side, 0) if overlap else -side % tile  # so that no pixel is measured twice
+        for side in (width, height)
+    )
+    scene = F.pad(image, (0, right, 0, below), mode="replicate")  # a tile has n x n pixels
     first_images = []
 
     def measure_and_restore(part: Tensor) -> Tensor:

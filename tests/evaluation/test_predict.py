@@ -20,11 +20,12 @@ import visualize_mask_spc
 from algo_functions import build_physics
 from checkpoints import checkpoint
 from core.errors import UserError
-from core.registry import EXPORTS
+from core.registry import EXPORTS, LIGHT
 from evaluation import export
 from evaluation import predict as prediction
 from evaluation.predict import GRID, apply_in_tiles, tile_starts
 from models import build_network
+from models.base import FirstImage
 
 
 def scene(height=16, width=16, seed=0):
@@ -177,6 +178,24 @@ def test_a_single_pixel_camera_looks_at_a_scene_tile_by_tile_each_pixel_once(cap
     result = call(predict, "--checkpoint", scores["export"], "scene.png")
     assert result["psnr"]["scene"]["before"] > 60  # full sampling gives the scene back
     assert "simulated 6 tiles of 16 x 16 pixels: " in capsys.readouterr().out
+
+
+def test_a_tile_beyond_the_border_measures_no_pixel_again():
+    camera = build_physics({"name": "spc", "n": 16, "c": 1, "cr": 0.25, "ordering": "xy"} | LIGHT
+                           | {"x0": "adjoint", "awgn_snr": None})  # fmt: skip
+    flags = {"simulate": False, "sigma": None, "overlap": None, "tile": None, "truth": None}
+    args = Namespace(**flags, seed=0)
+    x = torch.rand(1, 1, 40, 24, generator=torch.Generator().manual_seed(0))
+    network = FirstImage(1)
+    first, output = prediction.restore_image(network, camera, x, args)
+    assert first.shape == output.shape == x.shape
+    padded = np.pad(x[0, 0].numpy(), ((0, 8), (0, 8)), mode="edge")
+    for top in (0, 16, 32):
+        for left in (0, 16):
+            part = padded[top : top + 16, left : left + 16]
+            alone = camera.observe(torch.from_numpy(part)[None, None])[0, 0]
+            seen = output[0, 0, top : top + 16, left : left + 16]
+            torch.testing.assert_close(seen, alone[: len(seen), : seen.shape[1]])
 
 
 def test_what_cannot_be_is_refused():
