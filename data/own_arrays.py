@@ -211,18 +211,20 @@ def labels_of(
     if name not in arrays:
         raise UserError(f"{where} {path} lacks {name}; it has {', '.join(arrays)}")
     y = arrays[name].reshape(-1)
-    whole = y.dtype.kind in "iu" or (y.dtype.kind == "f" and (y == np.round(y)).all())
+    whole = y.dtype.kind in "iu" or (
+        y.dtype.kind == "f" and np.isfinite(y).all() and (y == np.round(y)).all()
+    )
     if not whole or len(y) != count or y.min() < 0:
         raise UserError(
             f"{where} {name} of {path} is {y.dtype} {arrays[name].shape}: "
             f"integers ({count},) from 0 are allowed"
         )
-    if y.max() >= count:
+    if name in ("y", "y_train") and y.max() >= count:
         raise UserError(
             f"{where} {name} of {path} goes to {y.max():g}: "
             f"{count} images cannot have so many classes"
         )
-    return y.astype(int).tolist()
+    return [int(label) for label in y.tolist()]  # exact, however large
 
 
 def class_names(
@@ -231,7 +233,7 @@ def class_names(
     """The names of the classes, or their numbers."""
     names = arrays.get("classes")
     if names is None:
-        return tuple(map(str, range(1 + max(max(y) for y in labels.values()))))
+        names = np.array([str(k) for k in range(1 + max(labels["train"]))])
     if names.dtype.kind != "U" or names.ndim != 1:
         raise UserError(
             f"{where} classes of {path} is {names.dtype} {names.shape}: strings (K,) are allowed"

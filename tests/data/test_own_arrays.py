@@ -132,6 +132,22 @@ def test_given_splits_and_labels_are_kept(tmp_path):
             assert y[place].tolist() == [split.labels[k]]
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_a_split_of_few_images_may_have_any_class_of_the_training(named, tmp_path):
+    x, y = images(), np.arange(COUNT) % 20
+    few = {"x_test": x[:3], "y_test": np.array([17, 18, 19]), "x_val": x[:2], "y_val": [19, 0]}
+    names = {"classes": np.array([f"class {k}" for k in range(20)])} if named else {}
+    path = write(tmp_path / "x.npz", x_train=x, y_train=y, **few, **names)
+    splits = splits_of(path, labelled=True)
+    assert splits["test"].labels == [17, 18, 19] and splits["val"].labels == [19, 0]
+    assert len(splits["train"].classes) == 20
+    for wrong in (20, 1e300, 2**64 - 1):  # which no training image has
+        few["y_test"] = np.array([wrong, 18, 19], np.float64 if wrong == 1e300 else np.uint64)
+        path = write(tmp_path / "x.npz", x_train=x, y_train=y, **few, **names)
+        with pytest.raises(UserError, match=rf"y_test .* from 18 to {int(wrong)}: 0 to 19 are"):
+            splits_of(path, labelled=True)
+
+
 REFUSED = {  # and the sentence that says why
     "sixteen bits": ((images() * 65535).astype(np.uint16), "holds uint16 from"),
     "large integers": ((images() * 1e6).astype(np.int32), "holds int32 from"),
