@@ -28,9 +28,9 @@ function latest(work) {
 
 function draw(canvas, image) {
   const bytes = atob(image.bytes), data = new ImageData(image.w, image.h);
-  for (let i = 0; i < bytes.length; i++) {
-    const value = bytes.charCodeAt(i);
-    data.data.set([value, value, value, 255], 4 * i);
+  for (let i = 0; i < image.w * image.h; i++) {
+    const value = (channel) => bytes.charCodeAt(image.c * i + Math.min(channel, image.c - 1));
+    data.data.set([value(0), value(1), value(2), 255], 4 * i);
   }
   canvas.width = image.w;
   canvas.height = image.h;
@@ -110,7 +110,10 @@ async function take(file) {
     const scale = Math.min(1, 1024 / Math.max(image.width, image.height));
     picture.width = Math.max(1, Math.round(image.width * scale));
     picture.height = Math.max(1, Math.round(image.height * scale));
-    picture.getContext("2d").drawImage(image, 0, 0, picture.width, picture.height);
+    const context = picture.getContext("2d");
+    context.fillStyle = "white";  // behind transparent pixels
+    context.fillRect(0, 0, picture.width, picture.height);
+    context.drawImage(image, 0, 0, picture.width, picture.height);
     restore();
   } catch {
     $("message").textContent = `${file.name} is not a picture that this browser can open.`;

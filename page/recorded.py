@@ -41,5 +41,5 @@ class Frames:
                 images.append({"name": f"{name}, {physics.m} values", "image": image})
         return {
             "name": self.recording.names[k],
-            "estimates": [one | {"image": encoded(one["image"][0, 0])} for one in images],
+            "estimates": [one | {"image": encoded(one["image"][0])} for one in images],
         }

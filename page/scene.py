@@ -1,6 +1,5 @@
 """What the page shows of a picture: measurements, estimates, errors, time; no HTTP here."""
 
-import math
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from core.blocks import assemble_blocks, split_blocks
 from core.errors import UserError
 from core.registry import ORDERINGS, PHYSICS
 from physics.base import Physics
-from physics.single_pixel import SinglePixel
+from physics.single_pixel import SinglePixel, describe_any_noise
 from physics.stationary import StationaryLMMSE
 from preparation.baselines import total_variation
 
@@ -106,10 +105,9 @@ class Bench:
                 continue
             physics = checkpoint.physics.at_noise(photons=photons)
             note = f"{100 * config['cr']:g} %"
-            if trained != photons:
-                note += (
-                    f", trained with {'no noise' if trained is None else f'{trained:g} photons'}"
-                )
+            noise = describe_any_noise(config)
+            if noise != describe_any_noise(physics.config):
+                note += f", trained with {noise}"
             shown = self.shown(checkpoint.network(observed(physics, x)), picture)
             found.append({"name": name, "note": note} | shown)
         return sorted(found, key=lambda one: float(one["note"].split()[0]))
@@ -189,8 +187,10 @@ def picture_of(request: dict, size: int) -> Tensor:
 
 
 def encoded(image: Tensor) -> dict:
-    """An image (.., h, w) in [0, 1] as text, one byte a pixel."""
+    """An image (.., h, w) in [0, 1] of one or three channels as text, one byte a value."""
     shown = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8)
-    h, w = shown.shape[-2:]
-    assert math.prod(shown.shape) == h * w, "one channel"
-    return {"h": h, "w": w, "bytes": b64encode(shown.numpy().tobytes()).decode()}
+    channels = shown.reshape(-1, *shown.shape[-2:])
+    c, h, w = channels.shape
+    assert c in (1, 3), "a grey image, or red, green and blue"
+    pixels = channels.movedim(0, -1).contiguous()  # (h, w, c)
+    return {"h": h, "w": w, "c": c, "bytes": b64encode(pixels.numpy().tobytes()).decode()}

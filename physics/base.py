@@ -28,11 +28,15 @@ def is_equal(x, y) -> bool:
 
 def describe_first_image(config: dict) -> str:
     """First image and Gaussian noise of a linear physics in words."""
+    return f"x0 {config['x0']}, {describe_noise(config)}"
+
+
+def describe_noise(config: dict) -> str:
+    """Gaussian noise of a linear physics in words."""
     snr, noise = config["awgn_snr"], config.get("noise")
-    words = "no noise" if snr is None else f"noise at {snr:g} dB"
     if noise is not None:
-        words = f"noise of {noise:g} on every value"
-    return f"x0 {config['x0']}, {words}"
+        return f"noise of {noise:g} on every value"
+    return "no noise" if snr is None else f"noise at {snr:g} dB"
 
 
 class Operator(Protocol):

@@ -11,7 +11,7 @@ from torch import Tensor
 from core.errors import UserError
 from core.hadamard import hadamard_2d
 from data.batches import Batch, present
-from physics.base import Linear, Operator, Physics, describe_first_image
+from physics.base import Linear, Operator, Physics, describe_noise
 from physics.light import Light, check_light
 from physics.orderings import is_hadamard
 
@@ -310,13 +310,16 @@ def describe_ratios(config: dict, block: int, taken: dict[float, int]) -> str:
         f"cr {cr:g} asks for {cr * block**2:.1f} of {block**2} and takes {m}"
         for cr, m in taken.items()
     ]
-    light = Light.of(config)
-    first = describe_first_image(config)
-    if light is not None:
-        first = f"x0 {config['x0']}, {light.describe()}"
+    first = f"x0 {config['x0']}, {describe_any_noise(config)}"
     words = f"spc, {config['ordering']}, {first}; measurements: {', '.join(counts)}"
     if config["block"] is not None:
         words += f", in blocks of {block} x {block}"
     if config["cr_range"] is not None:
         words += "; trained at cr {:g} to {:g}".format(*config["cr_range"])
     return words
+
+
+def describe_any_noise(config: dict) -> str:
+    """The photons of a single-pixel camera, or its Gaussian noise, in words."""
+    light = Light.of(config)
+    return describe_noise(config) if light is None else light.describe()

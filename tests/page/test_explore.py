@@ -3,18 +3,29 @@
 import base64
 import json
 import shutil
+import subprocess
 import threading
 import time
 from http.client import HTTPConnection
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 import explore
 import main_unet
+import page.server
+from algo_functions import build_physics
+from core.registry import LIGHT
+from models.base import FirstImage
 from page.content import build_server
-from page.scene import N
+from page.recorded import Frames
+from page.scene import Bench, N
+from recordings.file import Recording
 
+NODE = shutil.which("node")
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = [
     "--headless",
@@ -174,6 +185,77 @@ def test_the_frames_of_a_recording_are_restored(serve, laboratory):
     assert names == ["all recorded values", "UNET_cr_0.125_photons_20, 32 values"]
     for wrong in (len(frames), -1, "0", None, True):
         assert ask(server, "/frame", {"frame": wrong})[1]["error"].startswith("frame: a number")
+
+
+@pytest.mark.parametrize(
+    ("noise", "photons", "note"),
+    [
+        ({"photons": [2, 50]}, 20.0, "10 %, trained with 2 to 50 photons a pattern"),
+        ({"photons": 20.0}, 20.0, "10 %"),
+        ({"photons": 20.0}, 5.0, "10 %, trained with 20 photons a pattern"),
+        ({"noise": 0.3}, None, "10 %, trained with noise of 0.3 on every value"),
+        ({"awgn_snr": 20.0}, None, "10 %, trained with noise at 20 dB"),
+        ({}, None, "10 %"),
+        ({}, 5.0, "10 %, trained with no noise"),
+    ],
+)
+def test_a_note_says_with_which_noise_a_network_was_trained(noise, photons, note):
+    config = {"name": "spc", "n": N, "c": 1, "cr": 0.1, "ordering": "xy", "x0": "adjoint"}
+    physics = build_physics(config | {"awgn_snr": None, **LIGHT} | noise)
+    bench = Bench({}, list)
+    bench.checkpoints = {"mine": SimpleNamespace(physics=physics, network=FirstImage(1))}
+    x = torch.rand(1, 1, N, N, generator=torch.Generator().manual_seed(0))
+    shown = bench.of_networks(x, x[0], 0.1, "xy", photons)
+    assert [one["note"] for one in shown] == [note]
+
+
+def test_a_recording_of_colours_is_shown_in_colours():
+    config = {"name": "spc", "n": 8, "c": 3, "cr": 1.0, "ordering": "xy", "x0": "adjoint"}
+    camera = build_physics(config | {"awgn_snr": None, **LIGHT})
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    x = torch.from_numpy(image / 255).float().movedim(-1, 0)[None]
+    values, variance = camera.values(camera.measure(x)), torch.zeros(1, 3, 1)
+    split = torch.full((1,), 2, dtype=torch.uint8)
+    recording = Recording(camera.config, camera.patterns, values, variance, split, ("red",))
+    shown = Frames(recording, {}).show({"frame": 0})["estimates"][0]["image"]
+    assert shown["c"] == 3 and base64.b64decode(shown["bytes"]) == image.tobytes()
+
+
+SCREEN = """
+const done = [];
+class Canvas {
+  getContext() {
+    return {
+      set fillStyle(value) { done.push(["fillStyle", value]); },
+      fillRect: (...place) => done.push(["fillRect", ...place]),
+      drawImage: () => done.push(["drawImage"]),
+      putImageData: (image) => done.push(["putImageData", ...image.data]),
+    };
+  }
+}
+globalThis.ImageData = class { constructor(w, h) { this.data = new Uint8Array(4 * w * h); } };
+globalThis.document = { createElement: () => new Canvas(), getElementById: () => ({ value: "8" }) };
+globalThis.createImageBitmap = async () => ({ width: 3, height: 2 });
+globalThis.fetch = async () => { throw new Error("no server"); };
+require("vm").runInThisContext(require("fs").readFileSync(process.argv[1], "utf8"));
+for (const [c, bytes] of [[1, "ab"], [3, "abcdef"]])
+  draw(new Canvas(), { h: 1, w: 2, c, bytes: btoa(bytes) });
+take({ name: "a.png" }).then(() => console.log(JSON.stringify(done)));
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
+def test_colours_are_drawn_and_transparent_pixels_lie_over_white():
+    script = Path(page.server.__file__).with_name("page.js")
+    done = subprocess.run([NODE, "-e", SCREEN, str(script)], capture_output=True, check=True)
+    steps = json.loads(done.stdout)
+    assert steps[:5] == [
+        ["putImageData", 97, 97, 97, 255, 98, 98, 98, 255],
+        ["putImageData", 97, 98, 99, 255, 100, 101, 102, 255],
+        ["fillStyle", "white"],
+        ["fillRect", 0, 0, 3, 2],
+        ["drawImage"],
+    ]
 
 
 @pytest.fixture
