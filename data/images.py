@@ -10,7 +10,7 @@ from warnings import catch_warnings
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from core.errors import CONTROL, UserError, in_a_line
@@ -120,8 +120,11 @@ def to_pixels(image: Image.Image, c: int) -> Tensor:
 def open_pil(path: Path) -> Iterator[Image.Image]:
     """The picture of a file; an error names the file in one line."""
     try:
-        with Image.open(path) as image:
+        # Of a path, Pillow maps an uncompressed TIFF into memory, and turns it wrongly.
+        with path.open("rb") as file, Image.open(file) as image:
             yield image
+    except UnidentifiedImageError:  # which would name the opened file, not its path
+        raise UserError(f"{path} is not a readable image: its format is unknown") from None
     except BAD_IMAGE as error:
         raise UserError(f"{path} is not a readable image: {error}") from None
 

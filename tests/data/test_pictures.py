@@ -286,3 +286,24 @@ def test_pictures_of_sixteen_bits_are_resized_like_floats(tmp_path):
     expected = torch.nn.functional.interpolate(floats, (16, 16), mode="bilinear", antialias=True)
     found = open_image(tmp_path / "a.png", Request(n=16))
     torch.testing.assert_close(found, expected[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGB", "RGBA"])
+def test_an_uncompressed_tiff_is_turned_like_a_compressed_one(mode, orientation, tmp_path):
+    grey = np.arange(24, dtype=np.uint8).reshape(6, 4) * 10
+    array = grey.astype(np.uint16) * 257 if mode == "I;16" else grey
+    if mode.startswith("RGB"):
+        array = np.dstack([grey] * 3 + [np.full_like(grey, 255)] * (mode == "RGBA"))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    for name, compression in (("plain", None), ("packed", "tiff_lzw")):
+        path = tmp_path / f"{name}.tif"
+        Image.fromarray(array).save(path, exif=exif, compression=compression)
+        read = read_picture(path, 1)
+        assert check_image(path) == (read.shape[2], read.shape[1])
+        upright = UPRIGHT.get(orientation)
+        expected = Image.fromarray(grey)
+        expected = expected if upright is None else expected.transpose(upright)
+        shown = torch.from_numpy(np.asarray(expected) / np.float32(255))
+        torch.testing.assert_close(read[0], shown)
