@@ -1,9 +1,9 @@
 """Losses on recorded values, where no clean image is known.
 
 A loss compares what a student's output x̂ would give, A x̂, with the recorded values y, of which the
-student sees a part. All are in units of the noise of each value, so that a weight means the same at
-every light. r2r (Pang et al. 2021) and splitting (Yaman et al. 2020) are deepinv's own losses; sure
-is Stein's estimate (1981).
+student sees a part. A value whose noise has the variance v is in units of sqrt(v + 0.05²), so that
+a weight means about the same at every light. r2r (Pang et al. 2021) and splitting (Yaman et al.
+2020) are deepinv's own losses; sure is Stein's estimate (1981).
 """
 
 from collections.abc import Callable
