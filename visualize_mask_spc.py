@@ -50,8 +50,9 @@ def parse(argv=None):
 
 def check_source(args, parser) -> None:
     """Refuses patterns that are described twice or not at all."""
-    if args.one_sided and not args.export:
-        parser.error("one_sided: it is read with --export")
+    for flag, default in (("one_sided", False), ("magnify", 1)):
+        if getattr(args, flag) != default and not args.export:
+            parser.error(f"{flag}: it is read with --export")
     if not args.checkpoint:
         if args.cr is None:
             parser.error("give --cr, or the patterns of a --checkpoint")

@@ -31,7 +31,7 @@ def arrays_of(path: Path) -> list[np.ndarray]:
     """The arrays of a file: several of .npz, one of all others."""
     existing_file(path, "recording")
     if path.suffix.lower() != ".npz":
-        return [read_numbers(path, None)]
+        return [read_numbers(path, None, "save the one of the counts alone, or all as .npz")]
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return [arrays[name] for name in arrays]

@@ -127,7 +127,12 @@ def last_coefficients(values: np.ndarray, physics: SinglePixel) -> np.ndarray:
 
 def read_input(args: Namespace) -> Raw:
     """The raw values of --input."""
-    path = Path(args.input)
+    path, in_columns = Path(args.input), args.frames_in == "columns"
+    if in_columns and (path.is_dir() or spas_files(path)):
+        raise UserError(
+            f"frames_in columns: only one table has frames in columns, not {path}; "
+            "leave out --frames_in"
+        )
     if spas_files(path):
         for flag in ("key", "order", "pairs", "n"):
             if getattr(args, flag) is not None:
@@ -138,7 +143,7 @@ def read_input(args: Namespace) -> Raw:
             raise UserError(f"{flag}: only SPAS folders have wavelengths, not {path}")
     if args.order is None:
         raise UserError("which order do the patterns have? give --order, such as natural or walsh")
-    return read_raw(path, args.key, args.frames_in == "columns")
+    return read_raw(path, args.key, in_columns)
 
 
 def build_camera(args: Namespace, raw: Raw, m: int) -> SinglePixel:

@@ -80,8 +80,10 @@ def one_frame(array: np.ndarray, path: Path) -> np.ndarray:
     return array
 
 
-def read_numbers(path: Path, key: str | None) -> np.ndarray:
-    """The array of a file, as double precision."""
+def read_numbers(
+    path: Path, key: str | None, advice: str = "choose one by --key NAME"
+) -> np.ndarray:
+    """The array of a file, as double precision; the advice is for a file of several."""
     existing_file(path, "--input")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -95,7 +97,7 @@ def read_numbers(path: Path, key: str | None) -> np.ndarray:
     if not named:
         (array,) = arrays.values()
     elif key is None and len(arrays) != 1:
-        raise UserError(f"{path} has {', '.join(arrays) or 'no arrays'}: choose one by --key NAME")
+        raise UserError(f"{path} has {', '.join(arrays) or 'no arrays'}: {advice}")
     elif key is not None and key not in arrays:
         raise UserError(f"key {key}: {path} has {', '.join(arrays) or 'no arrays'}")
     else:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 from test_scripts import TINY, call
 
 import calibrate
@@ -140,6 +141,7 @@ class TestScript:
             (["b.npy", "words.npy"], "not real numbers"),
             (["b.npy", "words.npz"], "counts are numbers"),
             (["b.npy", "cube.npy"], "has shape"),
+            (["b.npy", "two.mat"], "has black, white: save the one of the counts alone, or all as"),
             (["b.npy", "w.npy", "--output", "c.txt"], "ends in .json"),
         ],
     )
@@ -152,6 +154,7 @@ class TestScript:
         np.save("words.npy", np.array(["a"]))
         np.savez("words.npz", np.array(["a"]))
         np.save("cube.npy", np.ones((2, 2, 2)))
+        savemat("two.mat", {"black": np.ones((2, 9)), "white": np.ones((2, 9))})
         before = sorted(Path().rglob("*"))
         with pytest.raises(UserError, match=message):
             call(calibrate, *words)

@@ -418,6 +418,19 @@ def test_the_other_arrangement_of_pairs_is_noticed(tmp_path):
         )
 
 
+@pytest.mark.parametrize("name", ["frames", "a_spectraldata.npz"])
+def test_only_a_table_has_frames_in_columns(name, tmp_path):
+    path = tmp_path / name
+    if name == "frames":
+        path.mkdir()
+        np.savetxt(path / "a.csv", scenes()[:3] @ natural_rows().T, delimiter=",")
+    else:
+        np.savez(path, spectral_data=np.ones((2, 2)))
+    words = ["--order", "natural"] if name == "frames" else []
+    with pytest.raises(UserError, match="frames_in columns: only one table"):
+        call(tmp_path, "--input", path, "--frames_in", "columns", *words)
+
+
 @pytest.mark.parametrize(
     "lines, message",
     [

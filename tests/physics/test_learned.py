@@ -257,7 +257,8 @@ class TestShowingThem:
         [
             (["--cr", "0.1", "--ordering", "learned"], "only a training learns patterns"),
             (["--ordering", "xy"], "give --cr, or the patterns of a --checkpoint"),
-            (["--cr", "0.1", "--one_sided"], "it is read with --export"),
+            (["--cr", "0.1", "--one_sided"], "one_sided: it is read with --export"),
+            (["--cr", "0.1", "--magnify", "8"], "magnify: it is read with --export"),
             (["--checkpoint", "x.pth", "--n", "32"], "leave out --n"),
         ],
         ids=str,
