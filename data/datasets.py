@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from core.errors import UserError
 from core.registry import LAYOUTS
-from data.batches import Source, WholeImages
+from data.batches import Source, WholeImages, free_memory
 from data.images import (
     LARGEST_ENLARGEMENT,
     Request,
@@ -38,7 +39,8 @@ PHOTOGRAPHS = {  # of scikit-image; each photograph, and each scene, is in one s
 PAGE, WRITING = "page.png", "text.png"  # of these, a printed page, and handwriting
 REGIONS = {"train": (0, 0.6), "val": (0.6, 0.8), "test": (0.8, 1)}  # of the page's width
 TEXT_STEP = 4  # pixels from one tile of the page to the next
-KEPT_PICTURES = 256  # of a folder that is cut into tiles, in memory
+KEPT_PICTURES = 256  # of a folder that is cut into tiles, in a quarter of the free memory
+LARGEST_PIXEL = 4  # bytes that Pillow takes for one
 LEAST_INK = 0.1  # standard deviation of a tile that is not blank paper
 
 
@@ -295,14 +297,17 @@ def folder(request: Request) -> dict[str, Source]:
 
 def tiles_of_pictures(paths: Sequence[Path], request: Request) -> Source:
     """Tiles n x n of pictures at full and half size, which overlap by half of a side at most."""
-    n, places = request.n, []
+    n, places, largest = request.n, [], 1
     for path in paths:
         width, height = check_image(path)
+        largest = max(largest, LARGEST_PIXEL * width * height)
         for scale in (1, 2):
             for y in starts(height // scale, n):
                 places += [(path, scale, x, y) for x in starts(width // scale, n)]
 
-    @lru_cache(maxsize=KEPT_PICTURES)
+    room = free_memory(torch.device("cpu")) // 4
+
+    @lru_cache(maxsize=max(1, min(KEPT_PICTURES, room // largest)))
     def picture(path: Path, scale: int) -> Image.Image:
         with open_pil(path) as image:
             image = convert_channels(turn_upright(image), request.c)

@@ -10,6 +10,7 @@ from torchvision.datasets import MNIST
 from torchvision.transforms import Compose, Resize, ToTensor
 
 from core.errors import UserError
+from data import datasets
 from data.augment import symmetries_of
 from data.batches import build_loader
 from data.datasets import PHOTOGRAPHS
@@ -321,3 +322,22 @@ def test_a_last_batch_of_one_joins_the_one_before_it_and_every_image_comes_once_
     assert count < 2 or orders[0] != orders[1]
     loader.batch_sampler.first = len(sizes) - 1
     assert [batch.index.tolist() for batch in loader] == batches[-1:]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_pictures_that_are_cut_into_tiles_are_kept_as_free_memory_allows(
+    kept, monkeypatch, tmp_path
+):
+    picture_bytes, read = 4 * 16 * 16, []
+    monkeypatch.setattr(datasets, "free_memory", lambda _: 4 * kept * picture_bytes)
+    for k in range(20):
+        array = np.random.default_rng(k).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(array).save(tmp_path / f"{k:02d}.png")
+    images = build_splits(Request("folder", 16, 3, str(tmp_path), crop="tiles"))["train"]
+    real = datasets.open_pil
+    monkeypatch.setattr(datasets, "open_pil", lambda path: read.append(path) or real(path))
+    first, second = images.decode([0]), images.decode([1])
+    for _ in range(3):
+        assert torch.equal(images.decode([0]), first)
+        assert torch.equal(images.decode([1]), second)
+    assert len(read) == (2 if kept == 2 else 8)
