@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algo_functions import build_physics
 from core.errors import UserError
 from core.files import durable
 from core.inputs import existing_file, is_name
@@ -21,6 +20,7 @@ from evaluation.patterns import shows_ones_first
 from models.base import Network
 from physics.base import Linear, Physics
 from physics.single_pixel import SinglePixel
+from preparation.setup import camera_of
 from recordings.file import Recording, read_recording, save_arrays
 from report.figures import draw_grid, save_image
 
@@ -148,10 +148,7 @@ def read_recorded(physics: Physics, args: Namespace, device: torch.device) -> Fr
             given = flag if value is True else f"{flag} {value}"
             raise UserError(f"{given}: recording {path} is in its units already")
     recording = read_recording(path)
-    state = [{"patterns": recording.patterns, "lmmse": None}]
-    camera = build_physics(recording.config, state=state)
-    assert isinstance(camera, SinglePixel), "a recording is made by one camera"
-    camera.check_part(physics, "the network")
+    camera_of(recording).check_part(physics, "the network")
     numbers = torch.arange(len(recording)) if args.split is None else recording.frames(args.split)
     if not len(numbers):
         raise UserError(f"split {args.split}: recording {path} has no such frames")

@@ -7,7 +7,7 @@ from data.batches import Batch
 from models.base import Network
 from page.scene import encoded
 from physics.single_pixel import SinglePixel
-from preparation.setup import state_of
+from preparation.setup import camera_of
 from recordings.file import Recording
 
 
@@ -15,11 +15,8 @@ class Frames:
     """A recording and the networks that can restore its frames."""
 
     def __init__(self, recording: Recording, networks: dict[str, tuple[Network, SinglePixel]]):
-        from algo_functions import build_physics
-
         self.recording, self.networks = recording, networks
-        self.camera = build_physics(recording.config, state=state_of(recording))
-        assert isinstance(self.camera, SinglePixel), "a recording is made by one camera"
+        self.camera = camera_of(recording)
         for name, (_, physics) in networks.items():
             self.camera.check_part(physics, name)
 

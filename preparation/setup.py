@@ -217,7 +217,11 @@ def physics_of_recording(images: Images) -> SinglePixel | None:
     """The physics that measures all that was recorded."""
     if not isinstance(images, RecordedFrames):
         return None
-    recording = images.recording
+    return camera_of(images.recording)
+
+
+def camera_of(recording: Recording) -> SinglePixel:
+    """The physics of the apparatus that made a recording."""
     physics = build_physics(recording.config, state=state_of(recording))
     assert isinstance(physics, SinglePixel), "a recording is made by one camera"
     return physics
