@@ -11,7 +11,7 @@ from parsing.values import counting, decay, natural, not_negative, one_of, posit
 
 # Flags that do not change what is computed.
 TECHNICAL = {
-    "command",  # the words of a call that was not typed, which `with_command` adds
+    "command_line",  # the words of a call that was not typed, which `with_command` adds
     "cache",
     "code",
     "calibration",  # its values are those of flags
@@ -64,7 +64,7 @@ RENAMED = {"channels": "features"}
 
 def with_command(args: Namespace, script: str, words: list[str]) -> Namespace:
     """The flags of a script that another one calls, and the command that would be typed."""
-    return Namespace(**vars(args) | {"command": [f"{script}.py", *words]})
+    return Namespace(**vars(args) | {"command_line": [f"{script}.py", *words]})
 
 
 def identity(args: Namespace) -> dict:

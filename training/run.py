@@ -215,7 +215,7 @@ class Run:
             "identity": self.identity,
             "export": self.export.name,
             "kept": (self.kept or self.export).name,
-            "command": vars(self.args).get("command", sys.argv),
+            "command": vars(self.args).get("command_line", sys.argv),
             "versions": versions(),
         }
         write_text(self.folder / "config.json", json.dumps(self._settings(), indent=2) + "\n")
