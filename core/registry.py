@@ -353,19 +353,19 @@ LOSSES = {
     "l1": LossSpec(path="distill.feature:mae", weight=0.1),
     "smooth_l1": LossSpec(path="distill.feature:smooth_l1", weight=0.2),
     "charbonnier": LossSpec(path="distill.feature:charbonnier", weight=0.05),
-    "cs": LossSpec(path="distill.feature:cs", weight=0.03),
+    "cs": LossSpec(path="distill.feature:cs", weight=0.005),
     "l2": LossSpec(path="distill.feature:l2", weight=0.0005),
     "linf": LossSpec(path="distill.feature:linf", weight=0.003),
     "soft": LossSpec(
         path="distill.feature:soft", weight=0.5, options=("temperature",), needs=("channels",)
     ),
     "hint": LossSpec(path="distill.feature:mse", weight=0.02, adapter="always"),
-    "at": LossSpec(path="distill.feature:at", weight=2.0, adapter="never", needs=("places",)),
+    "at": LossSpec(path="distill.feature:at", weight=0.5, adapter="never", needs=("places",)),
     "feature_attention": LossSpec(
         path="distill.feature:feature_attention", weight=0.1, needs=("places",)
     ),
     "fakd": LossSpec(
-        path="distill.relation:fakd", weight=0.03, adapter="never", needs=("places", "channels")
+        path="distill.relation:fakd", weight=0.005, adapter="never", needs=("places", "channels")
     ),
     "comb_matrix": LossSpec(
         path="distill.relation:comb_matrix",
