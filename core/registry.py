@@ -365,7 +365,7 @@ LOSSES = {
         path="distill.feature:feature_attention", weight=0.1, needs=("places",)
     ),
     "fakd": LossSpec(
-        path="distill.relation:fakd", weight=0.005, adapter="never", needs=("places", "channels")
+        path="distill.relation:fakd", weight=0.0005, adapter="never", needs=("places", "channels")
     ),
     "comb_matrix": LossSpec(
         path="distill.relation:comb_matrix",
